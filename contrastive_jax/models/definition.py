@@ -1,0 +1,55 @@
+"""The one place where a module and its parameters part, so that training sees plain pytrees."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+from flax import nnx
+
+from contrastive_jax.models.clip import Clip
+from contrastive_jax.models.transformer import choose
+
+MODELS = {'clip': Clip}
+
+
+class Definition(NamedTuple):
+  """A model without parameters.
+
+  Attributes:
+    init: random key -> parameters, a nested dict of arrays; can be jitted.
+    bind: parameters -> the module that holds them, ready to be called.
+    axes: the logical axis names of each parameter, a tree of tuples shaped like the parameters.
+  """
+
+  init: Callable[[jax.Array], Any]
+  bind: Callable[[Any], nnx.Module]
+  axes: Any
+
+
+def define(name: str, **fields) -> Definition:
+  """Defines the model `name` of `MODELS` with the constructor arguments `fields`.
+
+  Raises:
+    ValueError: for an unknown name, an unknown field, or sizes that do not fit each other.
+  """
+  build = choose('model.name', name, MODELS)
+
+  def create(key):
+    return nnx.state(build(**fields, rngs=nnx.Rngs(params=key)))
+
+  try:
+    module = nnx.eval_shape(lambda: build(**fields, rngs=nnx.Rngs(params=0)))
+  except TypeError as error:
+    raise ValueError(f'config.model does not fit {build.__name__}: {error}') from error
+  # Only parameters are state; a module of ours holds no counters and no random streams.
+  graph, state = nnx.split(module)
+  axes = jax.tree.map(
+    lambda parameter: parameter.get_metadata('axes'),
+    state,
+    is_leaf=lambda node: isinstance(node, nnx.Variable),
+  )
+  return Definition(
+    init=lambda key: nnx.to_pure_dict(create(key)),
+    bind=lambda parameters: nnx.merge(graph, parameters),
+    axes=nnx.to_pure_dict(axes),
+  )

@@ -1,0 +1,170 @@
+"""The pre-norm transformer that both towers share.
+
+Every parameter names its logical axes ('embed', 'mlp', 'heads', 'vocab', 'layers'), in its metadata
+`axes`. `sharding.rules` maps them to a mesh; nothing here knows of one.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+
+def quick_gelu(x: jax.Array) -> jax.Array:
+  """x σ(1.702 x), the activation of OpenAI's CLIP weights."""
+  return x * jax.nn.sigmoid(1.702 * x)
+
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+  'gelu': partial(jax.nn.gelu, approximate=False),
+  'gelu_tanh': partial(jax.nn.gelu, approximate=True),
+  'quick_gelu': quick_gelu,
+}
+
+
+def choose(field: str, name: str, choices):
+  """Returns `choices[name]`; a ValueError names the field and what would work."""
+  if name not in choices:
+    raise ValueError(f'{field} = {name!r} is unknown; use one of {sorted(choices)}')
+  return choices[name]
+
+
+def normal(deviation: float, *axes: str | None):
+  """A Gaussian initializer whose parameter carries the logical `axes`."""
+  return nnx.with_metadata(nnx.initializers.normal(deviation), axes=axes)
+
+
+def linear(inputs, outputs, axes, deviation, *, bias=True, dtype, rngs) -> nnx.LinearGeneral:
+  """A linear map between trailing axes; `axes` names those of the kernel, inputs first.
+
+  `inputs` and `outputs` are sizes or tuples of sizes; the bias takes the names of the outputs.
+  """
+  inputs = (inputs,) if isinstance(inputs, int) else inputs
+  return nnx.LinearGeneral(
+    inputs,
+    outputs,
+    axis=tuple(range(-len(inputs), 0)),
+    use_bias=bias,
+    kernel_init=normal(deviation, *axes),
+    bias_init=nnx.with_metadata(nnx.initializers.zeros, axes=axes[len(inputs) :]),
+    dtype=dtype,
+    rngs=rngs,
+  )
+
+
+def layer_norm(width: int, *, dtype, rngs) -> nnx.LayerNorm:
+  """Layer normalisation over the last axis, with PyTorch's epsilon and float32 statistics."""
+  return nnx.LayerNorm(
+    width,
+    epsilon=1e-5,
+    scale_init=nnx.with_metadata(nnx.initializers.ones, axes=('embed',)),
+    bias_init=nnx.with_metadata(nnx.initializers.zeros, axes=('embed',)),
+    dtype=dtype,
+    rngs=rngs,
+  )
+
+
+class Attention(nnx.Module):
+  """Multi-head attention of x [B, L, D] over itself or over a context [B, M, C]."""
+
+  def __init__(self, width, heads, *, context_width=None, depth=1, dtype, rngs):
+    """`depth` is the number of residual layers that share the output, which scales its init."""
+    if width % heads:
+      raise ValueError(f'width = {width} does not divide over heads = {heads}')
+    context_width = context_width or width
+    shape = (heads, width // heads)
+    axes = ('heads', None)
+    make = partial(linear, dtype=dtype, rngs=rngs)
+    self.query = make(width, shape, ('embed', *axes), width**-0.5)
+    self.key_value = make(context_width, (2, *shape), ('embed', None, *axes), context_width**-0.5)
+    self.out = make(shape, width, (*axes, 'embed'), (width * 2 * depth) ** -0.5)
+
+  def __call__(self, x, context=None, *, mask=None, causal=False):
+    """Returns [B, L, D]; `mask` [B, 1, L, M] is true where a query may look."""
+    key_value = self.key_value(x if context is None else context)
+    key, value = key_value[..., 0, :, :], key_value[..., 1, :, :]
+    attended = jax.nn.dot_product_attention(self.query(x), key, value, mask=mask, is_causal=causal)
+    return self.out(attended)
+
+
+class Mlp(nnx.Module):
+  """Two linear maps with an activation between."""
+
+  def __init__(self, width, hidden, *, activation='gelu', depth=1, dtype, rngs):
+    make = partial(linear, dtype=dtype, rngs=rngs)
+    self.activation = choose('activation', activation, ACTIVATIONS)
+    self.up = make(width, hidden, ('embed', 'mlp'), (2 * width) ** -0.5)
+    self.down = make(hidden, width, ('mlp', 'embed'), (width * 2 * depth) ** -0.5)
+
+  def __call__(self, x):
+    return self.down(self.activation(self.up(x)))
+
+
+class Block(nnx.Module):
+  """x + attention(norm(x)), then x + mlp(norm(x))."""
+
+  def __init__(self, width, heads, hidden, *, activation, depth, dtype, rngs):
+    self.attention_norm = layer_norm(width, dtype=dtype, rngs=rngs)
+    self.attention = Attention(width, heads, depth=depth, dtype=dtype, rngs=rngs)
+    self.mlp_norm = layer_norm(width, dtype=dtype, rngs=rngs)
+    self.mlp = Mlp(width, hidden, activation=activation, depth=depth, dtype=dtype, rngs=rngs)
+
+  def __call__(self, x, *, mask=None, causal=False):
+    x = x + self.attention(self.attention_norm(x), mask=mask, causal=causal)
+    return x + self.mlp(self.mlp_norm(x))
+
+
+class Transformer(nnx.Module):
+  """`layers` blocks, unrolled, or with `scan` stacked and visited by `lax.scan`.
+
+  Scanned layers compile once, whatever their number; unrolled ones run faster on a CPU. Stacked
+  parameters carry a leading axis 'layers'.
+  """
+
+  def __init__(
+    self, width, layers, heads, *, mlp_ratio=4, activation='gelu', scan=False, dtype, rngs
+  ):
+    block = partial(
+      Block,
+      width,
+      heads,
+      int(width * mlp_ratio),
+      activation=activation,
+      depth=layers,
+      dtype=dtype,
+    )
+    self.scan = scan
+    if not scan:
+      self.blocks = nnx.List([block(rngs=rngs) for _ in range(layers)])
+      return
+    self.blocks = nnx.split_rngs(splits=layers)(nnx.vmap(lambda rngs: block(rngs=rngs)))(rngs)
+    for _, parameter in nnx.iter_graph(self.blocks):
+      if isinstance(parameter, nnx.Param):
+        parameter.set_metadata('axes', ('layers', *parameter.get_metadata('axes')))
+
+  def __call__(self, x, *, mask=None, causal=False):
+    """Maps x [B, L, D] to [B, L, D]."""
+    if not self.scan:
+      for block in self.blocks:
+        x = block(x, mask=mask, causal=causal)
+      return x
+    definition, stacked = nnx.split(self.blocks)
+
+    def layer(x, parameters):
+      return nnx.merge(definition, parameters)(x, mask=mask, causal=causal), None
+
+    return jax.lax.scan(layer, x, stacked)[0]
+
+
+def position_table(length: int, width: int, deviation: float, *, rngs) -> nnx.Param:
+  """Learned positions [length, width]."""
+  value = deviation * jax.random.normal(rngs.params(), (length, width))
+  return nnx.Param(value, axes=(None, 'embed'))
+
+
+def unit(x: jax.Array) -> jax.Array:
+  """Scales rows to length one, in float32; a zero row stays zero, with a finite gradient."""
+  x = x.astype(jnp.float32)
+  return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), 1e-24))
