@@ -1,0 +1,54 @@
+"""The mesh of devices, from a line of text."""
+
+import math
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+AXES = ('data', 'fsdp', 'tensor')
+BATCH_AXES = ('data', 'fsdp')
+
+
+def make_mesh(shape: str = 'data:-1', devices=None) -> Mesh:
+  """Arranges devices in a mesh with the axes 'data', 'fsdp' and 'tensor'.
+
+  Args:
+    shape: sizes by axis, such as 'data:-1,fsdp:4'. An axis left out has size 1; one size may be -1,
+      what the others leave.
+    devices: default all of them.
+
+  Raises:
+    ValueError: if an axis is unknown, or the sizes do not multiply to the number of devices.
+  """
+  devices = jax.devices() if devices is None else devices
+  sizes = dict.fromkeys(AXES, 1)
+  for part in shape.split(','):
+    axis, _, size = part.strip().partition(':')
+    if axis not in AXES or not size.lstrip('-').isdigit() or int(size) == 0 or int(size) < -1:
+      raise ValueError(
+        f'config.mesh = {shape!r}: cannot read {part!r}; '
+        f"write sizes by axis, such as 'data:-1,fsdp:4', with axes of {AXES}"
+      )
+    sizes[axis] = int(size)
+  rest = [axis for axis, size in sizes.items() if size == -1]
+  known = math.prod(size for size in sizes.values() if size > 0)
+  if len(rest) == 1 and len(devices) % known == 0:
+    sizes[rest[0]] = len(devices) // known
+  if math.prod(sizes.values()) != len(devices) or len(rest) > 1:
+    raise ValueError(
+      f'config.mesh = {shape!r} does not fit {len(devices)} devices; '
+      'its sizes must multiply to that, and one may be -1'
+    )
+  return jax.make_mesh(
+    tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices
+  )
+
+
+def batch_shards(mesh: Mesh) -> int:
+  """Into how many parts the mesh cuts a batch."""
+  return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+  """Batches are cut along their first axis."""
+  return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
