@@ -1,0 +1,137 @@
+"""From a source to batches: shuffle, decode, augment, draw a caption, tokenize, batch.
+
+All that is random follows from the seed and the example's place in the run, so the position of the
+iterator is all that a checkpoint needs to go on at the very example.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import grain
+import numpy as np
+from absl import logging
+
+from contrastive_jax.data import images
+
+# Of the examples seen, or of the first ones, this share may be bad.
+_TOLERATED = 0.01
+_FIRST = 10_000
+
+
+class Skips:
+  """Counts the bad examples, names them in the log, and stops the run when they are too many."""
+
+  def __init__(self, examples: int):
+    self.seen = 0
+    self.skipped = 0
+    self._first = min(examples, _FIRST)
+
+  def __call__(self, example: Mapping[str, Any]) -> bool:
+    """True for a good example."""
+    self.seen += 1
+    if 'error' not in example:
+      return True
+    self.skipped += 1
+    logging.warning('skipped example %s: %s', example['id'], example['error'])
+    if self.skipped > _TOLERATED * max(self.seen, self._first):
+      raise ValueError(
+        f'{self.skipped} of {self.seen} examples cannot be used, over {_TOLERATED:.0%}; '
+        f'the last is {example["id"]}: {example["error"]}'
+      )
+    return False
+
+
+def caption_id(caption: str) -> np.int32:
+  """An integer by which equal captions are known, the same on every process."""
+  return np.frombuffer(hashlib.blake2b(caption.encode(), digest_size=4).digest(), np.int32)[0]
+
+
+def draw_caption(
+  example: Mapping[str, Any], weights: Mapping[str, float], rng: np.random.Generator
+) -> str:
+  """Draws a text of the example.
+
+  Args:
+    example: texts by field; a field with several, as tags, gives some of them in any order.
+    weights: how often each field is drawn; an empty one is passed over.
+    rng: draws.
+
+  Raises:
+    ValueError: if all those fields are empty.
+  """
+  texts = {}
+  for field in weights:
+    value = example[field]
+    value = value.strip() if isinstance(value, str) else [v.strip() for v in value if v.strip()]
+    if value:
+      texts[field] = value
+  if not texts:
+    raise ValueError(f'the caption is empty (fields {sorted(weights)})')
+  shares = np.array([weights[field] for field in texts], float)
+  text = texts[list(texts)[rng.choice(len(texts), p=shares / shares.sum())]]
+  if isinstance(text, str):
+    return text
+  return ', '.join(rng.permutation(text)[: rng.integers(1, len(text) + 1)])
+
+
+def training_batches(
+  source,
+  tokenizer: Callable,
+  *,
+  batch_size: int,
+  image_size: int,
+  captions: Mapping[str, float],
+  augmentation: Mapping[str, Mapping[str, Any]],
+  seed: int,
+  shard: int = 0,
+  shards: int = 1,
+  threads: int = 2,
+) -> tuple[Iterator[dict[str, np.ndarray]], Skips]:
+  """Endless batches of one process's shard, each epoch in another order.
+
+  Args:
+    source: examples by number, from `open_source`.
+    tokenizer: list of texts -> [., L] integers.
+    batch_size: b, the rows of this process.
+    image_size: S, the side of the pictures.
+    captions: see `draw_caption`.
+    augmentation: see `images.augment`.
+    seed: of order, augmentation and captions.
+    shard: this process's number.
+    shards: the number of processes.
+    threads: that decode and augment.
+
+  Returns:
+    A checkpointable grain iterator of {'image': uint8 [b, S, S, 3], 'tokens': int32 [b, L], 'same':
+    int32 [b], equal where captions are, 'id': int32 [b]}, and the count of examples it skipped.
+  """
+  if len(source) < shards:
+    raise ValueError(f'{len(source)} examples do not serve {shards} processes')
+
+  def prepare(example, rng):
+    try:
+      caption = draw_caption(example, captions, rng)
+      image = images.augment(images.decode(example['image']), image_size, rng, augmentation)
+    except ValueError as error:
+      return {'id': example['id'], 'error': str(error)}
+    return {
+      'image': np.asarray(image),
+      'tokens': tokenizer([caption])[0],
+      'same': caption_id(caption),
+      'id': np.int32(example['id']),
+    }
+
+  skips = Skips(len(source))
+  examples = grain.MapDataset.source(source).seed(seed).shuffle()[shard::shards].repeat()
+  examples = examples.random_map(prepare).to_iter_dataset(
+    grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * batch_size)
+  )
+  return iter(examples.filter(skips).batch(batch_size, drop_remainder=True)), skips
+
+
+def evaluation_images(source, image_size: int) -> np.ndarray:
+  """All pictures of a source in order, uint8 [N, S, S, 3], as the model is evaluated on them."""
+  return np.stack(
+    [images.resize(images.decode(source[i]['image']), image_size) for i in range(len(source))]
+  )

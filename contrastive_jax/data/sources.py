@@ -1,0 +1,115 @@
+"""Sources: random access to examples, each a dict of encoded image, texts and labels."""
+
+import functools
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+_CACHED_BYTES = 2**28
+
+EMOJI = pathlib.Path(__file__).parent / 'emoji' / 'prepared'
+
+
+class Source:
+  """Examples by number; `id` in each is its number within the split, whatever the selection.
+
+  `len(source)` and `source[i]` are all that the pipeline needs of one.
+  """
+
+  def __init__(self, records: Sequence[Mapping[str, Any]], where: str = '', cached: bool = False):
+    """Takes the records that fulfil `where`, such as 'vendor=noto,group!=flags'.
+
+    Args:
+      records: TFDS's, images encoded.
+      where: conditions on their fields; default: all.
+      cached: keep each record in memory once it is read. Parsing costs more than decoding.
+    """
+
+    def read(number):
+      return {'id': number} | _text(records[number])
+
+    self._read = functools.cache(read) if cached else read
+    everything = range(len(records))
+    self._numbers = _select(self._read, everything, where) if where else everything
+
+  def __len__(self) -> int:
+    return len(self._numbers)
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    return self._read(self._numbers[index])
+
+  def values(self, field: str) -> list:
+    """All values of a field, in the order of the examples."""
+    return [self[i][field] for i in range(len(self))]
+
+
+def open_source(name: str, split: str, folder: str | None = None) -> Source:
+  """Opens a split of a data set.
+
+  Args:
+    name: 'emoji', which is embedded, or the name of a prepared TFDS data set, 'name/config' too.
+    split: a TFDS split such as 'train' or 'train[:50%]', or a selection by equal or unequal fields
+      such as 'train[vendor=noto,group!=Flags]'.
+    folder: where TFDS data sets are prepared; default TFDS's own.
+
+  Raises:
+    ValueError: if there is no such data set, prepared for random access, or no such split.
+  """
+  conditions = re.search(r'\[([^\]]*=[^\]]*)\]$', split)
+  plain = split[: conditions.start()] if conditions else split
+  try:
+    if name == 'emoji':
+      builder = tfds.builder_from_directory(EMOJI)
+    else:
+      builder = tfds.builder(name, data_dir=folder, file_format='array_record', try_gcs=False)
+    if plain.partition('[')[0] not in builder.info.splits:
+      raise ValueError(
+        f'{name!r} has no split {plain!r}; '
+        f'use one of {sorted(builder.info.splits)}, after its download_and_prepare()'
+      )
+    records = builder.as_data_source(plain, decoders={'image': tfds.decode.SkipDecoding()})
+  except (tfds.core.DatasetNotFoundError, FileNotFoundError, NotImplementedError) as error:
+    raise ValueError(
+      f'config.data.name = {name!r} cannot be read from {folder or "the default TFDS folder"}: '
+      f"{str(error).strip()}; use 'emoji', or prepare it with "
+      f"tfds.builder({name!r}, file_format='array_record').download_and_prepare()"
+    ) from error
+  cached = builder.info.splits[plain].num_bytes < _CACHED_BYTES
+  return Source(records, conditions.group(1) if conditions else '', cached)
+
+
+def _text(value):
+  if isinstance(value, bytes):
+    try:
+      return value.decode()
+    except UnicodeDecodeError:
+      return value  # An encoded image.
+  if isinstance(value, Mapping):
+    return {key: item if key == 'image' else _text(item) for key, item in value.items()}
+  if isinstance(value, list | np.ndarray):
+    return [_text(item) for item in value]
+  return value
+
+
+def _select(read, numbers, where: str) -> list[int]:
+  conditions = []
+  for condition in where.split(','):
+    match = re.fullmatch(r'\s*(\w+)\s*(!?=)\s*(.*?)\s*', condition)
+    if match is None:
+      raise ValueError(f'[{where}]: cannot read {condition!r}; write field=value or field!=value')
+    conditions.append(match.groups())
+  for field, _, _ in conditions:
+    if field not in read(0):
+      raise ValueError(f'[{where}]: the data has no field {field!r}; use one of {sorted(read(0))}')
+  selected = [
+    number
+    for number in numbers
+    if all((read(number)[field] == value) == (sign == '=') for field, sign, value in conditions)
+  ]
+  if not selected:
+    raise ValueError(f'[{where}] selects no example')
+  return selected
