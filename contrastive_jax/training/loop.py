@@ -1,0 +1,217 @@
+"""The training loop: from a config and a workdir to a trained state."""
+
+import contextlib
+import json
+import math
+import pathlib
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from absl import logging
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from contrastive_jax import data
+from contrastive_jax.models.definition import Definition, define
+from contrastive_jax.sharding.mesh import batch_sharding, batch_shards, make_mesh
+from contrastive_jax.training.checkpoint import Checkpoints
+from contrastive_jax.training.logger import Logger
+from contrastive_jax.training.objective import make_objective
+from contrastive_jax.training.optimizer import make_optimizer, make_schedule
+from contrastive_jax.training.state import TrainState, initial_state
+from contrastive_jax.training.step import jit_train_step, make_train_step
+
+
+class Run(NamedTuple):
+  """What a config describes, built and checked but not yet trained.
+
+  Attributes:
+    config: the config.
+    mesh: all devices.
+    definition: the model.
+    tokenizer: texts -> tokens.
+    state: the initial state, in place.
+    shardings: the tree of its shardings.
+    train_step: jitted; (state, batch) -> (state, metrics).
+    schedule: step -> learning rate.
+  """
+
+  config: ConfigDict
+  mesh: Mesh
+  definition: Definition
+  tokenizer: data.Tokenizer
+  state: TrainState
+  shardings: TrainState
+  train_step: Callable
+  schedule: Callable
+
+
+def build(config: ConfigDict) -> Run:
+  """Builds all that a config names.
+
+  Raises:
+    ValueError: for whatever in the config cannot work, before anything is compiled.
+  """
+  mesh = make_mesh(config.mesh)
+  for field in ('batch_size', 'total_steps', 'log_every', 'checkpoint_every', 'evaluate_every'):
+    if config[field] < 1:
+      raise ValueError(f'config.{field} = {config[field]}; use 1 or more')
+  if config.batch_size % batch_shards(mesh):
+    raise ValueError(
+      f"config.batch_size = {config.batch_size} does not divide over the mesh's "
+      f'{batch_shards(mesh)} data shards; use a multiple of {batch_shards(mesh)}'
+    )
+  tokenizer = data.open_tokenizer(config.data.tokenizer, config.model.text.length)
+  if config.model.text.vocabulary < tokenizer.vocab_size:
+    raise ValueError(
+      f'config.model.text.vocabulary = {config.model.text.vocabulary} is too small for the '
+      f'tokenizer {config.data.tokenizer!r}; use {tokenizer.vocab_size} or more'
+    )
+  definition = define(**config.model.to_dict())
+  objective = make_objective(config.objective.to_dict(), mesh if mesh.size > 1 else None)
+  optimizer_fields = config.optimizer.to_dict()
+  schedule = make_schedule(
+    learning_rate=optimizer_fields.pop('learning_rate'),
+    warmup_fraction=optimizer_fields.pop('warmup_fraction'),
+    total_steps=config.total_steps,
+  )
+  optimizer = make_optimizer(schedule, **optimizer_fields)
+  state, shardings = initial_state(
+    definition,
+    optimizer,
+    config.seed,
+    mesh,
+    config.sharding.to_dict(),
+    averaged=config.average_decay > 0,
+  )
+  train_step = make_train_step(definition, objective, optimizer, average_decay=config.average_decay)
+  return Run(
+    config=config,
+    mesh=mesh,
+    definition=definition,
+    tokenizer=tokenizer,
+    state=state,
+    shardings=shardings,
+    train_step=jit_train_step(train_step, shardings, mesh),
+    schedule=schedule,
+  )
+
+
+def train(
+  run: Run, source: data.Source, workdir: pathlib.Path, evaluate: Callable[[Any], dict[str, float]]
+) -> TrainState:
+  """Trains to the config's last step, from the workdir's newest checkpoint if it has one.
+
+  Args:
+    run: from `build`.
+    source: the training examples.
+    workdir: takes metrics.jsonl, TensorBoard events and checkpoints.
+    evaluate: parameters -> figures, called every `config.evaluate_every` steps.
+
+  Returns:
+    The last state. A workdir whose run is finished gives it without a step.
+
+  Raises:
+    FloatingPointError: at a loss or gradient that is not finite; the last checkpoint is kept.
+    ValueError: when over 1% of the examples cannot be used.
+  """
+  config = run.config
+  batches, skips = data.training_batches(
+    source,
+    run.tokenizer,
+    batch_size=config.batch_size // jax.process_count(),
+    image_size=config.model.image.size,
+    captions=config.data.captions.to_dict(),
+    augmentation=config.data.augmentation.to_dict(),
+    seed=config.seed,
+    shard=jax.process_index(),
+    shards=jax.process_count(),
+  )
+  checkpoints = Checkpoints(workdir / 'checkpoints', keep=config.keep_checkpoints)
+  state = run.state
+  if checkpoints.latest_step is not None:
+    state, progress = checkpoints.restore(state, batches)
+    skips.seen, skips.skipped = progress['seen'], progress['skipped']
+    logging.info('continuing after step %d', checkpoints.latest_step)
+  first = int(state.step)
+  place = batch_sharding(run.mesh)
+  with Logger(workdir, step=first, total_steps=config.total_steps) as logger:
+    clock, previous, ids = _Clock(first), None, None
+    for step in range(first + 1, config.total_steps + 1):
+      batch = next(batches)
+      state, metrics = run.train_step(
+        state, {k: jax.make_array_from_process_local_data(place, v) for k, v in batch.items()}
+      )
+      # Checked one step late, so that the host prepares a batch while the device works.
+      if previous is not None:
+        _check_finite(step - 1, previous, ids, workdir)
+      previous, ids = metrics, batch['id']
+      last = step == config.total_steps
+      row = {}
+      if last or step % config.log_every == 0:
+        _check_finite(step, metrics, ids, workdir)
+        row = {f'train/{name}': float(value) for name, value in metrics.items()}
+        row['train/learning_rate'] = float(run.schedule(step - 1))
+        row['train/images_per_second'] = config.batch_size * clock.steps_per_second(step)
+        row['train/skipped'] = skips.skipped
+      if last or step % config.evaluate_every == 0:
+        with clock.stopped():
+          row |= evaluate(state.evaluated)
+      if row:
+        logger.write(step, row)
+      if last or step % config.checkpoint_every == 0:
+        _check_finite(step, metrics, ids, workdir)
+        with clock.stopped():
+          checkpoints.save(state, batches, {'seen': skips.seen, 'skipped': skips.skipped})
+      logger.advance(step)
+  checkpoints.close()
+  return state
+
+
+def restore(run: Run, workdir: pathlib.Path) -> TrainState:
+  """The state of the workdir's newest checkpoint.
+
+  Raises:
+    ValueError: if it has none.
+  """
+  checkpoints = Checkpoints(workdir / 'checkpoints')
+  if checkpoints.latest_step is None:
+    raise ValueError(f'workdir {workdir} has no checkpoint to evaluate; train first')
+  return checkpoints.restore_state(run.state)
+
+
+def _check_finite(step: int, metrics, ids: np.ndarray, workdir: pathlib.Path) -> None:
+  values = {name: float(metrics[name]) for name in ('loss', 'gradient_norm')}
+  if all(map(math.isfinite, values.values())):
+    return
+  path = workdir / f'not_finite_{step}.json'
+  path.write_text(json.dumps({'step': step, 'ids': ids.tolist()}))
+  raise FloatingPointError(
+    f'step {step}: {", ".join(f"{name} is {value}" for name, value in values.items())}. '
+    f"The last checkpoint is kept; the batch's example ids are in {path}. "
+    'Try a lower config.optimizer.learning_rate, a config.optimizer.clip_norm, or float32'
+  )
+
+
+class _Clock:
+  """Counts steps by the second, without the time in which it is stopped."""
+
+  def __init__(self, step: int):
+    self._step, self._start = step, time.perf_counter()
+
+  def steps_per_second(self, step: int) -> float:
+    """Since the last call."""
+    now = time.perf_counter()
+    rate = (step - self._step) / (now - self._start)
+    self._step, self._start = step, now
+    return rate
+
+  @contextlib.contextmanager
+  def stopped(self):
+    """Leaves out the time of what is done within."""
+    start = time.perf_counter()
+    yield
+    self._start += time.perf_counter() - start

@@ -1,0 +1,56 @@
+"""The folder of a run, which belongs to one config."""
+
+import json
+import pathlib
+from typing import Any
+
+from ml_collections import ConfigDict
+
+
+def default_workdir(config: ConfigDict) -> pathlib.Path:
+  """runs/NAME-VARIANT."""
+  return pathlib.Path('runs') / f'{config.name}-{config.variant}'
+
+
+def read_config(workdir: pathlib.Path) -> ConfigDict:
+  """The config of an existing run.
+
+  Raises:
+    ValueError: if the folder holds no run.
+  """
+  path = workdir / 'config.json'
+  if not path.exists():
+    raise ValueError(f'workdir {workdir} holds no run (no config.json); train one first')
+  return ConfigDict(json.loads(path.read_text()))
+
+
+def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
+  """Makes the folder the run's, or checks that it is.
+
+  Raises:
+    ValueError: if it belongs to a run of another config; names the fields that differ.
+  """
+  path = workdir / 'config.json'
+  if path.exists():
+    theirs, ours = _flat(read_config(workdir)), _flat(config)
+    differing = [
+      f'{field} = {theirs.get(field, "absent")!r} there, {ours.get(field, "absent")!r} here'
+      for field in sorted(theirs.keys() | ours.keys())
+      if theirs.get(field) != ours.get(field)
+    ]
+    if differing:
+      raise ValueError(
+        f'workdir {workdir} belongs to a run of another config; choose another --workdir, or '
+        f'give the same config. It differs in: {"; ".join(differing)}'
+      )
+    return
+  workdir.mkdir(parents=True, exist_ok=True)
+  path.write_text(json.dumps(config.to_dict(), indent=2) + '\n')
+
+
+def _flat(node: Any, prefix: str = 'config') -> dict[str, Any]:
+  if isinstance(node, ConfigDict):
+    node = json.loads(json.dumps(node.to_dict()))
+  if not isinstance(node, dict):
+    return {prefix: node}
+  return {k: v for key, child in node.items() for k, v in _flat(child, f'{prefix}.{key}').items()}
