@@ -1,0 +1,161 @@
+"""CLIP: contrastive pretraining of an image and a text tower with InfoNCE.
+
+Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021.
+
+  python launch.py --config=configs/clip.py             the embedded emoji, on two cores
+  python launch.py --config=configs/clip.py:smoke       two tiny steps, a minute in all
+  python launch.py --config=configs/clip.py:validation  as the default, to choose settings with
+  python launch.py --config=configs/clip.py:vit_b16 --config.data.name=NAME    the paper's, on a
+      TFDS data set with the fields `image` and `caption`; also vit_b32 and vit_l14
+"""
+
+from ml_collections import ConfigDict
+
+VARIANTS = ('default', 'smoke', 'validation', 'vit_b32', 'vit_b16', 'vit_l14')
+
+
+def get_config(variant: str = 'default') -> ConfigDict:
+  """Returns the config of a variant."""
+  if variant not in VARIANTS:
+    raise ValueError(f'configs/clip.py has no variant {variant!r}; use one of {VARIANTS}')
+  config = emoji()
+  config.variant = variant
+  if variant == 'smoke':
+    make_tiny(config)
+  elif variant == 'validation':
+    # One vendor's style is held out of train: the held-out splits stay unseen.
+    config.data.split = 'train[vendor=noto]'
+    config.evaluation.splits = ('train[vendor=twemoji,skin_tone=,group!=flags]',)
+  elif variant != 'default':
+    make_paper(config, variant)
+  return config
+
+
+def emoji() -> ConfigDict:
+  """A small pair of towers on the embedded emoji."""
+  config = ConfigDict()
+  config.name = 'clip'
+  config.variant = 'default'
+  config.seed = 0
+
+  config.data = ConfigDict()
+  config.data.name = 'emoji'
+  config.data.folder = ''  # of prepared TFDS data sets; '' for TFDS's own default
+  config.data.split = 'train'
+  config.data.tokenizer = 'emoji'
+  config.data.captions = ConfigDict({'caption': 0.7, 'tags': 0.3})  # fields, drawn by weight
+  config.data.augmentation = ConfigDict(
+    {
+      'affine': {'degrees': 10.0, 'translate': 0.05, 'scale': 0.1, 'shear': 5.0},
+      'crop': {'area': (0.7, 1.0)},
+      'colour': {'brightness': 0.3, 'contrast': 0.3, 'saturation': 0.3, 'hue': 0.05},
+    }
+  )
+
+  config.model = ConfigDict()
+  config.model.name = 'clip'
+  config.model.embed = 128
+  config.model.scale = 1 / 0.07
+  config.model.dtype = 'float32'
+  config.model.image = ConfigDict()
+  config.model.image.size = 32
+  config.model.image.patch = 8
+  config.model.image.stem = 'convolution'
+  config.model.image.width = 128
+  config.model.image.layers = 4
+  config.model.image.heads = 4
+  config.model.image.pooling = 'mean'
+  config.model.text = ConfigDict()
+  config.model.text.vocabulary = 4096
+  config.model.text.length = 16
+  config.model.text.width = 128
+  config.model.text.layers = 2
+  config.model.text.heads = 4
+
+  config.objective = ConfigDict({'info_nce': 1.0})
+
+  config.total_steps = 1700
+  config.batch_size = 256
+  config.optimizer = ConfigDict()
+  config.optimizer.learning_rate = 1e-3
+  config.optimizer.warmup_fraction = 0.05
+  config.optimizer.b1 = 0.9
+  config.optimizer.b2 = 0.98
+  config.optimizer.epsilon = 1e-6
+  config.optimizer.weight_decay = 0.2
+  config.optimizer.clip_norm = 1.0
+  config.average_decay = 0.0  # of the parameters' moving average that is evaluated; 0 for none
+
+  config.mesh = 'data:-1'
+  config.sharding = ConfigDict({'embed': 'fsdp', 'mlp': 'tensor', 'heads': 'tensor'})
+
+  config.log_every = 50
+  config.checkpoint_every = 500
+  config.keep_checkpoints = 2
+  config.evaluate_every = 200
+  config.evaluation = ConfigDict()
+  config.evaluation.splits = ('heldout_style', 'heldout_composition')
+  config.evaluation.batch_size = 256
+  config.evaluation.zero_shot = ('group', 'subgroup')  # fields that hold a class
+  config.evaluation.templates = ('{}', 'an emoji of {}', 'a picture of {}', '{} symbol')
+  return config
+
+
+def make_tiny(config: ConfigDict) -> None:
+  """Two steps of the smallest model, each logged."""
+  config.total_steps = 2
+  config.batch_size = 16
+  config.log_every = 1
+  config.checkpoint_every = 1
+  config.evaluate_every = 1_000_000
+  config.model.embed = 16
+  for tower in (config.model.image, config.model.text):
+    tower.width, tower.layers, tower.heads = 32, 1, 2
+
+
+def make_paper(config: ConfigDict, variant: str) -> None:
+  """The paper's models and hyper-parameters: 32 epochs of 400 million pairs."""
+  # (patch, image width, layers, heads, text width, text heads, D, learning rate)
+  sizes = {
+    'vit_b32': (32, 768, 12, 12, 512, 8, 512, 5e-4),
+    'vit_b16': (16, 768, 12, 12, 512, 8, 512, 5e-4),
+    'vit_l14': (14, 1024, 24, 16, 768, 12, 768, 4e-4),
+  }
+  patch, width, layers, heads, text_width, text_heads, embed, learning_rate = sizes[variant]
+  config.data.name = 'laion400m'
+  config.data.tokenizer = 'clip'
+  config.data.captions = ConfigDict({'caption': 1.0})
+  config.data.augmentation = ConfigDict({'crop': {'area': (0.9, 1.0)}})
+  config.model.embed = embed
+  config.model.dtype = 'bfloat16'
+  config.model.image = ConfigDict(
+    {
+      'size': 224,
+      'patch': patch,
+      'stem': 'patch',
+      'width': width,
+      'layers': layers,
+      'heads': heads,
+      'pooling': 'class',
+      'scan': True,
+    }
+  )
+  config.model.text = ConfigDict(
+    {
+      'vocabulary': 49_408,
+      'length': 77,
+      'width': text_width,
+      'layers': 12,
+      'heads': text_heads,
+      'scan': True,
+    }
+  )
+  config.batch_size = 32_768
+  config.total_steps = 390_625
+  config.optimizer.learning_rate = learning_rate
+  config.optimizer.warmup_fraction = 2_000 / 390_625
+  config.log_every = 100
+  config.checkpoint_every = 1_000
+  config.evaluate_every = 10_000
+  config.evaluation.splits = ('validation',)
+  config.evaluation.zero_shot = ()

@@ -1,0 +1,119 @@
+"""The evaluation of a run: embeds its held-out splits, then retrieval and zero-shot figures."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from contrastive_jax import data
+from contrastive_jax.data.images import normalize
+from contrastive_jax.evaluation.report import Retrieved
+from contrastive_jax.evaluation.retrieval import recall
+from contrastive_jax.evaluation.zero_shot import class_embeddings
+from contrastive_jax.models.definition import Definition
+from contrastive_jax.sharding.mesh import batch_sharding, batch_shards
+
+_RECALLS = (1, 5, 10)
+_ACCURACIES = (1, 5)
+
+
+class Evaluator:
+  """Evaluates parameters on the held-out splits, whose pictures it decodes once."""
+
+  def __init__(
+    self,
+    definition: Definition,
+    tokenizer: Callable,
+    sources: Mapping[str, data.Source],
+    mesh: Mesh,
+    *,
+    image_size: int,
+    batch_size: int,
+    classes: Mapping[str, Sequence[str]],
+    templates: Sequence[str],
+  ):
+    """Prepares the splits.
+
+    Args:
+      definition: the model.
+      tokenizer: texts -> [., L] integers.
+      sources: the split's examples by its name.
+      mesh: the mesh over which batches are cut.
+      image_size: side of the pictures.
+      batch_size: pictures or texts embedded at a time.
+      classes: names by the field that holds an example's class.
+      templates: prompts for a class.
+    """
+    self._tokenizer = tokenizer
+    self._batch_size = -(-batch_size // batch_shards(mesh)) * batch_shards(mesh)
+    self._classes, self._templates = classes, templates
+    self._splits = {
+      name: {'source': source, 'images': data.evaluation_images(source, image_size)}
+      for name, source in sources.items()
+    }
+
+    def jit(encode):
+      return jax.jit(
+        encode,
+        in_shardings=(None, batch_sharding(mesh)),
+        out_shardings=NamedSharding(mesh, PartitionSpec()),
+      )
+
+    self._encode_image = jit(
+      lambda parameters, images: definition.bind(parameters).encode_image(normalize(images))
+    )
+    self._encode_text = jit(
+      lambda parameters, tokens: definition.bind(parameters).encode_text(tokens)
+    )
+
+  def __call__(self, parameters) -> dict[str, float]:
+    """The figures of every split: recall of both directions, accuracy of every class field."""
+    return self.evaluate(parameters)[0]
+
+  def evaluate(self, parameters) -> tuple[dict[str, float], list[Retrieved]]:
+    """The figures, and the splits with their embeddings."""
+    figures, retrieved = {}, []
+
+    def encode_text(texts):
+      return self._batched(self._encode_text, parameters, self._tokenizer(texts))
+
+    prototypes = {
+      field: class_embeddings(encode_text, names, self._templates)
+      for field, names in self._classes.items()
+    }
+    for name, split in self._splits.items():
+      captions = split['source'].values('caption')
+      texts = list(dict.fromkeys(captions))
+      image = self._batched(self._encode_image, parameters, split['images'])
+      text = encode_text(texts)
+      tasks: dict[str, Any] = {
+        'image_to_text_recall': (image, text, captions, texts, _RECALLS),
+        'text_to_image_recall': (text, image, texts, captions, _RECALLS),
+      }
+      for field, prototype in prototypes.items():
+        tasks[f'zero_shot_{field}_accuracy'] = (
+          image,
+          prototype,
+          split['source'].values(field),
+          self._classes[field],
+          _ACCURACIES,
+        )
+      for task, arguments in tasks.items():
+        for k, value in recall(*arguments).items():
+          figures[f'{name}/{task}@{k}'] = value
+      rows = {caption: row for row, caption in enumerate(texts)}
+      pairs = text[[rows[caption] for caption in captions]]
+      retrieved.append(Retrieved(name, split['images'], captions, image, pairs))
+    return figures, retrieved
+
+  def _batched(self, encode, parameters, inputs) -> np.ndarray:
+    """Encodes [N, ...] batch by batch; the last is filled up so that one shape is compiled."""
+    outputs = []
+    for start in range(0, len(inputs), self._batch_size):
+      batch = inputs[start : start + self._batch_size]
+      missing = self._batch_size - len(batch)
+      filled = np.pad(batch, [(0, missing)] + [(0, 0)] * (batch.ndim - 1))
+      outputs.append(np.asarray(encode(parameters, filled))[: len(batch)])
+    return np.concatenate(outputs)
