@@ -11,6 +11,7 @@ from typing import Any
 import grain
 import numpy as np
 from absl import logging
+from PIL import Image
 
 from contrastive_jax.data import images
 
@@ -108,6 +109,13 @@ def training_batches(
   """
   if len(source) < shards:
     raise ValueError(f'{len(source)} examples do not serve {shards} processes')
+  # A mistake in the config must not look like a bad picture.
+  images.augment(Image.new('RGB', (8, 8)), image_size, np.random.default_rng(0), augmentation)
+  if not captions or (missing := [field for field in captions if field not in source[0]]):
+    raise ValueError(
+      f'config.data.captions = {captions} names {missing if captions else "nothing"}; '
+      f'use fields of {sorted(source[0])}'
+    )
 
   def prepare(example, rng):
     try:

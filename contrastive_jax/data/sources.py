@@ -1,7 +1,6 @@
 """Sources: random access to examples, each a dict of encoded image, texts and labels."""
 
 import functools
-import pathlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,9 +8,9 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-_CACHED_BYTES = 2**28
+from contrastive_jax.data import emoji
 
-EMOJI = pathlib.Path(__file__).parent / 'emoji' / 'prepared'
+_CACHED_BYTES = 2**28
 
 
 class Source:
@@ -63,7 +62,7 @@ def open_source(name: str, split: str, folder: str | None = None) -> Source:
   plain = split[: conditions.start()] if conditions else split
   try:
     if name == 'emoji':
-      builder = tfds.builder_from_directory(EMOJI)
+      builder = tfds.builder_from_directory(emoji.PREPARED)
     else:
       builder = tfds.builder(name, data_dir=folder, file_format='array_record', try_gcs=False)
     if plain.partition('[')[0] not in builder.info.splits:
@@ -75,7 +74,7 @@ def open_source(name: str, split: str, folder: str | None = None) -> Source:
   except (tfds.core.DatasetNotFoundError, FileNotFoundError, NotImplementedError) as error:
     raise ValueError(
       f'config.data.name = {name!r} cannot be read from {folder or "the default TFDS folder"}: '
-      f"{str(error).strip()}; use 'emoji', or prepare it with "
+      f"{str(error).strip().splitlines()[0]} Use 'emoji', or prepare it with "
       f"tfds.builder({name!r}, file_format='array_record').download_and_prepare()"
     ) from error
   cached = builder.info.splits[plain].num_bytes < _CACHED_BYTES
