@@ -1,0 +1,138 @@
+import io
+
+import numpy as np
+import pytest
+from absl import logging
+from PIL import Image
+
+from contrastive_jax import data
+from contrastive_jax.data.pipeline import caption_id, draw_caption
+
+AUGMENTATION = {'crop': {'area': (0.5, 1.0)}, 'colour': {}}
+
+
+def picture(value):
+  buffer = io.BytesIO()
+  Image.new('RGB', (12, 12), (value % 256, 0, 0)).save(buffer, 'PNG')
+  return buffer.getvalue()
+
+
+def examples(count, bad=()):
+  return [
+    {
+      'id': i,
+      'image': picture(i)[: 30 if i in bad else None],
+      'caption': f'caption {i // 2}',
+      'tags': ['one', 'two'],
+    }
+    for i in range(count)
+  ]
+
+
+def letters(texts):
+  return np.array([[len(t), ord(t[-1])] for t in texts], np.int32)
+
+
+def batches(source, **options):
+  options = {'batch_size': 4, 'seed': 0, 'captions': {'caption': 1}} | options
+  return data.training_batches(source, letters, image_size=8, augmentation=AUGMENTATION, **options)
+
+
+def test_batches_have_shapes_and_ids_of_equal_captions():
+  iterator, _ = batches(examples(10), batch_size=10)
+  batch = next(iterator)
+  assert batch['image'].shape == (10, 8, 8, 3) and batch['image'].dtype == np.uint8
+  assert batch['tokens'].shape == (10, 2) and batch['same'].shape == (10,)
+  captions = batch['id'] // 2
+  np.testing.assert_array_equal(
+    batch['same'][:, None] == batch['same'], captions[:, None] == captions
+  )
+
+
+def test_every_epoch_visits_every_example_once_in_another_order():
+  iterator, _ = batches(examples(12))
+  epochs = [np.concatenate([next(iterator)['id'] for _ in range(3)]) for _ in range(3)]
+  for epoch in epochs:
+    assert sorted(epoch) == list(range(12))
+  assert not np.array_equal(epochs[0], epochs[1])
+  assert list(epochs[0]) != sorted(epochs[0])
+
+
+def test_shards_of_processes_are_disjoint_and_exhaustive():
+  seen = [
+    np.concatenate([next(iterator)['id'] for _ in range(2)])
+    for iterator, _ in (batches(examples(24), shard=i, shards=3) for i in range(3))
+  ]
+  assert sorted(np.concatenate(seen)) == list(range(24))
+
+
+@pytest.mark.parametrize('consumed', [0, 1, 5])
+def test_resumed_equals_never_stopped(consumed):
+  straight, _ = batches(examples(10), captions={'caption': 1, 'tags': 1})
+  for _ in range(consumed):
+    next(straight)
+  resumed, _ = batches(examples(10), captions={'caption': 1, 'tags': 1})
+  resumed.set_state(straight.get_state())
+  for _ in range(4):
+    one, other = next(straight), next(resumed)
+    for name in one:
+      np.testing.assert_array_equal(one[name], other[name])
+
+
+def test_bad_examples_are_skipped_counted_and_named(caplog):
+  logging.use_absl_handler()
+  source = examples(400, bad={7})
+  source[9]['caption'] = ' '
+  iterator, skips = batches(source, batch_size=50)
+  with caplog.at_level('WARNING'):
+    seen = np.concatenate([next(iterator)['id'] for _ in range(7)])
+  assert skips.skipped <= 2
+  seen = np.concatenate([seen, next(iterator)['id']])
+  assert skips.skipped >= 2 and not {7, 9} & set(seen)
+  assert {7, 9} == {record.args[0] for record in caplog.records if 'skipped' in record.msg}
+
+
+def test_over_one_percent_of_bad_examples_stops_the_run():
+  iterator, _ = batches(examples(100, bad={3, 50}))
+  with pytest.raises(ValueError, match=r'2 of \d+ examples cannot be used'):
+    for _ in range(25):
+      next(iterator)
+
+
+def test_all_bad_does_not_hang():
+  iterator, _ = batches(examples(8, bad=set(range(8))))
+  with pytest.raises(ValueError, match='cannot be used'):
+    next(iterator)
+
+
+def test_a_mistake_in_the_config_is_not_a_bad_picture():
+  with pytest.raises(ValueError, match='blurr'):
+    data.training_batches(
+      examples(4),
+      letters,
+      batch_size=2,
+      image_size=8,
+      captions={'caption': 1},
+      augmentation={'blurr': {}},
+      seed=0,
+    )
+  with pytest.raises(ValueError, match=r"captions.*\['title'\]"):
+    batches(examples(4), captions={'title': 1})
+
+
+def test_drawn_captions_are_of_the_fields_in_their_shares():
+  rng = np.random.default_rng(0)
+  example = {'caption': 'name', 'tags': ['a', 'b', 'c'], 'empty': []}
+  weights = {'caption': 3, 'tags': 1, 'empty': 9}
+  drawn = [draw_caption(example, weights, rng) for _ in range(2000)]
+  assert 0.7 < np.mean([text == 'name' for text in drawn]) < 0.8
+  tags = {text for text in drawn if text != 'name'}
+  assert all(set(text.split(', ')) <= {'a', 'b', 'c'} for text in tags) and len(tags) == 15
+  with pytest.raises(ValueError, match='empty'):
+    draw_caption(example, {'empty': 1}, rng)
+
+
+def test_caption_ids_tell_captions_apart():
+  ids = {int(caption_id(f'caption {i}')) for i in range(5000)}
+  assert len(ids) >= 4999
+  assert caption_id('a') == caption_id('a')

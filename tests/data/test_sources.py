@@ -1,0 +1,41 @@
+import pytest
+
+from contrastive_jax import data
+
+
+def test_a_selection_keeps_ids_and_fulfils_its_conditions():
+  everything = data.open_source('emoji', 'heldout_style')
+  selected = data.open_source('emoji', 'heldout_style[group=food-drink]')
+  others = data.open_source('emoji', 'heldout_style[group!=food-drink]')
+  assert set(selected.values('group')) == {'food-drink'}
+  assert len(selected) + len(others) == len(everything)
+  assert sorted(selected.values('id') + others.values('id')) == everything.values('id')
+  for i in range(0, len(selected), 17):
+    assert everything[selected[i]['id']]['caption'] == selected[i]['caption']
+
+
+def test_texts_are_strings_and_images_encoded():
+  example = data.open_source('emoji', 'train')[0]
+  assert isinstance(example['image'], bytes) and isinstance(example['caption'], str)
+  assert all(isinstance(tag, str) for tag in example['tags'])
+
+
+@pytest.mark.parametrize(
+  ('name', 'split', 'message'),
+  [
+    ('no_such_set', 'train', r"config\.data\.name = 'no_such_set'.*Use 'emoji'"),
+    ('emoji', 'test', r"no split 'test'.*heldout_style"),
+    ('emoji', 'train[colour=red]', r"no field 'colour'.*vendor"),
+    ('emoji', 'train[vendor=acme]', 'selects no example'),
+    ('emoji', 'train[vendor=noto,group]', "cannot read 'group'"),
+  ],
+)
+def test_what_is_not_there_is_named(name, split, message, tmp_path):
+  with pytest.raises(ValueError, match=message):
+    data.open_source(name, split, str(tmp_path))
+
+
+def test_tfds_slices_work():
+  whole = data.open_source('emoji', 'heldout_style')
+  half = data.open_source('emoji', 'heldout_style[:50%]')
+  assert abs(2 * len(half) - len(whole)) <= 1

@@ -1,0 +1,36 @@
+import jax
+import pytest
+
+from contrastive_jax.sharding import mesh
+
+
+@pytest.mark.parametrize(
+  ('shape', 'sizes'),
+  [
+    ('data:-1', (8, 1, 1)),
+    ('data:8', (8, 1, 1)),
+    ('data:-1,fsdp:4', (2, 4, 1)),
+    ('fsdp:2, tensor:2, data:2', (2, 2, 2)),
+    ('tensor:-1', (1, 1, 8)),
+  ],
+)
+def test_sizes_by_axis(shape, sizes):
+  made = mesh.make_mesh(shape)
+  assert made.axis_names == mesh.AXES and tuple(made.shape.values()) == sizes
+  assert mesh.batch_shards(made) == sizes[0] * sizes[1]
+
+
+@pytest.mark.parametrize('shape', ['', 'data', 'rows:8', 'data:0', 'data:-2', 'data:x'])
+def test_unreadable(shape):
+  with pytest.raises(ValueError, match=r'config\.mesh = .*cannot read'):
+    mesh.make_mesh(shape)
+
+
+@pytest.mark.parametrize('shape', ['data:3', 'data:-1,fsdp:3', 'data:-1,fsdp:-1', 'data:16'])
+def test_not_fitting(shape):
+  with pytest.raises(ValueError, match='does not fit 8 devices'):
+    mesh.make_mesh(shape)
+
+
+def test_chosen_devices():
+  assert mesh.make_mesh('data:-1', jax.devices()[:2]).size == 2

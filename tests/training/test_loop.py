@@ -1,0 +1,131 @@
+import json
+
+import chex
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import clip
+from contrastive_jax import data
+from contrastive_jax.training import loop, workdir
+from contrastive_jax.training.logger import read_metrics
+from contrastive_jax.training.objective import LOSSES
+
+
+@pytest.fixture(scope='module')
+def source():
+  return data.open_source('emoji', 'heldout_composition')
+
+
+def config(**overrides):
+  made = clip.get_config('smoke')
+  made.data.split = 'heldout_composition'
+  made.update(total_steps=4, checkpoint_every=2, log_every=1, evaluate_every=100, batch_size=8)
+  made.update_from_flattened_dict(overrides)
+  return made
+
+
+def train(folder, source, until=None, **overrides):
+  """Trains, and with `until` is killed right after that step's checkpoint and one step more."""
+  run = loop.build(config(**overrides))
+  if until is not None:
+    step = run.train_step
+
+    def killed(state, batch):
+      if int(state.step) == until + 1:
+        raise KeyboardInterrupt
+      return step(state, batch)
+
+    run = run._replace(train_step=killed)
+  return loop.train(run, source, folder, lambda parameters: {'figure': 1.0})
+
+
+def without_timings(rows):
+  return [{k: v for k, v in row.items() if 'second' not in k} for row in rows]
+
+
+def test_killed_and_resumed_equals_never_killed(tmp_path, source):
+  (tmp_path / 'straight').mkdir()
+  (tmp_path / 'killed').mkdir()
+  straight = train(tmp_path / 'straight', source, average_decay=0.9)
+  with pytest.raises(KeyboardInterrupt):
+    train(tmp_path / 'killed', source, until=2, average_decay=0.9)
+  assert [row['step'] for row in read_metrics(tmp_path / 'killed')] == [1, 2, 3]
+  resumed = train(tmp_path / 'killed', source, average_decay=0.9)
+  chex.assert_trees_all_equal(straight, resumed)
+  rows = [without_timings(read_metrics(tmp_path / name)) for name in ('straight', 'killed')]
+  assert rows[0] == rows[1] and [row['step'] for row in rows[0]] == [1, 2, 3, 4]
+  # A finished run takes no further step.
+  lines = (tmp_path / 'killed' / 'metrics.jsonl').read_text()
+  chex.assert_trees_all_equal(train(tmp_path / 'killed', source), straight.replace(average=None))
+  assert (tmp_path / 'killed' / 'metrics.jsonl').read_text() == lines
+
+
+@pytest.mark.parametrize('mesh', ['data:8', 'data:4,fsdp:2', 'data:2,fsdp:2,tensor:2'])
+def test_the_mesh_changes_nothing_but_rounding(tmp_path, source, mesh):
+  losses = {}
+  for shape in ('tensor:8', mesh):
+    (tmp_path / shape).mkdir()
+    train(tmp_path / shape, source, mesh=shape)
+    losses[shape] = [row['train/loss'] for row in read_metrics(tmp_path / shape)]
+  np.testing.assert_allclose(losses[mesh], losses['tensor:8'], rtol=2e-4)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, source, monkeypatch):
+  def poisoned(image, text, scale, id):
+    return jnp.where(jnp.any(id == poison), jnp.nan, jnp.mean(image * text) * scale)
+
+  monkeypatch.setitem(LOSSES, 'info_nce', poisoned)
+  poison = -1
+  train(tmp_path, source, total_steps=2)
+  batches, _ = data.training_batches(
+    source,
+    loop.build(config()).tokenizer,
+    batch_size=8,
+    image_size=32,
+    captions={'caption': 1},
+    augmentation={},
+    seed=0,
+  )
+  ids = [next(batches)['id'] for _ in range(3)]
+  poison = ids[2][0]
+  with pytest.raises(FloatingPointError, match=r'step 3: loss is nan.*ids are in'):
+    train(tmp_path, source, total_steps=5)
+  written = json.loads((tmp_path / 'not_finite_3.json').read_text())
+  assert written == {'step': 3, 'ids': ids[2].tolist()}
+  assert loop.restore(loop.build(config()), tmp_path).step == 2
+
+
+@pytest.mark.parametrize(
+  ('overrides', 'message'),
+  [
+    ({'batch_size': 100}, r'config\.batch_size = 100 .* 8 data shards; use a multiple of 8'),
+    ({'total_steps': 0}, r'config\.total_steps = 0'),
+    ({'model.text.vocabulary': 100}, r'config\.model\.text\.vocabulary = 100 is too small'),
+    ({'model.name': 'clap'}, r"model\.name = 'clap'.*clip"),
+    ({'model.image.heads': 5}, r'width = 32 does not divide over heads = 5'),
+    ({'data.tokenizer': 'nothing.json'}, r"config\.data\.tokenizer = 'nothing\.json' is no file"),
+    ({'mesh': 'data:3'}, r'does not fit 8 devices'),
+    ({'sharding.mlp': 'rows'}, r"config\.sharding\.mlp = 'rows'"),
+  ],
+)
+def test_mistakes_are_named_before_any_compile(overrides, message):
+  with pytest.raises(ValueError, match=message):
+    loop.build(config(**overrides))
+
+
+def test_a_workdir_belongs_to_one_config(tmp_path):
+  workdir.claim(tmp_path, config())
+  workdir.claim(tmp_path, config())
+  other = config()
+  other.optimizer.learning_rate = 1.0
+  with pytest.raises(ValueError, match=r'config\.optimizer\.learning_rate = 0\.\d+ there, 1\.0'):
+    workdir.claim(tmp_path, other)
+  assert workdir.read_config(tmp_path).total_steps == 4
+  with pytest.raises(ValueError, match='holds no run'):
+    workdir.read_config(tmp_path / 'nothing')
+
+
+def test_evaluating_an_empty_workdir_is_an_error(tmp_path):
+  with pytest.raises(ValueError, match='no checkpoint'):
+    loop.restore(loop.build(config()), tmp_path)

@@ -1,0 +1,38 @@
+import jax.numpy as jnp
+import pytest
+
+from contrastive_jax import losses
+from contrastive_jax.models.clip import Outputs
+from contrastive_jax.training import objective
+
+OUTPUTS = Outputs(image=jnp.eye(4), text=jnp.eye(4), scale=jnp.float32(2.0))
+BATCH = {'image': jnp.zeros((4, 8, 8, 3), jnp.uint8), 'tokens': jnp.ones((4, 3), int)}
+
+
+def test_one_term_is_the_loss():
+  loss, metrics = objective.make_objective({'info_nce': 1.0})(OUTPUTS, BATCH)
+  assert loss == losses.info_nce(OUTPUTS.image, OUTPUTS.text, scale=2.0)
+  assert metrics == {'loss': loss}
+
+
+def test_terms_are_weighted_and_each_is_a_metric(monkeypatch):
+  monkeypatch.setitem(objective.LOSSES, 'tokens_written', lambda tokens: tokens.sum())
+  loss, metrics = objective.make_objective({'info_nce': 2.0, 'tokens_written': 0.5})(OUTPUTS, BATCH)
+  assert metrics['tokens_written'] == 12
+  assert loss == pytest.approx(2 * metrics['info_nce'] + 6)
+
+
+def test_equal_captions_reach_the_loss():
+  batch = BATCH | {'same': jnp.zeros(4, int)}
+  loss, _ = objective.make_objective({'info_nce': 1.0})(OUTPUTS, batch)
+  assert loss == pytest.approx(0, abs=1e-6)
+
+
+def test_unknown_and_unfed_losses_are_named(monkeypatch):
+  with pytest.raises(ValueError, match=r'config\.objective\.info is unknown.*info_nce'):
+    objective.make_objective({'info': 1.0})
+  with pytest.raises(ValueError, match=r'config\.objective is empty'):
+    objective.make_objective({})
+  monkeypatch.setitem(objective.LOSSES, 'captioning', lambda caption_logits: 0)
+  with pytest.raises(ValueError, match=r"captioning needs 'caption_logits'"):
+    objective.make_objective({'captioning': 1.0})(OUTPUTS, BATCH)
