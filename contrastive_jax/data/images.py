@@ -294,7 +294,7 @@ def augment(
 ) -> np.ndarray:
   """Applies the augmentations that a config names; with none, it is `resize`.
 
-  The order is always affine, crop, flip, colour, grey, blur, whatever that of the names, since a
+  The order is always crop, affine, flip, colour, grey, blur, whatever that of the names, since a
   ConfigDict sorts its keys.
 
   Args:
@@ -310,8 +310,8 @@ def augment(
     ValueError: if a name is unknown, or a strength is out of bounds.
   """
   steps = {
+    'crop': functools.partial(random_resized_crop, size=size),  # the rest costs less once small
     'affine': random_affine,
-    'crop': functools.partial(random_resized_crop, size=size),
     'flip': random_flip,
     'colour': colour_jitter,
     'grey': random_grey,

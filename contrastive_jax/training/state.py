@@ -49,7 +49,7 @@ def initial_state(
 
   Returns:
     (state, shardings): the state, jitted into place so that no device ever holds it all, and the
-    tree of its shardings. What follows the parameters (optimizer state, average) is sharded as they.
+    tree of its shardings, where optimizer state and average follow the parameters.
   """
 
   def create(key):

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -47,9 +48,9 @@ def make_train_step(
     average = state.average
     if average is not None:
       # The average of few steps would remember the random start: its decay grows to the asked one.
-      decay = jax.numpy.minimum(average_decay, (1 + state.step) / (10 + state.step))
+      decay = jnp.minimum(average_decay, (1 + state.step) / (10 + state.step))
       average = optax.incremental_update(parameters, average, 1 - decay)
-    metrics['gradient_norm'] = optax.global_norm(gradients)
+    metrics['gradient_norm'] = optax.tree.norm(gradients)
     return state.replace(
       step=state.step + 1,
       parameters=parameters,
