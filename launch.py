@@ -31,10 +31,11 @@ def main(_) -> None:
     raise app.UsageError('give --config=configs/clip.py, or the --workdir of a run to go on with')
   folder = pathlib.Path(_WORKDIR.value or workdir.default_workdir(config))
   config = config or workdir.read_config(folder)
+  # All that can be wrong shows here, before anything is written or compiled.
   run = loop.build(config)
   source, evaluator = open_data(run)
   workdir.claim(folder, config)
-  logger.print_parameters(run.state.parameters)
+  logger.print_parameters(run.abstract_state.parameters)
   if _MODE.value == 'train':
     state = loop.train(run, source, folder, evaluator)
   else:

@@ -44,11 +44,21 @@ def emoji() -> ConfigDict:
   config.data.split = 'train'
   config.data.tokenizer = 'emoji'
   config.data.captions = ConfigDict({'caption': 0.7, 'tags': 0.3})  # fields, drawn by weight
-  config.data.augmentation = ConfigDict(
+  config.data.size = 40  # side of the pictures as the host gives them
+  config.data.crop = ()  # least and greatest share that a random crop shows; () for the whole
+
+  # On the device, which resamples from data.size to model.image.size; see data/augmentation.py
+  config.augmentation = ConfigDict(
     {
-      'affine': {'degrees': 10.0, 'translate': 0.05, 'scale': 0.1, 'shear': 5.0},
-      'crop': {'area': (0.7, 1.0)},
-      'colour': {'brightness': 0.3, 'contrast': 0.3, 'saturation': 0.3, 'hue': 0.05},
+      'degrees': 10.0,
+      'shear': 5.0,
+      'translate': 0.05,
+      'zoom': 0.15,
+      'stretch': 0.1,
+      'brightness': 0.3,
+      'contrast': 0.3,
+      'saturation': 0.3,
+      'hue': 0.05,
     }
   )
 
@@ -125,7 +135,9 @@ def make_paper(config: ConfigDict, variant: str) -> None:
   config.data.name = 'laion400m'
   config.data.tokenizer = 'clip'
   config.data.captions = ConfigDict({'caption': 1.0})
-  config.data.augmentation = ConfigDict({'crop': {'area': (0.9, 1.0)}})
+  config.data.size = 224
+  config.data.crop = (0.9, 1.0)
+  config.augmentation = ConfigDict()
   config.model.embed = embed
   config.model.dtype = 'bfloat16'
   config.model.image = ConfigDict(

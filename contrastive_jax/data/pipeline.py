@@ -1,9 +1,10 @@
-"""From a source to batches: shuffle, decode, augment, draw a caption, tokenize, batch.
+"""From a source to batches: shuffle, decode, crop, draw a caption, tokenize, batch.
 
 All that is random follows from the seed and the example's place in the run, so the position of the
 iterator is all that a checkpoint needs to go on at the very example.
 """
 
+import functools
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -83,7 +84,7 @@ def training_batches(
   batch_size: int,
   image_size: int,
   captions: Mapping[str, float],
-  augmentation: Mapping[str, Mapping[str, Any]],
+  crop: tuple[float, float] | None = None,
   seed: int,
   shard: int = 0,
   shards: int = 1,
@@ -97,11 +98,12 @@ def training_batches(
     batch_size: b, the rows of this process.
     image_size: S, the side of the pictures.
     captions: see `draw_caption`.
-    augmentation: see `images.augment`.
-    seed: of order, augmentation and captions.
+    crop: least and greatest share of a picture that a random crop shows; None for the whole, as in
+      evaluation.
+    seed: of order, crops and captions.
     shard: this process's number.
     shards: the number of processes.
-    threads: that decode and augment.
+    threads: that decode and crop.
 
   Returns:
     A checkpointable grain iterator of {'image': uint8 [b, S, S, 3], 'tokens': int32 [b, L], 'same':
@@ -109,29 +111,40 @@ def training_batches(
   """
   if len(source) < shards:
     raise ValueError(f'{len(source)} examples do not serve {shards} processes')
-  # A mistake in the config must not look like a bad picture.
-  images.augment(Image.new('RGB', (8, 8)), image_size, np.random.default_rng(0), augmentation)
+  if crop is not None:  # A mistake in the config must not look like a bad picture.
+    images.random_resized_crop(Image.new('RGB', (8, 8)), 8, np.random.default_rng(0), area=crop)
   if not captions or (missing := [field for field in captions if field not in source[0]]):
     raise ValueError(
       f'config.data.captions = {captions} names {missing if captions else "nothing"}; '
       f'use fields of {sorted(source[0])}'
     )
 
-  def prepare(example, rng):
+  def whole(index):
+    return images.resize(images.decode(source[index]['image']), image_size)
+
+  if source.cached:
+    whole = functools.cache(whole)
+
+  def prepare(index, rng):
+    example = source[index]
     try:
       caption = draw_caption(example, captions, rng)
-      image = images.augment(images.decode(example['image']), image_size, rng, augmentation)
+      if crop is None:
+        image = whole(index)
+      else:
+        picture = images.decode(example['image'])
+        image = images.random_resized_crop(picture, image_size, rng, area=crop)
     except ValueError as error:
       return {'id': example['id'], 'error': str(error)}
     return {
-      'image': np.asarray(image),
+      'image': image,
       'tokens': tokenizer([caption])[0],
       'same': caption_id(caption),
       'id': np.int32(example['id']),
     }
 
   skips = Skips(len(source))
-  examples = grain.MapDataset.source(source).seed(seed).shuffle()[shard::shards].repeat()
+  examples = grain.MapDataset.range(len(source)).seed(seed).shuffle()[shard::shards].repeat()
   examples = examples.random_map(prepare).to_iter_dataset(
     grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * batch_size)
   )

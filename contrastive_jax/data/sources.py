@@ -16,7 +16,8 @@ _CACHED_BYTES = 2**28
 class Source:
   """Examples by number; `id` in each is its number within the split, whatever the selection.
 
-  `len(source)` and `source[i]` are all that the pipeline needs of one.
+  Attributes:
+    cached: whether examples, and what is made of them, may be kept in memory.
   """
 
   def __init__(self, records: Sequence[Mapping[str, Any]], where: str = '', cached: bool = False):
@@ -31,6 +32,7 @@ class Source:
     def read(number):
       return {'id': number} | _text(records[number])
 
+    self.cached = cached
     self._read = functools.cache(read) if cached else read
     everything = range(len(records))
     self._numbers = _select(self._read, everything, where) if where else everything

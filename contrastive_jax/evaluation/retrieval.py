@@ -36,7 +36,7 @@ def recall(
     raise ValueError(f'{len(missing)} queries have no right candidate, such as {missing[0]!r}')
   wanted = np.array([codes[identity] for identity in query_ids])
   offered = np.array([codes[identity] for identity in candidate_ids])
-  hits = {k: 0.0 for k in ks}
+  hits = dict.fromkeys(ks, 0.0)
   for start in range(0, len(queries), 1024):
     rows = slice(start, start + 1024)
     scores = queries[rows] @ candidates.T

@@ -33,23 +33,23 @@ class Checkpoints:
       ),
     )
 
-  def restore(self, state: TrainState, batches) -> tuple[TrainState, dict[str, Any]]:
-    """The newest state, placed as `state` is; sets `batches` to go on after its last batch."""
+  def restore(self, abstract: TrainState, batches) -> tuple[TrainState, dict[str, Any]]:
+    """The newest state, placed as `abstract` says; sets `batches` to go on after its last batch."""
     restored = self._manager.restore(
       self._manager.latest_step(),
       args=ocp.args.Composite(
-        state=ocp.args.StandardRestore(state),
+        state=ocp.args.StandardRestore(abstract),
         data=grain.checkpoint.CheckpointRestore(batches),
         progress=ocp.args.JsonRestore(),
       ),
     )
     return restored.state, restored.progress
 
-  def restore_state(self, state: TrainState) -> TrainState:
+  def restore_state(self, abstract: TrainState) -> TrainState:
     """The newest state alone, for evaluation."""
     return self._manager.restore(
       self._manager.latest_step(),
-      args=ocp.args.Composite(state=ocp.args.StandardRestore(state)),
+      args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)),
     ).state
 
   def close(self) -> None:

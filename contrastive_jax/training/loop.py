@@ -15,26 +15,27 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from contrastive_jax import data
+from contrastive_jax.data.augmentation import check_strengths
 from contrastive_jax.models.definition import Definition, define
 from contrastive_jax.sharding.mesh import batch_sharding, batch_shards, make_mesh
 from contrastive_jax.training.checkpoint import Checkpoints
 from contrastive_jax.training.logger import Logger
 from contrastive_jax.training.objective import make_objective
 from contrastive_jax.training.optimizer import make_optimizer, make_schedule
-from contrastive_jax.training.state import TrainState, initial_state
+from contrastive_jax.training.state import TrainState, plan_state
 from contrastive_jax.training.step import jit_train_step, make_train_step
 
 
 class Run(NamedTuple):
-  """What a config describes, built and checked but not yet trained.
+  """What a config describes: checked, but nothing of it compiled yet.
 
   Attributes:
     config: the config.
     mesh: all devices.
     definition: the model.
     tokenizer: texts -> tokens.
-    state: the initial state, in place.
-    shardings: the tree of its shardings.
+    create_state: seed -> the initial state, in place.
+    abstract_state: its shapes and shardings.
     train_step: jitted; (state, batch) -> (state, metrics).
     schedule: step -> learning rate.
   """
@@ -43,8 +44,8 @@ class Run(NamedTuple):
   mesh: Mesh
   definition: Definition
   tokenizer: data.Tokenizer
-  state: TrainState
-  shardings: TrainState
+  create_state: Callable[[int], TrainState]
+  abstract_state: TrainState
   train_step: Callable
   schedule: Callable
 
@@ -70,6 +71,13 @@ def build(config: ConfigDict) -> Run:
       f'config.model.text.vocabulary = {config.model.text.vocabulary} is too small for the '
       f'tokenizer {config.data.tokenizer!r}; use {tokenizer.vocab_size} or more'
     )
+  strengths, size = config.augmentation.to_dict(), config.model.image.size
+  check_strengths(strengths)
+  if not strengths and config.data.size != size:
+    raise ValueError(
+      f'config.data.size = {config.data.size} differs from config.model.image.size = {size}, '
+      'and no config.augmentation resamples; make them equal'
+    )
   definition = define(**config.model.to_dict())
   objective = make_objective(config.objective.to_dict(), mesh if mesh.size > 1 else None)
   optimizer_fields = config.optimizer.to_dict()
@@ -79,10 +87,9 @@ def build(config: ConfigDict) -> Run:
     total_steps=config.total_steps,
   )
   optimizer = make_optimizer(schedule, **optimizer_fields)
-  state, shardings = initial_state(
+  create_state, abstract_state = plan_state(
     definition,
     optimizer,
-    config.seed,
     mesh,
     config.sharding.to_dict(),
     averaged=config.average_decay > 0,
@@ -93,9 +100,9 @@ def build(config: ConfigDict) -> Run:
     mesh=mesh,
     definition=definition,
     tokenizer=tokenizer,
-    state=state,
-    shardings=shardings,
-    train_step=jit_train_step(train_step, shardings, mesh),
+    create_state=create_state,
+    abstract_state=abstract_state,
+    train_step=jit_train_step(train_step, abstract_state, mesh),
     schedule=schedule,
   )
 
@@ -123,17 +130,18 @@ def train(
     source,
     run.tokenizer,
     batch_size=config.batch_size // jax.process_count(),
-    image_size=config.model.image.size,
+    image_size=config.data.size,
     captions=config.data.captions.to_dict(),
-    augmentation=config.data.augmentation.to_dict(),
+    crop=config.data.crop or None,
     seed=config.seed,
     shard=jax.process_index(),
     shards=jax.process_count(),
   )
   checkpoints = Checkpoints(workdir / 'checkpoints', keep=config.keep_checkpoints)
-  state = run.state
-  if checkpoints.latest_step is not None:
-    state, progress = checkpoints.restore(state, batches)
+  if checkpoints.latest_step is None:
+    state = run.create_state(config.seed)
+  else:
+    state, progress = checkpoints.restore(run.abstract_state, batches)
     skips.seen, skips.skipped = progress['seen'], progress['skipped']
     logging.info('continuing after step %d', checkpoints.latest_step)
   first = int(state.step)
@@ -180,7 +188,7 @@ def restore(run: Run, workdir: pathlib.Path) -> TrainState:
   checkpoints = Checkpoints(workdir / 'checkpoints')
   if checkpoints.latest_step is None:
     raise ValueError(f'workdir {workdir} has no checkpoint to evaluate; train first')
-  return checkpoints.restore_state(run.state)
+  return checkpoints.restore_state(run.abstract_state)
 
 
 def _check_finite(step: int, metrics, ids: np.ndarray, workdir: pathlib.Path) -> None:

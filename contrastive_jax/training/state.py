@@ -1,5 +1,6 @@
 """What a step takes and gives back."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -36,23 +37,34 @@ class TrainState:
     return self.parameters if self.average is None else self.average
 
 
-def initial_state(
+def plan_state(
   definition: Definition,
   optimizer: optax.GradientTransformation,
-  seed: int,
   mesh: Mesh,
   sharding_rules: dict[str, str | None],
   *,
   averaged: bool = False,
-) -> tuple[TrainState, TrainState]:
-  """Draws a state on the mesh.
+) -> tuple[Callable[[int], TrainState], TrainState]:
+  """Says what a state will be, without making one.
+
+  Args:
+    definition: the model.
+    optimizer: an optax transformation.
+    mesh: the mesh.
+    sharding_rules: mesh axis by logical axis; see `rules.parameter_shardings`.
+    averaged: keep a moving average of the parameters.
 
   Returns:
-    (state, shardings): the state, jitted into place so that no device ever holds it all, and the
-    tree of its shardings, where optimizer state and average follow the parameters.
+    (create, abstract): the jitted function from a seed to the initial state, each array made in
+    place so that no device ever holds it all; and the tree of `ShapeDtypeStruct`s with shardings,
+    where optimizer state and average follow the parameters.
+
+  Raises:
+    ValueError: if a rule does not fit.
   """
 
-  def create(key):
+  def create(seed):
+    key = jax.random.key(seed)
     parameters = definition.init(key)
     return TrainState(
       step=jnp.zeros((), jnp.int32),
@@ -63,8 +75,7 @@ def initial_state(
       average=jax.tree.map(jnp.copy, parameters) if averaged else None,
     )
 
-  key = jax.random.key(seed)
-  shapes = jax.eval_shape(create, key)
+  shapes = jax.eval_shape(create, 0)
   placed = rules.parameter_shardings(definition.axes, shapes.parameters, sharding_rules, mesh)
   copied = NamedSharding(mesh, PartitionSpec())
   shardings = TrainState(
@@ -80,4 +91,9 @@ def initial_state(
     key=copied,
     average=placed if averaged else None,
   )
-  return jax.jit(create, out_shardings=shardings)(key), shardings
+  abstract = jax.tree.map(
+    lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding),
+    shapes,
+    shardings,
+  )
+  return jax.jit(create, out_shardings=shardings), abstract

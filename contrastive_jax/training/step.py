@@ -21,6 +21,7 @@ def make_train_step(
   objective: Callable,
   optimizer: optax.GradientTransformation,
   *,
+  augment: Callable[[jax.Array, jax.Array], jax.Array] = lambda key, images: images,
   average_decay: float = 0.0,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
   """Returns the pure function `train_step(state, batch) -> (state, metrics)`.
@@ -29,15 +30,18 @@ def make_train_step(
     definition: the model.
     objective: (outputs, batch) -> (loss, metrics), from `make_objective`.
     optimizer: an optax transformation.
+    augment: (key, images [B, H, H, 3]) -> images [B, S, S, 3], pixels from 0 to 255.
     average_decay: of the parameters' moving average, where the state keeps one.
   """
 
   def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+    augment_key, model_key = jax.random.split(key)
+    images = normalize(augment(augment_key, batch['image']))
 
     def loss_and_metrics(parameters):
       model = definition.bind(parameters)
-      outputs = model(normalize(batch['image']), batch['tokens'], key=key)
+      outputs = model(images, batch['tokens'], key=model_key)
       loss, metrics = objective(outputs, batch)
       return loss, metrics | {'scale': outputs.scale}
 
@@ -61,8 +65,9 @@ def make_train_step(
   return train_step
 
 
-def jit_train_step(train_step: Callable, shardings: TrainState, mesh: Mesh) -> Callable:
-  """Jits a step over the mesh: the state sharded as told and donated, the batch cut along B."""
+def jit_train_step(train_step: Callable, abstract: TrainState, mesh: Mesh) -> Callable:
+  """Jits a step: the state placed as `abstract` says and donated, the batch cut along B."""
+  shardings = jax.tree.map(lambda array: array.sharding, abstract)
   return jax.jit(
     train_step,
     in_shardings=(shardings, batch_sharding(mesh)),

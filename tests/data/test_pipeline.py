@@ -8,7 +8,9 @@ from PIL import Image
 from contrastive_jax import data
 from contrastive_jax.data.pipeline import caption_id, draw_caption
 
-AUGMENTATION = {'crop': {'area': (0.5, 1.0)}, 'colour': {}}
+
+class Examples(list):
+  cached = True
 
 
 def picture(value):
@@ -18,7 +20,7 @@ def picture(value):
 
 
 def examples(count, bad=()):
-  return [
+  return Examples(
     {
       'id': i,
       'image': picture(i)[: 30 if i in bad else None],
@@ -26,7 +28,7 @@ def examples(count, bad=()):
       'tags': ['one', 'two'],
     }
     for i in range(count)
-  ]
+  )
 
 
 def letters(texts):
@@ -34,8 +36,8 @@ def letters(texts):
 
 
 def batches(source, **options):
-  options = {'batch_size': 4, 'seed': 0, 'captions': {'caption': 1}} | options
-  return data.training_batches(source, letters, image_size=8, augmentation=AUGMENTATION, **options)
+  options = {'batch_size': 4, 'seed': 0, 'captions': {'caption': 1}, 'crop': (0.5, 1.0)} | options
+  return data.training_batches(source, letters, image_size=8, **options)
 
 
 def test_batches_have_shapes_and_ids_of_equal_captions():
@@ -56,6 +58,13 @@ def test_every_epoch_visits_every_example_once_in_another_order():
     assert sorted(epoch) == list(range(12))
   assert not np.array_equal(epochs[0], epochs[1])
   assert list(epochs[0]) != sorted(epochs[0])
+
+
+def test_without_a_crop_training_sees_what_evaluation_sees():
+  source = examples(6)
+  batch = next(batches(source, batch_size=6, crop=None)[0])
+  expected = data.evaluation_images(source, 8)
+  np.testing.assert_array_equal(batch['image'], expected[batch['id']])
 
 
 def test_shards_of_processes_are_disjoint_and_exhaustive():
@@ -106,16 +115,8 @@ def test_all_bad_does_not_hang():
 
 
 def test_a_mistake_in_the_config_is_not_a_bad_picture():
-  with pytest.raises(ValueError, match='blurr'):
-    data.training_batches(
-      examples(4),
-      letters,
-      batch_size=2,
-      image_size=8,
-      captions={'caption': 1},
-      augmentation={'blurr': {}},
-      seed=0,
-    )
+  with pytest.raises(ValueError, match=r'area = '):
+    batches(examples(4), crop=(0.5, 2.0))
   with pytest.raises(ValueError, match=r"captions.*\['title'\]"):
     batches(examples(4), captions={'title': 1})
 

@@ -1,9 +1,11 @@
 import json
 
 import chex
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from configs import clip
 from contrastive_jax import data
@@ -21,6 +23,8 @@ def config(**overrides):
   made = clip.get_config('smoke')
   made.data.split = 'heldout_composition'
   made.update(total_steps=4, checkpoint_every=2, log_every=1, evaluate_every=100, batch_size=8)
+  if 'augmentation' in overrides:
+    made.augmentation = ConfigDict(overrides.pop('augmentation'))
   made.update_from_flattened_dict(overrides)
   return made
 
@@ -87,7 +91,6 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, source, monkeypatch):
     batch_size=8,
     image_size=32,
     captions={'caption': 1},
-    augmentation={},
     seed=0,
   )
   ids = [next(batches)['id'] for _ in range(3)]
@@ -108,11 +111,14 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, source, monkeypatch):
     ({'model.name': 'clap'}, r"model\.name = 'clap'.*clip"),
     ({'model.image.heads': 5}, r'width = 32 does not divide over heads = 5'),
     ({'data.tokenizer': 'nothing.json'}, r"config\.data\.tokenizer = 'nothing\.json' is no file"),
+    ({'augmentation.degrees': 200.0}, r'config\.augmentation\.degrees = 200\.0; use .* 0 to 180'),
+    ({'augmentation': {}}, r'config\.data\.size = 40 differs from .* 32'),
     ({'mesh': 'data:3'}, r'does not fit 8 devices'),
     ({'sharding.mlp': 'rows'}, r"config\.sharding\.mlp = 'rows'"),
   ],
 )
-def test_mistakes_are_named_before_any_compile(overrides, message):
+def test_mistakes_are_named_before_any_compile(overrides, message, monkeypatch):
+  monkeypatch.setattr(jax.stages.Lowered, 'compile', None)
   with pytest.raises(ValueError, match=message):
     loop.build(config(**overrides))
 
