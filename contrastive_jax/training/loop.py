@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from contrastive_jax import data
-from contrastive_jax.data.augmentation import check_strengths
+from contrastive_jax.data.augmentation import augment, check_strengths
 from contrastive_jax.models.definition import Definition, define
 from contrastive_jax.sharding.mesh import batch_sharding, batch_shards, make_mesh
 from contrastive_jax.training.checkpoint import Checkpoints
@@ -94,7 +94,13 @@ def build(config: ConfigDict) -> Run:
     config.sharding.to_dict(),
     averaged=config.average_decay > 0,
   )
-  train_step = make_train_step(definition, objective, optimizer, average_decay=config.average_decay)
+  train_step = make_train_step(
+    definition,
+    objective,
+    optimizer,
+    augment=lambda key, images: augment(key, images, size, strengths),
+    average_decay=config.average_decay,
+  )
   return Run(
     config=config,
     mesh=mesh,

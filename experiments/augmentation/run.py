@@ -1,0 +1,79 @@
+"""Where to augment: on the host, by PIL in the pipeline's threads, or on the device, in the step?
+
+python experiments/augmentation/run.py
+"""
+
+import json
+import pathlib
+import sys
+import time
+
+import jax
+import numpy as np
+from absl import app
+from PIL import Image
+
+ROOT = pathlib.Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
+
+from configs import clip  # noqa: E402
+from contrastive_jax import data  # noqa: E402
+from contrastive_jax.data import images  # noqa: E402
+from contrastive_jax.data.augmentation import augment  # noqa: E402
+
+BATCH, REPEATS = 256, 7
+
+
+def augment_by_pil(picture: Image.Image, size: int, rng: np.random.Generator) -> np.ndarray:
+  """One affine and one colour map of the default's strengths, each one call of PIL."""
+  turn = np.deg2rad(rng.uniform(-10, 10))
+  zoom = picture.width / size * rng.uniform(0.85, 1.15)
+  matrix = zoom * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+  offset = picture.width / 2 - matrix @ [size / 2, size / 2] + rng.uniform(-2, 2, 2)
+  picture = picture.transform(
+    (size, size),
+    Image.Transform.AFFINE,
+    np.column_stack([matrix, offset]).ravel().tolist(),
+    resample=Image.Resampling.BILINEAR,
+    fillcolor=(255, 255, 255),
+  )
+  colour = np.column_stack([np.eye(3) + rng.uniform(-0.1, 0.1, (3, 3)), np.zeros(3)])
+  return np.asarray(picture.convert('RGB', colour.ravel().tolist()))
+
+
+def best(function) -> float:
+  """Milliseconds of the fastest of several calls."""
+  times = []
+  for _ in range(REPEATS):
+    start = time.perf_counter()
+    function()
+    times.append(time.perf_counter() - start)
+  return 1000 * min(times)
+
+
+def main(_):
+  """Prints and writes milliseconds a batch."""
+  config = clip.get_config()
+  size, strengths = config.model.image.size, config.augmentation.to_dict()
+  source = data.open_source('emoji', 'train')
+  encoded = [source[i]['image'] for i in range(BATCH)]
+  decoded = [Image.fromarray(images.resize(images.decode(e), config.data.size)) for e in encoded]
+  pixels = np.stack([np.asarray(picture) for picture in decoded])
+  rng, key = np.random.default_rng(0), jax.random.key(0)
+  on_device = jax.jit(lambda key, pixels: augment(key, pixels, size, strengths))
+  jax.block_until_ready(on_device(key, pixels))
+  milliseconds = {
+    'host, decode and resize': best(
+      lambda: [images.resize(images.decode(e), config.data.size) for e in encoded]
+    ),
+    'host, augment': best(lambda: [augment_by_pil(picture, size, rng) for picture in decoded]),
+    'device, augment': best(lambda: jax.block_until_ready(on_device(key, pixels))),
+  }
+  for name, value in milliseconds.items():
+    print(f'{name:25} {value:7.1f} ms a batch of {BATCH}')
+  results = pathlib.Path(__file__).with_name('results.json')
+  results.write_text(json.dumps(milliseconds, indent=2) + '\n')
+
+
+if __name__ == '__main__':
+  app.run(main)
