@@ -1,0 +1,359 @@
+"""Streamed reductions over S = scale · x yᵀ + bias [B, B'], which never exists.
+
+S is visited in square blocks by `lax.scan`; on a mesh the columns travel round a ring of devices,
+so that each pair is multiplied once in the world. Nothing of size B × B' is kept, forward or
+backward: the backward visits the same blocks again, 4 block matmuls in all where dense takes 3.
+Scores and sums are float32 whatever the inputs' dtype; gradients have the inputs' dtypes. For
+bfloat16 inputs the backward's matmuls take the scores' cotangents in bfloat16 too. Second
+derivatives are exact, but take the memory of S.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.sharding import AxisType
+
+from contrastive_jax.losses.reduction import Plan, Side, accumulator, reduce
+
+Array = jax.Array
+# A number for all pairs; or one for each row's scores and one for each column's, which then differ.
+Numbers = Array | float | tuple[Array | float, Array | float]
+# One integer a vector, for rows and columns alike; or one a row and one a column.
+Integers = Array | tuple[Array, Array]
+
+_BATCH_AXES = ('data', 'fsdp')
+_BLOCK_BYTES = 4 * 2**20
+
+
+def logsumexp(
+  x: Array,
+  y: Array,
+  *,
+  scale: Numbers = 1.0,
+  bias: Numbers | None = None,
+  exclude: Integers | None = None,
+  diagonal: bool = True,
+  block_size: int | None = None,
+  mesh: jax.sharding.Mesh | None = None,
+) -> tuple[Array, Array]:
+  """Log Σ exp over each row and over each column of S = scale · x yᵀ + bias.
+
+  Args:
+    x: [B, D] vectors, one a row of S.
+    y: [B', D] vectors, one a column of S.
+    scale: scalar; or a pair: scalar or [B], for the rows' results, and scalar or [B'], for the
+      columns'.
+    bias: what is added to every score, in the form of `scale`. Default: 0.
+    exclude: [B] integers, or a pair of [B] and [B']; pairs i ≠ j of the same integer do not count.
+    diagonal: whether pairs i = j count.
+    block_size: rows and columns visited at a time; chosen from a memory budget by default.
+    mesh: the mesh over which the vectors are sharded, by its axes named 'data' and 'fsdp' (others
+      hold copies); None for one device.
+
+  Returns:
+    [B] and [B'], float32. −inf, with no gradient, where no pair counts.
+
+  Raises:
+    ValueError: if shapes do not match, or B or B' does not divide over the mesh.
+
+  >>> rows, columns = logsumexp(jnp.eye(2), jnp.eye(2))
+  >>> rows.round(4)      # log(e + 1)
+  Array([1.3133, 1.3133], dtype=float32)
+  """
+  sides = _sides(x, y, scale=scale, bias=bias, exclude=exclude)
+  return reduce(_plan(_LogSumExp(), _LogSumExp(), sides, diagonal, block_size, mesh), *sides)
+
+
+def sum(
+  x: Array,
+  y: Array,
+  term: Callable[..., Any],
+  *,
+  scale: Numbers = 1.0,
+  bias: Numbers | None = None,
+  exclude: Integers | None = None,
+  positive: Integers | None = None,
+  diagonal: bool = True,
+  block_size: int | None = None,
+  mesh: jax.sharding.Mesh | None = None,
+) -> tuple[Any, Any]:
+  """Σ term over each row and over each column of S = scale · x yᵀ + bias.
+
+  Args:
+    x: [B, D] vectors, one a row of S.
+    y: [B', D] vectors, one a column of S.
+    term: elementwise function of the scores [b, n], or, where `positive` is given, of the scores
+      and of the booleans [b, n] that say which pairs are positive. It returns an array or a tree
+      of arrays [b, n], closes over no traced array, and compiles once if it is one object.
+    scale: as in `logsumexp`.
+    bias: as in `logsumexp`.
+    exclude: as in `logsumexp`.
+    positive: [B] integers, or a pair of [B] and [B']; pairs of the same integer are positive.
+    diagonal: whether pairs i = j count.
+    block_size: rows and columns visited at a time; chosen from a memory budget by default.
+    mesh: as in `logsumexp`.
+
+  Returns:
+    [B] and [B'], float32, or trees of these in the form of the term. 0 where no pair counts.
+
+  Raises:
+    ValueError: if shapes do not match, or B or B' does not divide over the mesh.
+
+  >>> rows, columns = sum(jnp.eye(3), jnp.eye(3), jnp.square, scale=2.0)
+  >>> rows
+  Array([4., 4., 4.], dtype=float32)
+  """
+  sides = _sides(x, y, scale=scale, bias=bias, exclude=exclude, positive=positive)
+  reduction = _Sum(term, positive is not None)
+  return reduce(_plan(reduction, reduction, sides, diagonal, block_size, mesh), *sides)
+
+
+def top_k(
+  x: Array,
+  y: Array,
+  k: int,
+  *,
+  scale: Array | float = 1.0,
+  exclude: Integers | None = None,
+  diagonal: bool = True,
+  block_size: int | None = None,
+  mesh: jax.sharding.Mesh | None = None,
+) -> tuple[Array, Array]:
+  """The k greatest of each row of S = scale · x yᵀ, and their columns.
+
+  Args:
+    x: [B, D] vectors, one a row of S.
+    y: [B', D] vectors, one a column of S.
+    k: how many to keep; at most B'.
+    scale: scalar.
+    exclude: as in `logsumexp`.
+    diagonal: whether pairs i = j count.
+    block_size: rows and columns visited at a time; chosen from a memory budget by default.
+    mesh: as in `logsumexp`.
+
+  Returns:
+    [B, k] scores, float32, in descending order, and [B, k] columns, int32; of equal scores the
+    lower column first. −inf and −1 where fewer than k pairs count.
+
+  Raises:
+    ValueError: if shapes do not match, B or B' does not divide over the mesh, or k exceeds B'.
+
+  >>> top_k(jnp.eye(3), jnp.eye(3), 2)[1]
+  Array([[0, 1],
+         [1, 0],
+         [2, 0]], dtype=int32)
+  """
+  sides = _sides(x, y, scale=scale, exclude=exclude)
+  if not 1 <= k <= len(y):
+    raise ValueError(f'k = {k} of {len(y)} columns; use 1 to {len(y)}')
+  rows, _ = reduce(_plan(_TopK(k), _Nothing(), sides, diagonal, block_size, mesh), *sides)
+  return rows
+
+
+def paired(x: Array, y: Array) -> Array:
+  """The products x_i · y_i of two [B, D], float32 [B]."""
+  dtype = accumulator(jnp.promote_types(x.dtype, y.dtype))
+  return jnp.sum(x.astype(dtype) * y.astype(dtype), axis=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class _LogSumExp:
+  """The greatest score so far, and the sum of exponentials over it."""
+
+  def start(self, size, dtype):
+    # Finite, so that the first difference of maxima is.
+    return jnp.full(size, jnp.finfo(dtype).min), jnp.zeros(size, dtype)
+
+  def update(self, state, scores, pairs, axis):
+    before, total = state
+    scores = _counted(scores, pairs, -jnp.inf)
+    greatest = jnp.maximum(before, jnp.max(scores, axis))
+    block_total = jnp.sum(jnp.exp(scores - jnp.expand_dims(greatest, axis)), axis)
+    return greatest, total * jnp.exp(before - greatest) + block_total
+
+  def finish(self, state):
+    greatest, total = state
+    return greatest + jnp.log(total)
+
+  def residual(self, result, cotangent):
+    # Over +inf every exponential is 0: no gradient where no pair counts.
+    return jnp.where(result == -jnp.inf, jnp.inf, result), cotangent
+
+  def pullback(self, residual, scores, pairs, axis):
+    result, cotangent = (jnp.expand_dims(a, axis) for a in residual)
+    return cotangent * jnp.exp(_counted(scores, pairs, -jnp.inf) - result)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Sum:
+  """The sum of a function of the scores."""
+
+  term: Callable[..., Any]
+  with_positive: bool
+
+  def values(self, scores, pairs):
+    arguments = (scores, pairs.positive) if self.with_positive else (scores,)
+    return jax.tree.map(
+      lambda value: _counted(value.astype(scores.dtype), pairs, 0.0), self.term(*arguments)
+    )
+
+  def start(self, size, dtype):
+    score, positive = jnp.zeros((), dtype), jnp.zeros((), bool)
+    arguments = (score, positive) if self.with_positive else (score,)
+    return jax.tree.map(lambda _: jnp.zeros(size, dtype), jax.eval_shape(self.term, *arguments))
+
+  def update(self, state, scores, pairs, axis):
+    totals = jax.tree.map(lambda value: jnp.sum(value, axis), self.values(scores, pairs))
+    return jax.tree.map(jnp.add, state, totals)
+
+  def finish(self, state):
+    return state
+
+  def residual(self, result, cotangent):
+    return cotangent
+
+  def pullback(self, residual, scores, pairs, axis):
+    _, pull = jax.vjp(lambda scores: self.values(scores, pairs), scores)
+    cotangents = jax.tree.map(
+      lambda a: jnp.broadcast_to(jnp.expand_dims(a, axis), scores.shape), residual
+    )
+    return pull(cotangents)[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class _TopK:
+  """The k greatest scores so far of each row, and their columns."""
+
+  k: int
+
+  def start(self, size, dtype):
+    shape = (size, self.k)
+    return jnp.full(shape, -jnp.inf, dtype), jnp.full(shape, jnp.iinfo(jnp.int32).max, jnp.int32)
+
+  def update(self, state, scores, pairs, axis):
+    scores = _counted(scores, pairs, -jnp.inf)
+    values, where = lax.top_k(scores, min(self.k, scores.shape[axis]))
+    values = jnp.concatenate([state[0], values], axis)
+    where = jnp.concatenate([state[1], pairs.columns.index[where]], axis)
+    # Two keys: the order of equal scores does not depend on the order of the visits.
+    values, where = lax.sort((-values, where), dimension=axis, num_keys=2)
+    return -values[:, : self.k], where[:, : self.k]
+
+  def finish(self, state):
+    values, where = state
+    return values, jnp.where(values == -jnp.inf, -1, where)
+
+  def residual(self, result, cotangent):
+    return result[1], cotangent[0]
+
+  def pullback(self, residual, scores, pairs, axis):
+    where, cotangent = residual
+    width = scores.shape[axis]
+    column = where - pairs.columns.index[0]
+    column = jnp.where((where >= 0) & (column >= 0), column, width)
+    row = jnp.arange(len(scores))[:, None]
+    spread = jnp.zeros_like(scores).at[row, column].add(cotangent, mode='drop')
+    return _counted(spread, pairs, 0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Nothing:
+  """No result."""
+
+  def start(self, size, dtype):
+    return ()
+
+  def update(self, state, scores, pairs, axis):
+    return ()
+
+  def finish(self, state):
+    return ()
+
+  def residual(self, result, cotangent):
+    return ()
+
+  def pullback(self, residual, scores, pairs, axis):
+    return jnp.zeros(())
+
+
+def _counted(values, pairs, otherwise):
+  return values if pairs.counts is None else jnp.where(pairs.counts, values, otherwise)
+
+
+def _sides(x, y, *, scale, bias=None, exclude=None, positive=None):
+  """What the rows and what the columns bring, of what the caller gave."""
+  x, y = jnp.asarray(x), jnp.asarray(y)
+  if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or 0 in (len(x), len(y)):
+    raise ValueError(f"x is {x.shape} and y is {y.shape}; give [B, D] and [B', D], not empty")
+  dtype = jnp.promote_types(x.dtype, y.dtype)
+  sizes = len(x), len(y)
+  scales = _numbers('scale', scale, sizes, accumulator(dtype))
+  biases = (None, None) if bias is None else _numbers('bias', bias, sizes, accumulator(dtype))
+  if not isinstance(scale, tuple) and not isinstance(bias, tuple):
+    # One score a pair serves its row and its column.
+    scales, biases = (scales[0], None), (biases[0], None)
+  return tuple(
+    map(
+      Side,
+      (x.astype(dtype), y.astype(dtype)),
+      scales,
+      biases,
+      _integers('exclude', exclude, sizes),
+      _integers('positive', positive, sizes),
+    )
+  )
+
+
+def _numbers(name, value, sizes, dtype):
+  """A number for each row and one for each column."""
+  values = value if isinstance(value, tuple) else (value, value)
+  for part, size in zip(values, sizes, strict=True):
+    allowed = ((), (size,)) if isinstance(value, tuple) else ((),)
+    if jnp.shape(part) not in allowed:
+      raise ValueError(
+        f"{name} has shape {jnp.shape(part)}; give a scalar, or a pair of [B] and [B']"
+      )
+  return tuple(
+    jnp.broadcast_to(jnp.asarray(part, dtype), size)
+    for part, size in zip(values, sizes, strict=True)
+  )
+
+
+def _integers(name, value, sizes):
+  """An integer for each row and one for each column, or None for both."""
+  if value is None:
+    return None, None
+  values = value if isinstance(value, tuple) else (value, value)
+  for part, size in zip(values, sizes, strict=True):
+    if jnp.shape(part) != (size,) or not jnp.issubdtype(jnp.result_type(part), jnp.integer):
+      raise ValueError(
+        f'{name} has shape {jnp.shape(part)} and dtype {jnp.result_type(part)} for {size} vectors; '
+        "give [B] integers, or a pair of [B] and [B']"
+      )
+  return tuple(map(jnp.asarray, values))
+
+
+def _plan(row_reduction, column_reduction, sides, diagonal, block_size, mesh):
+  """What to gather, in which blocks, and over which devices."""
+  if block_size is None:
+    block_size = math.isqrt(_BLOCK_BYTES // 4)
+  elif block_size < 1:
+    raise ValueError(f'block_size = {block_size}; use 1 or more')
+  axes = () if mesh is None else tuple(axis for axis in _BATCH_AXES if axis in mesh.shape)
+  if mesh is not None and set(mesh.axis_types) != {AxisType.Auto}:
+    raise ValueError(
+      f'mesh has axis_types {mesh.axis_types}; make it with AxisType.Auto for every axis'
+    )
+  plan = Plan(row_reduction, column_reduction, diagonal, block_size, mesh, axes)
+  for name, side in zip('xy', sides, strict=True):
+    if len(side.vectors) % plan.shards:
+      raise ValueError(
+        f"{name} has {len(side.vectors)} rows, which do not divide over the mesh's {plan.shards} "
+        f'shards; use a multiple of {plan.shards}'
+      )
+  return plan

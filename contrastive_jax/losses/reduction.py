@@ -1,0 +1,222 @@
+"""A reduction of all pairs' scores along rows and columns, and its gradient, on any mesh."""
+
+import functools
+import math
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from contrastive_jax.losses import blocks
+
+Tree = Any
+
+
+class Side(NamedTuple):
+  """What the rows, or the columns, bring to their pairs."""
+
+  vectors: jax.Array  # [B, D]
+  scale: jax.Array | None  # [B]; None for columns that share the rows' scores
+  bias: jax.Array | None  # [B]; None: 0
+  exclude: jax.Array | None  # [B] integers; None: no pair is excluded
+  positive: jax.Array | None  # [B] integers; None: `Pairs.positive` is None
+
+
+class Pairs(NamedTuple):
+  """A block of pairs."""
+
+  rows: blocks.Span
+  columns: blocks.Span
+  counts: jax.Array | None  # [b, n] False for a pair that does not count; None: all count
+  positive: jax.Array | None  # [b, n] whether the pair is positive
+
+
+class Reduction(Protocol):
+  """What each row, or each column, gathers; a plain sum would run over `axis` of the scores."""
+
+  def start(self, size: int, dtype: jnp.dtype) -> Tree:
+    """The state of `size` rows or columns that have seen no pair, for scores of this dtype."""
+
+  def update(self, state: Tree, scores: jax.Array, pairs: Pairs, axis: int) -> Tree:
+    """The state after a block of scores [b, n]."""
+
+  def finish(self, state: Tree) -> Tree:
+    """The result."""
+
+  def residual(self, result: Tree, cotangent: Tree) -> Tree:
+    """What `pullback` needs of each row or column."""
+
+  def pullback(self, residual: Tree, scores: jax.Array, pairs: Pairs, axis: int) -> jax.Array:
+    """The cotangent of a block of scores [b, n]."""
+
+
+class Plan(NamedTuple):
+  """What is known before any array is."""
+
+  rows: Reduction
+  columns: Reduction
+  diagonal: bool  # whether pairs i = j count
+  block_size: int
+  mesh: jax.sharding.Mesh | None
+  axes: tuple[str, ...]  # those of the mesh over which rows and columns are sharded
+
+  @property
+  def shards(self) -> int:
+    """The number of shards of the rows, and of the columns."""
+    return math.prod(self.mesh.shape[axis] for axis in self.axes)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def reduce(plan: Plan, rows: Side, columns: Side) -> tuple[Tree, Tree]:
+  """The results of the plan's reductions: of every row, and of every column."""
+  return _reduce(plan, rows, columns)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _reduce(plan, rows, columns):
+  return _sharded(plan, _forward)(rows, columns)
+
+
+def _reduce_forward(plan, rows, columns):
+  results = _reduce(plan, rows, columns)
+  return results, (rows, columns, results)
+
+
+def _reduce_backward(plan, saved, cotangents):
+  rows, columns, results = saved
+  row_residual = plan.rows.residual(results[0], cotangents[0])
+  column_residual = plan.columns.residual(results[1], cotangents[1])
+  gradients = _sharded(plan, _backward)((rows, row_residual), (columns, column_residual))
+  return tuple(Side(*gradient, exclude=None, positive=None) for gradient in gradients)
+
+
+_reduce.defvjp(_reduce_forward, _reduce_backward)
+
+
+def _sharded(plan, function):
+  """`function` of what each device holds, in a ring over the plan's axes."""
+  function = functools.partial(function, plan)
+  if plan.mesh is None:
+    return function
+  batch = jax.P(plan.axes)
+  # Every gradient is as long as the batch, and sharded like it: a scale's is summed outside, once.
+  return jax.shard_map(
+    function, mesh=plan.mesh, in_specs=(batch, batch), out_specs=(batch, batch), check_vma=False
+  )
+
+
+def _forward(plan, rows, columns):
+  def visit(row_span, column_span, rows, row_state, columns, column_state):
+    _, row_scores, column_scores, pairs = _block(plan, row_span, column_span, rows, columns)
+    row_state = plan.rows.update(row_state, row_scores, pairs, 1)
+    column_state = plan.columns.update(column_state, column_scores, pairs, 0)
+    return row_state, column_state
+
+  dtype = accumulator(rows.vectors.dtype)
+  row_start = plan.rows.start(len(rows.vectors), dtype)
+  column_start = plan.columns.start(len(columns.vectors), dtype)
+  row_state, column_state = _walk(plan, visit, rows, row_start, columns, column_start)
+  return plan.rows.finish(row_state), plan.columns.finish(column_state)
+
+
+def _backward(plan, rows_and_residual, columns_and_residual):
+  def visit(row_span, column_span, rows, row_sums, columns, column_sums):
+    (rows, row_residual), (columns, column_residual) = rows, columns
+    products, row_scores, column_scores, pairs = _block(plan, row_span, column_span, rows, columns)
+    row_part = plan.rows.pullback(row_residual, row_scores, pairs, 1)
+    column_part = plan.columns.pullback(column_residual, column_scores, pairs, 0)
+    # Joined before the matmuls, of which there are two then, not four.
+    if columns.scale is None:
+      row_part = row_part + column_part
+      joined = row_part * rows.scale[:, None]
+    else:
+      joined = row_part * rows.scale[:, None] + column_part * columns.scale
+    row_sums = _accumulate(row_sums, rows, columns, joined, row_part, products, 1)
+    column_sums = _accumulate(column_sums, columns, rows, joined, column_part, products, 0)
+    return row_sums, column_sums
+
+  sides = rows_and_residual[0], columns_and_residual[0]
+  sums = _walk(
+    plan,
+    visit,
+    rows_and_residual,
+    _zeros(sides[0]),
+    columns_and_residual,
+    _zeros(sides[1]),
+  )
+  return tuple(
+    jax.tree.map(lambda a, b: a.astype(b.dtype), total, side[:3])
+    for total, side in zip(sums, sides, strict=True)
+  )
+
+
+def _walk(plan, visit, rows, row_sums, columns, column_sums):
+  return blocks.walk(
+    visit,
+    rows,
+    row_sums,
+    columns,
+    column_sums,
+    block_size=plan.block_size,
+    axes=plan.axes,
+    shards=plan.shards,
+  )
+
+
+def _block(plan, row_span, column_span, rows, columns):
+  """A block's products, its scores to the rows and to the columns [b, n], and its pairs."""
+  products = _matmul(rows.vectors, columns.vectors, 1, 1)
+  scores = _affine(products, rows, 1)
+  column_scores = scores if columns.scale is None else _affine(products, columns, 0)
+
+  conditions = []
+  same = row_span.index[:, None] == column_span.index
+  if row_span.fresh is not None:
+    conditions.append(row_span.fresh[:, None])
+  if column_span.fresh is not None:
+    conditions.append(column_span.fresh)
+  if rows.exclude is not None:
+    conditions.append(same | (rows.exclude[:, None] != columns.exclude))
+  if not plan.diagonal:
+    conditions.append(~same)
+  counts = functools.reduce(jnp.logical_and, conditions) if conditions else None
+  positive = None if rows.positive is None else rows.positive[:, None] == columns.positive
+  return products, scores, column_scores, Pairs(row_span, column_span, counts, positive)
+
+
+def _affine(products, side, axis):
+  scores = products * jnp.expand_dims(side.scale, axis)
+  return scores if side.bias is None else scores + jnp.expand_dims(side.bias, axis)
+
+
+def _zeros(side):
+  """Where the gradients of a side's vectors, scale and bias are gathered."""
+  return jax.tree.map(lambda a: jnp.zeros(a.shape, accumulator(a.dtype)), side[:3])
+
+
+def _accumulate(sums, side, other, joined, part, products, axis):
+  """A side's gradients after a block: of its vectors, of its scale, of its bias."""
+  vectors, scale, bias = sums
+  vectors += _matmul(joined.astype(other.vectors.dtype), other.vectors, axis, 0)
+  scale = None if scale is None else scale + jnp.sum(part * products, axis)
+  bias = None if bias is None else bias + jnp.sum(part, axis)
+  return vectors, scale, bias
+
+
+def _matmul(a, b, a_axis, b_axis):
+  """Contracts `a_axis` of `a` with `b_axis` of `b`, in float32 at least."""
+  # An accelerator multiplies float32 in less than that unless told not to.
+  precision = lax.Precision.DEFAULT if a.dtype == jnp.bfloat16 else lax.Precision.HIGHEST
+  return lax.dot_general(
+    a,
+    b,
+    (((a_axis,), (b_axis,)), ((), ())),
+    precision=precision,
+    preferred_element_type=accumulator(a.dtype),
+  )
+
+
+def accumulator(dtype: jnp.dtype) -> jnp.dtype:
+  """The dtype of scores and sums over vectors of `dtype`."""
+  return jnp.promote_types(dtype, jnp.float32)

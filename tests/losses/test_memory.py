@@ -1,0 +1,92 @@
+"""What the compiled programs hold: never S, nor a device's part of it."""
+
+import json
+import math
+import re
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from contrastive_jax import losses
+from tests.losses import reference
+
+MIB = 2**20
+
+
+def compiled(loss, batch, width, mesh, **options):
+  """The program for the loss and the gradients of image, text and scale."""
+
+  def total(image, text, scale):
+    return loss(image, text, scale=scale, mesh=mesh, **options)
+
+  embeddings = jax.ShapeDtypeStruct((batch, width), jnp.float32)
+  scale = jax.ShapeDtypeStruct((), jnp.float32)
+  shardings = {}
+  if mesh is not None:
+    rows, whole = (jax.NamedSharding(mesh, jax.P(*spec)) for spec in (mesh.axis_names[:1], ()))
+    shardings = {
+      'in_shardings': (rows, rows, whole),
+      'out_shardings': (whole, (rows, rows, whole)),
+    }
+  step = jax.jit(jax.value_and_grad(total, (0, 1, 2)), **shardings)
+  return step.lower(embeddings, embeddings, scale).compile()
+
+
+@pytest.mark.parametrize('mesh', ['none', '8'])
+@pytest.mark.parametrize(
+  ('loss', 'options'),
+  [
+    (losses.info_nce, {}),
+    (losses.sigmoid, {'bias': -10.0}),
+    (losses.nt_xent, {}),
+    (losses.hard_negative, {'k': 4}),
+  ],
+)
+def test_no_buffer_holds_scores(loss, options, mesh):
+  batch, width, block_size = 2048, 8, 64
+  program = compiled(
+    loss, batch, width, reference.make_mesh(mesh), block_size=block_size, **options
+  ).as_text()
+  largest = max(
+    math.prod(map(int, shape.split(',')))
+    for shape in re.findall(r'\b[a-z]+\d+\[([\d,]+)\]', program)
+  )
+  # The embeddings, or a block of scores: well under the 256 rows of scores that a device has.
+  assert largest <= max(batch * width, block_size**2)
+
+
+def temporaries(batch, mesh):
+  return compiled(losses.info_nce, batch, 512, mesh).memory_analysis().temp_size_in_bytes
+
+
+def test_one_device():
+  small, large = (temporaries(batch, None) for batch in (32_768, 65_536))
+  assert small <= 192 * MIB
+  assert large <= 2.2 * small
+
+
+def test_eight_devices():
+  mesh = reference.make_mesh('8')
+  small, large = (temporaries(batch, mesh) for batch in (65_536, 131_072))
+  assert small <= 128 * MIB
+  assert large <= 2.2 * small
+  # A batch twice as large on twice the devices costs each the same.
+  assert temporaries(32_768, reference.make_mesh('4')) == pytest.approx(small, rel=0.01)
+
+
+def test_a_million_pairs_on_64_devices():
+  script = f"""
+import jax
+jax.config.update('jax_platforms', 'cpu')
+jax.config.update('jax_num_cpu_devices', 64)
+from tests.losses import test_memory
+mesh = jax.make_mesh((64,), ('data',), axis_types=(jax.sharding.AxisType.Auto,))
+print(test_memory.temporaries({2**20}, mesh))
+"""
+  result = subprocess.run(
+    [sys.executable, '-c', script], capture_output=True, text=True, check=True, timeout=300
+  )
+  assert json.loads(result.stdout) <= 256 * MIB
