@@ -10,7 +10,13 @@ from contrastive_jax import losses
 
 # A method is a pure function and its name here.
 LOSSES: dict[str, Callable[..., jax.Array]] = {
+  'alignment': losses.alignment,
+  'captioning': losses.captioning,
+  'cross_uniformity': losses.cross_uniformity,
+  'hard_negative': losses.hard_negative,
   'info_nce': losses.info_nce,
+  'sigmoid': losses.sigmoid,
+  'uniformity': losses.uniformity,
 }
 
 
@@ -38,6 +44,7 @@ def make_objective(weights: Mapping[str, float], mesh: Mesh | None = None, **opt
     given = vars(outputs) | batch
     # The batch's pictures are pixels; the losses' are embeddings.
     given |= {'image': outputs.image, 'text': outputs.text, 'mesh': mesh} | options
+    given |= {'logits': outputs.caption_logits, 'labels': batch['tokens'][:, 1:]}
     terms = {name: LOSSES[name](**_arguments(name, given)) for name in weights}
     loss = sum(weight * terms[name] for name, weight in weights.items())
     return loss, {'loss': loss} | ({} if len(terms) == 1 else terms)

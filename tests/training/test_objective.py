@@ -28,11 +28,19 @@ def test_equal_captions_reach_the_loss():
   assert loss == pytest.approx(0, abs=1e-6)
 
 
-def test_unknown_and_unfed_losses_are_named(monkeypatch):
+def test_unknown_and_unfed_losses_are_named():
   with pytest.raises(ValueError, match=r'config\.objective\.info is unknown.*info_nce'):
     objective.make_objective({'info': 1.0})
   with pytest.raises(ValueError, match=r'config\.objective is empty'):
     objective.make_objective({})
-  monkeypatch.setitem(objective.LOSSES, 'captioning', lambda caption_logits: 0)
-  with pytest.raises(ValueError, match=r"captioning needs 'caption_logits'"):
+  with pytest.raises(ValueError, match=r"captioning needs 'logits'"):
     objective.make_objective({'captioning': 1.0})(OUTPUTS, BATCH)
+  with pytest.raises(ValueError, match=r"sigmoid needs 'bias'"):
+    objective.make_objective({'sigmoid': 1.0})(OUTPUTS, BATCH)
+
+
+def test_every_loss_of_the_table_is_fed():
+  outputs = OUTPUTS.replace(bias=jnp.float32(-10.0), caption_logits=jnp.zeros((4, 2, 7)))
+  for name in objective.LOSSES:
+    loss, _ = objective.make_objective({name: 1.0})(outputs, BATCH)
+    assert loss.shape == () and jnp.isfinite(loss), name

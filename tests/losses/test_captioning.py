@@ -1,0 +1,97 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from contrastive_jax import losses
+from tests.losses import reference
+
+
+def dense(hidden, vocabulary, labels, pad_id=0):
+  """The loss and its gradients with respect to hidden and vocabulary."""
+  hidden, vocabulary = hidden.astype(np.float64), vocabulary.astype(np.float64)
+  logits = hidden @ vocabulary.T
+  chosen = np.eye(len(vocabulary))[labels]
+  counted = (labels != pad_id)[..., None]
+  log_probability = logits - reference.logsumexp(logits, -1)[..., None]
+  count = max(counted.sum(), 1)
+  slope = counted * (np.exp(log_probability) - chosen) / count
+  loss = -np.sum(counted * chosen * log_probability) / count
+  return loss, (slope @ vocabulary, np.einsum('blv,bld->vd', slope, hidden))
+
+
+def draw(batch, length, vocabulary, width=6):
+  rng = np.random.default_rng(0)
+  labels = rng.integers(0, vocabulary, (batch, length))
+  labels[:, -2:] = 0
+  return (
+    rng.normal(size=(batch, length, width)).astype('f'),
+    rng.normal(size=(vocabulary, width)).astype('f'),
+    labels,
+  )
+
+
+def from_logits(hidden, vocabulary, labels, pad_id=0):
+  return losses.captioning(hidden @ vocabulary.T, labels, pad_id=pad_id)
+
+
+@pytest.mark.parametrize('pad_id', [0, 3])
+@pytest.mark.parametrize('loss', [from_logits, losses.captioning_streamed])
+def test_value_and_gradients_are_the_dense_ones(loss, pad_id):
+  hidden, vocabulary, labels = draw(3, 5, 11)
+  truth, expected = dense(hidden, vocabulary, labels, pad_id)
+  value, gradients = jax.value_and_grad(loss, (0, 1))(hidden, vocabulary, labels, pad_id=pad_id)
+  reference.assert_near(value, truth)
+  jax.tree.map(reference.assert_near, gradients, expected)
+
+
+@pytest.mark.parametrize('mesh', ['2', '4x2'])
+def test_streamed_over_a_mesh(mesh):
+  hidden, vocabulary, labels = draw(8, 5, 24)
+  truth, expected = dense(hidden, vocabulary, labels)
+  value, gradients = jax.jit(
+    jax.value_and_grad(
+      lambda *a: losses.captioning_streamed(
+        *a, labels, block_size=4, mesh=reference.make_mesh(mesh)
+      ),
+      (0, 1),
+    )
+  )(hidden, vocabulary)
+  reference.assert_near(value, truth)
+  jax.tree.map(reference.assert_near, gradients, expected)
+
+
+@pytest.mark.parametrize('loss', [from_logits, losses.captioning_streamed])
+def test_padding_changes_nothing(loss):
+  hidden, vocabulary, labels = draw(2, 6, 9)
+  value, gradient = jax.value_and_grad(loss)(hidden, vocabulary, labels)
+  np.testing.assert_array_equal(gradient[labels == 0], 0.0)
+  np.testing.assert_allclose(loss(hidden[:, :4], vocabulary, labels[:, :4]), value, rtol=1e-6)
+  value, gradient = jax.value_and_grad(loss)(hidden, vocabulary, np.zeros_like(labels))
+  assert value == 0
+  np.testing.assert_array_equal(gradient, np.zeros_like(gradient))
+
+
+def test_bfloat16_logits_are_summed_in_float32():
+  hidden, vocabulary, labels = draw(2, 6, 9)
+  logits = jnp.asarray(hidden @ vocabulary.T, jnp.bfloat16)
+  value, gradient = jax.value_and_grad(losses.captioning)(logits, labels)
+  reference.assert_near(value, dense(np.asarray(logits), np.eye(9), labels)[0])
+  assert gradient.dtype == jnp.bfloat16
+
+
+def test_streamed_never_holds_logits():
+  tokens, words = 8 * 64, 4096
+  step = jax.jit(jax.grad(lambda *a: losses.captioning_streamed(*a, block_size=128), (0, 1))).lower(
+    jax.ShapeDtypeStruct((8, 64, 16), jnp.float32),
+    jax.ShapeDtypeStruct((words, 16), jnp.float32),
+    jax.ShapeDtypeStruct((8, 64), jnp.int32),
+  )
+  assert step.compile().memory_analysis().temp_size_in_bytes < tokens * words * 4 / 4
+
+
+def test_mismatches_are_refused():
+  with pytest.raises(ValueError, match=r'logits \(2, 3, 8\) and labels \(2, 4\)'):
+    losses.captioning(jnp.ones((2, 3, 8)), jnp.ones((2, 4), int))
+  with pytest.raises(ValueError, match=r'hidden \(2, 3, 8\) and labels \(2, 4\)'):
+    losses.captioning_streamed(jnp.ones((2, 3, 8)), jnp.ones((9, 8)), jnp.ones((2, 4), int))

@@ -1,0 +1,52 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from contrastive_jax import losses
+from tests.losses import reference
+
+
+@pytest.mark.parametrize('mesh', ['none', '4x2'])
+@pytest.mark.parametrize(('batch', 'block_size'), [(8, None), (104, 40)])
+def test_value_and_gradients_are_the_dense_ones(batch, block_size, mesh):
+  image, text = reference.unit(np.random.default_rng(0), 2, batch, 12)
+  mesh = reference.make_mesh(mesh)
+
+  @jax.jit
+  @functools.partial(jax.value_and_grad, argnums=(0, 1, 2, 3))
+  def loss_and_gradients(image, text, scale, bias):
+    return losses.sigmoid(image, text, scale=scale, bias=bias, block_size=block_size, mesh=mesh)
+
+  for scale, bias in ((1.0, 0.0), (10.0, -10.0), (100.0, 5.0)):
+    value, gradients = loss_and_gradients(image, text, scale, bias)
+    products = image.astype(np.float64) @ text.T.astype(np.float64)
+    sign = 2 * np.eye(batch) - 1
+    scores = scale * products + bias
+    reference.assert_near(value, np.sum(np.logaddexp(0, -sign * scores)) / batch)
+    slope = -sign / (1 + np.exp(sign * scores)) / batch
+    expected = (
+      scale * slope @ text,
+      scale * slope.T @ image,
+      np.sum(slope * products),
+      np.sum(slope),
+    )
+    jax.tree.map(reference.assert_near, gradients, expected)
+
+
+def test_a_pair_is_judged_alone():
+  """Without a softmax, the loss of a batch is the sum over its pairs."""
+  image, text = reference.unit(np.random.default_rng(0), 2, 6, 4)
+  loss = functools.partial(losses.sigmoid, scale=7.0, bias=-2.0)
+  whole = 6 * loss(image, text)
+  halves = 3 * loss(image[:3], text[:3]) + 3 * loss(image[3:], text[3:])
+  scores = np.concatenate([image[:3] @ text[3:].T, image[3:] @ text[:3].T])
+  across = np.sum(np.logaddexp(0, 7.0 * scores - 2.0))
+  np.testing.assert_allclose(whole, halves + across, rtol=1e-5)
+
+
+def test_mismatches_are_refused():
+  with pytest.raises(ValueError, match=r'image \(3, 4\) and text \(4, 4\)'):
+    losses.sigmoid(jnp.ones((3, 4)), jnp.ones((4, 4)), scale=1.0, bias=0.0)

@@ -1,0 +1,58 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from contrastive_jax import losses
+from tests.losses import reference
+
+
+def dense(embeddings, scale, classes):
+  scores = scale * embeddings @ embeddings.T
+  positive = (classes[:, None] == classes) & ~np.eye(len(classes), dtype=bool)
+  masked = scores.copy()
+  np.fill_diagonal(masked, -np.inf)
+  log_probability = scores - reference.logsumexp(masked, 1)[:, None]
+  anchors = [
+    -log_probability[i][positive[i]].mean() for i in range(len(classes)) if positive[i].any()
+  ]
+  return np.mean(anchors) if anchors else 0.0
+
+
+@pytest.mark.parametrize('mesh', ['none', '2'])
+@pytest.mark.parametrize(
+  'classes', [[0, 0, 0, 0], [0, 1, 0, 1], [3, 3, 3, 8], [5, 2, 0, 2, 2, 5, 1, 9], [1, 2, 3, 4]]
+)
+def test_value_and_gradients_are_the_dense_ones(classes, mesh):
+  classes = np.array(classes)
+  embeddings = reference.unit(np.random.default_rng(0), len(classes), 3)
+  loss = jax.jit(
+    lambda z, scale: losses.supervised(
+      z, classes, scale=scale, block_size=3, mesh=reference.make_mesh(mesh)
+    )
+  )
+  truth = functools.partial(dense, classes=classes)
+  reference.assert_near(loss(embeddings, 5.0), truth(embeddings, 5.0))
+  expected = reference.differences(truth, embeddings, 5.0)
+  jax.tree.map(reference.assert_near, jax.grad(loss, (0, 1))(embeddings, 5.0), expected)
+
+
+def test_with_one_positive_each_it_is_nt_xent():
+  first, second = reference.unit(np.random.default_rng(0), 2, 7, 4)
+  supervised = losses.supervised(jnp.concatenate([first, second]), jnp.arange(14) % 7, scale=6.0)
+  np.testing.assert_allclose(supervised, losses.nt_xent(first, second, scale=6.0), rtol=1e-5)
+
+
+def test_one_example_alone_gives_zero():
+  value, gradient = jax.value_and_grad(losses.supervised)(
+    jnp.ones((1, 4)), jnp.zeros(1, int), scale=1.0
+  )
+  assert value == 0
+  np.testing.assert_array_equal(gradient, np.zeros((1, 4)))
+
+
+def test_mismatches_are_refused():
+  with pytest.raises(ValueError, match=r'positive has shape \(3,\).*4 vectors'):
+    losses.supervised(jnp.ones((4, 2)), jnp.arange(3), scale=1.0)
