@@ -9,6 +9,7 @@ from flax import nnx, struct
 
 from contrastive_jax.models import transformer
 from contrastive_jax.models.image import ImageTower
+from contrastive_jax.models.linear import Linear
 from contrastive_jax.models.text import TextTower
 
 
@@ -61,10 +62,10 @@ class Clip(nnx.Module):
     make = {'dtype': jnp.dtype(dtype), 'rngs': rngs}
     self.image = ImageTower(**image, **make)
     self.text = TextTower(**text, **make)
-    self.image_projection = transformer.linear(
+    self.image_projection = Linear(
       image['width'], embed, ('embed', None), image['width'] ** -0.5, bias=False, **make
     )
-    self.text_projection = transformer.linear(
+    self.text_projection = Linear(
       text['width'], embed, ('embed', None), text['width'] ** -0.5, bias=False, **make
     )
     self.log_scale = nnx.Param(jnp.float32(math.log(scale)), axes=())

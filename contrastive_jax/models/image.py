@@ -1,5 +1,6 @@
 """The image tower: a vision transformer with a patch or a convolutional stem."""
 
+import itertools
 from functools import partial
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from contrastive_jax.models import transformer
+from contrastive_jax.models.linear import Linear
 
 
 class PatchStem(nnx.Module):
@@ -14,7 +16,7 @@ class PatchStem(nnx.Module):
 
   def __init__(self, patch, width, *, dtype, rngs):
     self.patch = patch
-    self.embed = transformer.linear(
+    self.embed = Linear(
       (patch, patch, 3),
       width,
       (None, None, None, 'embed'),
@@ -25,10 +27,11 @@ class PatchStem(nnx.Module):
     )
 
   def __call__(self, images):
+    """Maps images [B, H, W, 3] to tokens [B, P, D]."""
     B, H, W, _ = images.shape
     patch = self.patch
     squares = images.reshape(B, H // patch, patch, W // patch, patch, 3)
-    return self.embed(squares.swapaxes(2, 3)).reshape(B, -1, self.embed.out_features[0])
+    return self.embed(squares.swapaxes(2, 3)).reshape(B, -1, self.embed.outputs[0])
 
 
 class ConvolutionStem(nnx.Module):
@@ -57,11 +60,12 @@ class ConvolutionStem(nnx.Module):
           dtype=dtype,
           rngs=rngs,
         )
-        for before, after in zip(channels[:-1], channels[1:], strict=True)
+        for before, after in itertools.pairwise(channels)
       ]
     )
 
   def __call__(self, images):
+    """Maps images [B, H, W, 3] to tokens [B, P, D]."""
     *inner, last = self.convolutions
     for convolution in inner:
       images = jax.nn.gelu(convolution(images))
@@ -81,6 +85,7 @@ class AttentionPool(nnx.Module):
     )
 
   def __call__(self, tokens):
+    """Maps tokens [B, P, D] to one vector each [B, D]."""
     query = jnp.broadcast_to(self.query[...], (tokens.shape[0], *self.query.shape))
     pooled = self.attention(query.astype(tokens.dtype), tokens)
     return (pooled + self.mlp(self.norm(pooled)))[:, 0]

@@ -11,14 +11,22 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from contrastive_jax.models.linear import Linear
+
+
+def gelu(x: jax.Array) -> jax.Array:
+  """Exact GELU, x Φ(x), in float32; by erf, as XLA computes it twice as fast as JAX's erfc."""
+  wide = x.astype(jnp.float32)
+  return (0.5 * wide * (1 + jax.lax.erf(wide * 0.5**0.5))).astype(x.dtype)
+
 
 def quick_gelu(x: jax.Array) -> jax.Array:
-  """x σ(1.702 x), the activation of OpenAI's CLIP weights."""
+  """X σ(1.702 x), the activation of OpenAI's CLIP weights."""
   return x * jax.nn.sigmoid(1.702 * x)
 
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-  'gelu': partial(jax.nn.gelu, approximate=False),
+  'gelu': gelu,
   'gelu_tanh': partial(jax.nn.gelu, approximate=True),
   'quick_gelu': quick_gelu,
 }
@@ -34,24 +42,6 @@ def choose(field: str, name: str, choices):
 def normal(deviation: float, *axes: str | None):
   """A Gaussian initializer whose parameter carries the logical `axes`."""
   return nnx.with_metadata(nnx.initializers.normal(deviation), axes=axes)
-
-
-def linear(inputs, outputs, axes, deviation, *, bias=True, dtype, rngs) -> nnx.LinearGeneral:
-  """A linear map between trailing axes; `axes` names those of the kernel, inputs first.
-
-  `inputs` and `outputs` are sizes or tuples of sizes; the bias takes the names of the outputs.
-  """
-  inputs = (inputs,) if isinstance(inputs, int) else inputs
-  return nnx.LinearGeneral(
-    inputs,
-    outputs,
-    axis=tuple(range(-len(inputs), 0)),
-    use_bias=bias,
-    kernel_init=normal(deviation, *axes),
-    bias_init=nnx.with_metadata(nnx.initializers.zeros, axes=axes[len(inputs) :]),
-    dtype=dtype,
-    rngs=rngs,
-  )
 
 
 def layer_norm(width: int, *, dtype, rngs) -> nnx.LayerNorm:
@@ -76,7 +66,7 @@ class Attention(nnx.Module):
     context_width = context_width or width
     shape = (heads, width // heads)
     axes = ('heads', None)
-    make = partial(linear, dtype=dtype, rngs=rngs)
+    make = partial(Linear, dtype=dtype, rngs=rngs)
     self.query = make(width, shape, ('embed', *axes), width**-0.5)
     self.key_value = make(context_width, (2, *shape), ('embed', None, *axes), context_width**-0.5)
     self.out = make(shape, width, (*axes, 'embed'), (width * 2 * depth) ** -0.5)
@@ -93,12 +83,13 @@ class Mlp(nnx.Module):
   """Two linear maps with an activation between."""
 
   def __init__(self, width, hidden, *, activation='gelu', depth=1, dtype, rngs):
-    make = partial(linear, dtype=dtype, rngs=rngs)
+    make = partial(Linear, dtype=dtype, rngs=rngs)
     self.activation = choose('activation', activation, ACTIVATIONS)
     self.up = make(width, hidden, ('embed', 'mlp'), (2 * width) ** -0.5)
     self.down = make(hidden, width, ('mlp', 'embed'), (width * 2 * depth) ** -0.5)
 
   def __call__(self, x):
+    """Maps x [..., D] to [..., D]."""
     return self.down(self.activation(self.up(x)))
 
 
@@ -112,6 +103,7 @@ class Block(nnx.Module):
     self.mlp = Mlp(width, hidden, activation=activation, depth=depth, dtype=dtype, rngs=rngs)
 
   def __call__(self, x, *, mask=None, causal=False):
+    """Maps x [B, L, D] to [B, L, D]."""
     x = x + self.attention(self.attention_norm(x), mask=mask, causal=causal)
     return x + self.mlp(self.mlp_norm(x))
 

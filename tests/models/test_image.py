@@ -1,0 +1,73 @@
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from tests.models.towers import batch_of, parameters_of, tiny
+
+SIZE = {'size': 16, 'patch': 4}  # 16 patches
+
+
+@functools.cache
+def encoder(**image):
+  """A jitted function from (images, key) to (pooled, tokens)."""
+  definition = tiny(image={**SIZE, **image})
+  parameters = parameters_of(definition)
+  tower = lambda images, key=None: definition.bind(parameters).image(images, key=key)  # noqa: E731
+  return jax.jit(tower)
+
+
+@pytest.fixture
+def images():
+  return batch_of(SIZE)[0]
+
+
+@pytest.mark.parametrize('pooling', ['class', 'mean', 'attention'])
+@pytest.mark.parametrize(('share', 'kept'), [(0.5, 8), (0.75, 4), (0.99, 1), (0.01, 16)])
+def test_patch_dropout_keeps_its_share(share, kept, pooling):
+  definition = tiny(image={**SIZE, 'patch_dropout': share, 'pooling': pooling})
+
+  def encode(key):
+    parameters = definition.init(key)
+    return definition.bind(parameters).image(np.zeros((3, 16, 16, 3), np.float32), key=key)
+
+  pooled, tokens = jax.eval_shape(encode, jax.random.key(0))
+  assert pooled.shape == (3, 16)
+  assert tokens.shape == (3, kept, 16)
+
+
+def test_patch_dropout_follows_its_key(images):
+  encode = encoder(patch_dropout=0.5)
+  one, same, other = (encode(images, jax.random.key(seed))[0] for seed in (1, 1, 2))
+  np.testing.assert_array_equal(one, same)
+  assert np.abs(one - other).max() > 1e-3
+
+
+def test_without_a_key_no_patch_is_dropped(images):
+  expected = encoder()(images)
+  for actual, value in zip(encoder(patch_dropout=0.5)(images), expected, strict=True):
+    np.testing.assert_array_equal(actual, value)
+
+
+def test_each_image_loses_its_own_patches():
+  images = np.repeat(batch_of(SIZE, size=1)[0], 4, axis=0)
+  pooled = np.asarray(encoder(patch_dropout=0.5)(images, jax.random.key(0))[0])
+  assert len(np.unique(pooled.round(4), axis=0)) == 4
+
+
+@pytest.mark.parametrize('stem', ['patch', 'convolution'])
+def test_tokens_stand_in_reading_order(images, stem):
+  # With the positions at zero and no layers, a token is its own patch's alone.
+  definition = tiny(image={**SIZE, 'stem': stem, 'layers': 0, 'pre_norm': False})
+  parameters = parameters_of(definition)
+  parameters['image']['positions'] *= 0
+  encode = jax.jit(lambda images: definition.bind(parameters).image(images)[1])
+  changed = images.copy()
+  changed[:, 6, 14] += 5.0  # row 1 of the patches, column 3
+  difference = np.abs(encode(images) - encode(changed)).max(axis=(0, 2)).reshape(4, 4)
+  assert difference[1, 3] > 1e-3
+  reach = {'patch': 0, 'convolution': 1}[stem]
+  rows, columns = np.indices((4, 4))
+  far = (abs(rows - 1) > reach) | (abs(columns - 3) > reach)
+  np.testing.assert_array_equal(difference[far], 0)

@@ -1,0 +1,32 @@
+"""Tiny models that the tests share."""
+
+import jax
+import numpy as np
+
+from contrastive_jax.models.definition import define
+
+IMAGE = {'size': 8, 'patch': 4, 'width': 16, 'layers': 2, 'heads': 2}
+TEXT = {'vocabulary': 32, 'length': 6, 'width': 16, 'layers': 2, 'heads': 2}
+
+
+def tiny(image=(), text=(), **fields):
+  """A definition of CLIP, tiny but for what is given."""
+  fields = {'embed': 12, **fields}
+  return define('clip', image={**IMAGE, **dict(image)}, text={**TEXT, **dict(text)}, **fields)
+
+
+def parameters_of(definition, seed=0):
+  """Parameters drawn three times wider than for training, so that no law holds by smallness."""
+  parameters = jax.jit(definition.init)(jax.random.key(seed))
+  spread = lambda path, a: a if 'scale' in path[-1].key else 3 * a  # noqa: E731
+  return jax.tree_util.tree_map_with_path(spread, parameters)
+
+
+def batch_of(image=IMAGE, text=TEXT, size=4, seed=0):
+  """Images, and tokens whose texts end at different places."""
+  random = np.random.default_rng(seed)
+  side, length = image['size'], text['length']
+  images = random.normal(size=(size, side, side, 3)).astype(np.float32)
+  tokens = random.integers(1, text['vocabulary'], (size, length), np.int32)
+  ends = random.integers(1, length + 1, size)
+  return images, np.where(np.arange(length) < ends[:, None], tokens, 0)
