@@ -112,13 +112,14 @@ def emoji() -> ConfigDict:
 
 
 def make_tiny(config: ConfigDict) -> None:
-  """Two steps of the smallest model, each logged."""
+  """Two steps of the smallest model, each logged, in float32 to compare meshes with."""
   config.total_steps = 2
   config.batch_size = 16
   config.log_every = 1
   config.checkpoint_every = 1
   config.evaluate_every = 1_000_000
   config.model.embed = 16
+  config.model.dtype = 'float32'
   for tower in (config.model.image, config.model.text):
     tower.width, tower.layers, tower.heads = 32, 1, 2
 

@@ -21,7 +21,7 @@ def gelu(x: jax.Array) -> jax.Array:
 
 
 def quick_gelu(x: jax.Array) -> jax.Array:
-  """X σ(1.702 x), the activation of OpenAI's CLIP weights."""
+  """The activation of OpenAI's CLIP weights, x σ(1.702 x)."""
   return x * jax.nn.sigmoid(1.702 * x)
 
 

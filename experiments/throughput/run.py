@@ -1,0 +1,118 @@
+"""Train-step throughput beside open_clip: the same sizes, loss and optimizer, turn by turn.
+
+  python experiments/throughput/run.py --peer_python=PEER/bin/python
+
+PEER is a virtual environment with requirements.txt of this folder. Prints the README's table and
+writes results.json.
+"""
+
+import functools
+import json
+import pathlib
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+from absl import app, flags
+from ml_collections import ConfigDict
+
+FOLDER = pathlib.Path(__file__).parent
+sys.path.insert(0, str(FOLDER.parents[1]))
+from configs import clip  # noqa: E402
+from contrastive_jax.training import loop  # noqa: E402
+
+PEER_PYTHON = flags.DEFINE_string('peer_python', None, 'Interpreter that has open_clip.')
+ROUNDS = flags.DEFINE_integer('rounds', 6, 'Turns of each.', lower_bound=1)
+SECONDS = flags.DEFINE_float('seconds', 3.0, 'Seconds a turn, two steps at least.')
+
+SHARED = {'patch': 8, 'heads': 4, 'length': 16, 'vocabulary': 4096}
+MODELS = {
+  'small': {'size': 32, 'width': 128, 'image_layers': 4, 'text_layers': 2, 'batch': 256},
+  'larger': {'size': 64, 'width': 256, 'image_layers': 6, 'text_layers': 4, 'batch': 128},
+}
+DTYPES = ('float32', 'bfloat16')
+
+
+@functools.cache
+def build(dtype, size, patch, width, image_layers, text_layers, heads, length, vocabulary, batch):
+  """The product's own step of the emoji config, with a patch stem; its state and a batch."""
+  config = clip.get_config()
+  config.batch_size = batch
+  config.optimizer.clip_norm = None
+  config.augmentation = ConfigDict()
+  config.data.size = size
+  config.model.update({'embed': width, 'dtype': dtype})
+  shared = {'width': width, 'heads': heads}
+  image = {'size': size, 'patch': patch, 'stem': 'patch', 'pooling': 'class'}
+  config.model.image.update(image | shared | {'layers': image_layers})
+  config.model.text.update(
+    {'length': length, 'vocabulary': vocabulary, 'layers': text_layers} | shared
+  )
+  run = loop.build(config)
+  random = np.random.default_rng(0)
+  arrays = {
+    'image': random.integers(0, 256, (batch, size, size, 3), np.uint8),
+    'tokens': random.integers(1, vocabulary, (batch, length), np.int32),
+  }
+  # A list: each step replaces the state, whose buffers it reuses.
+  return run.train_step, [run.create_state(0)], jax.device_put(arrays)
+
+
+def ours(seconds, **sizes):
+  """One turn: the number of parameters and the seconds of each step."""
+  step, states, batch = build(**sizes)
+  steps = []
+  states[0], _ = jax.block_until_ready(step(states[0], batch))
+  while len(steps) < 2 or sum(steps) < seconds:
+    start = time.perf_counter()
+    states[0], _ = jax.block_until_ready(step(states[0], batch))
+    steps.append(time.perf_counter() - start)
+  parameters = sum(array.size for array in jax.tree.leaves(states[0].parameters))
+  return {'parameters': parameters, 'steps': steps}
+
+
+def start_peer(python):
+  """A function like `ours` that asks open_clip."""
+  process = subprocess.Popen(
+    [python, str(FOLDER / 'peer.py')], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+  )
+
+  def theirs(**turn):
+    print(json.dumps(turn), file=process.stdin, flush=True)
+    return json.loads(process.stdout.readline())
+
+  return theirs
+
+
+def main(_):
+  """Takes turns, and keeps each one's best step."""
+  systems = {'ours': ours}
+  if PEER_PYTHON.value:
+    systems['open_clip'] = start_peer(PEER_PYTHON.value)
+  else:
+    print('No --peer_python: open_clip is left out.')
+  results = {}
+  for _ in range(ROUNDS.value):
+    for model, sizes in MODELS.items():
+      for dtype in DTYPES:
+        for system, turn in systems.items():
+          answer = turn(dtype=dtype, seconds=SECONDS.value, **sizes, **SHARED)
+          row = results.setdefault(model, {}).setdefault(system, {})
+          row['parameters'] = answer['parameters']
+          rate = sizes['batch'] / min(answer['steps'])
+          row[dtype] = max(row.get(dtype, 0.0), rate)
+  (FOLDER / 'results.json').write_text(json.dumps(results, indent=2) + '\n')
+  print('| pair | system | parameters | float32 | bfloat16 | better dtype, to open_clip |')
+  print('|---|---|---:|---:|---:|---:|')
+  for model, rows in results.items():
+    best = {system: max(row[dtype] for dtype in DTYPES) for system, row in rows.items()}
+    for system, row in rows.items():
+      rates = ' | '.join(f'{row[dtype]:,.0f}' for dtype in DTYPES)
+      ratio = f'{best[system] / best["open_clip"]:.2f}x' if 'open_clip' in best else ''
+      print(f'| {model} | {system} | {row["parameters"]:,} | {rates} | {ratio} |')
+
+
+if __name__ == '__main__':
+  app.run(main)
