@@ -1,7 +1,7 @@
 """Augmentation on the device, inside the step: one resampling and one colour map a picture.
 
-On a CPU it takes a seventh of the time that PIL's operations take, and an accelerator waits for no
-host (experiments/augmentation). Crops of large pictures stay on the host, see `images`.
+The host is left with what every epoch repeats, decoding and resizing, and an accelerator waits for
+no more than that (experiments/augmentation). Crops of large pictures stay on the host, see `images`.
 """
 
 import jax

@@ -12,7 +12,7 @@ def class_embeddings(
 
   Args:
     encode: texts -> unit vectors [., D].
-    classes: K names.
+    classes: K names; their hyphens and underscores are read as spaces.
     templates: prompts with `{}` for the name.
 
   Returns:
@@ -27,6 +27,7 @@ def class_embeddings(
   for template in templates:
     if '{}' not in template:
       raise ValueError(f'template {template!r} has no {{}} for the name of the class')
-  prompts = encode([template.format(name) for name in classes for template in templates])
+  names = [name.replace('-', ' ').replace('_', ' ') for name in classes]
+  prompts = encode([template.format(name) for name in names for template in templates])
   means = prompts.reshape(len(classes), len(templates), -1).mean(axis=1)
   return means / np.linalg.norm(means, axis=1, keepdims=True)

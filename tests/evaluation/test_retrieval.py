@@ -53,9 +53,9 @@ def test_a_query_without_an_answer_is_an_error():
 
 
 def test_class_embeddings_are_means_of_prompts():
-  table = {'a x': [1, 0], 'a y': [0, 1], 'x': [1, 0], 'y': [1, 0]}
+  table = {'a x x': [1, 0], 'a y': [0, 1], 'x x': [1, 0], 'y': [1, 0]}
   found = class_embeddings(
-    lambda texts: np.array([table[text] for text in texts], float), ['x', 'y'], ['a {}', '{}']
+    lambda texts: np.array([table[text] for text in texts], float), ['x-x', 'y'], ['a {}', '{}']
   )
   np.testing.assert_allclose(found, [[1, 0], [0.5**0.5, 0.5**0.5]])
   with pytest.raises(ValueError, match=r'has no \{\}'):
