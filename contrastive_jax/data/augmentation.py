@@ -1,7 +1,7 @@
 """Augmentation on the device, inside the step: one resampling and one colour map a picture.
 
-The host is left with what every epoch repeats, decoding and resizing, and an accelerator waits for
-no more than that (experiments/augmentation). Crops of large pictures stay on the host, see `images`.
+The host is left with what every epoch repeats, decoding and resizing (experiments/augmentation).
+Crops of large pictures stay there too, see `images`.
 """
 
 import jax
