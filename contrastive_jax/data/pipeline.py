@@ -109,15 +109,7 @@ def training_batches(
     A checkpointable grain iterator of {'image': uint8 [b, S, S, 3], 'tokens': int32 [b, L], 'same':
     int32 [b], equal where captions are, 'id': int32 [b]}, and the count of examples it skipped.
   """
-  if len(source) < shards:
-    raise ValueError(f'{len(source)} examples do not serve {shards} processes')
-  if crop is not None:  # A mistake in the config must not look like a bad picture.
-    images.random_resized_crop(Image.new('RGB', (8, 8)), 8, np.random.default_rng(0), area=crop)
-  if not captions or (missing := [field for field in captions if field not in source[0]]):
-    raise ValueError(
-      f'config.data.captions = {captions} names {missing if captions else "nothing"}; '
-      f'use fields of {sorted(source[0])}'
-    )
+  _check(source, captions, crop, shards)
 
   def whole(index):
     return images.resize(images.decode(source[index]['image']), image_size)
@@ -149,6 +141,19 @@ def training_batches(
     grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * batch_size)
   )
   return iter(examples.filter(skips).batch(batch_size, drop_remainder=True)), skips
+
+
+def _check(source, captions, crop, shards) -> None:
+  """A mistake in the config must not look like a bad picture."""
+  if len(source) < shards:
+    raise ValueError(f'{len(source)} examples do not serve {shards} processes')
+  if crop is not None:
+    images.random_resized_crop(Image.new('RGB', (8, 8)), 8, np.random.default_rng(0), area=crop)
+  if not captions or (missing := [field for field in captions if field not in source[0]]):
+    raise ValueError(
+      f'config.data.captions = {captions} names {missing if captions else "nothing"}; '
+      f'use fields of {sorted(source[0])}'
+    )
 
 
 def evaluation_images(source, image_size: int) -> np.ndarray:

@@ -57,14 +57,7 @@ def build(config: ConfigDict) -> Run:
     ValueError: for whatever in the config cannot work, before anything is compiled.
   """
   mesh = make_mesh(config.mesh)
-  for field in ('batch_size', 'total_steps', 'log_every', 'checkpoint_every', 'evaluate_every'):
-    if config[field] < 1:
-      raise ValueError(f'config.{field} = {config[field]}; use 1 or more')
-  if config.batch_size % batch_shards(mesh):
-    raise ValueError(
-      f"config.batch_size = {config.batch_size} does not divide over the mesh's "
-      f'{batch_shards(mesh)} data shards; use a multiple of {batch_shards(mesh)}'
-    )
+  _check_config(config, mesh)
   tokenizer = data.open_tokenizer(config.data.tokenizer, config.model.text.length)
   if config.model.text.vocabulary < tokenizer.vocab_size:
     raise ValueError(
@@ -72,12 +65,6 @@ def build(config: ConfigDict) -> Run:
       f'tokenizer {config.data.tokenizer!r}; use {tokenizer.vocab_size} or more'
     )
   strengths, size = config.augmentation.to_dict(), config.model.image.size
-  check_strengths(strengths)
-  if not strengths and config.data.size != size:
-    raise ValueError(
-      f'config.data.size = {config.data.size} differs from config.model.image.size = {size}, '
-      'and no config.augmentation resamples; make them equal'
-    )
   definition = define(**config.model.to_dict())
   objective = make_objective(config.objective.to_dict(), mesh if mesh.size > 1 else None)
   optimizer_fields = config.optimizer.to_dict()
@@ -113,6 +100,23 @@ def build(config: ConfigDict) -> Run:
   )
 
 
+def _check_config(config: ConfigDict, mesh: Mesh) -> None:
+  for field in ('batch_size', 'total_steps', 'log_every', 'checkpoint_every', 'evaluate_every'):
+    if config[field] < 1:
+      raise ValueError(f'config.{field} = {config[field]}; use 1 or more')
+  if config.batch_size % batch_shards(mesh):
+    raise ValueError(
+      f"config.batch_size = {config.batch_size} does not divide over the mesh's "
+      f'{batch_shards(mesh)} data shards; use a multiple of {batch_shards(mesh)}'
+    )
+  check_strengths(config.augmentation.to_dict())
+  if not config.augmentation and config.data.size != config.model.image.size:
+    raise ValueError(
+      f'config.data.size = {config.data.size} differs from config.model.image.size = '
+      f'{config.model.image.size}, and no config.augmentation resamples; make them equal'
+    )
+
+
 def train(
   run: Run, source: data.Source, workdir: pathlib.Path, evaluate: Callable[[Any], dict[str, float]]
 ) -> TrainState:
@@ -132,17 +136,7 @@ def train(
     ValueError: when over 1% of the examples cannot be used.
   """
   config = run.config
-  batches, skips = data.training_batches(
-    source,
-    run.tokenizer,
-    batch_size=config.batch_size // jax.process_count(),
-    image_size=config.data.size,
-    captions=config.data.captions.to_dict(),
-    crop=config.data.crop or None,
-    seed=config.seed,
-    shard=jax.process_index(),
-    shards=jax.process_count(),
-  )
+  batches, skips = _training_batches(run, source)
   checkpoints = Checkpoints(workdir / 'checkpoints', keep=config.keep_checkpoints)
   if checkpoints.latest_step is None:
     state = run.create_state(config.seed)
@@ -195,6 +189,22 @@ def restore(run: Run, workdir: pathlib.Path) -> TrainState:
   if checkpoints.latest_step is None:
     raise ValueError(f'workdir {workdir} has no checkpoint to evaluate; train first')
   return checkpoints.restore_state(run.abstract_state)
+
+
+def _training_batches(run: Run, source: data.Source):
+  """This process's batches, and their skips."""
+  config = run.config
+  return data.training_batches(
+    source,
+    run.tokenizer,
+    batch_size=config.batch_size // jax.process_count(),
+    image_size=config.data.size,
+    captions=config.data.captions.to_dict(),
+    crop=config.data.crop or None,
+    seed=config.seed,
+    shard=jax.process_index(),
+    shards=jax.process_count(),
+  )
 
 
 def _check_finite(step: int, metrics, ids: np.ndarray, workdir: pathlib.Path) -> None:
