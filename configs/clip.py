@@ -43,7 +43,7 @@ def emoji() -> ConfigDict:
   config.data.folder = ''  # of prepared TFDS data sets; '' for TFDS's own default
   config.data.split = 'train'
   config.data.tokenizer = 'emoji'
-  config.data.captions = ConfigDict({'caption': 0.7, 'tags': 0.3})  # fields, drawn by weight
+  config.data.captions = ConfigDict({'caption': 1.0, 'tags': 0.0})  # fields, drawn by weight
   config.data.size = 40  # side of the pictures as the host gives them
   config.data.crop = ()  # least and greatest share that a random crop shows; () for the whole
 
@@ -84,8 +84,8 @@ def emoji() -> ConfigDict:
 
   config.objective = ConfigDict({'info_nce': 1.0})
 
-  config.total_steps = 1750
-  config.batch_size = 256
+  config.total_steps = 3600
+  config.batch_size = 128
   config.optimizer = ConfigDict()
   config.optimizer.learning_rate = 1e-3
   config.optimizer.warmup_fraction = 0.05
@@ -100,9 +100,9 @@ def emoji() -> ConfigDict:
   config.sharding = ConfigDict({'embed': 'fsdp', 'mlp': 'tensor', 'heads': 'tensor'})
 
   config.log_every = 50
-  config.checkpoint_every = 350
+  config.checkpoint_every = 600
   config.keep_checkpoints = 2
-  config.evaluate_every = 350
+  config.evaluate_every = 600
   config.evaluation = ConfigDict()
   config.evaluation.splits = ('heldout_style', 'heldout_composition')
   config.evaluation.batch_size = 256
