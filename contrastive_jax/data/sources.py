@@ -54,7 +54,7 @@ def open_source(name: str, split: str, folder: str | None = None) -> Source:
   Args:
     name: 'emoji', which is embedded, or the name of a prepared TFDS data set, 'name/config' too.
     split: a TFDS split such as 'train' or 'train[:50%]', or a selection by equal or unequal fields
-      such as 'train[vendor=noto,group!=Flags]'.
+      such as 'train[vendor=noto,group!=flags]'.
     folder: where TFDS data sets are prepared; default TFDS's own.
 
   Raises:

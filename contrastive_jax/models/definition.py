@@ -35,10 +35,10 @@ def define(name: str, **fields) -> Definition:
   build = choose('model.name', name, MODELS)
 
   def create(key):
-    return nnx.state(build(**fields, rngs=nnx.Rngs(params=key)))
+    return build(**fields, rngs=nnx.Rngs(params=key))
 
   try:
-    module = nnx.eval_shape(lambda: build(**fields, rngs=nnx.Rngs(params=0)))
+    module = nnx.eval_shape(lambda: create(0))
   except TypeError as error:
     raise ValueError(f'config.model does not fit {build.__name__}: {error}') from error
   # Only parameters are state; a module of ours holds no counters and no random streams.
@@ -49,7 +49,7 @@ def define(name: str, **fields) -> Definition:
     is_leaf=lambda node: isinstance(node, nnx.Variable),
   )
   return Definition(
-    init=lambda key: nnx.to_pure_dict(create(key)),
+    init=lambda key: nnx.to_pure_dict(nnx.state(create(key))),
     bind=lambda parameters: nnx.merge(graph, parameters),
     axes=nnx.to_pure_dict(axes),
   )
