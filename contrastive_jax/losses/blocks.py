@@ -1,7 +1,7 @@
 """The walk over all pairs of rows and columns that every pairwise reduction takes.
 
 Rows stay where they are; columns travel round the ring of devices, a shard at a time. A device
-visits its rows and the shard that it holds in square blocks. On one device the ring has one place
+visits its rows and the shard that it holds in blocks. On one device the ring has one place
 and nothing travels.
 """
 
@@ -29,7 +29,7 @@ def walk(
   columns: Tree,
   column_sums: Tree,
   *,
-  block_size: int,
+  block_shape: tuple[int, int],
   axes: Sequence[str] = (),
   shards: int = 1,
 ) -> tuple[Tree, Tree]:
@@ -42,15 +42,15 @@ def walk(
     row_sums: what they have gathered: leaves [B, …].
     columns: what this device's columns bring: leaves [B', …].
     column_sums: what they have gathered: leaves [B', …]. Both travel, and end where they began.
-    block_size: the most rows, and the most columns, in a block.
+    block_shape: the most rows, and the most columns, in a block.
     axes: the mesh axes that the ring runs over, inside a shard_map.
     shards: the number of devices in the ring.
 
   Returns:
     `row_sums` and `column_sums` after every pair in the world.
   """
-  row_count, row_span = _spans(rows, block_size)
-  column_count, column_span = _spans(columns, block_size)
+  row_count, row_span = _spans(rows, block_shape[0])
+  column_count, column_span = _spans(columns, block_shape[1])
   here = lax.axis_index(axes) if shards > 1 else 0
 
   def visit_shard(state, hop):

@@ -14,6 +14,7 @@ def info_nce(
   same: jax.Array | None = None,
   block_size: int | None = None,
   mesh: jax.sharding.Mesh | None = None,
+  kernel: str = 'scan',
 ) -> jax.Array:
   """Symmetric InfoNCE, the CLIP loss [1].
 
@@ -29,12 +30,13 @@ def info_nce(
     block_size: rows and columns visited at a time; chosen from a memory budget by default.
     mesh: the mesh over which the batch is sharded, by its axes named 'data' and 'fsdp' (others hold
       copies); None for one device.
+    kernel: 'scan' or 'pallas', as in `pairwise.logsumexp`.
 
   Returns:
     Scalar, in nats.
 
   Raises:
-    ValueError: if the shapes differ.
+    ValueError: if the shapes differ, or as `pairwise.logsumexp`.
 
   References:
     [1] Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021.
@@ -46,7 +48,7 @@ def info_nce(
   if image.shape != text.shape:
     raise ValueError(f'image {image.shape} and text {text.shape} differ; give two [B, D]')
   rows, columns = pairwise.logsumexp(
-    image, text, scale=scale, exclude=same, block_size=block_size, mesh=mesh
+    image, text, scale=scale, exclude=same, block_size=block_size, mesh=mesh, kernel=kernel
   )
   positive = scale * pairwise.paired(image, text)
   return jnp.mean((rows + columns) / 2 - positive)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from contrastive_jax.losses import blocks
+from contrastive_jax.losses import blocks, kernel
 
 Tree = Any
 
@@ -60,6 +60,7 @@ class Plan(NamedTuple):
   block_size: int
   mesh: jax.sharding.Mesh | None
   axes: tuple[str, ...]  # those of the mesh over which rows and columns are sharded
+  kernel: str  # what visits a block: 'scan' or 'pallas'
 
   @property
   def shards(self) -> int:
@@ -152,13 +153,18 @@ def _backward(plan, rows_and_residual, columns_and_residual):
 
 
 def _walk(plan, visit, rows, row_sums, columns, column_sums):
+  block_shape = plan.block_size, plan.block_size
+  if plan.kernel == 'pallas':
+    # All rows pass by the columns on the chip.
+    visit = kernel.on_chip(visit, plan.block_size)
+    block_shape = len(jax.tree.leaves(rows)[0]), plan.block_size
   return blocks.walk(
     visit,
     rows,
     row_sums,
     columns,
     column_sums,
-    block_size=plan.block_size,
+    block_shape=block_shape,
     axes=plan.axes,
     shards=plan.shards,
   )
