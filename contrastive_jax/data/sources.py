@@ -20,12 +20,12 @@ class Source:
     cached: whether examples, and what is made of them, may be kept in memory.
   """
 
-  def __init__(self, records: Sequence[Mapping[str, Any]], where: str = '', cached: bool = False):
-    """Takes the records that fulfil `where`, such as 'vendor=noto,group!=flags'.
+  def __init__(self, records: Sequence[Mapping[str, Any]], *wheres: str, cached: bool = False):
+    """Takes the records that fulfil each `where`, such as 'vendor=noto,group!=flags', in turn.
 
     Args:
       records: TFDS's, images encoded.
-      where: conditions on their fields; default: all.
+      *wheres: conditions on their fields; an empty one takes all, as does none.
       cached: keep each record in memory once it is read. Parsing costs more than decoding.
     """
 
@@ -35,7 +35,11 @@ class Source:
     self.cached = cached
     self._read = functools.cache(read) if cached else read
     everything = range(len(records))
-    self._numbers = _select(self._read, everything, where) if where else everything
+    self._numbers = [
+      number
+      for where in wheres or ('',)
+      for number in (_select(self._read, everything, where) if where else everything)
+    ]
 
   def __len__(self) -> int:
     return len(self._numbers)
@@ -54,20 +58,20 @@ def open_source(name: str, split: str, folder: str | None = None) -> Source:
   Args:
     name: 'emoji', which is embedded, or the name of a prepared TFDS data set, 'name/config' too.
     split: a TFDS split such as 'train' or 'train[:50%]', or a selection by equal or unequal fields
-      such as 'train[vendor=noto,group!=flags]'.
+      such as 'train[vendor=noto,group!=flags]'. A sum, 'train[skin_tone=]+train', takes the
+      examples of each in turn, so that some come twice.
     folder: where TFDS data sets are prepared; default TFDS's own.
 
   Raises:
     ValueError: if there is no such data set, prepared for random access, or no such split.
   """
-  conditions = re.search(r'\[([^\]]*=[^\]]*)\]$', split)
-  plain = split[: conditions.start()] if conditions else split
+  plain, wheres = _parse(split)
   try:
     if name == 'emoji':
       builder = tfds.builder_from_directory(emoji.PREPARED)
     else:
       builder = tfds.builder(name, data_dir=folder, file_format='array_record', try_gcs=False)
-    if plain.partition('[')[0] not in builder.info.splits:
+    if re.split(r'[\[+]', plain)[0] not in builder.info.splits:
       raise ValueError(
         f'{name!r} has no split {plain!r}; '
         f'use one of {sorted(builder.info.splits)}, after its download_and_prepare()'
@@ -80,7 +84,21 @@ def open_source(name: str, split: str, folder: str | None = None) -> Source:
       f"tfds.builder({name!r}, file_format='array_record').download_and_prepare()"
     ) from error
   cached = builder.info.splits[plain].num_bytes < _CACHED_BYTES
-  return Source(records, conditions.group(1) if conditions else '', cached)
+  return Source(records, *wheres, cached=cached)
+
+
+def _parse(split: str) -> tuple[str, list[str]]:
+  """The TFDS split that a sum of selections is of, and the conditions of each."""
+  parts = [
+    re.fullmatch(r'(.*?)(?:\[([^\]]*=[^\]]*)\])?', part.strip()).groups()
+    for part in re.split(r'\+(?![^\[]*\])', split)
+  ]
+  if not any(where for _, where in parts):
+    return split, []
+  plain = {name for name, _ in parts}
+  if len(plain) > 1:
+    raise ValueError(f'{split!r} selects from {sorted(plain)}; select from one split')
+  return plain.pop(), [where or '' for _, where in parts]
 
 
 def _text(value):

@@ -14,6 +14,13 @@ def test_a_selection_keeps_ids_and_fulfils_its_conditions():
     assert everything[selected[i]['id']]['caption'] == selected[i]['caption']
 
 
+def test_a_sum_takes_the_examples_of_each_selection_in_turn():
+  part = data.open_source('emoji', 'heldout_style[group=food-drink]')
+  everything = data.open_source('emoji', 'heldout_style')
+  both = data.open_source('emoji', 'heldout_style[group=food-drink]+heldout_style')
+  assert both.values('id') == part.values('id') + everything.values('id')
+
+
 def test_texts_are_strings_and_images_encoded():
   example = data.open_source('emoji', 'train')[0]
   assert isinstance(example['image'], bytes) and isinstance(example['caption'], str)
@@ -27,6 +34,7 @@ def test_texts_are_strings_and_images_encoded():
     ('emoji', 'test', r"no split 'test'.*heldout_style"),
     ('emoji', 'train[colour=red]', r"no field 'colour'.*vendor"),
     ('emoji', 'train[vendor=acme]', 'selects no example'),
+    ('emoji', 'train[vendor=noto]+heldout_style', 'select from one split'),
     ('emoji', 'train[vendor=noto,group]', "cannot read 'group'"),
   ],
 )
