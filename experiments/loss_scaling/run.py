@@ -1,0 +1,162 @@
+"""Memory and time of InfoNCE: dense, all-gather with local rows, and ours, side by side.
+
+  python experiments/loss_scaling/run.py
+  python experiments/loss_scaling/run.py --only=time    # on a quiet machine
+
+Writes results.jsonl, a line a measurement, as it goes; what stands there is not measured again.
+Prints the README's tables and draws its plots. Each number of simulated devices has a process of
+its own.
+"""
+
+import json
+import pathlib
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+from absl import app, flags
+
+FOLDER = pathlib.Path(__file__).parent
+sys.path.insert(0, str(FOLDER.parents[1]))
+from contrastive_jax.sharding.mesh import batch_sharding, make_mesh  # noqa: E402
+from experiments.loss_scaling import methods, report  # noqa: E402
+
+ONLY = flags.DEFINE_enum(
+  'only', None, ['memory', 'time', 'report'], 'Measure memory, time or nothing. Default: both.'
+)
+DEVICES = flags.DEFINE_integer(
+  'devices', None, 'Measure on this many, in this process. Default: all.', lower_bound=1
+)
+LARGEST = flags.DEFINE_integer('largest', 2**20, 'The largest batch.', lower_bound=1024)
+OUTPUT = flags.DEFINE_string('output', str(FOLDER), 'Where results.jsonl and the plots are.')
+
+DEVICE_COUNTS = {'memory': (1, 8, 64, 256), 'time': (1, 8)}
+# A time is measured where all devices' temporaries together, and a call, stay below these.
+MOST_BYTES, MOST_SECONDS = 6e9, 60.0
+# Turns of each method at a batch: more than the first until they took the second together.
+TURNS, SECONDS = 5, 10.0
+SCALE = 1 / 0.07
+
+
+def measure_memory(devices, batches, results):
+  """Compiled temporaries a device; nothing is executed."""
+  mesh = make_mesh(devices=jax.devices()[:devices])
+  done = {(row['batch'], row['method']) for row in report.read(results, 'memory', devices)}
+  for batch in batches:
+    for name, method in methods.METHODS.items():
+      if (batch, name) in done:
+        continue
+      row = {'measured': 'memory', 'devices': devices, 'batch': batch, 'method': name}
+      try:
+        program = methods.compile_gradients(method, batch, mesh)
+        row['bytes'] = program.memory_analysis().temp_size_in_bytes
+      except (ValueError, jax.errors.JaxRuntimeError) as error:
+        row['failure'] = str(error).partition('\n')[0]
+      write(results, row)
+
+
+def measure_time(devices, batches, results):
+  """Seconds for value and gradients: the best of several, the methods taking turns."""
+  mesh = make_mesh(devices=jax.devices()[:devices])
+  if not report.read(results, 'rate', devices):
+    write(results, {'measured': 'rate', 'devices': devices, 'flops': matmul_rate()})
+  for batch in batches:
+    rows = report.read(results, 'time', devices)
+    if any(row['batch'] == batch for row in rows):
+      continue
+    before = {row['method']: row for row in rows if row['batch'] == batch // 2}
+    calls, new = {}, {}
+    for name in (*methods.METHODS, report.LIMIT):
+      new[name] = {'measured': 'time', 'devices': devices, 'batch': batch, 'method': name}
+      reason, calls[name] = prepare(name, batch, mesh, before.get(name, {}))
+      if reason:
+        new[name]['left_out'] = reason
+    for name, seconds in take_turns({name: call for name, call in calls.items() if call}).items():
+      new[name]['seconds'] = seconds
+    # Together: a batch that was cut off is measured again for all methods, in turns.
+    write(results, *new.values())
+
+
+def prepare(name, batch, mesh, before):
+  """Why a method is left out at this batch, or None; and what to call, or None."""
+  if 'left_out' in before:
+    return before['left_out'], None
+  if 4 * before.get('seconds', 0.0) > MOST_SECONDS:
+    return f'over {MOST_SECONDS:.0f} s', None
+  if name == report.LIMIT:
+    program = methods.compile_four_matmuls(batch, mesh)
+  else:
+    program = methods.compile_gradients(methods.METHODS[name], batch, mesh)
+    if mesh.size * program.memory_analysis().temp_size_in_bytes > MOST_BYTES:
+      return f'over {MOST_BYTES / 1e9:.0f} GB', None
+  random = np.random.default_rng(0)
+  vectors = random.normal(size=(2, batch, methods.EMBEDDING)).astype(np.float32)
+  vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)
+  arguments = jax.device_put(tuple(vectors), batch_sharding(mesh))
+  if name != report.LIMIT:
+    whole = jax.NamedSharding(mesh, jax.P())
+    arguments += (jax.device_put(np.float32(SCALE), whole),)
+  return None, lambda: program(*arguments)
+
+
+def take_turns(calls):
+  """The seconds of each one's fastest call."""
+  best = dict.fromkeys(calls, np.inf)
+  start, turns = time.perf_counter(), 0
+  while calls and (turns < TURNS or time.perf_counter() - start < SECONDS):
+    for name, call in calls.items():
+      best[name] = min(best[name], seconds_of(call))
+    turns += 1
+  return best
+
+
+def seconds_of(call):
+  """The seconds that a call takes."""
+  start = time.perf_counter()
+  jax.block_until_ready(call())
+  return time.perf_counter() - start
+
+
+def matmul_rate(size=2048):
+  """Floating-point operations a second of a large square matmul in float32."""
+  matrix = jax.random.normal(jax.random.key(0), (size, size))
+  multiply = jax.jit(lambda a: jax.numpy.matmul(a, a, precision='highest')).lower(matrix).compile()
+  return 2 * size**3 / take_turns({'matmul': lambda: multiply(matrix)})['matmul']
+
+
+def write(results, *rows):
+  """Appends to the results, and tells."""
+  lines = ''.join(json.dumps(row | {'jax': jax.__version__}) + '\n' for row in rows)
+  with results.open('a') as file:
+    file.write(lines)
+  print(lines, end='', flush=True)
+
+
+def main(_):
+  """Measures, each number of devices in a process of its own; prints tables and draws."""
+  output = pathlib.Path(OUTPUT.value)
+  output.mkdir(parents=True, exist_ok=True)
+  results = output / 'results.jsonl'
+  kinds = [ONLY.value] if ONLY.value else ['memory', 'time']
+  if DEVICES.value and ONLY.value != 'report':
+    # Before any computation: the count is fixed once the backend starts.
+    jax.config.update('jax_platforms', 'cpu')
+    jax.config.update('jax_num_cpu_devices', DEVICES.value)
+    batches = [2**power for power in range(10, LARGEST.value.bit_length())]
+    measure = {'memory': measure_memory, 'time': measure_time}
+    for kind in kinds:
+      measure[kind](DEVICES.value, batches, results)
+    return
+  for kind in kinds:
+    for devices in DEVICE_COUNTS.get(kind, ()):
+      flags_of_child = f'--only={kind}', f'--devices={devices}', f'--largest={LARGEST.value}'
+      command = [sys.executable, __file__, *flags_of_child, f'--output={output}']
+      subprocess.run(command, check=True)
+  report.print_tables(results)
+  report.draw(results, output)
+
+
+if __name__ == '__main__':
+  app.run(main)
