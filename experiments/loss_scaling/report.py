@@ -17,7 +17,7 @@ FITTED = 4  # the largest batches, over which growth is fitted
 # Okabe and Ito's colours, and a marker each: told apart without colours too.
 STYLES = {
   'dense': {'color': '#D55E00', 'marker': 'o'},
-  'all-gather': {'color': '#0072B2', 'marker': 's'},
+  'all-gather': {'color': '#0072B2', 'marker': 's', 'markersize': 9, 'markerfacecolor': 'none'},
   'ours': {'color': '#009E73', 'marker': 'D'},
   LIMIT: {'color': '#555555', 'marker': 'x', 'linestyle': 'none'},
 }
@@ -71,7 +71,7 @@ def print_tables(results):
   if seconds:
     print_time(seconds, {_place(row): row for row in read(results, 'time')})
     for row in read(results, 'rate'):
-      print(f'\nMatmul rate, {row["devices"]} devices: {row["flops"] / 1e9:.0f} GFLOP/s')
+      print(f'\nMatmul rate, devices = {row["devices"]}: {row["flops"] / 1e9:.0f} GFLOP/s')
   print_growth({'memory': memory, 'time': seconds})
 
 
