@@ -1,6 +1,7 @@
 """Sources: random access to examples, each a dict of encoded image, texts and labels."""
 
 import functools
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -34,12 +35,9 @@ class Source:
 
     self.cached = cached
     self._read = functools.cache(read) if cached else read
-    everything = range(len(records))
-    self._numbers = [
-      number
-      for where in wheres or ('',)
-      for number in (_select(self._read, everything, where) if where else everything)
-    ]
+    selections = [_select(self._read, len(records), where) for where in wheres or ('',)]
+    # One selection stays as it is: a list of all numbers of a large data set would fill the memory.
+    self._numbers = selections[0] if len(selections) == 1 else [*itertools.chain(*selections)]
 
   def __len__(self) -> int:
     return len(self._numbers)
@@ -114,7 +112,9 @@ def _text(value):
   return value
 
 
-def _select(read, numbers, where: str) -> list[int]:
+def _select(read, count: int, where: str) -> Sequence[int]:
+  if not where:
+    return range(count)
   conditions = []
   for condition in where.split(','):
     match = re.fullmatch(r'\s*(\w+)\s*(!?=)\s*(.*?)\s*', condition)
@@ -126,7 +126,7 @@ def _select(read, numbers, where: str) -> list[int]:
       raise ValueError(f'[{where}]: the data has no field {field!r}; use one of {sorted(read(0))}')
   selected = [
     number
-    for number in numbers
+    for number in range(count)
     if all((read(number)[field] == value) == (sign == '=') for field, sign, value in conditions)
   ]
   if not selected:
