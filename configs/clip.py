@@ -28,6 +28,7 @@ def get_config(variant: str = 'default') -> ConfigDict:
       'train[vendor=noto,skin_tone=]+train[vendor=noto,skin_tone=]+train[vendor=noto]'
     )
     config.evaluation.splits = ('train[vendor=twemoji,skin_tone=,group!=flags]',)
+    config.evaluation.probe_split = 'train[vendor=noto,skin_tone=,group!=flags]'
   elif variant != 'default':
     make_paper(config, variant)
   return config
@@ -85,6 +86,7 @@ def emoji() -> ConfigDict:
   config.model.text.layers = 2
   config.model.text.heads = 4
 
+  config.init_from = ''  # a folder of weights to start from; see interop/
   config.objective = ConfigDict({'info_nce': 1.0})
 
   config.total_steps = 2000
@@ -97,6 +99,9 @@ def emoji() -> ConfigDict:
   config.optimizer.epsilon = 1e-6
   config.optimizer.weight_decay = 0.2
   config.optimizer.clip_norm = 1.0
+  # (pattern of paths, multiplier of the learning rate) pairs: (('image/.*', 0.0),) locks the images
+  config.optimizer.rates = ()
+  config.optimizer.layer_decay = 1.0  # multiplies the rate of a layer once for each from it upwards
   config.average_decay = 0.0  # of the parameters' moving average that is evaluated; 0 for none
 
   config.mesh = 'data:-1'
@@ -111,6 +116,8 @@ def emoji() -> ConfigDict:
   config.evaluation.batch_size = 256
   config.evaluation.zero_shot = ('group', 'subgroup')  # fields that hold a class
   config.evaluation.templates = ('{}', 'an emoji of {}', 'a picture of {}', '{} symbol')
+  config.evaluation.probes = ()  # on the frozen encoder: ('linear',) tells the same classes apart
+  config.evaluation.probe_split = 'train[skin_tone=,group!=flags]'  # what probes are fitted to
   return config
 
 

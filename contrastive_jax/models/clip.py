@@ -23,6 +23,8 @@ class Outputs:
     scale: scalar, the inverse temperature.
     bias: scalar added to each similarity, or None.
     caption_logits: [B, L-1, V], position t predicts token t+1; None without a captioner.
+    hidden: [B, L-1, C], what the captioner's output matrix makes the logits of; or None.
+    vocabulary: [V, C], that matrix; or None.
   """
 
   image: jax.Array
@@ -30,6 +32,11 @@ class Outputs:
   scale: jax.Array
   bias: jax.Array | None = None
   caption_logits: jax.Array | None = None
+  hidden: jax.Array | None = None
+  vocabulary: jax.Array | None = None
+
+
+PROJECTIONS = ('linear', 'affine', 'none')
 
 
 class Clip(nnx.Module):
@@ -39,6 +46,9 @@ class Clip(nnx.Module):
     embed: D, the width of the shared space.
     image: arguments of `ImageTower`.
     text: arguments of `TextTower`.
+    image_projection: from the tower's width to D: 'linear', 'affine' (with a bias), or 'none'
+      (the width is D).
+    text_projection: the same for text.
     scale: the inverse temperature at the start.
     bias: added to each similarity, learned from this start (SigLIP); None for no bias.
     dtype: of the activations and the matmuls, 'float32' or 'bfloat16'; parameters are float32.
@@ -54,6 +64,8 @@ class Clip(nnx.Module):
     image: dict[str, Any],
     text: dict[str, Any],
     *,
+    image_projection: str = 'linear',
+    text_projection: str = 'linear',
     scale: float = 1 / 0.07,
     bias: float | None = None,
     dtype: str = 'float32',
@@ -62,22 +74,18 @@ class Clip(nnx.Module):
     make = {'dtype': jnp.dtype(dtype), 'rngs': rngs}
     self.image = ImageTower(**image, **make)
     self.text = TextTower(**text, **make)
-    self.image_projection = Linear(
-      image['width'], embed, ('embed', None), image['width'] ** -0.5, bias=False, **make
-    )
-    self.text_projection = Linear(
-      text['width'], embed, ('embed', None), text['width'] ** -0.5, bias=False, **make
-    )
+    self.image_projection = _projection('image', image_projection, image['width'], embed, make)
+    self.text_projection = _projection('text', text_projection, text['width'], embed, make)
     self.log_scale = nnx.Param(jnp.float32(math.log(scale)), axes=())
     self.bias = None if bias is None else nnx.Param(jnp.float32(bias), axes=())
 
   def encode_image(self, images, *, key=None):
     """Unit vectors [B, D] of images [B, H, W, 3], normalised floats."""
-    return transformer.unit(self.image_projection(self.image(images, key=key)[0]))
+    return _shared(self.image_projection, self.image(images, key=key)[0])
 
   def encode_text(self, tokens):
     """Unit vectors [B, D] of tokens [B, L]."""
-    return transformer.unit(self.text_projection(self.text(tokens)[0]))
+    return _shared(self.text_projection, self.text(tokens)[0])
 
   def __call__(self, images, tokens, *, key=None) -> Outputs:
     """Encodes a batch.
@@ -96,3 +104,18 @@ class Clip(nnx.Module):
       scale=jnp.exp(self.log_scale[...]),
       bias=None if self.bias is None else self.bias[...],
     )
+
+
+def _projection(tower, kind, width, embed, make):
+  transformer.choose(f'{tower}_projection', kind, dict.fromkeys(PROJECTIONS))
+  if kind != 'none':
+    return Linear(width, embed, ('embed', None), width**-0.5, bias=kind == 'affine', **make)
+  if width != embed:
+    raise ValueError(
+      f"{tower}_projection = 'none' needs {tower}.width = {width} to equal embed = {embed}"
+    )
+  return None
+
+
+def _shared(projection, x):
+  return transformer.unit(x if projection is None else projection(x))

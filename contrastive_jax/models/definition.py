@@ -7,9 +7,10 @@ import jax
 from flax import nnx
 
 from contrastive_jax.models.clip import Clip
+from contrastive_jax.models.coca import Coca
 from contrastive_jax.models.transformer import choose
 
-MODELS = {'clip': Clip}
+MODELS = {'clip': Clip, 'coca': Coca}
 
 
 class Definition(NamedTuple):
@@ -34,13 +35,15 @@ def define(name: str, **fields) -> Definition:
   """
   build = choose('model.name', name, MODELS)
 
-  def create(key):
-    return build(**fields, rngs=nnx.Rngs(params=key))
-
   try:
-    module = nnx.eval_shape(lambda: create(0))
+    return describe(lambda key: build(**fields, rngs=nnx.Rngs(params=key)))
   except TypeError as error:
     raise ValueError(f'config.model does not fit {build.__name__}: {error}') from error
+
+
+def describe(create: Callable[[jax.Array], nnx.Module]) -> Definition:
+  """Defines the model that `create` makes of a random key."""
+  module = nnx.eval_shape(lambda: create(jax.random.key(0)))
   # Only parameters are state; a module of ours holds no counters and no random streams.
   graph, state = nnx.split(module)
   axes = jax.tree.map(

@@ -14,14 +14,14 @@ from contrastive_jax.models.linear import Linear
 class PatchStem(nnx.Module):
   """Cuts [B, H, W, 3] into squares and maps each to one of P tokens: [B, P, D]."""
 
-  def __init__(self, patch, width, *, dtype, rngs):
+  def __init__(self, patch, width, *, bias=False, dtype, rngs):
     self.patch = patch
     self.embed = Linear(
       (patch, patch, 3),
       width,
       (None, None, None, 'embed'),
       (3 * patch * patch) ** -0.5,
-      bias=False,
+      bias=bias,
       dtype=dtype,
       rngs=rngs,
     )
@@ -76,10 +76,10 @@ class ConvolutionStem(nnx.Module):
 class AttentionPool(nnx.Module):
   """One learned query attends to the tokens, then an MLP: the head of SigLIP's image tower."""
 
-  def __init__(self, width, heads, *, mlp_ratio, activation, dtype, rngs):
+  def __init__(self, width, heads, *, mlp_ratio, activation, epsilon=1e-5, dtype, rngs):
     self.query = transformer.position_table(1, width, width**-0.5, rngs=rngs)
     self.attention = transformer.Attention(width, heads, dtype=dtype, rngs=rngs)
-    self.norm = transformer.layer_norm(width, dtype=dtype, rngs=rngs)
+    self.norm = transformer.layer_norm(width, epsilon=epsilon, dtype=dtype, rngs=rngs)
     self.mlp = transformer.Mlp(
       width, int(width * mlp_ratio), activation=activation, dtype=dtype, rngs=rngs
     )
@@ -92,7 +92,7 @@ class AttentionPool(nnx.Module):
 
 
 STEMS = {'patch': PatchStem, 'convolution': ConvolutionStem}
-POOLINGS = ('class', 'mean', 'attention')
+POOLINGS = ('class', 'mean', 'attention', 'none')
 
 
 class ImageTower(nnx.Module):
@@ -102,9 +102,13 @@ class ImageTower(nnx.Module):
     size: side of the square images, in pixels.
     patch: side of the square that a token covers, in pixels.
     stem: 'patch' or 'convolution'.
-    pooling: 'class' (a learned token), 'mean', or 'attention' (a learned query).
+    stem_bias: a bias in the patch stem, as SigLIP has; a convolutional stem always has its own.
+    pooling: 'class' (a learned token), 'mean', 'attention' (a learned query), or 'none' (the tokens
+      alone, not normalised).
+    class_token: put a learned token before the patches; one of the tokens, but for 'class'.
     pre_norm: normalise the tokens before the first layer, as CLIP does.
     patch_dropout: share of the patches left out of each training image, at random.
+    epsilon: of the layer norms.
   """
 
   def __init__(
@@ -117,10 +121,13 @@ class ImageTower(nnx.Module):
     *,
     mlp_ratio: float = 4,
     stem: str = 'patch',
+    stem_bias: bool = False,
     pooling: str = 'class',
+    class_token: bool = False,
     pre_norm: bool = True,
     patch_dropout: float = 0.0,
     activation: str = 'gelu',
+    epsilon: float = 1e-5,
     scan: bool = False,
     dtype,
     rngs,
@@ -132,19 +139,23 @@ class ImageTower(nnx.Module):
     transformer.choose('image.pooling', pooling, dict.fromkeys(POOLINGS))
     self.size, self.pooling, self.patch_dropout = size, pooling, patch_dropout
     make = {'dtype': dtype, 'rngs': rngs}
-    self.stem = transformer.choose('image.stem', stem, STEMS)(patch, width, **make)
+    options = {'bias': stem_bias} if stem == 'patch' else {}
+    self.stem = transformer.choose('image.stem', stem, STEMS)(patch, width, **options, **make)
     table = partial(transformer.position_table, width=width, deviation=width**-0.5, rngs=rngs)
-    self.positions = table((size // patch) ** 2 + (pooling == 'class'))
-    self.class_token = table(1) if pooling == 'class' else None
-    self.pre_norm = transformer.layer_norm(width, **make) if pre_norm else None
-    shared = {'mlp_ratio': mlp_ratio, 'activation': activation}
+    class_token = class_token or pooling == 'class'
+    self.positions = table((size // patch) ** 2 + class_token)
+    self.class_token = table(1) if class_token else None
+    norm = partial(transformer.layer_norm, width, epsilon=epsilon, **make)
+    self.pre_norm = norm() if pre_norm else None
+    shared = {'mlp_ratio': mlp_ratio, 'activation': activation, 'epsilon': epsilon}
     self.transformer = transformer.Transformer(width, layers, heads, **shared, scan=scan, **make)
-    self.norm = transformer.layer_norm(width, **make)
+    self.norm = None if pooling == 'none' else norm()
     self.pool = AttentionPool(width, heads, **shared, **make) if pooling == 'attention' else None
 
   def __call__(self, images, *, key=None):
     """Encodes images [B, size, size, 3] to one vector each [B, width], and to tokens [B, P, width].
 
+    Unpooled, the vector is None, and the tokens hold the class token, if there is one.
     `key` draws the patches left out; without one, as in evaluation, all are kept.
     """
     if images.ndim != 4 or images.shape[1:] != (self.size, self.size, 3):
@@ -162,7 +173,10 @@ class ImageTower(nnx.Module):
       tokens = jnp.concatenate([first, tokens], axis=1)
     if self.pre_norm is not None:
       tokens = self.pre_norm(tokens)
-    tokens = self.norm(self.transformer(tokens))
+    tokens = self.transformer(tokens)
+    if self.pooling == 'none':
+      return None, tokens
+    tokens = self.norm(tokens)
     if self.pooling == 'class':
       return tokens[:, 0], tokens[:, 1:]
     return (tokens.mean(axis=1) if self.pool is None else self.pool(tokens)), tokens

@@ -15,7 +15,7 @@ def end_positions(tokens, pad_id: int = 0):
   return L - 1 - jnp.argmax(tokens[:, ::-1] != pad_id, axis=1)
 
 
-POOLINGS = ('end', 'last', 'mean')
+POOLINGS = ('end', 'last', 'mean', 'class')
 
 
 class TextTower(nnx.Module):
@@ -25,8 +25,14 @@ class TextTower(nnx.Module):
     vocabulary: number of token ids.
     length: tokens a text, padding included.
     causal: each token sees only those before it; otherwise all that are not padding.
+    mask_padding: hide the padding; without it, as in SigLIP, a token that is not causal sees all.
     pooling: 'end' (the end-of-text token, the last that is not padding), 'last' (the last position,
-      padding or not), or 'mean' (of the tokens that are not padding).
+      padding or not), 'mean' (of the tokens that are not padding), or 'class' (a learned token that
+      follows the text and its padding).
+    shift_mask: with 'class', hide the padding but for its first token, and the class token with it,
+      as open_clip's CoCa does by a slip that its weights have learned with.
+    head_width: of each head; default what divides the width evenly.
+    epsilon: of the layer norms.
   """
 
   def __init__(
@@ -39,38 +45,74 @@ class TextTower(nnx.Module):
     *,
     mlp_ratio: float = 4,
     causal: bool = True,
+    mask_padding: bool = True,
     pooling: str = 'end',
+    shift_mask: bool = False,
+    head_width: int | None = None,
     activation: str = 'gelu',
+    epsilon: float = 1e-5,
     scan: bool = False,
     dtype,
     rngs,
   ):
     transformer.choose('text.pooling', pooling, dict.fromkeys(POOLINGS))
-    self.length, self.causal, self.pooling = length, causal, pooling
+    if shift_mask and pooling != 'class':
+      raise ValueError(f"text.shift_mask needs text.pooling = 'class', not {pooling!r}")
+    self.length, self.pooling = length, pooling
+    self.causal, self.mask_padding, self.shift_mask = causal, mask_padding, shift_mask
     make = {'dtype': dtype, 'rngs': rngs}
     self.embed = nnx.Embed(
       vocabulary, width, embedding_init=transformer.normal(0.02, 'vocab', 'embed'), **make
     )
-    self.positions = transformer.position_table(length, width, 0.01, rngs=rngs)
+    has_class = pooling == 'class'
+    self.positions = transformer.position_table(length + has_class, width, 0.01, rngs=rngs)
+    self.class_token = transformer.position_table(1, width, 0.01, rngs=rngs) if has_class else None
     self.transformer = transformer.Transformer(
-      width, layers, heads, mlp_ratio=mlp_ratio, activation=activation, scan=scan, **make
+      width,
+      layers,
+      heads,
+      mlp_ratio=mlp_ratio,
+      head_width=head_width,
+      activation=activation,
+      epsilon=epsilon,
+      scan=scan,
+      **make,
     )
-    self.norm = transformer.layer_norm(width, **make)
+    self.norm = transformer.layer_norm(width, epsilon=epsilon, **make)
 
   def __call__(self, tokens):
-    """Encodes tokens [B, L] to one vector each [B, width], and to states [B, L, width]."""
+    """Encodes tokens [B, L] to one vector each [B, width], and to states [B, L, width].
+
+    Beside a class token's vector the states are not normalised: a decoder's layers go on from them.
+    """
     if tokens.ndim != 2 or tokens.shape[1] != self.length:
       raise ValueError(f'tokens have shape {tokens.shape}; the model takes [B, {self.length}]')
     end = end_positions(tokens)
     written = jnp.arange(self.length) <= end[:, None]
     x = self.embed(tokens)
+    if self.class_token is not None:
+      last = self.class_token[...].astype(x.dtype)
+      x = jnp.concatenate([x, jnp.broadcast_to(last, (len(x), *last.shape))], axis=1)
     x = x + self.positions[...].astype(x.dtype)
-    # A causal query never reaches the padding to its right.
-    mask = None if self.causal else written[:, None, None, :]
-    x = self.norm(self.transformer(x, mask=mask, causal=self.causal))
+    x = self.transformer(x, mask=self._mask(tokens, written), causal=self.causal)
+    if self.pooling == 'class':
+      return self.norm(x[:, -1]), x[:, :-1]
+    x = self.norm(x)
     if self.pooling == 'last':
       return x[:, -1], x
     if self.pooling == 'end':
       return jnp.take_along_axis(x, end[:, None, None], axis=1)[:, 0], x
     weights = written[..., None].astype(x.dtype)
     return jnp.sum(x * weights, axis=1) / jnp.sum(weights, axis=1), x
+
+  def _mask(self, tokens, written):
+    """Where queries may look but for what lies ahead of them, [B, 1, 1, M]; None for anywhere."""
+    # Without a class token, no causal query that counts reaches the padding to its right.
+    if not self.mask_padding or (self.causal and self.class_token is None):
+      return None
+    visible = written
+    if self.shift_mask:
+      visible = jnp.pad(tokens != 0, ((0, 0), (1, 0)), constant_values=True)
+    elif self.class_token is not None:
+      visible = jnp.pad(written, ((0, 0), (0, 1)), constant_values=True)
+    return visible[:, None, None, :]

@@ -4,6 +4,7 @@ Every parameter names its logical axes ('embed', 'mlp', 'heads', 'vocab', 'layer
 `axes`. `sharding.rules` maps them to a mesh; nothing here knows of one.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -44,11 +45,11 @@ def normal(deviation: float, *axes: str | None):
   return nnx.with_metadata(nnx.initializers.normal(deviation), axes=axes)
 
 
-def layer_norm(width: int, *, dtype, rngs) -> nnx.LayerNorm:
+def layer_norm(width: int, *, epsilon: float = 1e-5, dtype, rngs) -> nnx.LayerNorm:
   """Layer normalisation over the last axis, with PyTorch's epsilon and float32 statistics."""
   return nnx.LayerNorm(
     width,
-    epsilon=1e-5,
+    epsilon=epsilon,
     scale_init=nnx.with_metadata(nnx.initializers.ones, axes=('embed',)),
     bias_init=nnx.with_metadata(nnx.initializers.zeros, axes=('embed',)),
     dtype=dtype,
@@ -59,17 +60,17 @@ def layer_norm(width: int, *, dtype, rngs) -> nnx.LayerNorm:
 class Attention(nnx.Module):
   """Multi-head attention of x [B, L, D] over itself or over a context [B, M, C]."""
 
-  def __init__(self, width, heads, *, context_width=None, depth=1, dtype, rngs):
+  def __init__(self, width, heads, *, head_width=None, context_width=None, depth=1, dtype, rngs):
     """`depth` is the number of residual layers that share the output, which scales its init."""
-    if width % heads:
+    if head_width is None and width % heads:
       raise ValueError(f'width = {width} does not divide over heads = {heads}')
     context_width = context_width or width
-    shape = (heads, width // heads)
+    shape = (heads, head_width or width // heads)
     axes = ('heads', None)
     make = partial(Linear, dtype=dtype, rngs=rngs)
     self.query = make(width, shape, ('embed', *axes), width**-0.5)
     self.key_value = make(context_width, (2, *shape), ('embed', None, *axes), context_width**-0.5)
-    self.out = make(shape, width, (*axes, 'embed'), (width * 2 * depth) ** -0.5)
+    self.out = make(shape, width, (*axes, 'embed'), (math.prod(shape) * 2 * depth) ** -0.5)
 
   def __call__(self, x, context=None, *, mask=None, causal=False):
     """Returns [B, L, D]; `mask` [B, 1, L, M] is true where a query may look."""
@@ -94,18 +95,40 @@ class Mlp(nnx.Module):
 
 
 class Block(nnx.Module):
-  """x + attention(norm(x)), then x + mlp(norm(x))."""
+  """x + attention(norm(x)), then x + mlp(norm(x)), where `hidden` is its width; None for no MLP.
 
-  def __init__(self, width, heads, hidden, *, activation, depth, dtype, rngs):
-    self.attention_norm = layer_norm(width, dtype=dtype, rngs=rngs)
-    self.attention = Attention(width, heads, depth=depth, dtype=dtype, rngs=rngs)
-    self.mlp_norm = layer_norm(width, dtype=dtype, rngs=rngs)
-    self.mlp = Mlp(width, hidden, activation=activation, depth=depth, dtype=dtype, rngs=rngs)
+  With a `context_width` it is the context, normalised too, that x attends to.
+  """
 
-  def __call__(self, x, *, mask=None, causal=False):
-    """Maps x [B, L, D] to [B, L, D]."""
-    x = x + self.attention(self.attention_norm(x), mask=mask, causal=causal)
-    return x + self.mlp(self.mlp_norm(x))
+  def __init__(
+    self,
+    width,
+    heads,
+    hidden,
+    *,
+    head_width=None,
+    context_width=None,
+    activation='gelu',
+    depth=1,
+    epsilon=1e-5,
+    dtype,
+    rngs,
+  ):
+    make = {'dtype': dtype, 'rngs': rngs}
+    norm = partial(layer_norm, epsilon=epsilon, **make)
+    self.attention_norm = norm(width)
+    self.context_norm = norm(context_width) if context_width else None
+    self.attention = Attention(
+      width, heads, head_width=head_width, context_width=context_width, depth=depth, **make
+    )
+    self.mlp_norm = norm(width) if hidden else None
+    self.mlp = Mlp(width, hidden, activation=activation, depth=depth, **make) if hidden else None
+
+  def __call__(self, x, context=None, *, mask=None, causal=False):
+    """Maps x [B, L, D], and a context [B, M, C] where the block has one, to [B, L, D]."""
+    context = None if self.context_norm is None else self.context_norm(context)
+    x = x + self.attention(self.attention_norm(x), context, mask=mask, causal=causal)
+    return x if self.mlp is None else x + self.mlp(self.mlp_norm(x))
 
 
 class Transformer(nnx.Module):
@@ -115,18 +138,9 @@ class Transformer(nnx.Module):
   parameters carry a leading axis 'layers'.
   """
 
-  def __init__(
-    self, width, layers, heads, *, mlp_ratio=4, activation='gelu', scan=False, dtype, rngs
-  ):
-    block = partial(
-      Block,
-      width,
-      heads,
-      int(width * mlp_ratio),
-      activation=activation,
-      depth=layers,
-      dtype=dtype,
-    )
+  def __init__(self, width, layers, heads, *, mlp_ratio=4, block=Block, scan=False, rngs, **fields):
+    """`block` is the class of the layers, and `fields` are its further arguments."""
+    block = partial(block, width, heads, int(width * mlp_ratio), depth=layers, **fields)
     self.scan = scan
     if not scan:
       self.blocks = nnx.List([block(rngs=rngs) for _ in range(layers)])
@@ -136,16 +150,16 @@ class Transformer(nnx.Module):
       if isinstance(parameter, nnx.Param):
         parameter.set_metadata('axes', ('layers', *parameter.get_metadata('axes')))
 
-  def __call__(self, x, *, mask=None, causal=False):
-    """Maps x [B, L, D] to [B, L, D]."""
+  def __call__(self, x, context=None, *, mask=None, causal=False):
+    """Maps x [B, L, D], and a context [B, M, C] where the blocks have one, to [B, L, D]."""
     if not self.scan:
       for block in self.blocks:
-        x = block(x, mask=mask, causal=causal)
+        x = block(x, context, mask=mask, causal=causal)
       return x
     definition, stacked = nnx.split(self.blocks)
 
     def layer(x, parameters):
-      return nnx.merge(definition, parameters)(x, mask=mask, causal=causal), None
+      return nnx.merge(definition, parameters)(x, context, mask=mask, causal=causal), None
 
     return jax.lax.scan(layer, x, stacked)[0]
 

@@ -22,7 +22,8 @@ from contrastive_jax.training.checkpoint import Checkpoints
 from contrastive_jax.training.logger import Logger
 from contrastive_jax.training.objective import make_objective
 from contrastive_jax.training.optimizer import make_optimizer, make_schedule
-from contrastive_jax.training.state import TrainState, plan_state
+from contrastive_jax.training.rates import hold, parameter_rates
+from contrastive_jax.training.state import TrainState, plan_state, start_from
 from contrastive_jax.training.step import jit_train_step, make_train_step
 
 
@@ -71,9 +72,13 @@ def build(config: ConfigDict) -> Run:
   schedule = make_schedule(
     learning_rate=optimizer_fields.pop('learning_rate'),
     warmup_fraction=optimizer_fields.pop('warmup_fraction'),
+    decay=optimizer_fields.pop('decay', 'cosine'),
     total_steps=config.total_steps,
   )
-  optimizer = make_optimizer(schedule, **optimizer_fields)
+  rates = parameter_rates(
+    definition, optimizer_fields.pop('rates', ()), optimizer_fields.pop('layer_decay', 1.0)
+  )
+  optimizer = make_optimizer(schedule, **optimizer_fields, rates=rates)
   create_state, abstract_state = plan_state(
     definition,
     optimizer,
@@ -82,7 +87,7 @@ def build(config: ConfigDict) -> Run:
     averaged=config.average_decay > 0,
   )
   train_step = make_train_step(
-    definition,
+    hold(definition, rates),
     objective,
     optimizer,
     augment=lambda key, images: augment(key, images, size, strengths),
@@ -118,7 +123,11 @@ def _check_config(config: ConfigDict, mesh: Mesh) -> None:
 
 
 def train(
-  run: Run, source: data.Source, workdir: pathlib.Path, evaluate: Callable[[Any], dict[str, float]]
+  run: Run,
+  source: data.Source,
+  workdir: pathlib.Path,
+  evaluate: Callable[[Any], dict[str, float]],
+  initial: Any = None,
 ) -> TrainState:
   """Trains to the config's last step, from the workdir's newest checkpoint if it has one.
 
@@ -127,6 +136,7 @@ def train(
     source: the training examples.
     workdir: takes metrics.jsonl, TensorBoard events and checkpoints.
     evaluate: parameters -> figures, called every `config.evaluate_every` steps.
+    initial: parameters to start from, a nested dict of arrays; default: drawn from the seed.
 
   Returns:
     The last state. A workdir whose run is finished gives it without a step.
@@ -140,6 +150,7 @@ def train(
   checkpoints = Checkpoints(workdir / 'checkpoints', keep=config.keep_checkpoints)
   if checkpoints.latest_step is None:
     state = run.create_state(config.seed)
+    state = state if initial is None else start_from(state, initial)
   else:
     state, progress = checkpoints.restore(run.abstract_state, batches)
     skips.seen, skips.skipped = progress['seen'], progress['skipped']

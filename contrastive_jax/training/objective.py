@@ -12,6 +12,7 @@ from contrastive_jax import losses
 LOSSES: dict[str, Callable[..., jax.Array]] = {
   'alignment': losses.alignment,
   'captioning': losses.captioning,
+  'captioning_streamed': losses.captioning_streamed,
   'cross_uniformity': losses.cross_uniformity,
   'hard_negative': losses.hard_negative,
   'info_nce': losses.info_nce,

@@ -1,20 +1,35 @@
-"""AdamW with warm-up and cosine decay, as CLIP trains."""
+"""AdamW, as CLIP trains, or Adafactor, as CoCa does, with warm-up and decay."""
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 MAX_SCALE = 100.0
 
 
-def make_schedule(*, learning_rate: float, warmup_fraction: float, total_steps: int):
-  """Linear warm-up to `learning_rate` over a share of the steps, then cosine decay to zero."""
+def make_schedule(
+  *, learning_rate: float, warmup_fraction: float, total_steps: int, decay: str = 'cosine'
+):
+  """Linear warm-up to `learning_rate` over a share of the steps, then decay to zero.
+
+  Args:
+    learning_rate: the greatest.
+    warmup_fraction: share of the steps in which it is reached.
+    total_steps: after which it is zero.
+    decay: 'cosine' or 'linear'.
+  """
   if not 0 <= warmup_fraction < 1:
     raise ValueError(f'config.optimizer.warmup_fraction = {warmup_fraction} is not in [0, 1)')
   warmup = max(1, round(warmup_fraction * total_steps))
-  return optax.warmup_cosine_decay_schedule(
-    0.0, learning_rate, warmup, max(total_steps, warmup + 1)
-  )
+  rest = max(total_steps - warmup, 1)
+  if decay == 'cosine':
+    fall = optax.cosine_decay_schedule(learning_rate, rest)
+  elif decay == 'linear':
+    fall = optax.linear_schedule(learning_rate, 0.0, rest)
+  else:
+    raise ValueError(f"config.optimizer.decay = {decay!r} is unknown; use 'cosine' or 'linear'")
+  return optax.join_schedules([optax.linear_schedule(0.0, learning_rate, warmup), fall], [warmup])
 
 
 def make_optimizer(
@@ -25,8 +40,10 @@ def make_optimizer(
   epsilon: float,
   weight_decay: float,
   clip_norm: float | None,
+  name: str = 'adamw',
+  rates=None,
 ) -> optax.GradientTransformation:
-  """Global-norm clipping, AdamW, and the bounds of the scale.
+  """Global-norm clipping, AdamW or Adafactor, and the bounds of the scale.
 
   Biases, norms, and the scale do not decay.
 
@@ -34,15 +51,51 @@ def make_optimizer(
     schedule: step -> learning rate.
     b1: decay of the gradient's average.
     b2: decay of its square's average.
-    epsilon: added to the root of the latter.
+    epsilon: added to the root of the latter; Adafactor adds it to the square.
     weight_decay: share of a weight that a step at learning rate 1 takes away.
     clip_norm: the largest norm of the whole gradient; None for no bound.
+    name: 'adamw' or 'adafactor'.
+    rates: a tree of multipliers of the learning rate, from `parameter_rates`; None for ones. What
+      has 0 neither moves nor decays, and has no averages; its gradient must be zero, as `hold` sees
+      to.
   """
+  clip = optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)
+  if name not in RULES:
+    raise ValueError(f'config.optimizer.name = {name!r} is unknown; use one of {sorted(RULES)}')
+  rule = RULES[name](schedule, b1, b2, epsilon, weight_decay=weight_decay, mask=decays)
+  bound = bound_scale(MAX_SCALE)
+  if rates is None:
+    return optax.chain(clip, rule, bound)
+  multiply = optax.stateless(lambda updates, _: jax.tree.map(jnp.multiply, updates, rates))
+  trained = jax.tree.map(lambda rate: bool(np.any(rate)), rates)
+  return optax.chain(clip, optax.masked(rule, trained), multiply, optax.masked(bound, trained))
+
+
+def adafactor(
+  learning_rate, b1: float, b2: float, epsilon: float, *, weight_decay: float, mask
+) -> optax.GradientTransformation:
+  """Adafactor as vision transformers are trained with [1]: AdamW whose squares are factored.
+
+  The average of the squares of a matrix is kept as its rows' and its columns'. Its decay grows to
+  `b2` with the steps; the parameters' size scales no update.
+
+  References:
+    [1] Zhai et al., Scaling Vision Transformers, 2022.
+  """
+
+  def decay(step, exponent):
+    return jnp.minimum(b2, 1 - (step + 1.0) ** -exponent)
+
   return optax.chain(
-    optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm),
-    optax.adamw(schedule, b1, b2, epsilon, weight_decay=weight_decay, mask=decays),
-    bound_scale(MAX_SCALE),
+    # Kernels of attention have an axis for the heads; the width of one must be factored too.
+    optax.scale_by_factored_rms(min_dim_size_to_factor=32, epsilon=epsilon, decay_rate_fn=decay),
+    optax.ema(b1, debias=False),
+    optax.add_decayed_weights(weight_decay, mask),
+    optax.scale_by_learning_rate(learning_rate),
   )
+
+
+RULES = {'adamw': optax.adamw, 'adafactor': adafactor}
 
 
 def decays(parameters):

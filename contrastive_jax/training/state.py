@@ -78,15 +78,24 @@ def plan_state(
   shapes = jax.eval_shape(create, 0)
   placed = rules.parameter_shardings(definition.axes, shapes.parameters, sharding_rules, mesh)
   copied = NamedSharding(mesh, PartitionSpec())
+
+  def place(leaf, sharding, parameter):
+    if _is_masked(leaf):
+      return leaf
+    # What an optimizer keeps of rows or columns alone is small.
+    return sharding if leaf.shape == parameter.shape else copied
+
   shardings = TrainState(
     step=copied,
     parameters=placed,
     optimizer_state=optax.tree.map_params(
       optimizer,
-      lambda _, sharding: sharding,
+      place,
       shapes.optimizer_state,
       placed,
+      shapes.parameters,
       transform_non_params=lambda _: copied,
+      is_leaf=_is_masked,
     ),
     key=copied,
     average=placed if averaged else None,
@@ -97,3 +106,18 @@ def plan_state(
     shardings,
   )
   return jax.jit(create, out_shardings=shardings), abstract
+
+
+def start_from(state: TrainState, parameters: Any) -> TrainState:
+  """A new state with other parameters, each placed as the one that it replaces."""
+  placed = jax.tree.map(
+    lambda new, old: jax.device_put(new, old.sharding), parameters, state.parameters
+  )
+  # Copies: donated buffers may not be shared.
+  average = None if state.average is None else jax.tree.map(jnp.copy, placed)
+  return state.replace(parameters=jax.tree.map(jnp.copy, placed), average=average)
+
+
+def _is_masked(node) -> bool:
+  """Where the optimizer keeps nothing of a frozen parameter."""
+  return isinstance(node, optax.MaskedNode)

@@ -35,12 +35,19 @@ def test_unknown_and_unfed_losses_are_named():
     objective.make_objective({})
   with pytest.raises(ValueError, match=r"captioning needs 'logits'"):
     objective.make_objective({'captioning': 1.0})(OUTPUTS, BATCH)
+  with pytest.raises(ValueError, match=r"captioning_streamed needs 'hidden'"):
+    objective.make_objective({'captioning_streamed': 1.0})(OUTPUTS, BATCH)
   with pytest.raises(ValueError, match=r"sigmoid needs 'bias'"):
     objective.make_objective({'sigmoid': 1.0})(OUTPUTS, BATCH)
 
 
 def test_every_loss_of_the_table_is_fed():
-  outputs = OUTPUTS.replace(bias=jnp.float32(-10.0), caption_logits=jnp.zeros((4, 2, 7)))
+  outputs = OUTPUTS.replace(
+    bias=jnp.float32(-10.0),
+    caption_logits=jnp.zeros((4, 2, 7)),
+    hidden=jnp.zeros((4, 2, 5)),
+    vocabulary=jnp.zeros((7, 5)),
+  )
   for name in objective.LOSSES:
     loss, _ = objective.make_objective({name: 1.0})(outputs, BATCH)
     assert loss.shape == () and jnp.isfinite(loss), name

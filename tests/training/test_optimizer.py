@@ -5,18 +5,26 @@ import numpy as np
 import optax
 import pytest
 
+from contrastive_jax.models.definition import Definition
+from contrastive_jax.sharding import mesh
 from contrastive_jax.training import optimizer
+from contrastive_jax.training.state import plan_state
 
 FIELDS = {'b1': 0.9, 'b2': 0.98, 'epsilon': 1e-6, 'weight_decay': 0.2, 'clip_norm': 1.0}
 
 
-def test_schedule_warms_up_and_falls_to_zero():
-  schedule = optimizer.make_schedule(learning_rate=2.0, warmup_fraction=0.1, total_steps=100)
+@pytest.mark.parametrize('decay', ['cosine', 'linear'])
+def test_schedule_warms_up_and_falls_to_zero(decay):
+  schedule = optimizer.make_schedule(
+    learning_rate=2.0, warmup_fraction=0.1, total_steps=100, decay=decay
+  )
   rates = np.array([schedule(step) for step in range(101)])
   assert rates[0] == 0 and rates[10] == rates.max() == 2.0
   assert rates[5] == pytest.approx(1.0) and rates[55] == pytest.approx(1.0)
   assert rates[100] == pytest.approx(0, abs=1e-6)
   assert (np.diff(rates[10:]) <= 0).all()
+  # The one falls slowest at the peak, the other evenly.
+  assert rates[11] == pytest.approx(2.0 - {'cosine': 0.0006, 'linear': 1 / 45}[decay], abs=1e-4)
 
 
 @pytest.mark.parametrize('total_steps', [1, 2, 3])
@@ -27,14 +35,15 @@ def test_schedule_of_few_steps_is_finite(total_steps):
   assert np.isfinite([schedule(step) for step in range(total_steps)]).all()
 
 
-def test_only_matrices_decay():
+@pytest.mark.parametrize('name', ['adamw', 'adafactor'])
+def test_only_matrices_decay(name):
   parameters = {
     'layer': {'kernel': jnp.ones((2, 2)), 'bias': jnp.ones(2)},
     'norm': {'scale': jnp.ones(2), 'bias': jnp.ones(2)},
     'log_scale': jnp.float32(1.0),
     'bias': jnp.float32(1.0),
   }
-  transform = optimizer.make_optimizer(lambda step: 0.5, **FIELDS)
+  transform = optimizer.make_optimizer(lambda step: 0.5, **FIELDS, name=name)
   zeros = jax.tree.map(jnp.zeros_like, parameters)
   updates, _ = transform.update(zeros, transform.init(parameters), parameters)
   expected = jax.tree.map(jnp.zeros_like, parameters)
@@ -55,6 +64,50 @@ def test_scale_stays_within_bounds_and_comes_back(gradient, bound):
     updates, state = transform.update({'log_scale': jnp.float32(-gradient)}, state, parameters)
     parameters = optax.apply_updates(parameters, updates)
   assert abs(parameters['log_scale'] - bound) > 0.5
+
+
+def test_adafactor_follows_a_gradient_of_rank_one_as_adam_does():
+  row, column = (np.random.default_rng(i).normal(size=size) for i, size in enumerate((40, 64)))
+  gradient = {'kernel': jnp.float32(np.outer(row, column))}
+  fields = FIELDS | {'b1': 0.0, 'weight_decay': 0.0, 'epsilon': 1e-30, 'clip_norm': None}
+  transform = optimizer.make_optimizer(lambda step: 0.1, **fields, name='adafactor')
+  state = transform.init(gradient)
+  # Rows and columns instead of the whole matrix, beside the gradient's average.
+  assert sum(leaf.size for leaf in jax.tree.leaves(state)) < 40 * 64 + 40 + 64 + 10
+  for factor in (1.0, 3.0, 2.0):
+    updates, state = transform.update(jax.tree.map(lambda g: factor * g, gradient), state, gradient)  # noqa: B023
+    size = np.abs(updates['kernel'])
+    np.testing.assert_array_equal(np.sign(updates['kernel']), -np.sign(gradient['kernel']))
+    np.testing.assert_allclose(size, size[0, 0], rtol=1e-4)
+  assert 0.05 < size[0, 0] < 0.2
+
+
+def test_what_adafactor_keeps_of_rows_is_copied_and_the_rest_follows_the_parameters():
+  devices = mesh.make_mesh('data:4,fsdp:2')
+  axes = {'kernel': ('embed', 'mlp'), 'bias': ('mlp',)}
+  definition = Definition(
+    init=lambda key: {'kernel': jax.random.normal(key, (32, 64)), 'bias': jnp.zeros(64)},
+    bind=None,
+    axes=axes,
+  )
+  transform = optimizer.make_optimizer(lambda step: 0.1, **FIELDS, name='adafactor')
+  create, abstract = plan_state(definition, transform, devices, {'embed': 'fsdp', 'mlp': 'fsdp'})
+  state = create(0)
+  chex.assert_trees_all_equal_shapes(state, abstract)
+  shards = {
+    leaf.shape: leaf.sharding.spec
+    for leaf in jax.tree.leaves(state.optimizer_state)
+    if leaf.ndim and leaf.size > 1
+  }
+  assert shards[(32, 64)] == jax.P('fsdp', None)
+  assert shards[(32,)] == jax.P()
+
+
+def test_bad_names_are_named():
+  with pytest.raises(ValueError, match=r"config\.optimizer\.name = 'sgd'.*adafactor"):
+    optimizer.make_optimizer(lambda step: 1.0, **FIELDS, name='sgd')
+  with pytest.raises(ValueError, match=r"config\.optimizer\.decay = 'step'.*linear"):
+    optimizer.make_schedule(learning_rate=1.0, warmup_fraction=0.1, total_steps=9, decay='step')
 
 
 def test_bad_warmup_is_named():

@@ -1,0 +1,38 @@
+"""The attentional pooler: learned queries that attend to tokens."""
+
+import jax.numpy as jnp
+from flax import nnx
+
+from contrastive_jax.models import transformer
+
+
+class AttentionalPooler(nnx.Module):
+  """K learned queries attend to tokens [B, P, C], and give [B, K, D], normalised.
+
+  Args:
+    queries: K.
+    width: D, of the queries and of what they gather.
+    context_width: C.
+    heads: of the attention.
+    dtype: of the activations.
+    rngs: draws the parameters.
+
+  References:
+    Yu et al., CoCa: Contrastive Captioners are Image-Text Foundation Models, 2022.
+  """
+
+  def __init__(self, queries, width, context_width, heads, *, dtype, rngs):
+    if queries < 1:
+      raise ValueError(f'queries = {queries}; an attentional pooler needs 1 or more')
+    make = {'dtype': dtype, 'rngs': rngs}
+    self.queries = transformer.position_table(queries, width, 1.0, rngs=rngs)
+    self.query_norm = transformer.layer_norm(width, **make)
+    self.context_norm = transformer.layer_norm(context_width, **make)
+    self.attention = transformer.Attention(width, heads, context_width=context_width, **make)
+    self.norm = transformer.layer_norm(width, **make)
+
+  def __call__(self, tokens):
+    """Maps tokens [B, P, C] to [B, K, D]."""
+    queries = self.query_norm(self.queries[...])
+    queries = jnp.broadcast_to(queries, (len(tokens), *queries.shape))
+    return self.norm(self.attention(queries, self.context_norm(tokens)))

@@ -1,0 +1,261 @@
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from contrastive_jax.training.objective import make_objective
+from tests.models.towers import TEXT, batch_of, parameters_of, tiny_coca
+
+POOLERS = ['cascade', 'parallel', 'shared']
+VARIANTS = {
+  'cascade': {},
+  'parallel': {
+    'pooler': 'parallel',
+    'text': {'head_width': 4},
+    'decoder': {'mlps': 2, 'head_width': 4},
+    'bias': -10.0,
+  },
+  'shared': {'pooler': 'shared', 'decoder': {'mlps': 2}, 'image': {'class_token': True}},
+  'scan': {'image': {'scan': True}, 'text': {'scan': True}, 'decoder': {'scan': True}},
+  'shift_mask': {'text': {'shift_mask': True}},
+}
+WEIGHTS = ('info_nce', 'captioning', 'captioning_streamed')
+
+
+@functools.cache
+def model(name='cascade'):
+  """Parameters, and a jitted function of them, images and tokens to the outputs."""
+  definition = tiny_coca(**VARIANTS[name])
+  forward = jax.jit(lambda parameters, *batch: definition.bind(parameters)(*batch))
+  return parameters_of(definition), forward
+
+
+@functools.cache
+def gradients(name):
+  """A jitted function of the weights of `WEIGHTS` to the gradient of the objective."""
+  definition = tiny_coca(**VARIANTS[name])
+  images, tokens = batch_of()
+
+  def loss(parameters, weights):
+    objective = make_objective(dict(zip(WEIGHTS, weights, strict=True)))
+    return objective(definition.bind(parameters)(images, tokens), {'tokens': tokens})[0]
+
+  parameters = parameters_of(definition)
+  gradient = jax.jit(jax.grad(loss))
+  return lambda *weights: gradient(parameters, jnp.array(weights, jnp.float32))
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+  place=st.integers(0, TEXT['length'] - 1),
+  token=st.integers(1, TEXT['vocabulary'] - 2),
+  name=st.sampled_from(['cascade', 'shared']),
+)
+def test_a_later_token_never_changes_an_earlier_logit(place, token, name):
+  parameters, forward = model(name)
+  images, _ = batch_of(size=1)
+  tokens = np.arange(1, 1 + TEXT['length'], dtype=np.int32)[None]
+  changed = tokens.copy()
+  changed[0, place] = 1 + (token + tokens[0, place] - 1) % (TEXT['vocabulary'] - 1)
+  before, after = (forward(parameters, images, t) for t in (tokens, changed))
+  assert before.caption_logits.shape == (1, TEXT['length'] - 1, TEXT['vocabulary'])
+  difference = np.abs(before.caption_logits - after.caption_logits)[0].max(axis=1)
+  np.testing.assert_array_equal(difference[:place], 0)
+  assert (difference[place:] > 0).all()
+  # The class token sees every token.
+  assert not np.array_equal(before.text, after.text)
+  np.testing.assert_array_equal(before.image, after.image)
+
+
+@pytest.mark.parametrize('name', POOLERS)
+def test_the_image_changes_every_logit_and_no_text_embedding(name):
+  parameters, forward = model(name)
+  images, tokens = batch_of()
+  before, after = (forward(parameters, i, tokens) for i in (images, images[::-1]))
+  np.testing.assert_array_equal(before.text, after.text)
+  np.testing.assert_allclose(before.image, after.image[::-1], rtol=1e-4, atol=1e-5)
+  assert np.abs(before.caption_logits - after.caption_logits).max(axis=2).min() > 1e-4
+
+
+def test_padding_changes_nothing():
+  parameters, forward = model()
+  images, tokens = batch_of(size=8)
+  length, more = TEXT['length'], 3
+  before = forward(parameters, images, tokens)
+  # Whatever stands in the padding, its positions and its token, must not be seen.
+  text = parameters['text']
+  positions = np.insert(text['positions'], [length] * more, 5.0, axis=0)
+  embedding = np.array(text['embed']['embedding'])
+  embedding[0] = 7.0
+  text = {**text, 'positions': positions, 'embed': {'embedding': embedding}}
+  longer = tiny_coca(text={'length': length + more})
+  padded = np.pad(tokens, ((0, 0), (0, more)))
+  after = jax.jit(lambda p: longer.bind(p)(images, padded))({**parameters, 'text': text})
+  np.testing.assert_allclose(after.text, before.text, rtol=1e-4, atol=1e-5)
+  np.testing.assert_array_equal(after.image, before.image)
+  written = tokens[:, 1:] != 0
+  np.testing.assert_allclose(
+    after.caption_logits[:, : length - 1][written],
+    before.caption_logits[written],
+    rtol=1e-3,
+    atol=1e-4,
+  )
+  captioning = make_objective({'captioning': 1.0})
+  np.testing.assert_allclose(
+    captioning(after, {'tokens': padded})[0], captioning(before, {'tokens': tokens})[0], rtol=1e-4
+  )
+
+
+def test_a_shifted_mask_differs_only_where_there_is_padding():
+  parameters, forward = model()
+  images, tokens = batch_of(size=8)
+  right = forward(parameters, images, tokens).text
+  shifted = model('shift_mask')[1](parameters, images, tokens).text
+  full = (tokens != 0).all(axis=1)
+  assert 0 < full.sum() < len(full)
+  np.testing.assert_allclose(right[full], shifted[full], rtol=1e-5, atol=1e-6)
+  assert np.abs(right - shifted)[~full].max(axis=1).min() > 1e-4
+
+
+def test_without_its_weight_captioning_gives_the_gradients_of_info_nce():
+  definition = tiny_coca()
+  images, tokens = batch_of()
+  alone = make_objective({'info_nce': 1.0})
+  expected = jax.jit(
+    jax.grad(lambda p: alone(definition.bind(p)(images, tokens), {'tokens': tokens})[0])
+  )(parameters_of(definition))
+  actual = gradients('cascade')(1, 0, 0)
+  chex.assert_trees_all_close(actual, expected, rtol=1e-4, atol=1e-6)
+  assert not any(np.any(leaf) for leaf in jax.tree.leaves(actual['decoder']))
+
+
+def test_labels_that_are_padding_give_no_gradient():
+  parameters, forward = model()
+  images, tokens = batch_of(size=8)
+  outputs = forward(parameters, images, tokens)
+  for name, field in (('captioning', 'caption_logits'), ('captioning_streamed', 'hidden')):
+    objective = make_objective({name: 2.0})
+    given = getattr(outputs, field)
+    gradient = jax.grad(
+      lambda x: objective(outputs.replace(**{field: x}), {'tokens': tokens})[0]  # noqa: B023
+    )(given)
+    size = np.abs(gradient).max(axis=2)
+    np.testing.assert_array_equal(size > 0, tokens[:, 1:] != 0)
+
+
+@pytest.mark.parametrize('name', POOLERS)
+def test_streamed_captioning_gives_the_same_gradients(name):
+  plain, streamed = (gradients(name)(0, *weights) for weights in ((1, 0), (0, 1)))
+  chex.assert_trees_all_close(streamed, plain, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize('name', VARIANTS)
+def test_every_parameter_names_the_axes_of_its_dimensions(name):
+  definition = tiny_coca(**VARIANTS[name])
+
+  def check(parameter, axes):
+    assert len(axes) == parameter.ndim
+    assert set(axes) <= {'embed', 'mlp', 'heads', 'vocab', 'layers', None}
+
+  parameters = jax.eval_shape(definition.init, jax.random.key(0))
+  jax.tree.map(check, parameters, definition.axes)
+
+
+@pytest.mark.parametrize('name', POOLERS)
+def test_every_parameter_learns(name):
+  gradient = gradients(name)(1, 2, 0)
+  # InfoNCE has no use for it.
+  gradient.pop('bias', None)
+  for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
+    assert np.isfinite(leaf).all(), path
+    assert np.abs(leaf).max() > 1e-7, path
+
+
+@pytest.mark.parametrize(('name', 'image_moves'), [('cascade', True), ('parallel', False)])
+def test_the_captioners_queries_reach_the_image_vector_in_cascade_alone(name, image_moves):
+  parameters, forward = model(name)
+  images, tokens = batch_of()
+  changed = {**parameters, 'pooler': {**parameters['pooler']}}
+  changed['pooler']['queries'] = parameters['pooler']['queries'][::-1] ** 2
+  before, after = (forward(p, images, tokens) for p in (parameters, changed))
+  assert np.abs(before.caption_logits - after.caption_logits).max() > 1e-4
+  assert (np.abs(before.image - after.image).max() > 1e-4) == image_moves
+
+
+def test_a_shared_poolers_first_query_is_the_image_vector_alone():
+  parameters, forward = model('shared')
+  images, tokens = batch_of()
+  queries = np.array(parameters['pooler']['queries'])
+  assert len(queries) == 1 + 5 and 'contrastive_pooler' not in parameters
+  queries[0] = queries[0, ::-1] ** 2
+  changed = {**parameters, 'pooler': {**parameters['pooler'], 'queries': queries}}
+  before, after = (forward(p, images, tokens) for p in (parameters, changed))
+  np.testing.assert_allclose(before.caption_logits, after.caption_logits, rtol=1e-5, atol=1e-5)
+  assert np.abs(before.image - after.image).max() > 1e-4
+
+
+@pytest.mark.parametrize('pooler', POOLERS)
+def test_the_memory_has_as_many_rows_as_queries(pooler):
+  definition = tiny_coca(pooler=pooler)
+  images, _ = batch_of(size=3)
+  image, memory = jax.eval_shape(
+    lambda parameters: definition.bind(parameters).describe_image(images),
+    jax.eval_shape(definition.init, jax.random.key(0)),
+  )
+  assert image.shape == (3, 12)
+  assert memory.shape == (3, 5, 12)
+
+
+def test_scanned_layers_equal_unrolled_ones():
+  parameters, forward = model()
+  images, tokens = batch_of()
+
+  def stack(part):
+    blocks = part['transformer']['blocks']
+    layers = [blocks[index] for index in sorted(blocks)]
+    return part | {'transformer': {'blocks': jax.tree.map(lambda *a: jnp.stack(a), *layers)}}
+
+  stacked = parameters | {name: stack(parameters[name]) for name in ('image', 'text', 'decoder')}
+  expected = forward(parameters, images, tokens)
+  actual = model('scan')[1](stacked, images, tokens)
+  chex.assert_trees_all_close(actual, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_bfloat16_stays_close_to_float32():
+  images, tokens = batch_of(size=16)
+  parameters = jax.jit(tiny_coca().init)(jax.random.key(0, impl='unsafe_rbg'))
+
+  def outputs(dtype):
+    definition = tiny_coca(dtype=dtype)
+    return jax.jit(lambda p: definition.bind(p)(images, tokens))(parameters)
+
+  exact, rough = outputs('float32'), outputs('bfloat16')
+  for field in ('image', 'text'):
+    a, b = getattr(exact, field), getattr(rough, field)
+    assert b.dtype == np.float32 and np.sum(a * b, axis=1).min() > 0.999
+  assert rough.caption_logits.dtype == jnp.bfloat16
+  np.testing.assert_allclose(
+    rough.caption_logits.astype(np.float32), exact.caption_logits, atol=0.1
+  )
+
+
+@pytest.mark.parametrize(
+  ('fields', 'message'),
+  [
+    ({'pooler': 'both'}, r"pooler = 'both'.*cascade"),
+    ({'queries': 0}, r'queries = 0'),
+    ({'pooler_heads': 5}, r'width = 12 .* heads = 5'),
+    ({'decoder': {'mlps': 3}}, r'decoder\.mlps = 3'),
+    ({'decoder': {'depths': 3}}, r'Coca.*depths'),
+    ({'image': {'pooling': 'class'}}, r'Coca.*pooling'),
+    ({'text': {'pooling': 'end'}}, r'Coca.*pooling'),
+  ],
+)
+def test_a_model_that_cannot_be_is_refused_by_its_field(fields, message):
+  with pytest.raises(ValueError, match=message):
+    tiny_coca(**fields)

@@ -1,0 +1,185 @@
+import functools
+
+import chex
+import jax
+import numpy as np
+import optax
+import pytest
+
+from configs import clip
+from contrastive_jax import data
+from contrastive_jax.models.definition import define
+from contrastive_jax.training import loop, optimizer
+from contrastive_jax.training.rates import hold, parameter_rates
+from tests.training.test_loop import config, train
+
+FIELDS = {'b1': 0.9, 'b2': 0.98, 'epsilon': 1e-6, 'weight_decay': 0.2, 'clip_norm': 1.0}
+LOCKED = (('image/.*', 0.0),)
+
+
+@functools.cache
+def definition(scan=False):
+  model = clip.get_config('smoke').model.to_dict()
+  model['image'] |= {'layers': 3, 'scan': scan}
+  return define(**model)
+
+
+def fill(definition):
+  """Parameters of no meaning, without the time that drawing them takes to compile."""
+  shapes = jax.eval_shape(lambda: definition.init(jax.random.key(0)))
+  return jax.tree.map(
+    lambda s: np.cos(np.arange(s.size, dtype=np.float32)).reshape(s.shape), shapes
+  )
+
+
+@pytest.fixture(scope='module')
+def source():
+  return data.open_source('emoji', 'heldout_composition')
+
+
+def paths(tree):
+  return {
+    jax.tree_util.keystr(path, simple=True, separator='/'): leaf
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+  }
+
+
+def test_locked_and_slowed_layers_train_on_a_mesh_and_resume(tmp_path, source):
+  overrides = {
+    'optimizer.rates': (('image/transformer/blocks/0/.*', 0.0), ('text/.*', 0.0)),
+    'optimizer.layer_decay': 0.5,
+    'model.image.scan': True,
+    'model.image.layers': 2,
+    'mesh': 'data:2,fsdp:2,tensor:2',
+  }
+  before = paths(loop.build(config(**overrides)).create_state(0).parameters)
+  straight = train(tmp_path / 'straight', source, **overrides)
+
+  after = paths(straight.parameters)
+  for name, value in after.items():
+    if '/blocks/' in name and name.startswith('image/'):
+      assert same_bits(value[0], before[name][0]) and not same_bits(value[1], before[name][1]), name
+    else:
+      assert same_bits(value, before[name]) == name.startswith('text/'), name
+  # No averages of the frozen are kept.
+  kept = paths(straight.optimizer_state)
+  assert not [name for name in kept if '/text/' in name]
+  assert [name for name in kept if '/image/' in name]
+
+  with pytest.raises(KeyboardInterrupt):
+    train(tmp_path / 'killed', source, until=2, **overrides)
+  resumed = train(tmp_path / 'killed', source, **overrides)
+  chex.assert_trees_all_equal(straight, resumed)
+
+
+def same_bits(a, b):
+  a, b = (np.asarray(value, np.float32).view(np.uint32) for value in (a, b))
+  return np.array_equal(a, b)
+
+
+def test_an_update_is_multiplied_decay_and_all():
+  model = definition()
+  parameters = fill(model)
+  gradients = jax.tree.map(lambda p: p + 0.5, parameters)
+  rates = parameter_rates(model, (('text/positions', 1.0), ('text/.*', 0.1)))
+  updates = []
+  for given in (None, rates):
+    transform = optimizer.make_optimizer(lambda step: 1e-3, **FIELDS, rates=given)
+
+    @jax.jit
+    def first(gradients, parameters, transform=transform):
+      return transform.update(gradients, transform.init(parameters), parameters)[0]
+
+    updates.append(paths(first(gradients, parameters)))
+  for name, whole in updates[0].items():
+    factor = 0.1 if name.startswith('text/') and name != 'text/positions' else 1.0
+    np.testing.assert_allclose(updates[1][name], factor * whole, rtol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize('scan', [False, True])
+def test_layer_decay_counts_from_the_top_of_each_tower(scan):
+  found = paths(parameter_rates(definition(scan), layer_decay=0.5))
+  for name, power in {
+    'image/stem/convolutions/0/kernel': 4,
+    'image/positions': 4,
+    'image/norm/scale': 0,
+    'image_projection/kernel': 0,
+    'text/embed/embedding': 2,
+    'text/transformer/blocks/0/mlp/up/bias': 1,
+    'text/norm/bias': 0,
+    'log_scale': 0,
+  }.items():
+    assert found[name] == 0.5**power, name
+  for name, ndim in {'mlp/up/kernel': 2, 'attention/key_value/kernel': 4}.items():
+    if scan:
+      stacked = found[f'image/transformer/blocks/{name}']
+      assert stacked.shape == (3, *[1] * ndim)
+    else:
+      stacked = np.array([found[f'image/transformer/blocks/{i}/{name}'] for i in range(3)])
+    np.testing.assert_allclose(stacked.ravel(), [0.5**3, 0.5**2, 0.5])
+
+
+def test_the_first_match_counts_and_scanned_layers_go_by_number():
+  rates = (('image/transformer/blocks/[01]/.*', 0.0), ('image/.*', 0.5))
+  scanned, unrolled = (paths(parameter_rates(definition(scan), rates)) for scan in (True, False))
+  assert scanned['image/transformer/blocks/mlp/up/bias'].ravel().tolist() == [0, 0, 0.5]
+  assert [unrolled[f'image/transformer/blocks/{i}/mlp/up/bias'] for i in range(3)] == [0, 0, 0.5]
+  assert scanned['image/positions'] == 0.5 and scanned['text/positions'] == 1
+
+
+def loss(parameters, model, images):
+  outputs = model.bind(parameters)(images, np.ones((2, 16), int))
+  return (outputs.image * outputs.text).sum() * outputs.scale
+
+
+def test_held_parameters_have_no_gradient_and_the_others_theirs():
+  model, images = definition(scan=True), np.cos(np.arange(2 * 32 * 32 * 3)).reshape(2, 32, 32, 3)
+  rates = parameter_rates(model, (('image/transformer/blocks/1/.*', 0.0), ('text/.*', 0.0)))
+
+  @jax.jit
+  def gradients(parameters):
+    return [jax.grad(loss)(parameters, given, images) for given in (model, hold(model, rates))]
+
+  whole, held = map(paths, gradients(fill(model)))
+  for name, rate in paths(rates).items():
+    np.testing.assert_allclose(held[name], np.where(rate == 0, 0, whole[name]), atol=1e-6)
+
+
+def test_a_locked_tower_costs_no_backward_pass():
+  model, images = definition(), np.zeros((2, 32, 32, 3), np.float32)
+
+  def products(*rates):
+    held = hold(model, parameter_rates(model, rates))
+    gradient = jax.make_jaxpr(jax.grad(functools.partial(loss, model=held, images=images)))
+    return str(gradient(fill(model))).count('dot_general')
+
+  whole, neither = products(), products(('image/.*|text/.*', 0.0))
+  image, text = (whole - products((f'{tower}/.*', 0.0)) for tower in ('image', 'text'))
+  # Of the towers' products each has two more in the backward pass, and both are gone.
+  assert image > 2 * text > 0 and neither == whole - image - text
+
+
+def test_whole_rates_need_no_tree():
+  assert parameter_rates(definition()) is None
+  assert hold(definition(), None) is definition()
+  transform = optimizer.make_optimizer(optax.constant_schedule(1.0), **FIELDS)
+  assert paths(transform.init({'kernel': np.ones(2)}))
+
+
+@pytest.mark.parametrize(
+  ('field', 'value', 'message'),
+  [
+    ('rates', (('picture/.*', 0.0),), r"'picture/\.\*' matches no parameter.*image/norm/bias"),
+    ('rates', (('image', 0.0),), r"'image' matches no parameter; it must match a whole path"),
+    ('rates', (('image/.*', -1.0),), r"rates multiplies 'image/\.\*' by -1\.0; use 0 or more"),
+    ('rates', (('image/(', 0.0),), r"rates holds \('image/\(', 0\.0\), which is no pair"),
+    ('rates', ('image/.*', 0.0), r"rates holds 'image/\.\*', which is no pair"),
+    ('rates', (('.*', 0.0),), r'rates freezes every parameter'),
+    ('layer_decay', 0.0, r'config\.optimizer\.layer_decay = 0\.0; use a number in \(0, 1\]'),
+    ('layer_decay', 1.5, r'config\.optimizer\.layer_decay = 1\.5'),
+  ],
+)
+def test_mistakes_are_named_before_any_compile(field, value, message, monkeypatch):
+  monkeypatch.setattr(jax.stages.Lowered, 'compile', None)
+  with pytest.raises(ValueError, match=message):
+    loop.build(config(**{f'optimizer.{field}': value}))
