@@ -1,6 +1,7 @@
 """The evaluation of a run: embeds its held-out splits, then retrieval and zero-shot figures."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -9,14 +10,17 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from contrastive_jax import data
 from contrastive_jax.data.images import normalize
+from contrastive_jax.evaluation.batches import in_batches
+from contrastive_jax.evaluation.probes import linear_probe
 from contrastive_jax.evaluation.report import Retrieved
 from contrastive_jax.evaluation.retrieval import recall
 from contrastive_jax.evaluation.zero_shot import class_embeddings
 from contrastive_jax.models.definition import Definition
-from contrastive_jax.sharding.mesh import batch_sharding, batch_shards
+from contrastive_jax.sharding.mesh import batch_sharding
 
 _RECALLS = (1, 5, 10)
 _ACCURACIES = (1, 5)
+_PROBES = {'linear': linear_probe}
 
 
 class Evaluator:
@@ -33,6 +37,7 @@ class Evaluator:
     batch_size: int,
     classes: Mapping[str, Sequence[str]],
     templates: Sequence[str],
+    probes: Mapping[str, data.Source] | None = None,
   ):
     """Prepares the splits.
 
@@ -45,14 +50,30 @@ class Evaluator:
       batch_size: pictures or texts embedded at a time.
       classes: names by the field that holds an example's class.
       templates: prompts for a class.
+      probes: for each kind of probe, 'linear', the examples that it is fitted to.
+
+    Raises:
+      ValueError: if a probe is unknown.
     """
+    probes = probes or {}
+    for probe in probes:
+      if probe not in _PROBES:
+        raise ValueError(
+          f'config.evaluation.probes has no {probe!r}; use some of {tuple(_PROBES)}. '
+          'experiments/probes has those that train'
+        )
     self._tokenizer = tokenizer
-    self._batch_size = -(-batch_size // batch_shards(mesh)) * batch_shards(mesh)
+    self._batch_size = batch_size
     self._classes, self._templates = classes, templates
-    self._splits = {
-      name: {'source': source, 'images': data.evaluation_images(source, image_size)}
-      for name, source in sources.items()
-    }
+    self._mesh = mesh
+
+    def decode(sources):
+      return {
+        name: {'source': source, 'images': data.evaluation_images(source, image_size)}
+        for name, source in sources.items()
+      }
+
+    self._splits, self._probes = decode(sources), decode(probes)
 
     def jit(encode):
       return jax.jit(
@@ -108,12 +129,22 @@ class Evaluator:
       retrieved.append(Retrieved(name, split['images'], captions, image, pairs))
     return figures, retrieved
 
+  def probe(self, parameters) -> dict[str, float]:
+    """The accuracy on every split of probes fitted to each class field, on unit embeddings."""
+
+    def embed(split):
+      return self._batched(self._encode_image, parameters, split['images'])
+
+    embedded = {name: embed(split) for name, split in self._splits.items()} if self._probes else {}
+    figures = {}
+    for kind, examples in self._probes.items():
+      features = embed(examples)
+      for field in self._classes:
+        fitted = _PROBES[kind](features, examples['source'].values(field), mesh=self._mesh)
+        for name, image in embedded.items():
+          labels = self._splits[name]['source'].values(field)
+          figures[f'{name}/{field}_{kind}_probe_accuracy'] = fitted.accuracy(image, labels)
+    return figures
+
   def _batched(self, encode, parameters, inputs) -> np.ndarray:
-    """Encodes [N, ...] batch by batch; the last is filled up so that one shape is compiled."""
-    outputs = []
-    for start in range(0, len(inputs), self._batch_size):
-      batch = inputs[start : start + self._batch_size]
-      missing = self._batch_size - len(batch)
-      filled = np.pad(batch, [(0, missing)] + [(0, 0)] * (batch.ndim - 1))
-      outputs.append(np.asarray(encode(parameters, filled))[: len(batch)])
-    return np.concatenate(outputs)
+    return in_batches(partial(encode, parameters), inputs, self._batch_size, self._mesh)

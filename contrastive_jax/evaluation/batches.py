@@ -1,0 +1,25 @@
+"""Many inputs through a jitted function, batch by batch."""
+
+from collections.abc import Callable
+
+import numpy as np
+from jax.sharding import Mesh
+
+from contrastive_jax.sharding.mesh import batch_shards
+
+
+def in_batches(
+  function: Callable[[np.ndarray], object], inputs: np.ndarray, batch_size: int, mesh: Mesh
+) -> np.ndarray:
+  """Applies a function to inputs [N, ...] and joins what comes out, [N, ...].
+
+  The batch size grows to a multiple of the mesh's shards, and the last batch is filled up, so that
+  one shape is compiled.
+  """
+  batch_size = -(-batch_size // batch_shards(mesh)) * batch_shards(mesh)
+  outputs = []
+  for start in range(0, len(inputs), batch_size):
+    batch = inputs[start : start + batch_size]
+    filled = np.pad(batch, [(0, batch_size - len(batch))] + [(0, 0)] * (batch.ndim - 1))
+    outputs.append(np.asarray(function(filled))[: len(batch)])
+  return np.concatenate(outputs)

@@ -1,0 +1,143 @@
+"""Classifiers over an image tower: the attentional-pooler probe, and finetuning.
+
+Both are one model, as CoCa is evaluated: a pooler of one learned query over the tower's tokens, and
+a linear layer. What is frozen is said by the optimizer's rates and `training.rates.hold`: the whole
+tower for the probe, nothing in finetuning.
+
+Source: Yu et al., CoCa: Contrastive Captioners are Image-Text Foundation Models, 2022.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+
+from contrastive_jax.data.images import normalize
+from contrastive_jax.evaluation.batches import in_batches
+from contrastive_jax.models.definition import Definition, describe
+from contrastive_jax.models.linear import Linear
+from contrastive_jax.models.pooler import AttentionalPooler
+from contrastive_jax.sharding.mesh import batch_sharding, batch_shards
+
+
+class Classifier(nnx.Module):
+  """Tells K classes of images apart by the tokens of an image tower.
+
+  Args:
+    image: the image tower.
+    classes: K.
+    heads: of the pooler.
+    rngs: draws the pooler; the linear layer begins at zero.
+  """
+
+  def __init__(self, image: nnx.Module, classes: int, heads: int, *, rngs: nnx.Rngs):
+    width = image.positions.shape[-1]
+    make = {'dtype': jnp.float32, 'rngs': rngs}
+    self.image = image
+    self.pooler = AttentionalPooler(1, width, width, heads, **make)
+    self.head = Linear(width, classes, ('embed', None), 0.0, **make)
+
+  def __call__(self, images):
+    """Maps images [B, H, W, 3] to logits [B, K]."""
+    return self.head(self.pooler(self.image(images)[1])[:, 0])
+
+
+def define_classifier(definition: Definition, classes: int, heads: int) -> Definition:
+  """Defines a `Classifier` over the image tower of a model."""
+
+  def create(key):
+    tower_key, pooler_key = jax.random.split(key)
+    image = definition.bind(definition.init(tower_key)).image
+    return Classifier(image, classes, heads, rngs=nnx.Rngs(params=pooler_key))
+
+  return describe(create)
+
+
+def fit(
+  classifier: Definition,
+  parameters,
+  optimizer: optax.GradientTransformation,
+  images: np.ndarray,
+  labels: np.ndarray,
+  *,
+  steps: int,
+  batch_size: int,
+  mesh: Mesh,
+  augment: Callable[[jax.Array, jax.Array], jax.Array] = lambda key, images: images,
+  seed: int = 0,
+):
+  """Trains a classifier by cross-entropy.
+
+  Args:
+    classifier: from `define_classifier`, held where it is frozen.
+    parameters: its parameters; left as they are.
+    optimizer: an optax transformation.
+    images: [N, H, H, 3] pixels from 0 to 255.
+    labels: [N] integers from 0 to K - 1.
+    steps: number of updates.
+    batch_size: B.
+    mesh: over which batches are cut.
+    augment: (key, images [B, H, H, 3]) -> images [B, S, S, 3], pixels.
+    seed: of the order and of the augmentation.
+
+  Returns:
+    The trained parameters.
+
+  Raises:
+    ValueError: if a batch does not divide over the mesh, or there are fewer examples.
+    FloatingPointError: if the last loss is not finite.
+  """
+  if batch_size % batch_shards(mesh) or batch_size > len(images):
+    raise ValueError(
+      f'batch_size = {batch_size} does not suit {len(images)} examples on {batch_shards(mesh)} '
+      'data shards; use a multiple of the latter, up to the former'
+    )
+
+  @jax.jit
+  def step(parameters, state, key, pixels, labels):
+    batch = normalize(augment(key, pixels))
+
+    def loss(parameters):
+      logits = classifier.bind(parameters)(batch)
+      return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+    value, gradients = jax.value_and_grad(loss)(parameters)
+    updates, state = optimizer.update(gradients, state, parameters)
+    return optax.apply_updates(parameters, updates), state, value
+
+  key, place = jax.random.key(seed), batch_sharding(mesh)
+  state = optimizer.init(parameters)
+  for number, rows in zip(range(steps), _rows(len(images), batch_size, seed), strict=False):
+    batch = jax.device_put((images[rows], labels[rows]), place)
+    parameters, state, loss = step(parameters, state, jax.random.fold_in(key, number), *batch)
+  if not np.isfinite(loss):
+    raise FloatingPointError(f'the loss of step {steps} is {loss}; try a lower learning rate')
+  return parameters
+
+
+def classify(
+  classifier: Definition, parameters, images: np.ndarray, *, batch_size: int, mesh: Mesh
+) -> np.ndarray:
+  """The most likely class [N] of each of the pixels [N, S, S, 3], an integer."""
+
+  @jax.jit
+  def best(parameters, pixels):
+    return jnp.argmax(classifier.bind(parameters)(normalize(pixels)), axis=-1)
+
+  def best_of(pixels):
+    return best(parameters, jax.device_put(pixels, batch_sharding(mesh)))
+
+  return in_batches(best_of, images, batch_size, mesh)
+
+
+def _rows(number: int, batch_size: int, seed: int):
+  """Endless rows of batches, each epoch in another order; what does not fill a batch is left."""
+  random = np.random.default_rng(seed)
+  while True:
+    order = random.permutation(number)
+    for start in range(0, number - batch_size + 1, batch_size):
+      yield order[start : start + batch_size]

@@ -1,0 +1,132 @@
+"""What a trained encoder is worth to a classifier: zero-shot, probes, finetuning.
+
+  python experiments/probes/run.py --workdir=runs/clip-default
+
+Prints the README's table and writes results.json.
+"""
+
+import json
+import pathlib
+import sys
+
+import jax
+import numpy as np
+from absl import app, flags
+
+FOLDER = pathlib.Path(__file__).parent
+sys.path.insert(0, str(FOLDER.parents[1]))
+from contrastive_jax import data  # noqa: E402
+from contrastive_jax.data.augmentation import augment  # noqa: E402
+from contrastive_jax.evaluation import finetuning  # noqa: E402
+from contrastive_jax.evaluation.evaluator import Evaluator  # noqa: E402
+from contrastive_jax.training import loop, workdir  # noqa: E402
+from contrastive_jax.training.optimizer import make_optimizer, make_schedule  # noqa: E402
+from contrastive_jax.training.rates import hold, parameter_rates  # noqa: E402
+
+WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of a finished run.', required=True)
+SPLIT = flags.DEFINE_string('split', 'heldout_style', 'Split of its data to test on.')
+FASHION = flags.DEFINE_string(
+  'fashion_mnist', None, 'Folder in which TFDS has fashion_mnist prepared; tests on that instead.'
+)
+STEPS = flags.DEFINE_integer('steps', 1500, 'Updates of each classifier.', lower_bound=1)
+OUTPUT = flags.DEFINE_string('output', str(FOLDER / 'results.json'), 'Where the figures go.')
+
+BATCH = 128
+OPTIMIZER = {'b1': 0.9, 'b2': 0.98, 'epsilon': 1e-6, 'weight_decay': 0.05, 'clip_norm': 1.0}
+# Over the same classifier: the probe freezes the tower, finetuning slows its deep layers.
+METHODS = {
+  'attentional': {'learning_rate': 1e-3, 'rates': (('image/.*', 0.0),), 'layer_decay': 1.0},
+  'finetuned': {'learning_rate': 3e-4, 'rates': (), 'layer_decay': 0.75},
+}
+
+
+def open_task(config):
+  """The training examples, those to test on by split, and the fields that hold a class."""
+  if FASHION.value:
+    train, test = (data.open_source('fashion_mnist', s, FASHION.value) for s in ('train', 'test'))
+    return train, {'fashion_mnist': test}, ('label',)
+
+  def open_split(split):
+    return data.open_source(config.data.name, split, config.data.folder or None)
+
+  split = config.evaluation.probe_split
+  return open_split(split), {SPLIT.value: open_split(SPLIT.value)}, config.evaluation.zero_shot
+
+
+def evaluate(run, parameters, train, tests, fields) -> dict[str, float]:
+  """The accuracies that need no trained classifier; zero-shot where the data have captions."""
+  evaluator = Evaluator(
+    run.definition,
+    run.tokenizer,
+    tests,
+    run.mesh,
+    image_size=run.config.model.image.size,
+    batch_size=run.config.evaluation.batch_size,
+    classes={field: sorted(set(train.values(field))) for field in fields},
+    templates=run.config.evaluation.templates,
+    probes={'linear': train},
+  )
+  return ({} if FASHION.value else evaluator(parameters)) | evaluator.probe(parameters)
+
+
+def trained_accuracy(run, parameters, train, test, field, learning_rate, rates, layer_decay):
+  """Trains a classifier, augmented as the run was, and tests it."""
+  config, size = run.config, run.config.model.image.size
+  labels = train.values(field)
+  classes = sorted(set(labels))
+  classifier = finetuning.define_classifier(run.definition, len(classes), config.model.image.heads)
+  # The heads are new, the tower is the run's.
+  start = jax.jit(classifier.init)(jax.random.key(0)) | {'image': parameters['image']}
+  multipliers = parameter_rates(classifier, rates, layer_decay)
+  schedule = make_schedule(
+    learning_rate=learning_rate, warmup_fraction=0.05, total_steps=STEPS.value
+  )
+  strengths = config.augmentation.to_dict()
+  trained = finetuning.fit(
+    hold(classifier, multipliers),
+    start,
+    make_optimizer(schedule, **OPTIMIZER, rates=multipliers),
+    data.evaluation_images(train, config.data.size),
+    np.array([classes.index(label) for label in labels]),
+    steps=STEPS.value,
+    batch_size=BATCH,
+    mesh=run.mesh,
+    augment=lambda key, images: augment(key, images, size, strengths),
+  )
+  predicted = finetuning.classify(
+    classifier,
+    trained,
+    data.evaluation_images(test, size),
+    batch_size=config.evaluation.batch_size,
+    mesh=run.mesh,
+  )
+  pairs = zip(predicted, test.values(field), strict=True)
+  return float(np.mean([classes[k] == label for k, label in pairs]))
+
+
+def main(_):
+  """Prints and writes accuracies by class field and method."""
+  folder = pathlib.Path(WORKDIR.value)
+  run = loop.build(workdir.read_config(folder))
+  parameters = loop.restore(run, folder).evaluated
+  train, tests, fields = open_task(run.config)
+  ((split, test),) = tests.items()
+  figures = evaluate(run, parameters, train, tests, fields)
+  results = {}
+  for field in fields:
+    results[field] = {
+      'zero-shot': figures.get(f'{split}/zero_shot_{field}_accuracy@1'),
+      'linear': figures[f'{split}/{field}_linear_probe_accuracy'],
+    }
+    for method, settings in METHODS.items():
+      results[field][method] = trained_accuracy(run, parameters, train, test, field, **settings)
+  columns = list(results[fields[0]])
+  print(f'| {split} | {" | ".join(columns)} |\n|---|{"---:|" * len(columns)}')
+  for field, row in results.items():
+    cells = ('' if row[c] is None else f'{row[c]:.1%}' for c in columns)
+    print(f'| {field} | {" | ".join(cells)} |')
+  pathlib.Path(OUTPUT.value).write_text(json.dumps({split: results}, indent=2) + '\n')
+
+
+if __name__ == '__main__':
+  app.run(main)
