@@ -1,25 +1,26 @@
-"""The one entry: trains or evaluates what a config describes.
+"""The one entry: trains, evaluates or exports what a config describes.
 
 python launch.py --config=configs/clip.py
-python launch.py --mode=evaluate --workdir=runs/clip-default
+python launch.py --mode=evaluate --workdir=runs/clip-default    or --mode=export
 """
 
 import json
 import pathlib
 import time
+from functools import partial
 
 import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from contrastive_jax import data
+from contrastive_jax import data, interop
 from contrastive_jax.evaluation import report
 from contrastive_jax.evaluation.evaluator import Evaluator
 from contrastive_jax.training import logger, loop, workdir
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'A file of configs/, or FILE:VARIANT.')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run; default runs/NAME-VARIANT.')
-_MODE = flags.DEFINE_enum('mode', 'train', ['train', 'evaluate'], 'What to do.')
+_MODE = flags.DEFINE_enum('mode', 'train', ['train', 'evaluate', 'export'], 'What to do.')
 
 
 def main(_) -> None:
@@ -33,25 +34,26 @@ def main(_) -> None:
   config = config or workdir.read_config(folder)
   # All that can be wrong shows here, before anything is written or compiled.
   run = loop.build(config)
+  if _MODE.value == 'export':
+    parameters = loop.restore(run, folder).evaluated
+    return print(interop.export_run(config.to_dict(), parameters, folder, run.tokenizer.end_id))
   source, evaluator = open_data(run)
+  train = _MODE.value == 'train'
+  initial = interop.initial_parameters(config.init_from if train else '', config.model.to_dict())
   workdir.claim(folder, config)
   logger.print_parameters(run.abstract_state.parameters)
-  if _MODE.value == 'train':
-    state = loop.train(run, source, folder, evaluator)
-  else:
-    state = loop.restore(run, folder)
+  state = (
+    loop.train(run, source, folder, evaluator, initial) if train else loop.restore(run, folder)
+  )
   finish(run, state, evaluator, folder, start)
 
 
 def open_data(run: loop.Run) -> tuple[data.Source, Evaluator]:
   """The training examples, and the evaluator of the held-out splits."""
   config = run.config
-
-  def open_split(split):
-    return data.open_source(config.data.name, split, config.data.folder or None)
-
+  open_split = partial(data.open_source, config.data.name, folder=config.data.folder or None)
   source = open_split(config.data.split)
-  evaluator = Evaluator(
+  return source, Evaluator(
     run.definition,
     run.tokenizer,
     {split: open_split(split) for split in config.evaluation.splits},
@@ -60,13 +62,14 @@ def open_data(run: loop.Run) -> tuple[data.Source, Evaluator]:
     batch_size=config.evaluation.batch_size,
     classes={field: sorted(set(source.values(field))) for field in config.evaluation.zero_shot},
     templates=config.evaluation.templates,
+    probes={kind: open_split(config.evaluation.probe_split) for kind in config.evaluation.probes},
   )
-  return source, evaluator
 
 
 def finish(run: loop.Run, state, evaluator: Evaluator, folder: pathlib.Path, start: float) -> None:
   """Evaluates a last time, and writes and shows what came out."""
   figures, splits = evaluator.evaluate(state.evaluated)
+  figures |= evaluator.probe(state.evaluated)
   results = figures | {
     'step': int(state.step),
     'images_seen': int(state.step) * run.config.batch_size,

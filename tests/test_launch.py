@@ -24,8 +24,8 @@ def launch(*arguments, cwd):
   )
 
 
-def smoke(*arguments, cwd):
-  return launch(f'--config={ROOT}/configs/clip.py:smoke', *arguments, cwd=cwd)
+def smoke(*arguments, cwd, recipe='clip'):
+  return launch(f'--config={ROOT}/configs/{recipe}.py:smoke', *arguments, cwd=cwd)
 
 
 @pytest.fixture(scope='module')
@@ -54,6 +54,20 @@ def test_a_run_leaves_what_the_readme_says(finished):
   assert list((workdir / 'tensorboard').iterdir())
   assert sorted(p.name for p in (workdir / 'checkpoints').iterdir() if p.name.isdigit())[-1] == '3'
   assert 'step 3/3' in printed and 'image/transformer' in printed and 'recall@1' in printed
+
+
+@pytest.mark.parametrize(
+  ('recipe', 'terms'), [('coca', {'train/info_nce', 'train/captioning'}), ('siglip', set())]
+)
+def test_the_other_recipes_run(recipe, terms, tmp_path):
+  done = smoke(cwd=tmp_path, recipe=recipe)
+  assert done.returncode == 0, done.stderr
+  workdir = tmp_path / 'runs' / f'{recipe}-smoke'
+  rows = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+  assert [row['step'] for row in rows] == [1, 2]
+  assert terms | {'train/loss'} <= rows[0].keys()
+  results = json.loads((workdir / 'results.json').read_text())
+  assert 0 <= results['heldout_style/image_to_text_recall@10'] <= 1
 
 
 def test_evaluating_a_finished_run_gives_the_same_figures(finished):
@@ -85,6 +99,29 @@ def test_mistakes_are_named(arguments, message, tmp_path):
   done = launch(*arguments, cwd=tmp_path)
   assert done.returncode != 0
   assert message in done.stderr + done.stdout
+
+
+def test_an_exported_run_can_be_started_from(finished, tmp_path):
+  workdir, _ = finished
+  done = launch('--mode=export', f'--workdir={workdir}', cwd=tmp_path)
+  assert done.returncode == 0, done.stderr
+  assert "image.stem = 'convolution' has no form in open_clip" in done.stdout
+  card = (workdir / 'export' / 'README.md').read_text()
+  before = json.loads((workdir / 'results.json').read_text())
+  for name in ('heldout_style/image_to_text_recall@10', 'heldout_style/zero_shot_group_accuracy@1'):
+    assert f'| {name} | {before[name]:.4g} |' in card
+  assert 'interop.read(' in card and f'{before["parameters"]:,} parameters' in card
+
+  started = [f'--config.init_from={workdir}/export', '--config.optimizer.learning_rate=0.0']
+  done = smoke(*started, f'--workdir={tmp_path}/run', cwd=tmp_path)
+  assert done.returncode == 0, done.stderr
+  after = json.loads((tmp_path / 'run' / 'results.json').read_text())
+  for name in before.keys() - {'step', 'images_seen', 'seconds'}:
+    assert after[name] == before[name], name
+
+  done = smoke(*started, '--config.model.embed=8', f'--workdir={tmp_path}/other', cwd=tmp_path)
+  assert done.returncode != 0 and 'config.model.embed is 8, there 16' in done.stderr
+  assert not (tmp_path / 'other').exists()
 
 
 def test_a_workdir_of_another_config_is_left_alone(finished):

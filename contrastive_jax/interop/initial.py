@@ -1,0 +1,79 @@
+"""The weights that a run begins with, from a folder of any form."""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from contrastive_jax.interop import hugging_face, open_clip, own, tensors
+from contrastive_jax.interop.model import Model, complete, roll, shapes_of, unroll
+
+# What a model is does not depend on these; sizes that are not listed show in the shapes.
+_FREE = ('scale', 'image/scan', 'text/scan', 'image/patch_dropout')
+_IN_SHAPES = ('image/mlp_ratio', 'text/mlp_ratio')
+
+
+def read(folder: str | pathlib.Path, *, image_size: int | None = None) -> Model:
+  """Reads a folder of open_clip's, Hugging Face's or our own form.
+
+  Args:
+    folder: holds a config and weights.
+    image_size: side of the images in pixels, if it is to differ from the config's.
+
+  Raises:
+    ValueError: if it is of no such form, or as the reader of its form does.
+  """
+  folder = pathlib.Path(folder)
+  if (folder / open_clip.CONFIG).is_file():
+    return open_clip.read_open_clip(folder, image_size=image_size)
+  if (folder / 'checkpoints').is_dir():
+    raise ValueError(
+      f'{folder} is the workdir of a run; export it with --mode=export --workdir={folder}, and '
+      f'give {folder / "export"}'
+    )
+  if not (folder / own.CONFIG).is_file():
+    raise ValueError(f'{folder} holds no {open_clip.CONFIG} and no {own.CONFIG}')
+  is_ours = tensors.read_json(folder / own.CONFIG).get('format') == own.FORMAT
+  form = own.read_model if is_ours else hugging_face.read_hugging_face
+  return form(folder, image_size=image_size)
+
+
+def initial_parameters(folder: str | pathlib.Path, fields: Mapping[str, Any]) -> Any:
+  """The parameters in a folder, for the model of a config.
+
+  Position embeddings are interpolated where the image size differs.
+
+  Args:
+    folder: of any form that `read` reads, or ''.
+    fields: the config's model, the arguments of `models.definition.define`.
+
+  Returns:
+    A nested dict of NumPy arrays, as `define(**fields).init` gives; None for ''.
+
+  Raises:
+    ValueError: if the folder does not hold this model; names the fields or the parameters.
+  """
+  if not folder:
+    return None
+  model = read(folder, image_size=fields['image']['size'])
+  theirs, ours = complete(model.fields), complete(fields)
+  for each in (theirs, ours):
+    each['bias'] = each['bias'] is not None
+    each['text/mask_padding'] &= not each['text/causal']  # a causal token never sees it
+  differing = [
+    f'config.model.{name.replace("/", ".")} is {ours.get(name)!r}, there {theirs.get(name)!r}'
+    for name in sorted(ours.keys() | theirs.keys())
+    if name not in (*_FREE, *_IN_SHAPES) and ours.get(name) != theirs.get(name)
+  ]
+  if not differing:
+    flat, shapes = unroll(model.parameters), shapes_of(fields)
+    differing = [
+      f'{name} has the shape {list(shape)}, there {list(flat[name].shape)}'
+      for name, shape in shapes.items()
+      if flat[name].shape != shape
+    ]
+  if differing:
+    raise ValueError(
+      f'config.init_from = {str(folder)!r} holds another model; make config.model the same: '
+      f'{"; ".join(differing)}'
+    )
+  return roll(flat, fields)

@@ -1,0 +1,168 @@
+"""A model apart from any run: what defines it, its parameters, and how to call it."""
+
+import dataclasses
+import functools
+import inspect
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from contrastive_jax.interop.table import Shapes, Tensors
+from contrastive_jax.models.clip import Outputs
+from contrastive_jax.models.coca import Decoder
+from contrastive_jax.models.definition import MODELS, Definition, define
+from contrastive_jax.models.image import ImageTower
+from contrastive_jax.models.text import TextTower
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Model:
+  """A model with its parameters.
+
+  Attributes:
+    fields: the arguments of `models.definition.define`, `name` among them.
+    parameters: a nested dict of float32 arrays, as `definition.init` gives.
+    end_id: the token that ends a text, where it is not the largest id of the vocabulary.
+    source: the config of the files that it was read from. Written again in the same form, the
+      model keeps what that config says beside the sizes, such as the tokenizer's name.
+  """
+
+  fields: dict[str, Any]
+  parameters: Any
+  end_id: int | None = None
+  source: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+  @functools.cached_property
+  def definition(self) -> Definition:
+    """The model without its parameters."""
+    return define(**self.fields)
+
+  def __call__(self, images: jax.Array, tokens: jax.Array) -> Outputs:
+    """Encodes a batch.
+
+    Args:
+      images: [B, H, W, 3] floats, normalised.
+      tokens: [B, L] integers, padded with 0.
+
+    Raises:
+      ValueError: if the images or tokens have another shape than the model takes.
+    """
+    return self._call(self._placed, images, tokens)
+
+  @functools.cached_property
+  def _placed(self):
+    return jax.device_put(self.parameters)
+
+  @functools.cached_property
+  def _call(self):
+    bind = self.definition.bind
+    return jax.jit(lambda parameters, images, tokens: bind(parameters)(images, tokens))
+
+  def resize(self, image_size: int) -> 'Model':
+    """The same model for images of another size; its position embeddings are interpolated.
+
+    As open_clip does, the grid is resampled bicubically, with a wider kernel where it shrinks; a
+    class token's position stays.
+
+    Raises:
+      ValueError: if the size is no multiple of the patch.
+    """
+    image = self.fields['image']
+    if image_size == image['size']:
+      return self
+    if image_size < 1 or image_size % image['patch']:
+      raise ValueError(
+        f'image_size = {image_size} is not a multiple of image.patch = {image["patch"]}'
+      )
+    fields = {**self.fields, 'image': {**image, 'size': image_size}}
+    table = np.asarray(self.parameters['image']['positions'])
+    old, new = (size // image['patch'] for size in (image['size'], image_size))
+    first, grid = np.split(table, [len(table) - old * old])
+    grid = jax.image.resize(grid.reshape(old, old, -1), (new, new, grid.shape[-1]), 'bicubic')
+    table = np.concatenate([first, np.asarray(grid).reshape(new * new, -1)])
+    resized = {**self.parameters, 'image': {**self.parameters['image'], 'positions': table}}
+    return dataclasses.replace(self, fields=fields, parameters=resized)
+
+
+def shapes_of(fields: Mapping[str, Any]) -> Shapes:
+  """The shapes of a model's parameters by path, its layers unrolled."""
+  return {path: leaf.shape for path, leaf in _flat(_abstract(unscanned(fields))).items()}
+
+
+def unscanned(fields: Mapping[str, Any]) -> dict[str, Any]:
+  """The same fields, for layers unrolled."""
+  return {
+    name: {key: each for key, each in value.items() if key != 'scan'}
+    if isinstance(value, Mapping)
+    else value
+    for name, value in fields.items()
+  }
+
+
+def unroll(parameters: Any) -> Tensors:
+  """Parameters by path, 'image/transformer/blocks/0/mlp/up/kernel', scanned layers taken apart."""
+  flat = {}
+  for path, leaf in _flat(parameters).items():
+    before, blocks, after = path.partition('/blocks/')
+    if blocks and not after[0].isdigit():
+      flat |= {f'{before}{blocks}{i}/{after}': each for i, each in enumerate(np.asarray(leaf))}
+    else:
+      flat[path] = np.asarray(leaf)
+  return flat
+
+
+def roll(flat: Tensors, fields: Mapping[str, Any]) -> Any:
+  """The inverse of `unroll`: the nested dict that `define(**fields)` takes."""
+
+  def leaf(path, abstract):
+    name = _name(path)
+    if name in flat:
+      return flat[name]
+    before, blocks, after = name.partition('/blocks/')
+    return np.stack([flat[f'{before}{blocks}{i}/{after}'] for i in range(abstract.shape[0])])
+
+  return jax.tree_util.tree_map_with_path(leaf, _abstract(fields))
+
+
+_TOWERS = {'image': ImageTower, 'text': TextTower, 'decoder': Decoder}
+# What a model gives its towers itself, and what a decoder passes on to its layers.
+_GIVEN = ('self', 'rngs', 'dtype', 'fields', 'context_width', *_TOWERS)
+_GIVEN_BY_COCA = ('image/pooling', 'text/pooling', 'decoder/vocabulary', 'decoder/width')
+_OF_LAYERS = {'mlp_ratio': 4, 'activation': 'gelu', 'head_width': None, 'scan': False}
+
+
+def complete(fields: Mapping[str, Any]) -> dict[str, Any]:
+  """The fields by path, 'image/width', with the defaults of those left out."""
+  found = {'name': fields['name']}
+  builders = {'': MODELS[fields['name']]} | {k: v for k, v in _TOWERS.items() if k in fields}
+  for tower, builder in builders.items():
+    defaults = {k: v.default for k, v in inspect.signature(builder.__init__).parameters.items()}
+    given = fields[tower] if tower else fields
+    defaults |= _OF_LAYERS if tower == 'decoder' else {}
+    found |= {
+      f'{tower}/{name}' if tower else name: given.get(name, default)
+      for name, default in defaults.items()
+      if name not in _GIVEN
+    }
+  given = _GIVEN_BY_COCA if fields['name'] == 'coca' else ()
+  return {path: value for path, value in found.items() if path not in given}
+
+
+def _abstract(fields: Mapping[str, Any]) -> Any:
+  return _traced(json.dumps(fields, sort_keys=True))
+
+
+@functools.lru_cache(maxsize=8)
+def _traced(fields: str) -> Any:
+  return jax.eval_shape(define(**json.loads(fields)).init, jax.random.key(0))
+
+
+def _flat(tree: Any) -> dict[str, Any]:
+  return {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def _name(path) -> str:
+  return '/'.join(str(part.key) for part in path)

@@ -1,0 +1,74 @@
+"""The state dicts of OpenAI's CLIP, which hold no config: the sizes are read from the shapes."""
+
+import math
+import pathlib
+import re
+
+from contrastive_jax.interop import tensors
+from contrastive_jax.interop.model import Model
+from contrastive_jax.interop.open_clip import from_tensors
+from contrastive_jax.interop.table import NoForm, Shapes
+
+_HEAD = 64  # the width of a head in every model of OpenAI's
+_NOT_WEIGHTS = ('input_resolution', 'context_length', 'vocab_size')
+
+
+def read_openai(path: str | pathlib.Path, *, image_size: int | None = None) -> Model:
+  """Reads a vision transformer of OpenAI's CLIP; write it with `write_open_clip`.
+
+  Args:
+    path: a .safetensors file of the state dict, or a folder that holds model.safetensors.
+    image_size: side of the images in pixels, if it is to differ; the position embeddings are
+      interpolated.
+
+  Raises:
+    ValueError: if the file is not whole, or a pickle; if tensors are missing, unexpected, or of
+      another shape, which it lists; if the image tower is a ResNet.
+  """
+  path = pathlib.Path(path)
+  if path.is_dir():
+    path = tensors.find(path, ('model.safetensors',))
+  weights = {k: v for k, v in tensors.read(path).items() if k not in _NOT_WEIGHTS}
+  shapes = {name: tensor.shape for name, tensor in weights.items()}
+  model = from_tensors(weights, {'model_cfg': _config(shapes, path)}, str(path))
+  return model if image_size is None else model.resize(image_size)
+
+
+def _config(shapes: Shapes, path: pathlib.Path) -> dict:
+  if 'visual.layer1.0.conv1.weight' in shapes:
+    raise NoForm(f'the image tower of {path} is a ResNet, which has no form here')
+  needed = {
+    'visual.conv1.weight': 4,
+    'visual.positional_embedding': 2,
+    'token_embedding.weight': 2,
+    'positional_embedding': 2,
+    'text_projection': 2,
+  }
+  missing = [name for name, axes in needed.items() if len(shapes.get(name, ())) != axes]
+  if missing:
+    raise ValueError(f'{path} is no CLIP of OpenAI: {", ".join(missing)} are missing')
+
+  def layers(prefix):
+    found = re.compile(re.escape(prefix) + r'transformer\.resblocks\.(\d+)\.')
+    return len({match[1] for match in map(found.match, shapes) if match})
+
+  width, _, _, patch = shapes['visual.conv1.weight']
+  vocabulary, text_width = shapes['token_embedding.weight']
+  return {
+    'embed_dim': shapes['text_projection'][1],
+    'quick_gelu': True,
+    'vision_cfg': {
+      'image_size': patch * math.isqrt(shapes['visual.positional_embedding'][0] - 1),
+      'patch_size': patch,
+      'width': width,
+      'layers': layers('visual.'),
+      'head_width': _HEAD,
+    },
+    'text_cfg': {
+      'context_length': shapes['positional_embedding'][0],
+      'vocab_size': vocabulary,
+      'width': text_width,
+      'heads': text_width // _HEAD,
+      'layers': layers(''),
+    },
+  }

@@ -1,0 +1,171 @@
+"""Tables that tie our parameters to the tensors of another format, and are read in both directions.
+
+A row is `(ours, theirs, axes)`:
+
+    ('attention/out/kernel', 'attn.out_proj.weight', 'h e d -> d (h e)')
+
+says that these two hold the same numbers, and how their axes lie, as in einops. Where a side has
+several arrays, their names are parted by spaces, and they are joined along the axis `*`:
+
+    ('query/kernel key_value/kernel', 'in_proj_weight', 'd * h e -> (* h e) d')
+
+joins our query [D, H, E] and our keys and values [D, 2, H, E] to one of their matrices. Reading
+goes through a row from right to left, writing from left to right: neither is written apart, so
+that what is written is what was read. `{layer}` in names stands for each layer's number.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import einops
+import numpy as np
+
+Tensors = dict[str, np.ndarray]
+Shapes = dict[str, tuple[int, ...]]
+
+
+class Row(NamedTuple):
+  """One row: names on either side, and the axes."""
+
+  ours: str
+  theirs: str
+  axes: str
+
+
+class NoForm(ValueError):  # noqa: N818, a fact about a model, not a failure
+  """A part of a model has no form in the other format."""
+
+
+def under(ours: str, theirs: str, rows: Iterable[tuple[str, str, str]]) -> list[Row]:
+  """Rows with a prefix before every name on either side."""
+
+  def prefixed(prefix, names):
+    return ' '.join(prefix + name for name in names.split())
+
+  return [Row(prefixed(ours, a), prefixed(theirs, b), axes) for a, b, axes in rows]
+
+
+def read(rows: Iterable[Row], theirs: Tensors, shapes: Shapes, where: str) -> Tensors:
+  """Our parameters from their tensors.
+
+  Args:
+    rows: the table; rows of parameters that the model lacks are passed over.
+    theirs: their tensors by name.
+    shapes: the shape of each of our parameters.
+    where: what to call their tensors in an error.
+
+  Returns:
+    Our parameters by path, float32.
+
+  Raises:
+    ValueError: lists the tensors that are missing, unexpected, or of another shape.
+    NoForm: if a parameter has no row.
+  """
+  rows = _matching(rows, shapes)
+  expected = {name: shape for row in rows for name, shape in _their_shapes(row, shapes).items()}
+  faults = [f'{name} is missing' for name in expected.keys() - theirs.keys()]
+  faults += [f'{name} is unexpected' for name in theirs.keys() - expected.keys()]
+  faults += [
+    f'{name} has the shape {list(theirs[name].shape)}, not {list(shape)}'
+    for name, shape in expected.items()
+    if name in theirs and theirs[name].shape != shape
+  ]
+  if faults:
+    raise ValueError(f'{where} does not hold the model of its config: {"; ".join(sorted(faults))}')
+  ours = {}
+  for row in rows:
+    our_axes, their_axes = row.axes.split('->')
+    given = [theirs[name].astype(np.float32) for name in row.theirs.split()]
+    joined = _rearrange(_join(given, their_axes), f'{their_axes}->{our_axes}', row, shapes)
+    paths = row.ours.split()
+    parts = _part(joined, [shapes[path] for path in paths], our_axes)
+    ours |= dict(zip(paths, parts, strict=True))
+  return ours
+
+
+def write(rows: Iterable[Row], ours: Tensors) -> Tensors:
+  """Their tensors by name, from our parameters by path.
+
+  Raises:
+    NoForm: if a parameter has no row.
+  """
+  shapes = {path: array.shape for path, array in ours.items()}
+  theirs = {}
+  for row in _matching(rows, shapes):
+    our_axes, their_axes = row.axes.split('->')
+    joined = _join([ours[path] for path in row.ours.split()], our_axes)
+    joined = _rearrange(joined, row.axes, row, shapes)
+    written = _their_shapes(row, shapes)
+    parts = _part(joined, list(written.values()), their_axes)
+    theirs |= dict(zip(written, parts, strict=True))
+  return theirs
+
+
+def _matching(rows: Iterable[Row], shapes: Mapping[str, Sequence[int]]) -> list[Row]:
+  """The rows of the parameters at hand, with the numbers of the layers filled in."""
+  matching = []
+  for row in rows:
+    first = row.ours.split()[0]
+    pattern = re.compile(re.escape(first).replace(r'\{layer\}', r'(?P<layer>\d+)'))
+    for match in filter(None, map(pattern.fullmatch, shapes)):
+      matching.append(Row(*(part.format(**match.groupdict()) for part in row)))
+  rest = shapes.keys() - {path for row in matching for path in row.ours.split()}
+  if rest:
+    raise NoForm(f'the parameters {", ".join(sorted(rest))} have no form in the other format')
+  return matching
+
+
+def _names(axes: str) -> list[str]:
+  """The axes of one side, a composed one such as `(h e)` as one."""
+  return re.findall(r'\([^)]*\)|\S+', axes)
+
+
+def _sizes(row: Row, shapes: Shapes) -> dict[str, int]:
+  """The size of each axis, from our shapes."""
+  names = _names(row.axes.split('->')[0])
+  sizes = {}
+  for path in row.ours.split():
+    shape, extra = list(shapes[path]), len(shapes[path]) - len(names) + 1
+    if '*' in names:
+      at = names.index('*')
+      shape[at : at + extra] = [math.prod(shape[at : at + extra])]
+      sizes['*'] = sizes.get('*', 0) + shape[at]
+    sizes |= {name: size for name, size in zip(names, shape, strict=True) if name != '*'}
+  return sizes
+
+
+def _their_shapes(row: Row, shapes: Shapes) -> Shapes:
+  sizes, names = _sizes(row, shapes), row.theirs.split()
+  axes = _names(row.axes.split('->')[1])
+  if len(names) > 1:
+    axes.remove('*')
+  sizes['1'] = 1
+  shape = tuple(math.prod(sizes[axis] for axis in re.findall(r'[^\s()]+', name)) for name in axes)
+  return dict.fromkeys(names, shape)
+
+
+def _rearrange(array: np.ndarray, axes: str, row: Row, shapes: Shapes) -> np.ndarray:
+  sizes = {name.replace('*', 'parts'): size for name, size in _sizes(row, shapes).items()}
+  sizes.pop('1', None)
+  return einops.rearrange(array, axes.replace('*', 'parts'), **sizes)
+
+
+def _packed(axes: str) -> str:
+  """The axes as einops packs along `*`: a composed axis counts as one."""
+  return ' '.join(re.sub('[() ]', '', name) for name in _names(axes))
+
+
+def _join(arrays: Sequence[np.ndarray], axes: str) -> np.ndarray:
+  return arrays[0] if len(arrays) == 1 else einops.pack(arrays, _packed(axes))[0]
+
+
+def _part(array: np.ndarray, shapes: Sequence[tuple[int, ...]], axes: str) -> list[np.ndarray]:
+  """The inverse of `_join`: arrays of these shapes."""
+  if len(shapes) == 1:
+    return [array]
+  names = _names(axes)
+  at = names.index('*')
+  joined = [shape[at : at + len(shape) - len(names) + 1] for shape in shapes]
+  return einops.unpack(array, joined, _packed(axes))

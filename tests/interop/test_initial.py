@@ -1,0 +1,53 @@
+"""The weights that a run begins with."""
+
+import json
+
+import numpy as np
+import pytest
+
+from contrastive_jax import interop
+from contrastive_jax.interop.model import unroll
+from tests.interop.models import model_of
+
+
+def test_parameters_fit_a_config_that_scans_and_sees_larger_images(tmp_path):
+  model = model_of({})
+  interop.write_open_clip(model, tmp_path)
+  image = {**model.fields['image'], 'scan': True, 'size': 16}
+  initial = interop.initial_parameters(tmp_path, {**model.fields, 'image': image, 'scale': 1.0})
+  flat, resized = unroll(initial), unroll(model.resize(16).parameters)
+  assert flat.keys() == resized.keys()
+  for path, array in flat.items():
+    np.testing.assert_array_equal(array, resized[path])
+  assert initial['image']['transformer']['blocks']['mlp']['up']['kernel'].shape == (2, 16, 64)
+
+
+def test_no_folder_gives_no_parameters():
+  assert interop.initial_parameters('', model_of({}).fields) is None
+
+
+@pytest.mark.parametrize(
+  ('fields', 'message'),
+  [
+    ({'image': {'layers': 1}}, r'config\.model\.image\.layers is 1, there 2'),
+    ({'text': {'activation': 'quick_gelu'}}, r"text\.activation is 'quick_gelu', there 'gelu'"),
+    ({'image': {'mlp_ratio': 2}}, r'image/.*mlp/up/kernel has the shape \[16, 32\], there'),
+    ({'bias': -10.0}, r'config\.model\.bias is True, there False'),
+  ],
+)
+def test_another_model_is_refused_by_what_differs(fields, message, tmp_path):
+  interop.write_open_clip(model_of({}), tmp_path)
+  with pytest.raises(ValueError, match=message):
+    interop.initial_parameters(tmp_path, model_of(fields).fields)
+
+
+def test_a_folder_of_another_kind_is_refused(tmp_path):
+  with pytest.raises(ValueError, match=r'holds no open_clip_config\.json and no config\.json'):
+    interop.read(tmp_path)
+  (tmp_path / 'config.json').write_text(json.dumps({'model_type': 'bert'}))
+  (tmp_path / 'model.safetensors').write_bytes(b'')
+  with pytest.raises(ValueError, match=r"model_type = 'bert'"):
+    interop.read(tmp_path)
+  (tmp_path / 'checkpoints').mkdir()
+  with pytest.raises(ValueError, match=r'workdir of a run; export it with --mode=export'):
+    interop.read(tmp_path)
