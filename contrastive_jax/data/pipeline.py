@@ -16,6 +16,9 @@ from PIL import Image
 
 from contrastive_jax.data import images
 
+# Captions whose tokens are kept: they cost more than all else that an epoch repeats.
+_KEPT_CAPTIONS = 2**16
+
 # Of the examples seen, or of the first ones, this share may be bad.
 _TOLERATED = 0.01
 _FIRST = 10_000
@@ -63,15 +66,17 @@ def draw_caption(
     ValueError: if all those fields are empty.
   """
   texts = {}
-  for field in weights:
+  for field in filter(weights.get, weights):
     value = example[field]
     value = value.strip() if isinstance(value, str) else [v.strip() for v in value if v.strip()]
     if value:
       texts[field] = value
   if not texts:
     raise ValueError(f'the caption is empty (fields {sorted(weights)})')
-  shares = np.array([weights[field] for field in texts], float)
-  text = texts[list(texts)[rng.choice(len(texts), p=shares / shares.sum())]]
+  text, *others = texts.values()
+  if others:
+    shares = np.array([weights[field] for field in texts], float)
+    text = [text, *others][rng.choice(len(texts), p=shares / shares.sum())]
   if isinstance(text, str):
     return text
   return ', '.join(rng.permutation(text)[: rng.integers(1, len(text) + 1)])
@@ -88,7 +93,7 @@ def training_batches(
   seed: int,
   shard: int = 0,
   shards: int = 1,
-  threads: int = 2,
+  threads: int | None = None,
 ) -> tuple[Iterator[dict[str, np.ndarray]], Skips]:
   """Endless batches of one process's shard, each epoch in another order.
 
@@ -103,7 +108,8 @@ def training_batches(
     seed: of order, crops and captions.
     shard: this process's number.
     shards: the number of processes.
-    threads: that decode and crop.
+    threads: that decode and crop; default: two, or, where pictures are kept in memory, the caller's
+      own, which saves what handing over costs.
 
   Returns:
     A checkpointable grain iterator of {'image': uint8 [b, S, S, 3], 'tokens': int32 [b, L], 'same':
@@ -117,6 +123,10 @@ def training_batches(
   if source.cached:
     whole = functools.cache(whole)
 
+  @functools.lru_cache(_KEPT_CAPTIONS)
+  def tokens_and_id(caption):
+    return tokenizer([caption])[0], caption_id(caption)
+
   def prepare(index, rng):
     example = source[index]
     try:
@@ -128,13 +138,11 @@ def training_batches(
         image = images.random_resized_crop(picture, image_size, rng, area=crop)
     except ValueError as error:
       return {'id': example['id'], 'error': str(error)}
-    return {
-      'image': image,
-      'tokens': tokenizer([caption])[0],
-      'same': caption_id(caption),
-      'id': np.int32(example['id']),
-    }
+    tokens, same = tokens_and_id(caption)
+    return {'image': image, 'tokens': tokens, 'same': same, 'id': np.int32(example['id'])}
 
+  if threads is None:
+    threads = 0 if source.cached and crop is None else 2
   skips = Skips(len(source))
   examples = grain.MapDataset.range(len(source)).seed(seed).shuffle()[shard::shards].repeat()
   examples = examples.random_map(prepare).to_iter_dataset(

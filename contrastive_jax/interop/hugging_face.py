@@ -124,7 +124,8 @@ _KINDS = {
       Field('size', 'image_size', 224, square),
       Field('patch', 'patch_size', 32, square),
       Field('', 'num_channels', 3),
-      *_fixed(class_token=False, stem='patch', stem_bias=False, pooling='class', pre_norm=True),
+      *_fixed(class_token=False, stem='patch', stem_bias=False, stem_blocks=None),
+      *_fixed(pooling='class', pre_norm=True),
     ),
     (
       *_tower(512, 2048, 8, 'quick_gelu', 1e-5),
@@ -147,7 +148,8 @@ _KINDS = {
       Field('patch', 'patch_size', 16, square),
       Field('', 'num_channels', 3),
       Field('', 'vision_use_head', True),
-      *_fixed(class_token=False, stem='patch', stem_bias=True, pooling='attention', pre_norm=False),
+      *_fixed(class_token=False, stem='patch', stem_bias=True, stem_blocks=None),
+      *_fixed(pooling='attention', pre_norm=False),
     ),
     (
       *_tower(768, 3072, 12, 'gelu_pytorch_tanh', 1e-6),

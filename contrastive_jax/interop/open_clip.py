@@ -66,6 +66,7 @@ _IMAGE = (
   Field('patch_dropout', 'patch_dropout', 0.0),
   Field('stem', '', 'patch'),
   Field('stem_bias', '', False),
+  Field('stem_blocks', '', None),
 )
 _TEXT = (
   Field('', 'hf_model_name', None),

@@ -1,6 +1,6 @@
 """The image tower: a vision transformer with a patch or a convolutional stem."""
 
-import itertools
+from collections.abc import Sequence
 from functools import partial
 
 import jax
@@ -8,69 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from contrastive_jax.models import transformer
-from contrastive_jax.models.linear import Linear
-
-
-class PatchStem(nnx.Module):
-  """Cuts [B, H, W, 3] into squares and maps each to one of P tokens: [B, P, D]."""
-
-  def __init__(self, patch, width, *, bias=False, dtype, rngs):
-    self.patch = patch
-    self.embed = Linear(
-      (patch, patch, 3),
-      width,
-      (None, None, None, 'embed'),
-      (3 * patch * patch) ** -0.5,
-      bias=bias,
-      dtype=dtype,
-      rngs=rngs,
-    )
-
-  def __call__(self, images):
-    """Maps images [B, H, W, 3] to tokens [B, P, D]."""
-    B, H, W, _ = images.shape
-    patch = self.patch
-    squares = images.reshape(B, H // patch, patch, W // patch, patch, 3)
-    return self.embed(squares.swapaxes(2, 3)).reshape(B, -1, self.embed.outputs[0])
-
-
-class ConvolutionStem(nnx.Module):
-  """3 x 3 convolutions of stride 2 that halve the image until a token covers `patch` pixels.
-
-  On small images it learns several times faster than a patch stem at the same cost. Source: Xiao
-  et al., Early Convolutions Help Transformers See Better, 2021.
-  """
-
-  def __init__(self, patch, width, *, dtype, rngs):
-    halvings = patch.bit_length() - 1
-    if patch != 1 << halvings or halvings < 1:
-      raise ValueError(
-        f"image.patch = {patch} does not suit image.stem = 'convolution'; use a power of two"
-      )
-    channels = [3, *(width >> (halvings - 1 - i) for i in range(halvings))]
-    self.convolutions = nnx.List(
-      [
-        nnx.Conv(
-          before,
-          after,
-          (3, 3),
-          strides=2,
-          kernel_init=transformer.normal((9 * before / 2) ** -0.5, None, None, None, 'embed'),
-          bias_init=nnx.with_metadata(nnx.initializers.zeros, axes=('embed',)),
-          dtype=dtype,
-          rngs=rngs,
-        )
-        for before, after in itertools.pairwise(channels)
-      ]
-    )
-
-  def __call__(self, images):
-    """Maps images [B, H, W, 3] to tokens [B, P, D]."""
-    *inner, last = self.convolutions
-    for convolution in inner:
-      images = jax.nn.gelu(convolution(images))
-    tokens = last(images)
-    return tokens.reshape(tokens.shape[0], -1, tokens.shape[-1])
+from contrastive_jax.models.stem import ConvolutionStem, PatchStem
 
 
 class AttentionPool(nnx.Module):
@@ -103,6 +41,7 @@ class ImageTower(nnx.Module):
     patch: side of the square that a token covers, in pixels.
     stem: 'patch' or 'convolution'.
     stem_bias: a bias in the patch stem, as SigLIP has; a convolutional stem always has its own.
+    stem_blocks: residual blocks after each halving of a convolutional stem; None for none.
     pooling: 'class' (a learned token), 'mean', 'attention' (a learned query), or 'none' (the tokens
       alone, not normalised).
     class_token: put a learned token before the patches; one of the tokens, but for 'class'.
@@ -122,6 +61,7 @@ class ImageTower(nnx.Module):
     mlp_ratio: float = 4,
     stem: str = 'patch',
     stem_bias: bool = False,
+    stem_blocks: Sequence[int] | None = None,
     pooling: str = 'class',
     class_token: bool = False,
     pre_norm: bool = True,
@@ -139,7 +79,9 @@ class ImageTower(nnx.Module):
     transformer.choose('image.pooling', pooling, dict.fromkeys(POOLINGS))
     self.size, self.pooling, self.patch_dropout = size, pooling, patch_dropout
     make = {'dtype': dtype, 'rngs': rngs}
-    options = {'bias': stem_bias} if stem == 'patch' else {}
+    if stem_blocks is not None and stem != 'convolution':
+      raise ValueError(f"image.stem_blocks = {stem_blocks} need image.stem = 'convolution'")
+    options = {'bias': stem_bias} if stem == 'patch' else {'blocks': stem_blocks}
     self.stem = transformer.choose('image.stem', stem, STEMS)(patch, width, **options, **make)
     table = partial(transformer.position_table, width=width, deviation=width**-0.5, rngs=rngs)
     class_token = class_token or pooling == 'class'

@@ -1,0 +1,119 @@
+"""Stems: what makes an image the tokens of a transformer."""
+
+import itertools
+from collections.abc import Sequence
+
+from flax import nnx
+
+from contrastive_jax.models import transformer
+from contrastive_jax.models.linear import Linear
+
+
+class PatchStem(nnx.Module):
+  """Cuts [B, H, W, 3] into squares and maps each to one of P tokens: [B, P, D]."""
+
+  def __init__(self, patch, width, *, bias=False, dtype, rngs):
+    self.patch = patch
+    self.embed = Linear(
+      (patch, patch, 3),
+      width,
+      (None, None, None, 'embed'),
+      (3 * patch * patch) ** -0.5,
+      bias=bias,
+      dtype=dtype,
+      rngs=rngs,
+    )
+
+  def __call__(self, images):
+    """Maps images [B, H, W, 3] to tokens [B, P, D]."""
+    B, H, W, _ = images.shape
+    patch = self.patch
+    squares = images.reshape(B, H // patch, patch, W // patch, patch, 3)
+    return self.embed(squares.swapaxes(2, 3)).reshape(B, -1, self.embed.outputs[0])
+
+
+class ConvolutionStem(nnx.Module):
+  """3 x 3 convolutions of stride 2 that halve the image until a token covers `patch` pixels.
+
+  On small images it learns several times faster than a patch stem at the same cost [1]. With
+  residual blocks between the halvings it is a small ResNet, and the tower a hybrid [2].
+
+  Args:
+    patch: a power of two.
+    width: D, of the tokens; each halving before the last has half the channels of the next.
+    blocks: the number of residual blocks after each halving; default none.
+    dtype: of the activations.
+    rngs: draws the parameters.
+
+  References:
+    [1] Xiao et al., Early Convolutions Help Transformers See Better, 2021.
+    [2] Dosovitskiy et al., An Image is Worth 16x16 Words, 2021.
+  """
+
+  def __init__(self, patch: int, width: int, *, blocks: Sequence[int] | None = None, dtype, rngs):
+    halvings = patch.bit_length() - 1
+    if patch != 1 << halvings or halvings < 1:
+      raise ValueError(
+        f"image.patch = {patch} does not suit image.stem = 'convolution'; use a power of two"
+      )
+    blocks = (0,) * halvings if blocks is None else tuple(blocks)
+    if len(blocks) != halvings or min(blocks) < 0:
+      raise ValueError(
+        f'image.stem_blocks = {blocks}; use {halvings} numbers, one for each halving of '
+        f'image.patch = {patch}, or None'
+      )
+    make = {'dtype': dtype, 'rngs': rngs}
+    channels = [width >> (halvings - 1 - i) for i in range(halvings)]
+    self.convolutions = nnx.List(
+      [
+        convolution(before, after, strides=2, **make)
+        for before, after in itertools.pairwise([3, *channels])
+      ]
+    )
+    self.blocks = nnx.List(
+      [
+        nnx.List([ResidualBlock(size, depth=sum(blocks), **make) for _ in range(number)])
+        for size, number in zip(channels, blocks, strict=True)
+      ]
+    )
+
+  def __call__(self, images):
+    """Maps images [B, H, W, 3] to tokens [B, P, D]."""
+    x = images
+    last = len(self.convolutions) - 1
+    for place, (halve, blocks) in enumerate(zip(self.convolutions, self.blocks, strict=True)):
+      x = halve(x)
+      for block in blocks:
+        x = block(x)
+      x = x if place == last else transformer.gelu(x)
+    return x.reshape(x.shape[0], -1, x.shape[-1])
+
+
+class ResidualBlock(nnx.Module):
+  """x + convolution(gelu(convolution(norm(x)))), over [B, H, W, C]."""
+
+  def __init__(self, channels, *, depth, dtype, rngs):
+    """`depth` is the number of blocks, which scales the init of each."""
+    make = {'dtype': dtype, 'rngs': rngs}
+    self.norm = transformer.layer_norm(channels, **make)
+    self.first = convolution(channels, channels, **make)
+    self.second = convolution(channels, channels, depth=depth, **make)
+
+  def __call__(self, x):
+    """Maps [B, H, W, C] to [B, H, W, C]."""
+    return x + self.second(transformer.gelu(self.first(self.norm(x))))
+
+
+def convolution(inputs, outputs, *, strides=1, depth=1, dtype, rngs):
+  """A 3 x 3 convolution that begins with the variance of an activation's input."""
+  deviation = (9 * inputs * depth / 2) ** -0.5
+  return nnx.Conv(
+    inputs,
+    outputs,
+    (3, 3),
+    strides=strides,
+    kernel_init=transformer.normal(deviation, None, None, None, 'embed'),
+    bias_init=nnx.with_metadata(nnx.initializers.zeros, axes=('embed',)),
+    dtype=dtype,
+    rngs=rngs,
+  )
