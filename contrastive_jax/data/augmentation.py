@@ -14,7 +14,9 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 # The greatest strengths that make sense.
 _SHAPE = {'degrees': 180, 'shear': 80, 'translate': 1, 'zoom': 0.9, 'stretch': 0.9, 'flip': 1}
 _COLOUR = {'brightness': 1, 'contrast': 1, 'saturation': 1, 'hue': 0.5, 'grey': 1}
-_BOUNDS = _SHAPE | _COLOUR
+_BOUNDS = _SHAPE | _COLOUR | {'erase': 1}
+# Least and greatest side of what is erased, as a share of the picture's.
+_ERASED = (0.15, 0.5)
 
 
 def check_strengths(strengths: dict[str, float]) -> None:
@@ -31,8 +33,8 @@ def check_strengths(strengths: dict[str, float]) -> None:
 def augment(key: jax.Array, images: jax.Array, size: int, strengths: dict[str, float]) -> jax.Array:
   """Draws a change of shape and a change of colour for each picture.
 
-  Strengths are the greatest change either way, but for `flip` and `grey`, which are probabilities;
-  one left out is 0, and with none a picture of the size asked for stays as it is.
+  Strengths are the greatest change either way, but for `flip`, `grey` and `erase`, which are
+  probabilities; one left out is 0, and with none a picture of the size asked for stays as it is.
 
   - degrees, shear: turn and horizontal slant, in degrees.
   - translate: move, as a share of the side.
@@ -42,6 +44,7 @@ def augment(key: jax.Array, images: jax.Array, size: int, strengths: dict[str, f
     and on the distance from luma.
   - hue: turn about the grey axis, as a share of a full one.
   - grey: no colour left.
+  - erase: a box of one colour, of 15% to 50% of each side, hides what is below [1].
 
   Args:
     key: random key.
@@ -54,16 +57,21 @@ def augment(key: jax.Array, images: jax.Array, size: int, strengths: dict[str, f
 
   Raises:
     ValueError: if a strength is unknown or out of bounds.
+
+  References:
+    [1] Zhong et al., Random Erasing Data Augmentation, 2020.
   """
   check_strengths(strengths)
   images = images.astype(jnp.float32)
-  shape_key, colour_key = jax.random.split(key)
+  shape_key, colour_key, erase_key = jax.random.split(key, 3)
   if images.shape[1] != size or any(map(strengths.get, _SHAPE)):
     images = _resample(images, size, *_draw_shape(shape_key, len(images), strengths))
   if any(map(strengths.get, _COLOUR)):
     matrix, offset = _draw_colour(colour_key, len(images), strengths)
     images = jnp.einsum('bhwc,bdc->bhwd', images, matrix) + offset[:, None, None, None]
     images = jnp.clip(images, 0, WHITE)
+  if strengths.get('erase'):
+    images = _erase(erase_key, images, strengths['erase'])
   return images
 
 
@@ -113,3 +121,16 @@ def _draw_colour(key, B, strengths):
   turn = jnp.cos(angle) * jnp.eye(3) + (1 - jnp.cos(angle)) / 3 + jnp.sin(angle) * cross
   matrix = spread * light * (vivid * jnp.eye(3) + (1 - vivid) * _LUMA) @ turn
   return matrix, (1 - spread[:, 0, 0]) * WHITE / 2
+
+
+def _erase(key, images, probability):
+  side_key, centre_key, colour_key, chance_key = jax.random.split(key, 4)
+  B, size = images.shape[:2]
+  side = jax.random.uniform(side_key, (2, B, 1), minval=_ERASED[0], maxval=_ERASED[1])
+  centre = jax.random.uniform(centre_key, (2, B, 1))
+  place = (jnp.arange(size) + 0.5) / size
+  rows, columns = jnp.abs(place - centre) < side / 2
+  erased = jax.random.bernoulli(chance_key, probability, (B, 1, 1))
+  erased = erased & rows[:, :, None] & columns[:, None, :]
+  colour = jax.random.uniform(colour_key, (B, 1, 1, 3), maxval=WHITE)
+  return jnp.where(erased[..., None], colour, images)

@@ -157,7 +157,11 @@ def train(
     logging.info('continuing after step %d', checkpoints.latest_step)
   first = int(state.step)
   place = batch_sharding(run.mesh)
-  with Logger(workdir, step=first, total_steps=config.total_steps) as logger:
+  # However training ends, a checkpoint that is being written is finished.
+  with (
+    contextlib.closing(checkpoints),
+    Logger(workdir, step=first, total_steps=config.total_steps) as logger,
+  ):
     clock, previous, ids = _Clock(first), None, None
     for step in range(first + 1, config.total_steps + 1):
       batch = next(batches)
@@ -186,7 +190,6 @@ def train(
         with clock.stopped():
           checkpoints.save(state, batches, {'seen': skips.seen, 'skipped': skips.skipped})
       logger.advance(step)
-  checkpoints.close()
   return state
 
 

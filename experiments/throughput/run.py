@@ -45,7 +45,8 @@ def build(dtype, size, patch, width, image_layers, text_layers, heads, length, v
   config.data.size = size
   config.model.update({'embed': width, 'dtype': dtype})
   shared = {'width': width, 'heads': heads}
-  image = {'size': size, 'patch': patch, 'stem': 'patch', 'pooling': 'class'}
+  image = {'size': size, 'patch': patch, 'stem': 'patch', 'stem_blocks': None}
+  image |= {'pooling': 'class', 'pre_norm': True}
   config.model.image.update(image | shared | {'layers': image_layers})
   config.model.text.update(
     {'length': length, 'vocabulary': vocabulary, 'layers': text_layers} | shared

@@ -19,6 +19,7 @@ EVERYTHING = {
   'saturation': 0.4,
   'hue': 0.2,
   'grey': 0.3,
+  'erase': 0.5,
 }
 KEY = jax.random.key(0)
 
@@ -101,6 +102,18 @@ def test_hue_keeps_greys_and_chroma():
   turned = np.asarray(augment(KEY, colours, 16, {'hue': 0.5}))
   chroma = [np.linalg.norm(c - c.mean(-1, keepdims=True), axis=-1) for c in (colours, turned)]
   np.testing.assert_allclose(*chroma, rtol=1e-3)
+
+
+def test_what_is_erased_is_a_box_of_one_colour():
+  results = np.asarray(augment(KEY, pictures(1).repeat(64, 0), 16, {'erase': 1.0}))
+  for result in results:
+    changed = (result != pictures(1)[0]).any(-1)
+    rows, columns = np.flatnonzero(changed.any(1)), np.flatnonzero(changed.any(0))
+    box = result[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    assert len(np.unique(box.reshape(-1, 3), axis=0)) == 1
+    assert max(box.shape[:2]) <= 9  # 50% of the side, and the pixels that it cuts
+  untouched = augment(KEY, pictures(64), 16, {'erase': 0.25}) == pictures(64)
+  assert 0.6 < np.mean(np.all(untouched, (1, 2, 3))) < 0.9
 
 
 def test_contrast_fixes_mid_grey():
