@@ -16,6 +16,7 @@ from ml_collections import config_flags
 from contrastive_jax import data, interop
 from contrastive_jax.evaluation import report
 from contrastive_jax.evaluation.evaluator import Evaluator
+from contrastive_jax.sharding.mesh import split_cpu
 from contrastive_jax.training import logger, loop, workdir
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'A file of configs/, or FILE:VARIANT.')
@@ -27,6 +28,7 @@ def main(_) -> None:
   """Runs the mode, and leaves results.json and report.html in the workdir."""
   start = time.perf_counter()
   logging.set_verbosity(logging.WARNING)
+  split_cpu()
   config = _CONFIG.value
   if config is None and _WORKDIR.value is None:
     raise app.UsageError('give --config=configs/clip.py, or the --workdir of a run to go on with')
