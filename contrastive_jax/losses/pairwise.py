@@ -5,7 +5,8 @@ so that each pair is multiplied once in the world. Nothing of size B × B' is ke
 backward: the backward visits the same blocks again, 4 block matmuls in all where dense takes 3.
 Scores and sums are float32 whatever the inputs' dtype; gradients have the inputs' dtypes. For
 bfloat16 inputs the backward's matmuls take the scores' cotangents in bfloat16 too. Second
-derivatives are exact, but take the memory of S.
+derivatives are exact, but take the memory of S; they are reverse-mode twice, since forward mode
+(`jax.jvp`, `jax.hessian`) is refused by JAX with a TypeError.
 """
 
 import dataclasses

@@ -30,7 +30,8 @@ def make_objective(weights: Mapping[str, float], mesh: Mesh | None = None, **opt
   Args:
     weights: the weight of each loss by its name in `LOSSES`.
     mesh: the mesh over which the batch is sharded, or None for one device.
-    **options: further arguments, such as `block_size`.
+    **options: further arguments, such as `block_size` or `kernel='pallas'`. No config gives them:
+      the defaults serve every mesh, and the kernel has not run on an accelerator.
 
   Raises:
     ValueError: if a name is unknown, or a loss asks for what the model does not give.

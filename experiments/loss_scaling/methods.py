@@ -79,8 +79,9 @@ def compile_four_matmuls(batch, mesh):
       scores = _matmul(x, y, 1, 1)
       x_part = _matmul(scores, y, 1, 0)
       scores = _matmul(x_part, y, 1, 1)
-      y_part = _matmul(scores, x, 0, 0)
-      return total + y_part, None
+      # Turned, as `ours` does: on a CPU the plain form takes 1.6 times as long.
+      y_part = _matmul(lax.optimization_barrier(x.T), scores, 1, 0)
+      return total + lax.optimization_barrier(y_part).T, None
 
     # A device's columns stand for those of all devices: nothing travels.
     visits = jnp.arange(count * count * mesh.size)

@@ -144,15 +144,22 @@ def test_second_derivatives_are_exact(mesh):
   image, text, direction = reference.unit(rng, 3, 6, 4)
   mesh = reference.make_mesh(mesh)
 
-  def slope(image):
-    loss = functools.partial(losses.info_nce, text=text, scale=5.0, block_size=2, mesh=mesh)
-    return jnp.sum(jax.grad(loss)(image) * direction)
+  def slope(image, text, scale):
+    loss = functools.partial(losses.info_nce, scale=scale, block_size=2, mesh=mesh)
+    return jnp.sum(jax.grad(loss)(image, text) * direction)
 
-  def dense_slope(image):
-    return np.sum(reference.info_nce(image, text, 5.0)[1][0] * direction)
+  def dense_slope(image, text, scale):
+    return np.sum(reference.info_nce(image, text, scale)[1][0] * direction)
 
-  (expected,) = reference.differences(dense_slope, image)
-  reference.assert_near(jax.jit(jax.grad(slope))(image), expected)
+  expected = reference.differences(dense_slope, image, text, 5.0)
+  got = jax.jit(jax.grad(slope, (0, 1, 2)))(image, text, 5.0)
+  jax.tree.map(reference.assert_near, got, expected)
+
+
+def test_forward_mode_is_refused():
+  eye = jnp.eye(4)
+  with pytest.raises(TypeError, match=r'forward-mode.*custom_vjp'):
+    jax.jvp(lambda image: losses.info_nce(image, eye, scale=1.0), (eye,), (eye,))
 
 
 def test_mismatches_are_refused():

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from configs import clip
 from contrastive_jax import data
+from contrastive_jax.sharding.mesh import make_mesh
 from contrastive_jax.training import loop, workdir
 from contrastive_jax.training.logger import read_metrics
 from contrastive_jax.training.objective import LOSSES
@@ -76,6 +77,28 @@ def test_the_mesh_changes_nothing_but_rounding(tmp_path, source, mesh):
     train(tmp_path / shape, source, mesh=shape, **overrides)
     losses[shape] = [row['train/loss'] for row in read_metrics(tmp_path / shape)]
   np.testing.assert_allclose(losses[mesh], losses['tensor:8'], rtol=2e-4)
+
+
+@pytest.mark.slow
+def test_the_default_recipe_trains_alike_on_any_mesh(tmp_path, monkeypatch):
+  """Its data, augmentation, model and objective; 20 steps of 32 pairs."""
+  made = clip.get_config()
+  made.update(total_steps=20, batch_size=32, log_every=1)
+  source = data.open_source('emoji', made.data.split)
+
+  def losses_of(mesh):
+    made.mesh = mesh
+    folder = tmp_path / mesh
+    folder.mkdir()
+    loop.train(loop.build(made), source, folder, lambda parameters: {})
+    return [row['train/loss'] for row in read_metrics(folder)]
+
+  with monkeypatch.context() as patch:
+    patch.setattr(loop, 'make_mesh', lambda shape: make_mesh(shape, jax.devices()[:1]))
+    expected = losses_of('data:1')
+  assert len(expected) == 20 and expected[-1] < expected[0]
+  for mesh in ('data:8', 'data:4,fsdp:2', 'data:2,fsdp:2,tensor:2'):
+    np.testing.assert_allclose(losses_of(mesh), expected, rtol=1e-3, err_msg=mesh)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, source, monkeypatch):

@@ -28,6 +28,15 @@ def test_equal_captions_reach_the_loss():
   assert loss == pytest.approx(0, abs=1e-6)
 
 
+def test_options_reach_the_losses():
+  kernel = objective.make_objective({'info_nce': 1.0}, kernel='pallas', block_size=128)
+  loss, _ = kernel(OUTPUTS, BATCH)
+  expected = losses.info_nce(OUTPUTS.image, OUTPUTS.text, scale=2.0)
+  assert loss == pytest.approx(float(expected), rel=1e-6)
+  with pytest.raises(ValueError, match=r"kernel = 'cuda'; use 'scan' or 'pallas'"):
+    objective.make_objective({'info_nce': 1.0}, kernel='cuda')(OUTPUTS, BATCH)
+
+
 def test_unknown_and_unfed_losses_are_named():
   with pytest.raises(ValueError, match=r'config\.objective\.info is unknown.*info_nce'):
     objective.make_objective({'info': 1.0})
