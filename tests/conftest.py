@@ -1,15 +1,27 @@
-"""Eight simulated devices for all tests."""
+"""Eight simulated devices for all tests, whose programs compile fast and once."""
+
+import os
 
 import jax
 import pytest
 
-# Before any computation: the count is fixed once the backend starts.
+# Before any computation: all of this is fixed once the backend starts.
 jax.config.update('jax_platforms', 'cpu')
 jax.config.update('jax_num_cpu_devices', 8)
+# The time goes to compiling, not to running, so machine code is made in haste. What XLA decides
+# before it, such as fusions and buffers, stays as it is. Child processes inherit the flags.
+HASTE = ['--xla_backend_optimization_level=0']
+if jax.__version_info__ < (0, 11):
+  HASTE.append('--xla_cpu_use_fusion_emitters=false')  # gone later, and unknown flags are fatal
+os.environ['XLA_FLAGS'] = ' '.join([os.environ.get('XLA_FLAGS', ''), *HASTE])
 
 
 @pytest.fixture(scope='session', autouse=True)
 def compile_once(tmp_path_factory):
-  """Tests that build the same program share its compilation."""
-  jax.config.update('jax_compilation_cache_dir', str(tmp_path_factory.mktemp('compiled')))
-  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+  """Tests that build the same program share its compilation, child processes too."""
+  for name, value in (
+    ('jax_compilation_cache_dir', str(tmp_path_factory.mktemp('compiled'))),
+    ('jax_persistent_cache_min_compile_time_secs', 0.1),
+  ):
+    jax.config.update(name, value)
+    os.environ[name.upper()] = str(value)

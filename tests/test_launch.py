@@ -12,7 +12,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 
 def launch(*arguments, cwd):
-  environment = {k: v for k, v in os.environ.items() if k not in ('XLA_FLAGS', 'PYTHONPATH')}
+  environment = {k: v for k, v in os.environ.items() if k != 'PYTHONPATH'}
   return subprocess.run(
     [sys.executable, ROOT / 'launch.py', *arguments],
     cwd=cwd,
