@@ -27,6 +27,19 @@ class DecoderBlock(nnx.Module):
     """Maps x [B, L, D] and a context [B, M, C] to [B, L, D]; `mask` and `causal` are for x."""
     return self.cross(self.causal(x, mask=mask, causal=causal), context)
 
+  def empty_cache(self, B, K, L):
+    """As `Block.empty_cache`."""
+    return self.causal.empty_cache(B, K, L)
+
+  def project(self, context):
+    """As `Block.project`."""
+    return self.cross.project(context)
+
+  def step(self, x, cache, context, parents, position):
+    """As `Block.step`; K texts attend to one context, whose keys and values stand once for all."""
+    x, cache = self.causal.step(x, cache, None, parents, position)
+    return self.cross.attend(x, context), cache
+
 
 class Decoder(nnx.Module):
   """The multimodal decoder: from the text's states and the image's memory to the next tokens.
@@ -173,6 +186,30 @@ class Coca(nnx.Module):
     """Unit vectors [B, D] of tokens [B, L], and the decoder's states [B, L, C]."""
     pooled, states = self.text(tokens)
     return transformer.unit(self.text_projection(pooled)), states
+
+  def captioner(self, images, *, beams: int, length: int):
+    """Captions images token by token, with the keys and values of the earlier tokens in a cache.
+
+    Args:
+      images: [B, H, W, 3] floats, normalised.
+      beams: K, captions an image.
+      length: L, of the longest caption.
+
+    Returns:
+      step: (tokens [B, K], cache, parents [B, K], position) -> (logits [B, K, V], cache), from the
+        tokens at a position to logits of the next ones; caption k goes on from the one that was
+        number parents[:, k] in the cache. Causal: it is `caption_logits` at that position.
+      cache: of no token.
+    """
+    context = self.decoder.transformer.project(self.describe_image(images)[1])
+
+    def step(tokens, cache, parents, position):
+      states, text = self.text.step(tokens, cache[0], parents, position)
+      x, decoder = self.decoder.transformer.step(states, cache[1], context, parents, position)
+      return self.decoder.output(self.decoder.norm(x)), (text, decoder)
+
+    towers = (self.text.transformer, self.decoder.transformer)
+    return step, tuple(tower.empty_cache(len(images), beams, length) for tower in towers)
 
   def __call__(self, images, tokens, *, key=None) -> Outputs:
     """Encodes and captions a batch.

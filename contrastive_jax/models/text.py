@@ -105,6 +105,22 @@ class TextTower(nnx.Module):
     weights = written[..., None].astype(x.dtype)
     return jnp.sum(x * weights, axis=1) / jnp.sum(weights, axis=1), x
 
+  def step(self, tokens, cache, parents, position):
+    """The states of one position of K texts each, given those before it; see `Transformer.step`.
+
+    Args:
+      tokens: [B, K]
+      cache: from `transformer.empty_cache`, or the last step's.
+      parents: [B, K] integers.
+      position: scalar integer.
+
+    Returns:
+      States [B, K, width], not normalised, and the new cache.
+    """
+    x = self.embed(tokens)
+    x = x + self.positions[position].astype(x.dtype)
+    return self.transformer.step(x, cache, self.transformer.project(), parents, position)
+
   def _mask(self, tokens, written):
     """Where queries may look but for what lies ahead of them, [B, 1, 1, M]; None for anywhere."""
     # Without a class token, no causal query that counts reaches the padding to its right.

@@ -75,9 +75,33 @@ class Attention(nnx.Module):
   def __call__(self, x, context=None, *, mask=None, causal=False):
     """Returns [B, L, D]; `mask` [B, 1, L, M] is true where a query may look."""
     key_value = self.key_value(x if context is None else context)
+    return self.attend(x, key_value, mask=mask, causal=causal)
+
+  def attend(self, x, key_value, *, mask=None, causal=False):
+    """Returns the same, given what `key_value` made of the context, [B, M, 2, H, D / H]."""
     key, value = key_value[..., 0, :, :], key_value[..., 1, :, :]
     attended = jax.nn.dot_product_attention(self.query(x), key, value, mask=mask, is_causal=causal)
     return self.out(attended)
+
+  def step(self, x, cache, parents, position):
+    """One position of causal self-attention.
+
+    Args:
+      x: [B, K, D], the position in K texts each.
+      cache: [B, K, L, 2, H, D / H], what `key_value` made of the positions before.
+      parents: [B, K] integers, which of the K texts in the cache each text goes on from.
+      position: scalar integer.
+
+    Returns:
+      [B, K, D], and the cache of the texts with this position in it.
+    """
+    B, K, L, *shape = cache.shape
+    if K > 1:
+      cache = jnp.take_along_axis(cache, parents[..., None, None, None, None], axis=1)
+    cache = jax.lax.dynamic_update_index_in_dim(cache, self.key_value(x), position, axis=2)
+    written = (jnp.arange(L) <= position)[None, None, None]
+    attended = self.attend(x.reshape(B * K, 1, -1), cache.reshape(B * K, L, *shape), mask=written)
+    return attended.reshape(x.shape), cache
 
 
 class Mlp(nnx.Module):
@@ -127,8 +151,31 @@ class Block(nnx.Module):
   def __call__(self, x, context=None, *, mask=None, causal=False):
     """Maps x [B, L, D], and a context [B, M, C] where the block has one, to [B, L, D]."""
     context = None if self.context_norm is None else self.context_norm(context)
-    x = x + self.attention(self.attention_norm(x), context, mask=mask, causal=causal)
+    return self._add(x, self.attention(self.attention_norm(x), context, mask=mask, causal=causal))
+
+  def _add(self, x, attended):
+    x = x + attended
     return x if self.mlp is None else x + self.mlp(self.mlp_norm(x))
+
+  def empty_cache(self, B, K, L):
+    """A cache for `step` of K texts of up to L tokens for each of B rows."""
+    key_value = self.attention.key_value
+    return jnp.zeros((B, K, L, *key_value.outputs), key_value.dtype)
+
+  def project(self, context):
+    """The keys and values of a context [B, M, C]; None where the block has no context."""
+    if self.context_norm is None:
+      return None
+    return self.attention.key_value(self.context_norm(context))
+
+  def attend(self, x, context):
+    """Maps x [B, K, D], given what `project` made of the context, to [B, K, D]."""
+    return self._add(x, self.attention.attend(self.attention_norm(x), context))
+
+  def step(self, x, cache, context, parents, position):
+    """One position of causal self-attention, [B, K, D], and the new cache; see `Attention.step`."""
+    attended, cache = self.attention.step(self.attention_norm(x), cache, parents, position)
+    return self._add(x, attended), cache
 
 
 class Transformer(nnx.Module):
@@ -152,16 +199,50 @@ class Transformer(nnx.Module):
 
   def __call__(self, x, context=None, *, mask=None, causal=False):
     """Maps x [B, L, D], and a context [B, M, C] where the blocks have one, to [B, L, D]."""
+
+    def layer(block, x):
+      return block(x, context, mask=mask, causal=causal), None
+
+    return self._visit(layer, x)[0]
+
+  def empty_cache(self, B, K, L):
+    """A cache for `step` of K texts of up to L tokens for each of B rows, a part a layer."""
+    return self._visit(lambda block, _: (None, block.empty_cache(B, K, L)))[1]
+
+  def project(self, context=None):
+    """What `step` takes of a context [B, M, C]: its keys and values in each layer."""
+    return self._visit(lambda block, _: (None, block.project(context)))[1]
+
+  def step(self, x, cache, context, parents, position):
+    """Maps one position of K texts each, x [B, K, D], given those before it.
+
+    Args:
+      x: [B, K, D]
+      cache: from `empty_cache`, or the last step's.
+      context: from `project`.
+      parents: [B, K] integers, which of the K texts in the cache each text goes on from.
+      position: scalar integer.
+
+    Returns:
+      [B, K, D], what `__call__` gives there if it is causal, and the new cache.
+    """
+    layer = lambda block, x, cache, context: block.step(x, cache, context, parents, position)  # noqa: E731
+    return self._visit(layer, x, cache, context)
+
+  def _visit(self, layer, x=None, *inputs):
+    """Carries x through layer(block, x, *inputs) -> (x, output); inputs, outputs are by layer."""
     if not self.scan:
-      for block in self.blocks:
-        x = block(x, context, mask=mask, causal=causal)
-      return x
+      outputs = []
+      for block, *own in zip(self.blocks, *inputs, strict=True):
+        x, output = layer(block, x, *own)
+        outputs.append(output)
+      return x, outputs
     definition, stacked = nnx.split(self.blocks)
 
-    def layer(x, parameters):
-      return nnx.merge(definition, parameters)(x, context, mask=mask, causal=causal), None
+    def scanned(x, own):
+      return layer(nnx.merge(definition, own[0]), x, *own[1:])
 
-    return jax.lax.scan(layer, x, stacked)[0]
+    return jax.lax.scan(scanned, x, (stacked, *inputs))
 
 
 def position_table(length: int, width: int, deviation: float, *, rngs) -> nnx.Param:
