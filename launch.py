@@ -41,12 +41,10 @@ def main(_) -> None:
     return print(interop.export_run(config.to_dict(), parameters, folder, run.tokenizer.end_id))
   source, evaluator = open_data(run)
   train = _MODE.value == 'train'
-  initial = interop.initial_parameters(config.init_from if train else '', config.model.to_dict())
+  first = interop.initial_parameters(config.init_from if train else '', config.model.to_dict())
   workdir.claim(folder, config)
   logger.print_parameters(run.abstract_state.parameters)
-  state = (
-    loop.train(run, source, folder, evaluator, initial) if train else loop.restore(run, folder)
-  )
+  state = loop.train(run, source, folder, evaluator, first) if train else loop.restore(run, folder)
   finish(run, state, evaluator, folder, start)
 
 
@@ -65,13 +63,14 @@ def open_data(run: loop.Run) -> tuple[data.Source, Evaluator]:
     classes={field: sorted(set(source.values(field))) for field in config.evaluation.zero_shot},
     templates=config.evaluation.templates,
     probes={kind: open_split(config.evaluation.probe_split) for kind in config.evaluation.probes},
+    captions=config.evaluation.get('captions', {}),
+    candidates=source,
   )
 
 
 def finish(run: loop.Run, state, evaluator: Evaluator, folder: pathlib.Path, start: float) -> None:
   """Evaluates a last time, and writes and shows what came out."""
-  figures, splits = evaluator.evaluate(state.evaluated)
-  figures |= evaluator.probe(state.evaluated)
+  figures, splits = evaluator.finish(state.evaluated)
   results = figures | {
     'step': int(state.step),
     'images_seen': int(state.step) * run.config.batch_size,

@@ -123,6 +123,7 @@ def emoji() -> ConfigDict:
   config.evaluation.templates = ('{}', 'an emoji of {}', 'a picture of {}', '{} symbol')
   config.evaluation.probes = ()  # on the frozen encoder: ('linear',) tells the same classes apart
   config.evaluation.probe_split = 'train[skin_tone=,group!=flags]'  # what probes are fitted to
+  config.evaluation.captions = ConfigDict()  # rules of models/generation.py, where a model captions
   return config
 
 

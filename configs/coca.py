@@ -36,6 +36,8 @@ def emoji(variant: str) -> ConfigDict:
   model.pooler_heads = model.image.heads
   model.decoder = ConfigDict({'layers': model.text.layers, 'heads': model.text.heads})
   config.objective = ConfigDict({'info_nce': 1.0, 'captioning': 2.0})
+  # At the end of the run, beside the train captions that are nearest to the pictures
+  config.evaluation.captions = ConfigDict({'beams': 4, 'length_penalty': 0.0})
   return config
 
 

@@ -2,10 +2,20 @@
 
 from collections.abc import Callable
 
+import jax
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from contrastive_jax.sharding.mesh import batch_shards
+from contrastive_jax.sharding.mesh import batch_sharding, batch_shards
+
+
+def jit_batched(function: Callable, mesh: Mesh) -> Callable:
+  """Jits (parameters, batch) -> outputs, with the batch cut over the mesh and the outputs whole."""
+  return jax.jit(
+    function,
+    in_shardings=(None, batch_sharding(mesh)),
+    out_shardings=NamedSharding(mesh, PartitionSpec()),
+  )
 
 
 def in_batches(

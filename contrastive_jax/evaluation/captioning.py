@@ -49,7 +49,7 @@ def score_captions(
   rouge = rouge_scorer.RougeScorer(['rougeL'], tokenizer=_Words())
   pairs = list(zip(candidates, references, strict=True))
   return {
-    'exact_match': sum(_spelling(c) in map(_spelling, own) for c, own in pairs) / len(pairs),
+    'exact_match': sum(is_right(c, own) for c, own in pairs) / len(pairs),
     'bleu_4': bleu.corpus_score([' '.join(words(c)) for c in candidates], streams).score / 100,
     'rouge_l': sum(rouge.score_multi(own, c)['rougeL'].fmeasure for c, own in pairs) / len(pairs),
     'cider': cider(candidates, references),
@@ -91,6 +91,11 @@ def cider(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> flo
       penalty = math.exp(-((length - other_length) ** 2) / (2 * _LENGTH_DEVIATION**2))
       total += penalty * sum(map(_similarity, vectors, others)) / len(own)
   return 10 * total / len(_ORDERS) / len(candidates)
+
+
+def is_right(candidate: str, references: Sequence[str]) -> bool:
+  """Whether a caption equals one of the right ones, but for spaces and capitals."""
+  return _spelling(candidate) in map(_spelling, references)
 
 
 def words(caption: str) -> list[str]:

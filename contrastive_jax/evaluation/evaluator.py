@@ -1,22 +1,23 @@
-"""The evaluation of a run: embeds its held-out splits, then retrieval and zero-shot figures."""
+"""The evaluation of a run: embeds its held-out splits, then retrieval, zero-shot and captions."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from contrastive_jax import data
 from contrastive_jax.data.images import normalize
-from contrastive_jax.evaluation.batches import in_batches
+from contrastive_jax.evaluation.batches import in_batches, jit_batched
+from contrastive_jax.evaluation.captioner import Captioner
+from contrastive_jax.evaluation.captioning import score_captions
 from contrastive_jax.evaluation.probes import linear_probe
 from contrastive_jax.evaluation.report import Retrieved
 from contrastive_jax.evaluation.retrieval import recall
 from contrastive_jax.evaluation.zero_shot import class_embeddings
 from contrastive_jax.models.definition import Definition
-from contrastive_jax.sharding.mesh import batch_sharding
 
 _RECALLS = (1, 5, 10)
 _ACCURACIES = (1, 5)
@@ -38,6 +39,8 @@ class Evaluator:
     classes: Mapping[str, Sequence[str]],
     templates: Sequence[str],
     probes: Mapping[str, data.Source] | None = None,
+    captions: Mapping[str, Any] | None = None,
+    candidates: data.Source | None = None,
   ):
     """Prepares the splits.
 
@@ -51,9 +54,11 @@ class Evaluator:
       classes: names by the field that holds an example's class.
       templates: prompts for a class.
       probes: for each kind of probe, 'linear', the examples that it is fitted to.
+      captions: how to caption, see `Captioner`; empty for not at all.
+      candidates: examples from whose captions retrieval chooses, to compare with.
 
     Raises:
-      ValueError: if a probe is unknown.
+      ValueError: if a probe is unknown, or the model cannot caption so.
     """
     probes = probes or {}
     for probe in probes:
@@ -74,20 +79,17 @@ class Evaluator:
       }
 
     self._splits, self._probes = decode(sources), decode(probes)
-
-    def jit(encode):
-      return jax.jit(
-        encode,
-        in_shardings=(None, batch_sharding(mesh)),
-        out_shardings=NamedSharding(mesh, PartitionSpec()),
-      )
-
-    self._encode_image = jit(
-      lambda parameters, images: definition.bind(parameters).encode_image(normalize(images))
+    self._encode_image = jit_batched(
+      lambda parameters, images: definition.bind(parameters).encode_image(normalize(images)), mesh
     )
-    self._encode_text = jit(
-      lambda parameters, tokens: definition.bind(parameters).encode_text(tokens)
+    self._encode_text = jit_batched(
+      lambda parameters, tokens: definition.bind(parameters).encode_text(tokens), mesh
     )
+    self._captioner = (
+      Captioner(definition, tokenizer, mesh, image_size, batch_size, captions) if captions else None
+    )
+    # Only where they are asked for: a large data set's captions would fill the memory.
+    self._candidates = list(dict.fromkeys(candidates.values('caption'))) if captions else []
 
   def __call__(self, parameters) -> dict[str, float]:
     """The figures of every split: recall of both directions, accuracy of every class field."""
@@ -96,10 +98,7 @@ class Evaluator:
   def evaluate(self, parameters) -> tuple[dict[str, float], list[Retrieved]]:
     """The figures, and the splits with their embeddings."""
     figures, retrieved = {}, []
-
-    def encode_text(texts):
-      return self._batched(self._encode_text, parameters, self._tokenizer(texts))
-
+    encode_text = partial(self._encode_texts, parameters)
     prototypes = {
       field: class_embeddings(encode_text, names, self._templates)
       for field, names in self._classes.items()
@@ -129,6 +128,33 @@ class Evaluator:
       retrieved.append(Retrieved(name, split['images'], captions, image, pairs))
     return figures, retrieved
 
+  def finish(self, parameters) -> tuple[dict[str, float], list[Retrieved]]:
+    """`evaluate`, with what is too slow to be done while training: the probes and the captions."""
+    figures, retrieved = self.evaluate(parameters)
+    figures |= self.probe(parameters)
+    if self._captioner is None:
+      return figures, retrieved
+    scores, captioned = zip(*(self.caption(parameters, split) for split in retrieved), strict=True)
+    return figures | {k: v for score in scores for k, v in score.items()}, list(captioned)
+
+  def caption(self, parameters, split: Retrieved) -> tuple[dict[str, float], Retrieved]:
+    """The scores of the captions written for a split's pictures, and the split with them.
+
+    Beside them stand those of the candidates that are nearest to the pictures: what a model that
+    does not write would say.
+    """
+    written = self._captioner(parameters, split.images)
+    offered = self._encode_texts(parameters, self._candidates)
+    nearest = np.argmax(split.image_embeddings @ offered.T, axis=1)
+    texts = {'caption': written, 'retrieved_caption': [self._candidates[row] for row in nearest]}
+    references = [[caption] for caption in split.captions]
+    figures = {
+      f'{split.name}/{kind}_{measure}': value
+      for kind, captions in texts.items()
+      for measure, value in score_captions(captions, references).items()
+    }
+    return figures, dataclasses.replace(split, generated=written)
+
   def probe(self, parameters) -> dict[str, float]:
     """The accuracy on every split of probes fitted to each class field, on unit embeddings."""
 
@@ -145,6 +171,9 @@ class Evaluator:
           labels = self._splits[name]['source'].values(field)
           figures[f'{name}/{field}_{kind}_probe_accuracy'] = fitted.accuracy(image, labels)
     return figures
+
+  def _encode_texts(self, parameters, texts: Sequence[str]) -> np.ndarray:
+    return self._batched(self._encode_text, parameters, self._tokenizer(texts))
 
   def _batched(self, encode, parameters, inputs) -> np.ndarray:
     return in_batches(partial(encode, parameters), inputs, self._batch_size, self._mesh)

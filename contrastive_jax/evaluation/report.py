@@ -21,9 +21,12 @@ import numpy as np
 from matplotlib import ticker
 from PIL import Image
 
+from contrastive_jax.evaluation.captioning import is_right
+
 SEED = 0
 MATRIX_SIZE = 32
 QUERIES = 8
+WRITTEN = 24
 FOUND = 5
 MISTAKES = 8
 HEADLINES = 6
@@ -36,7 +39,7 @@ _WIDTH, _HEIGHT = 360, 204  # of a curve's canvas, in SVG units
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 294, 10, 176  # of its plot
 _LINE = 13  # the height of a label on it
 
-_FRACTION = re.compile(r'recall|accuracy|precision|zero_shot|@\d+$|_top\d+$')
+_FRACTION = re.compile(r'recall|accuracy|precision|exact_match|zero_shot|@\d+$|_top\d+$')
 _CUTOFF = re.compile(r'(.+?)(?:@|_top)(\d+)')
 _SPELLING = {'_': ' ', 'heldout': 'held-out', 'zero shot': 'zero-shot', '/': ' / '}
 
@@ -51,6 +54,7 @@ class Retrieved:
     captions: N strings. Pairs of equal caption are right answers to each other.
     image_embeddings: [N, D] float32 unit vectors.
     text_embeddings: [N, D] float32 unit vectors.
+    generated: N strings, what the model writes of the images; None if it does not.
 
   Raises:
     ValueError: if a field's shape or dtype is another.
@@ -61,6 +65,7 @@ class Retrieved:
   captions: Sequence[str]
   image_embeddings: np.ndarray
   text_embeddings: np.ndarray
+  generated: Sequence[str] | None = None
 
   def __post_init__(self):
     N = len(self.captions)
@@ -77,6 +82,10 @@ class Retrieved:
           f'{field} of split {self.name!r} have shape {shape}; give [N, D] with N = {N}, '
           'the number of captions, and the same D for images and texts'
         )
+    if self.generated is not None and len(self.generated) != N:
+      raise ValueError(
+        f'generated of split {self.name!r} has {len(self.generated)} captions; give N = {N}'
+      )
 
 
 def write(
@@ -288,6 +297,7 @@ def _exhibits(split: Retrieved) -> dict:
     matrix=_matrix(split, sample),
     pictures=[_retrieve(split, row, texts, images, everything) for row in sample[:QUERIES]],
     captions=[_retrieve(split, row, images, texts, distinct) for row in sample[:QUERIES]],
+    written=[] if split.generated is None else [_write(split, row) for row in sample[:WRITTEN]],
     **_mistakes(split),
   )
 
@@ -325,6 +335,13 @@ def _retrieve(split: Retrieved, row: int, queries, keys, candidates: np.ndarray)
     for i, is_right in zip(order[:FOUND], right, strict=False)
   ]
   return _pair(split, row) | {'found': found, 'rank': right.index(True) + 1}
+
+
+def _write(split: Retrieved, row: int) -> dict:
+  """What the model wrote of a picture."""
+  generated = split.generated[row]
+  right = is_right(generated, [split.captions[row]])
+  return _pair(split, row) | {'generated': generated, 'right': right}
 
 
 def _mistakes(split: Retrieved) -> dict:

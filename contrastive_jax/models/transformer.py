@@ -75,32 +75,49 @@ class Attention(nnx.Module):
   def __call__(self, x, context=None, *, mask=None, causal=False):
     """Returns [B, L, D]; `mask` [B, 1, L, M] is true where a query may look."""
     key_value = self.key_value(x if context is None else context)
-    return self.attend(x, key_value, mask=mask, causal=causal)
-
-  def attend(self, x, key_value, *, mask=None, causal=False):
-    """Returns the same, given what `key_value` made of the context, [B, M, 2, H, D / H]."""
     key, value = key_value[..., 0, :, :], key_value[..., 1, :, :]
     attended = jax.nn.dot_product_attention(self.query(x), key, value, mask=mask, is_causal=causal)
     return self.out(attended)
+
+  def project(self, context):
+    """The keys and the values of a context [..., M, C], each [..., H, M, D / H].
+
+    The heads come first, so that nothing is transposed when a position attends to them.
+    """
+    return tuple(jnp.moveaxis(self.key_value(context), -3, 0).swapaxes(-3, -2))
+
+  def attend(self, x, projected, *, mask=None):
+    """Returns [B, L, D], given what `project` made of a context [B, M, C]."""
+    key, value = (part.swapaxes(1, 2) for part in projected)
+    return self.out(jax.nn.dot_product_attention(self.query(x), key, value, mask=mask))
+
+  def empty_cache(self, B, K, L):
+    """A cache for `step`: keys and values, each [B, K, H, L, D / H]."""
+    _, H, width = self.key_value.outputs
+    return (jnp.zeros((B, K, H, L, width), self.key_value.dtype),) * 2
 
   def step(self, x, cache, parents, position):
     """One position of causal self-attention.
 
     Args:
       x: [B, K, D], the position in K texts each.
-      cache: [B, K, L, 2, H, D / H], what `key_value` made of the positions before.
+      cache: from `empty_cache`, or the last step's.
       parents: [B, K] integers, which of the K texts in the cache each text goes on from.
       position: scalar integer.
 
     Returns:
       [B, K, D], and the cache of the texts with this position in it.
     """
-    B, K, L, *shape = cache.shape
-    if K > 1:
-      cache = jnp.take_along_axis(cache, parents[..., None, None, None, None], axis=1)
-    cache = jax.lax.dynamic_update_index_in_dim(cache, self.key_value(x), position, axis=2)
-    written = (jnp.arange(L) <= position)[None, None, None]
-    attended = self.attend(x.reshape(B * K, 1, -1), cache.reshape(B * K, L, *shape), mask=written)
+
+    def write(old, new):
+      if x.shape[1] > 1:
+        old = jnp.take_along_axis(old, parents[..., None, None, None], axis=1)
+      return jax.lax.dynamic_update_slice_in_dim(old, new, position, axis=3)
+
+    cache = jax.tree.map(write, cache, self.project(x[:, :, None]))
+    texts = jax.tree.map(lambda part: part.reshape(-1, *part.shape[2:]), cache)
+    written = (jnp.arange(texts[0].shape[2]) <= position)[None, None, None]
+    attended = self.attend(x.reshape(-1, 1, x.shape[-1]), texts, mask=written)
     return attended.reshape(x.shape), cache
 
 
@@ -159,14 +176,13 @@ class Block(nnx.Module):
 
   def empty_cache(self, B, K, L):
     """A cache for `step` of K texts of up to L tokens for each of B rows."""
-    key_value = self.attention.key_value
-    return jnp.zeros((B, K, L, *key_value.outputs), key_value.dtype)
+    return self.attention.empty_cache(B, K, L)
 
   def project(self, context):
     """The keys and values of a context [B, M, C]; None where the block has no context."""
     if self.context_norm is None:
       return None
-    return self.attention.key_value(self.context_norm(context))
+    return self.attention.project(self.context_norm(context))
 
   def attend(self, x, context):
     """Maps x [B, K, D], given what `project` made of the context, to [B, K, D]."""

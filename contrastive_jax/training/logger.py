@@ -103,5 +103,6 @@ def print_results(results: dict[str, float]) -> None:
   """A table of the final figures; fractions in percent."""
   table = rich.table.Table('result', rich.table.Column('', justify='right'))
   for name, value in results.items():
-    table.add_row(name, f'{value:.1%}' if '@' in name or 'accuracy' in name else f'{value:,.4g}')
+    fraction = any(word in name for word in ('@', 'accuracy', 'exact_match'))
+    table.add_row(name, f'{value:.1%}' if fraction else f'{value:,.4g}')
   rich.console.Console().print(table)

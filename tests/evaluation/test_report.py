@@ -109,12 +109,14 @@ def test_text_is_shown_never_interpreted(tmp_path_factory, text):
   text = f'</span><script>alert(1)</script>"\'>&amp;{text}'
   inputs = {'title': text, 'summary': {text: text}, 'results': {f'{text}/{text}@1': 0.5}}
   metrics = [{'step': 1, f'{text}/{text}': 1.0}]
-  splits = [make_split(2, [text, 'other'], name=text)]
+  split = make_split(2, [text, 'other'], name=text)
+  splits = [dataclasses.replace(split, generated=['other', text])]
   page = write(tmp_path_factory.mktemp('report'), metrics=metrics, splits=splits, **inputs)
   tree = parse(page)
   assert not list(tree.iter('script'))
   assert text_of(next(tree.iter('h1'))) == text
-  assert text in [text_of(query) for query in find(tree, 'p', 'query')]
+  for kind in ('query', 'text', 'muted'):
+    assert text in [text_of(line) for line in find(tree, 'p', kind)]
   assert text in [image.get('alt') for image in tree.iter('img')]
 
 
@@ -208,6 +210,25 @@ def test_worst_mistakes_are_those_of_the_largest_margin(tree, split):
     assert taken != own
 
 
+def test_written_captions_stand_beside_their_pictures_and_are_rightly_marked(tmp_path, split):
+  written = [c.upper() if row % 2 else f'<b>{c}</b>' for row, c in enumerate(split.captions)]
+  tree = parse(write(tmp_path, splits=[dataclasses.replace(split, generated=written)]))
+  items = find(figures_of(tree, 'Captions written')[0], 'li')
+  assert len(items) == report.WRITTEN
+  for item in items:
+    source = next(item.iter('img')).get('src')
+    row = next(r for r, image in enumerate(split.images) if report._picture(image) == source)
+    verdict = 'right' if row % 2 else 'wrong'
+    assert item.get('class') == find(item, 'svg', 'mark')[0].get('aria-label') == verdict
+    reference = [] if row % 2 else [split.captions[row]]
+    assert [text_of(line) for line in item.iter('p')] == [written[row], *reference]
+  assert {item.get('class') for item in items} == {'right', 'wrong'}
+
+
+def test_a_model_that_does_not_write_has_no_such_figure(tree):
+  assert not figures_of(tree, 'Captions written')
+
+
 def test_a_perfect_model_has_no_wrong_first_and_no_mistakes(tmp_path):
   split = make_split(20, [f'caption {row}' for row in range(20)], noise=0.0)
   tree = parse(write(tmp_path, splits=[split]))
@@ -280,6 +301,7 @@ def test_size_stays_small_with_large_pictures(tmp_path):
     ('images', np.zeros((39, 16, 16, 3), np.uint8)),
     ('text_embeddings', np.zeros((40, 7), np.float32)),
     ('image_embeddings', np.zeros((39, 8), np.float32)),
+    ('generated', ['a caption'] * 39),
   ],
 )
 def test_fields_that_disagree_are_refused_by_name(split, field, value):

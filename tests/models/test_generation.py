@@ -88,7 +88,7 @@ def test_cached_captions_of_a_batch_equal_uncached_ones_one_by_one():
   batch = generate(
     model(), images, start_id=START, end_id=END, max_length=5, beams=3, length_penalty=1.0
   )
-  assert len(np.unique(batch.tokens)) > 5
+  assert len(np.unique(batch.tokens, axis=0)) > 2
   for image, tokens, score in zip(images, *batch, strict=True):
     expected = one_by_one(parameters, image)
     np.testing.assert_array_equal(expected.tokens[0], tokens)
@@ -110,10 +110,10 @@ def toy(tables=TABLES):
 
 
 @functools.cache
-def searched(*, key=None, rows=slice(None), alike=None, length=L, **rules):
+def searched(*, key=None, rows=range(ROWS), alike=None, length=L, **rules):
   """Captions by the toy decoder; with `alike`, of so many rows that are all the first."""
   tables = (
-    TABLES[rows] if alike is None else np.broadcast_to(TABLES[:1], (alike, *TABLES.shape[1:]))
+    TABLES[list(rows)] if alike is None else np.broadcast_to(TABLES[:1], (alike, *TABLES.shape[1:]))
   )
   rules = Rules(START, END, length, **rules)
   cache = jnp.zeros((len(tables), rules.beams, L), jnp.int32)
@@ -237,10 +237,10 @@ def test_a_caption_begins_ends_once_and_is_padded(rules):
 @pytest.mark.parametrize('rules', [{}, {'beams': 3, 'length_penalty': 0.7}], ids=str)
 def test_a_row_does_not_change_with_the_others(rules):
   together = searched(**rules)
-  for rows in (slice(0, 1), slice(1, 3)):
+  for rows in (range(1), range(1, 3)):
     alone = searched(rows=rows, **rules)
-    np.testing.assert_array_equal(alone.tokens, together.tokens[rows])
-    np.testing.assert_allclose(alone.scores, together.scores[rows], rtol=1e-5)
+    np.testing.assert_array_equal(alone.tokens, together.tokens[list(rows)])
+    np.testing.assert_allclose(alone.scores, together.scores[list(rows)], rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,59 @@
+"""The writer of captions for an evaluation's pictures."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from contrastive_jax import data
+from contrastive_jax.data.images import normalize
+from contrastive_jax.evaluation.batches import in_batches, jit_batched
+from contrastive_jax.models.definition import Definition
+from contrastive_jax.models.generation import generate
+from contrastive_jax.sharding.mesh import batch_shards
+
+
+class Captioner:
+  """Writes captions for pictures, batch by batch.
+
+  Args:
+    definition: a model that captions.
+    tokenizer: of its texts.
+    mesh: the mesh over which batches are cut.
+    image_size: side of the pictures.
+    batch_size: pictures captioned at a time.
+    rules: how, the rules of `models.generation` but for the tokenizer's ids.
+
+  Raises:
+    ValueError: if the model cannot caption so; it is traced, and nothing is compiled.
+  """
+
+  def __init__(
+    self,
+    definition: Definition,
+    tokenizer: data.Tokenizer,
+    mesh: Mesh,
+    image_size: int,
+    batch_size: int,
+    rules: Mapping[str, Any],
+  ):
+    self._tokenizer, self._mesh, self._batch_size = tokenizer, mesh, batch_size
+    write = partial(generate, start_id=tokenizer.start_id, end_id=tokenizer.end_id, **rules)
+    self._write = jit_batched(
+      lambda parameters, images: write(definition.bind(parameters), normalize(images)).tokens, mesh
+    )
+    parameters = jax.eval_shape(definition.init, jax.random.key(0))
+    images = jax.ShapeDtypeStruct((batch_shards(mesh), image_size, image_size, 3), np.uint8)
+    try:
+      jax.eval_shape(self._write, parameters, images)
+    except (TypeError, ValueError) as error:
+      raise ValueError(f'config.evaluation.captions = {dict(rules)}: {error}') from error
+
+  def __call__(self, parameters, images: np.ndarray) -> list[str]:
+    """The captions of pictures [N, S, S, 3], uint8."""
+    write = partial(self._write, parameters)
+    tokens = in_batches(write, images, self._batch_size, self._mesh)
+    return [self._tokenizer.decode(row) for row in tokens]
