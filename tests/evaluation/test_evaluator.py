@@ -1,6 +1,5 @@
 """Laws of the final evaluation's captions."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ from contrastive_jax.evaluation.captioning import score_captions
 from contrastive_jax.evaluation.evaluator import Evaluator
 from contrastive_jax.models.generation import generate
 from contrastive_jax.sharding.mesh import make_mesh
-from tests.models.towers import tiny, tiny_coca
+from tests.models.towers import drawn, tiny, tiny_coca
 
 SPLIT = 'heldout_composition[vendor=twemoji,skin_tone=dark]'
 IMAGE = {'size': 32, 'patch': 16}
@@ -35,11 +34,7 @@ def make_evaluator(definition, **captions):
 
 def test_captions_are_generated_scored_and_compared_with_retrieved_ones():
   definition = tiny_coca(image=IMAGE, text=TEXT, decoder={'layers': 1})
-  random = np.random.default_rng(0)
-  parameters = jax.tree.map(
-    lambda leaf: jnp.array(0.3 * random.normal(size=leaf.shape), jnp.float32),
-    jax.eval_shape(definition.init, jax.random.key(0)),
-  )
+  parameters = drawn(definition, deviation=0.6)
   evaluator = make_evaluator(definition, beams=2, max_length=6)
   figures, [split] = evaluator.finish(parameters)
 

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from contrastive_jax.models.generation import Rules, generate, search
-from tests.models.towers import TEXT, batch_of, tiny, tiny_coca
+from tests.models.towers import TEXT, batch_of, drawn, tiny, tiny_coca
 
 START, END = 1, 2
 LENGTH, VOCABULARY = TEXT['length'], TEXT['vocabulary']
@@ -19,20 +19,16 @@ VARIANTS = {
   'parallel': {'pooler': 'parallel', 'decoder': {'mlps': 2, 'layers': 1}},
   'shared': {'pooler': 'shared', 'text': {'shift_mask': True, **SCAN}, 'decoder': SCAN},
 }
+# Compiling takes these tests longest.
+jit = functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 0})
+BEAMS = {'beams': 3, 'length_penalty': 0.7}
 ROWS, L, V = 12, 4, 5  # of the toy decoder
 
 
 @functools.cache
 def model(name='cascade'):
-  """A model whose parameters NumPy draws, as compiling their own draws takes longest of all."""
-  definition, random = tiny_coca(**VARIANTS[name]), np.random.default_rng(0)
-
-  def draw(path, leaf):
-    return np.float32('scale' in path[-1].key) + 0.3 * random.normal(size=leaf.shape)
-
-  shapes = jax.eval_shape(definition.init, jax.random.key(0))
-  drawn = jax.tree_util.tree_map_with_path(draw, shapes)
-  return definition.bind(jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32), drawn))
+  definition = tiny_coca(**VARIANTS[name])
+  return definition.bind(drawn(definition))
 
 
 @pytest.mark.parametrize('name', VARIANTS)
@@ -42,7 +38,7 @@ def test_cached_logits_equal_uncached_ones(name):
   tokens = jnp.array(random.integers(1, VOCABULARY, (LENGTH - 1, 2, 2)))
   parents = jnp.array(random.integers(0, 2, (LENGTH - 1, 2, 2)))
 
-  @jax.jit
+  @jit
   def both(parameters):
     module = nnx.merge(graph, parameters)
     step, cache = module.captioner(images, beams=2, length=LENGTH)
@@ -74,7 +70,7 @@ def test_cached_captions_of_a_batch_equal_uncached_ones_one_by_one():
   graph, parameters = nnx.split(model())
   rules = Rules(START, END, max_length=LENGTH - 1, beams=3, length_penalty=1.0)
 
-  @jax.jit
+  @jit
   def one_by_one(parameters, image):
     module = nnx.merge(graph, parameters)
 
@@ -85,8 +81,8 @@ def test_cached_captions_of_a_batch_equal_uncached_ones_one_by_one():
 
     return search(step, jnp.zeros((1, 3, rules.max_length), jnp.int32), 1, rules)
 
-  batch = generate(
-    model(), images, start_id=START, end_id=END, max_length=5, beams=3, length_penalty=1.0
+  batch = jit(lambda parameters: generate(nnx.merge(graph, parameters), images, **vars(rules)))(
+    parameters
   )
   assert len(np.unique(batch.tokens, axis=0)) > 2
   for image, tokens, score in zip(images, *batch, strict=True):
@@ -119,7 +115,7 @@ def searched(*, key=None, rows=range(ROWS), alike=None, length=L, **rules):
   cache = jnp.zeros((len(tables), rules.beams, L), jnp.int32)
   # Draws of this generator compile faster than those of the default one.
   key = None if key is None else jax.random.key(key, impl='unsafe_rbg')
-  return jax.device_get(jax.jit(lambda: search(toy(tables), cache, len(tables), rules, key))())
+  return jax.device_get(jit(lambda: search(toy(tables), cache, len(tables), rules, key))())
 
 
 def log_probabilities(row, text, min_length=0):
@@ -148,7 +144,7 @@ def padded(text):
   return [*text, *[0] * (L - len(text))]
 
 
-@pytest.mark.parametrize(('length_penalty', 'min_length'), [(0.0, 0), (0.0, 3), (0.6, 0), (1.0, 4)])
+@pytest.mark.parametrize(('length_penalty', 'min_length'), [(0.0, 3), (0.6, 0), (1.0, 4)])
 def test_enough_beams_find_the_best_of_all_captions(length_penalty, min_length):
   found = searched(beams=64, length_penalty=length_penalty, min_length=min_length)
   lengths = set()
@@ -218,7 +214,7 @@ def test_samples_are_as_frequent_as_the_softmax_says(temperature, top_k, top_p):
 
 @pytest.mark.parametrize(
   'rules',
-  [{}, {'min_length': 3}, {'beams': 3}, {'temperature': 1.5, 'key': 1}, {'length': 3}],
+  [{}, {'min_length': 3}, BEAMS, {'temperature': 1.5, 'key': 1}, {'length': 3}],
   ids=str,
 )
 def test_a_caption_begins_ends_once_and_is_padded(rules):
@@ -234,13 +230,12 @@ def test_a_caption_begins_ends_once_and_is_padded(rules):
   assert len(ends) > 1
 
 
-@pytest.mark.parametrize('rules', [{}, {'beams': 3, 'length_penalty': 0.7}], ids=str)
+@pytest.mark.parametrize('rules', [{}, BEAMS], ids=str)
 def test_a_row_does_not_change_with_the_others(rules):
   together = searched(**rules)
-  for rows in (range(1), range(1, 3)):
-    alone = searched(rows=rows, **rules)
-    np.testing.assert_array_equal(alone.tokens, together.tokens[list(rows)])
-    np.testing.assert_allclose(alone.scores, together.scores[list(rows)], rtol=1e-5)
+  alone = searched(rows=range(1, 3), **rules)
+  np.testing.assert_array_equal(alone.tokens, together.tokens[1:3])
+  np.testing.assert_allclose(alone.scores, together.scores[1:3], rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Tiny models that the tests share."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from contrastive_jax.models.definition import define
@@ -21,6 +22,17 @@ def parameters_of(definition, seed=0):
   parameters = jax.jit(definition.init)(jax.random.key(seed, impl='unsafe_rbg'))
   spread = lambda path, a: a if 'scale' in path[-1].key else 3 * a  # noqa: E731
   return jax.tree_util.tree_map_with_path(spread, parameters)
+
+
+def drawn(definition, deviation=0.3, seed=0):
+  """Parameters that NumPy draws: compiling the draws of `init` takes longer than most tests."""
+  random = np.random.default_rng(seed)
+
+  def draw(path, leaf):
+    return jnp.float32(deviation * random.normal(size=leaf.shape) + ('scale' in path[-1].key))
+
+  shapes = jax.eval_shape(definition.init, jax.random.key(0))
+  return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
 def batch_of(image=IMAGE, text=TEXT, size=4, seed=0):
