@@ -148,7 +148,12 @@ def complete(fields: Mapping[str, Any]) -> dict[str, Any]:
       if name not in _GIVEN
     }
   given = _GIVEN_BY_COCA if fields['name'] == 'coca' else ()
-  return {path: value for path, value in found.items() if path not in given}
+  # JSON knows no tuples.
+  return {
+    path: tuple(value) if isinstance(value, list) else value
+    for path, value in found.items()
+    if path not in given
+  }
 
 
 def _abstract(fields: Mapping[str, Any]) -> Any:
