@@ -1,3 +1,5 @@
+import os
+
 import jax
 import pytest
 
@@ -34,3 +36,19 @@ def test_not_fitting(shape):
 
 def test_chosen_devices():
   assert mesh.make_mesh('data:-1', jax.devices()[:2]).size == 2
+
+
+@pytest.mark.parametrize(
+  ('given', 'cores', 'expected'),
+  [
+    ('', 6, '--xla_force_host_platform_device_count=4 --xla_cpu_multi_thread_eigen=false'),
+    ('', 64, '--xla_force_host_platform_device_count=8 --xla_cpu_multi_thread_eigen=false'),
+    ('', 1, ''),
+    ('--xla_force_host_platform_device_count=3', 6, '--xla_force_host_platform_device_count=3'),
+  ],
+)
+def test_cores_become_devices_unless_they_are_counted(given, cores, expected, monkeypatch):
+  monkeypatch.setenv('XLA_FLAGS', given)
+  monkeypatch.setattr(os, 'sched_getaffinity', lambda _: set(range(cores)), raising=False)
+  mesh.split_cpu()
+  assert os.environ['XLA_FLAGS'] == expected
