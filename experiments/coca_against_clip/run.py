@@ -53,7 +53,8 @@ def main(_):
     raise ValueError(f'the runs saw different numbers of images, {seen}; train them alike')
   print('| | CLIP | CoCa |\n|---|---:|---:|')
   for figure in RECALLS + CAPTIONS:
-    cells = (f'{row[figure]:.1%}' if figure in row else '' for row in results.values())
+    form = '.2f' if figure.endswith('cider') else '.1%'
+    cells = (f'{row[figure]:{form}}' if figure in row else '' for row in results.values())
     print(f'| {figure} | {" | ".join(cells)} |')
   for figure in ('images_seen', 'parameters', 'seconds'):
     print(f'| {figure} | {" | ".join(f"{row[figure]:,.0f}" for row in results.values())} |')
