@@ -8,8 +8,9 @@ import pytest
 # Before any computation: all of this is fixed once the backend starts.
 jax.config.update('jax_platforms', 'cpu')
 jax.config.update('jax_num_cpu_devices', 8)
-# The time goes to compiling, not to running, so machine code is made in haste. What XLA decides
-# before it, such as fusions and buffers, stays as it is. Child processes inherit the flags.
+# The time goes to compiling, not to running, so machine code is made in haste. The level leaves
+# fusions and buffers as they are; whether the emitters' flag does was not compared. So the programs
+# tested are not compiled quite as a user's are. Child processes inherit the flags.
 HASTE = ['--xla_backend_optimization_level=0']
 if jax.__version_info__ < (0, 11):
   HASTE.append('--xla_cpu_use_fusion_emitters=false')  # gone later, and unknown flags are fatal
