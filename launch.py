@@ -29,8 +29,7 @@ def main(_) -> None:
   start = time.perf_counter()
   logging.set_verbosity(logging.WARNING)
   split_cpu()
-  config = _CONFIG.value
-  if config is None and _WORKDIR.value is None:
+  if (config := _CONFIG.value) is None and _WORKDIR.value is None:
     raise app.UsageError('give --config=configs/clip.py, or the --workdir of a run to go on with')
   folder = pathlib.Path(_WORKDIR.value or workdir.default_workdir(config))
   config = config or workdir.read_config(folder)
