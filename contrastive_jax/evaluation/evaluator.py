@@ -134,17 +134,18 @@ class Evaluator:
     figures |= self.probe(parameters)
     if self._captioner is None:
       return figures, retrieved
-    scores, captioned = zip(*(self.caption(parameters, split) for split in retrieved), strict=True)
+    offered = self._encode_texts(parameters, self._candidates)
+    splits = (self._caption(parameters, split, offered) for split in retrieved)
+    scores, captioned = zip(*splits, strict=True)
     return figures | {k: v for score in scores for k, v in score.items()}, list(captioned)
 
-  def caption(self, parameters, split: Retrieved) -> tuple[dict[str, float], Retrieved]:
+  def _caption(self, parameters, split: Retrieved, offered) -> tuple[dict[str, float], Retrieved]:
     """The scores of the captions written for a split's pictures, and the split with them.
 
-    Beside them stand those of the candidates that are nearest to the pictures: what a model that
-    does not write would say.
+    Beside them stand those of the candidates, embedded as `offered`, that are nearest to the
+    pictures: what a model that does not write would say.
     """
     written = self._captioner(parameters, split.images)
-    offered = self._encode_texts(parameters, self._candidates)
     nearest = np.argmax(split.image_embeddings @ offered.T, axis=1)
     texts = {'caption': written, 'retrieved_caption': [self._candidates[row] for row in nearest]}
     references = [[caption] for caption in split.captions]

@@ -19,8 +19,6 @@ VARIANTS = {
   'parallel': {'pooler': 'parallel', 'decoder': {'mlps': 2, 'layers': 1}},
   'shared': {'pooler': 'shared', 'text': {'shift_mask': True, **SCAN}, 'decoder': SCAN},
 }
-# Compiling takes these tests longest.
-jit = functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 0})
 BEAMS = {'beams': 3, 'length_penalty': 0.7}
 ROWS, L, V = 12, 4, 5  # of the toy decoder
 
@@ -38,7 +36,7 @@ def test_cached_logits_equal_uncached_ones(name):
   tokens = jnp.array(random.integers(1, VOCABULARY, (LENGTH - 1, 2, 2)))
   parents = jnp.array(random.integers(0, 2, (LENGTH - 1, 2, 2)))
 
-  @jit
+  @jax.jit
   def both(parameters):
     module = nnx.merge(graph, parameters)
     step, cache = module.captioner(images, beams=2, length=LENGTH)
@@ -70,7 +68,7 @@ def test_cached_captions_of_a_batch_equal_uncached_ones_one_by_one():
   graph, parameters = nnx.split(model())
   rules = Rules(START, END, max_length=LENGTH - 1, beams=3, length_penalty=1.0)
 
-  @jit
+  @jax.jit
   def one_by_one(parameters, image):
     module = nnx.merge(graph, parameters)
 
@@ -81,7 +79,7 @@ def test_cached_captions_of_a_batch_equal_uncached_ones_one_by_one():
 
     return search(step, jnp.zeros((1, 3, rules.max_length), jnp.int32), 1, rules)
 
-  batch = jit(lambda parameters: generate(nnx.merge(graph, parameters), images, **vars(rules)))(
+  batch = jax.jit(lambda parameters: generate(nnx.merge(graph, parameters), images, **vars(rules)))(
     parameters
   )
   assert len(np.unique(batch.tokens, axis=0)) > 2
@@ -115,7 +113,7 @@ def searched(*, key=None, rows=range(ROWS), alike=None, length=L, **rules):
   cache = jnp.zeros((len(tables), rules.beams, L), jnp.int32)
   # Draws of this generator compile faster than those of the default one.
   key = None if key is None else jax.random.key(key, impl='unsafe_rbg')
-  return jax.device_get(jit(lambda: search(toy(tables), cache, len(tables), rules, key))())
+  return jax.device_get(jax.jit(lambda: search(toy(tables), cache, len(tables), rules, key))())
 
 
 def log_probabilities(row, text, min_length=0):
