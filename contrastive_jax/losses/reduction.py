@@ -128,28 +128,32 @@ def _backward(plan, rows_and_residual, columns_and_residual):
     row_part = plan.rows.pullback(row_residual, row_scores, pairs, 1)
     column_part = plan.columns.pullback(column_residual, column_scores, pairs, 0)
     # Joined before the matmuls, of which there are two then, not four.
-    if columns.scale is None:
-      row_part = row_part + column_part
-      joined = row_part * rows.scale[:, None]
+    if shared:
+      joined = row_part = column_part = row_part + column_part
     else:
       joined = row_part * rows.scale[:, None] + column_part * columns.scale
     row_sums = _accumulate(row_sums, rows, columns, joined, row_part, products, 1)
     column_sums = _accumulate(column_sums, columns, rows, joined, column_part, products, 0)
     return row_sums, column_sums
 
-  sides = rows_and_residual[0], columns_and_residual[0]
-  sums = _walk(
-    plan,
-    visit,
-    rows_and_residual,
-    _zeros(sides[0]),
-    columns_and_residual,
-    _zeros(sides[1]),
-  )
+  rows, columns = rows_and_residual[0], columns_and_residual[0]
+  shared = columns.scale is None
+  row_start = _zeros(rows._replace(scale=None) if shared else rows)
+  sums = _walk(plan, visit, rows_and_residual, row_start, columns_and_residual, _zeros(columns))
+  if shared:
+    sums = _scaled(rows, *sums)
   return tuple(
     jax.tree.map(lambda a, b: a.astype(b.dtype), total, side[:3])
-    for total, side in zip(sums, sides, strict=True)
+    for total, side in zip(sums, (rows, columns), strict=True)
   )
+
+
+def _scaled(rows, row_sums, column_sums):
+  """The gradients where one scale serves all pairs: it waited until the walk was over."""
+  vectors, _, bias = row_sums
+  of_scale = jnp.sum(rows.vectors * vectors, 1)  # Σ_j g_ij x_i · y_j, g the scores' cotangents
+  scale = rows.scale[0]
+  return (scale * vectors, of_scale, bias), (scale * column_sums[0], None, None)
 
 
 def _walk(plan, visit, rows, row_sums, columns, column_sums):
