@@ -22,6 +22,7 @@ from contrastive_jax.training.checkpoint import Checkpoints
 from contrastive_jax.training.logger import Logger
 from contrastive_jax.training.objective import make_objective
 from contrastive_jax.training.optimizer import make_optimizer, make_schedule
+from contrastive_jax.training.preemption import Preempted, Preemption
 from contrastive_jax.training.rates import hold, parameter_rates
 from contrastive_jax.training.state import TrainState, plan_state, start_from
 from contrastive_jax.training.step import jit_train_step, make_train_step
@@ -143,6 +144,7 @@ def train(
 
   Raises:
     FloatingPointError: at a loss or gradient that is not finite; the last checkpoint is kept.
+    Preempted: after a SIGTERM, when the step that ran then is saved.
     ValueError: when over 1% of the examples cannot be used.
   """
   config = run.config
@@ -161,6 +163,7 @@ def train(
   with (
     contextlib.closing(checkpoints),
     Logger(workdir, step=first, total_steps=config.total_steps) as logger,
+    Preemption() as preemption,
   ):
     clock, previous, ids = _Clock(first), None, None
     for step in range(first + 1, config.total_steps + 1):
@@ -185,11 +188,16 @@ def train(
           row |= evaluate(state.evaluated)
       if row:
         logger.write(step, row)
-      if last or step % config.checkpoint_every == 0:
+      preempted = not last and preemption.reached(step)
+      if last or preempted or step % config.checkpoint_every == 0:
         _check_finite(step, metrics, ids, workdir)
         with clock.stopped():
           checkpoints.save(state, batches, {'seen': skips.seen, 'skipped': skips.skipped})
       logger.advance(step)
+      if preempted:
+        stop = Preempted(step)
+        logging.warning('%s', stop)
+        raise stop
   return state
 
 

@@ -1,4 +1,6 @@
 import json
+import os
+import signal
 
 import chex
 import jax
@@ -13,6 +15,7 @@ from contrastive_jax.sharding.mesh import make_mesh
 from contrastive_jax.training import loop, workdir
 from contrastive_jax.training.logger import read_metrics
 from contrastive_jax.training.objective import LOSSES
+from contrastive_jax.training.preemption import Preempted
 
 
 @pytest.fixture(scope='module')
@@ -67,16 +70,41 @@ def test_killed_and_resumed_equals_never_killed(tmp_path, source):
   assert (tmp_path / 'killed' / 'metrics.jsonl').read_text() == lines
 
 
-@pytest.mark.parametrize('mesh', ['data:8', 'data:4,fsdp:2', 'data:2,fsdp:2,tensor:2'])
-def test_the_mesh_changes_nothing_but_rounding(tmp_path, source, mesh):
-  losses = {}
+def test_preempted_and_resumed_equals_never_preempted(tmp_path, source):
+  (tmp_path / 'straight').mkdir()
+  (tmp_path / 'preempted').mkdir()
+  straight = train(tmp_path / 'straight', source)
+  run = loop.build(config())
+
+  def preempted(state, batch):
+    if int(state.step) == 2:
+      os.kill(os.getpid(), signal.SIGTERM)
+    return run.train_step(state, batch)
+
+  before = signal.getsignal(signal.SIGTERM)
+  with pytest.raises(Preempted, match='saved at step 3') as stop:
+    evaluate = lambda parameters: {'figure': 1.0}  # noqa: E731
+    loop.train(run._replace(train_step=preempted), source, tmp_path / 'preempted', evaluate)
+  assert stop.value.code == 0 and signal.getsignal(signal.SIGTERM) == before
+  # Step 3 is in no rhythm of checkpoints.
+  assert loop.restore(run, tmp_path / 'preempted').step == 3
+  resumed = train(tmp_path / 'preempted', source)
+  chex.assert_trees_all_equal(straight, resumed)
+  rows = [without_timings(read_metrics(tmp_path / name)) for name in ('straight', 'preempted')]
+  assert rows[0] == rows[1]
+
+
+def test_the_mesh_changes_nothing_but_rounding(tmp_path, source):
+  def losses_of(mesh, **overrides):
+    (tmp_path / mesh).mkdir()
+    train(tmp_path / mesh, source, mesh=mesh, **overrides)
+    return [row['train/loss'] for row in read_metrics(tmp_path / mesh)]
+
   # All eight devices hold copies where nothing is cut.
-  for shape, rules in (('tensor:8', {'mlp': None, 'heads': None}), (mesh, {})):
-    (tmp_path / shape).mkdir()
-    overrides = {f'sharding.{axis}': value for axis, value in rules.items()}
-    train(tmp_path / shape, source, mesh=shape, **overrides)
-    losses[shape] = [row['train/loss'] for row in read_metrics(tmp_path / shape)]
-  np.testing.assert_allclose(losses[mesh], losses['tensor:8'], rtol=2e-4)
+  copied = {'sharding.mlp': None, 'sharding.heads': None}
+  expected = losses_of('tensor:8', **copied)
+  for mesh in ('data:8', 'data:4,fsdp:2', 'data:2,fsdp:2,tensor:2'):
+    np.testing.assert_allclose(losses_of(mesh), expected, rtol=2e-4, err_msg=mesh)
 
 
 @pytest.mark.slow
