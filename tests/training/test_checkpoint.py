@@ -1,0 +1,74 @@
+"""Checkpoints that were damaged."""
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+from contrastive_jax import data
+from contrastive_jax.training.checkpoint import Checkpoints
+from contrastive_jax.training.state import TrainState
+from tests.training.test_loop import config
+
+
+@pytest.fixture
+def batches():
+  made = config()
+  return data.training_batches(
+    data.open_source('emoji', 'heldout_composition'),
+    data.open_tokenizer(made.data.tokenizer, made.model.text.length),
+    batch_size=8,
+    image_size=32,
+    captions={'caption': 1},
+    seed=0,
+  )[0]
+
+
+def state_at(step):
+  arrays = {'kernel': np.full((64, 64), step, np.float32)}
+  return jax.device_put(TrainState(step, arrays, (), jax.random.key_data(jax.random.key(0)), None))
+
+
+def write(folder, batches, steps):
+  """Saves at these steps; the batches that follow each."""
+  checkpoints, following = Checkpoints(folder), {}
+  for step in steps:
+    checkpoints.save(state_at(step), batches, {'seen': step})
+    checkpoints._manager.wait_until_finished()
+    following[step] = next(batches)['id']
+  checkpoints.close()
+  return following
+
+
+def damage(folder, step, how):
+  files = [path for path in (folder / str(step)).rglob('*') if path.is_file()]
+  for path in files if how == 'all' else [path for path in files if how in str(path)]:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize('how', ['all', 'state/d/', 'data/', 'progress/', 'METADATA'])
+def test_the_newest_good_checkpoint_is_used(tmp_path, batches, how):
+  following = write(tmp_path, batches, [1, 2])
+  damage(tmp_path, 2, how)
+  checkpoints = Checkpoints(tmp_path)
+  state, progress = checkpoints.restore(state_at(0), batches)
+  good = 2 if (tmp_path / '2').exists() else 1
+  assert good == 1 or how == 'METADATA'  # which Orbax can do without
+  chex.assert_trees_all_equal(state.parameters, state_at(good).parameters)
+  assert progress == {'seen': good}
+  np.testing.assert_array_equal(next(batches)['id'], following[good])
+  # What was set aside is kept, and the run may reach its step again.
+  assert len(list(tmp_path.glob('damaged_2_*'))) == 2 - good
+  if good == 1:
+    checkpoints.save(state_at(2), batches, {'seen': 2})
+    checkpoints.close()
+    assert Checkpoints(tmp_path).restore_state(state_at(0)).step == 2
+
+
+def test_if_none_can_be_read_nothing_is_changed(tmp_path, batches):
+  write(tmp_path, batches, [1, 2])
+  damage(tmp_path, 1, 'all')
+  damage(tmp_path, 2, 'all')
+  with pytest.raises(ValueError, match=r'no checkpoint in .* can be read.*Step 2: .*Step 1: '):
+    Checkpoints(tmp_path).restore(state_at(0), batches)
+  assert {path.name for path in tmp_path.iterdir()} == {'1', '2'}
