@@ -1,10 +1,15 @@
 """The folder of a run, which belongs to one config."""
 
+import fcntl
 import json
 import pathlib
 from typing import Any
 
+import jax
+from absl import logging
 from ml_collections import ConfigDict
+
+_LOCKS = []  # The files stay open, and so locked, for as long as the process lives.
 
 
 def default_workdir(config: ConfigDict) -> pathlib.Path:
@@ -25,10 +30,11 @@ def read_config(workdir: pathlib.Path) -> ConfigDict:
 
 
 def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
-  """Makes the folder the run's, or checks that it is.
+  """Makes the folder the run's, or checks that it is, and this process its only one.
 
   Raises:
-    ValueError: if it belongs to a run of another config; names the fields that differ.
+    ValueError: if another process has it, or if it belongs to a run of another config; names the
+      fields that differ.
   """
   path = workdir / 'config.json'
   if path.exists():
@@ -43,9 +49,26 @@ def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
         f'workdir {workdir} belongs to a run of another config; choose another --workdir, or '
         f'give the same config. It differs in: {"; ".join(differing)}'
       )
-    return
   workdir.mkdir(parents=True, exist_ok=True)
-  path.write_text(json.dumps(config.to_dict(), indent=2) + '\n')
+  if jax.process_index() == 0:
+    _lock(workdir)
+  if not path.exists():
+    path.write_text(json.dumps(config.to_dict(), indent=2) + '\n')
+
+
+def _lock(workdir):
+  """Locks the folder against other processes; a process that dies gives it up."""
+  file = (workdir / 'lock').open('w')
+  try:
+    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except (BlockingIOError, PermissionError):
+    file.close()
+    raise ValueError(
+      f'workdir {workdir} is in use by another process; wait for it, or choose another --workdir'
+    ) from None
+  except OSError as error:
+    logging.warning('workdir %s cannot be locked against a second run: %s', workdir, error)
+  _LOCKS.append(file)
 
 
 def _flat(node: Any, prefix: str = 'config') -> dict[str, Any]:
