@@ -59,21 +59,23 @@ def walk(
     following = _send(columns, axes, shards)
     owner = (here - hop) % shards
 
-    def visit_block(sums, index):
-      row_start, row_extent = row_span(index // column_count, here)
-      column_start, column_extent = column_span(index % column_count, owner)
-      new = visit(
-        row_extent,
-        column_extent,
-        _cut(rows, row_start, row_extent),
-        _cut(sums[0], row_start, row_extent),
-        _cut(columns, column_start, column_extent),
-        _cut(sums[1], column_start, column_extent),
-      )
-      return (_put(sums[0], new[0], row_start), _put(sums[1], new[1], column_start)), None
+    def visit_rows(sums, index):
+      row_start, row_extent = row_span(index, here)
+      row_block = _cut(rows, row_start, row_extent)
 
-    blocks = jnp.arange(row_count * column_count)
-    (row_sums, column_sums), _ = lax.scan(visit_block, (row_sums, column_sums), blocks)
+      def visit_block(sums, index):
+        start, extent = column_span(index, owner)
+        column_block, before = (_cut(tree, start, extent) for tree in (columns, sums[1]))
+        row_part, after = visit(row_extent, extent, row_block, sums[0], column_block, before)
+        return (row_part, _put(sums[1], after, start)), None
+
+      # The row's block stays for all columns: what a visit makes of it alone, XLA makes once.
+      start = _cut(sums[0], row_start, row_extent), sums[1]
+      (row_part, column_sums), _ = lax.scan(visit_block, start, jnp.arange(column_count))
+      return (_put(sums[0], row_part, row_start), column_sums), None
+
+    sums = row_sums, column_sums
+    (row_sums, column_sums), _ = lax.scan(visit_rows, sums, jnp.arange(row_count))
     return (row_sums, following, _send(column_sums, axes, shards)), None
 
   state = row_sums, columns, column_sums

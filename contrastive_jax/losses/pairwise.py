@@ -1,6 +1,6 @@
 """Streamed reductions over S = scale · x yᵀ + bias [B, B'], which never exists.
 
-S is visited in square blocks by `lax.scan`; on a mesh the columns travel round a ring of devices,
+S is visited in blocks by `lax.scan`; on a mesh the columns travel round a ring of devices,
 so that each pair is multiplied once in the world. Nothing of size B × B' is kept, forward or
 backward: the backward visits the same blocks again, 4 block matmuls in all where dense takes 3.
 Scores and sums are float32 whatever the inputs' dtype; gradients have the inputs' dtypes. For
@@ -54,7 +54,8 @@ def logsumexp(
     bias: what is added to every score, in the form of `scale`. Default: 0.
     exclude: [B] integers, or a pair of [B] and [B']; pairs i ≠ j of the same integer do not count.
     diagonal: whether pairs i = j count.
-    block_size: rows and columns visited at a time; chosen from a memory budget by default.
+    block_size: the side of a square of as many pairs as are visited at a time; chosen from a memory
+      budget by default.
     mesh: the mesh over which the vectors are sharded, by its axes named 'data' and 'fsdp' (others
       hold copies); None for one device.
     kernel: 'scan', which leaves to XLA where a block's scores lie; or 'pallas', a TPU kernel that
@@ -105,7 +106,7 @@ def sum(
     exclude: as in `logsumexp`.
     positive: [B] integers, or a pair of [B] and [B']; pairs of the same integer are positive.
     diagonal: whether pairs i = j count.
-    block_size: rows and columns visited at a time; chosen from a memory budget by default.
+    block_size: as in `logsumexp`.
     mesh: as in `logsumexp`.
 
   Returns:
@@ -143,7 +144,7 @@ def top_k(
     scale: scalar.
     exclude: as in `logsumexp`.
     diagonal: whether pairs i = j count.
-    block_size: rows and columns visited at a time; chosen from a memory budget by default.
+    block_size: as in `logsumexp`.
     mesh: as in `logsumexp`.
 
   Returns:

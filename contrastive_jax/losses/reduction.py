@@ -157,11 +157,15 @@ def _scaled(rows, row_sums, column_sums):
 
 
 def _walk(plan, visit, rows, row_sums, columns, column_sums):
-  block_shape = plan.block_size, plan.block_size
+  row_count = len(jax.tree.leaves(rows)[0])
   if plan.kernel == 'pallas':
     # All rows pass by the columns on the chip.
     visit = kernel.on_chip(visit, plan.block_size)
-    block_shape = len(jax.tree.leaves(rows)[0]), plan.block_size
+    block_shape = row_count, plan.block_size
+  else:
+    # Taller than wide: the taller a block, the seldomer a column's sums are read and written.
+    height = min(row_count, 2 * plan.block_size)
+    block_shape = height, max(plan.block_size**2 // height, 1)
   return blocks.walk(
     visit,
     rows,
