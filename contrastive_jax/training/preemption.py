@@ -27,16 +27,17 @@ class Preemption:
 
   def __init__(self):
     self._noticed = False
+    self._alone = jax.process_count() == 1
     # Python handles signals in its main thread alone.
-    self._listens = threading.current_thread() is threading.main_thread()
+    self._listens = self._alone and threading.current_thread() is threading.main_thread()
 
   def __enter__(self):
-    if self._alone and self._listens:
+    if self._listens:
       self._before = signal.signal(signal.SIGTERM, self._notice)
     return self
 
   def __exit__(self, *_):
-    if self._alone and self._listens:
+    if self._listens:
       signal.signal(signal.SIGTERM, self._before)
 
   def reached(self, step: int) -> bool:
@@ -44,10 +45,6 @@ class Preemption:
     if self._alone:
       return self._noticed
     return multihost_utils.reached_preemption_sync_point(step)
-
-  @property
-  def _alone(self):
-    return jax.process_count() == 1
 
   def _notice(self, *_):
     self._noticed = True

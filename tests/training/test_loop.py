@@ -33,19 +33,28 @@ def config(**overrides):
   return made
 
 
-def train(folder, source, until=None, **overrides):
-  """Trains, and with `until` is killed right after that step's checkpoint and one step more."""
+def train(folder, source, interrupt=None, **overrides):
+  """Trains; `interrupt` is called with the number of updates made, before each."""
   run = loop.build(config(**overrides))
-  if until is not None:
+  if interrupt is not None:
     step = run.train_step
 
-    def killed(state, batch):
-      if int(state.step) == until + 1:
-        raise KeyboardInterrupt
+    def interrupted(state, batch):
+      interrupt(int(state.step))
       return step(state, batch)
 
-    run = run._replace(train_step=killed)
+    run = run._replace(train_step=interrupted)
   return loop.train(run, source, folder, lambda parameters: {'figure': 1.0})
+
+
+def kill_after(checkpoint):
+  """An interrupt right after that step's checkpoint and one step more."""
+
+  def kill(step):
+    if step == checkpoint + 1:
+      raise KeyboardInterrupt
+
+  return kill
 
 
 def without_timings(rows):
@@ -57,7 +66,7 @@ def test_killed_and_resumed_equals_never_killed(tmp_path, source):
   (tmp_path / 'killed').mkdir()
   straight = train(tmp_path / 'straight', source, average_decay=0.9)
   with pytest.raises(KeyboardInterrupt):
-    train(tmp_path / 'killed', source, until=2, average_decay=0.9)
+    train(tmp_path / 'killed', source, kill_after(2), average_decay=0.9)
   assert [row['step'] for row in read_metrics(tmp_path / 'killed')] == [1, 2, 3]
   resumed = train(tmp_path / 'killed', source, average_decay=0.9)
   chex.assert_trees_all_equal(straight, resumed)
@@ -74,20 +83,17 @@ def test_preempted_and_resumed_equals_never_preempted(tmp_path, source):
   (tmp_path / 'straight').mkdir()
   (tmp_path / 'preempted').mkdir()
   straight = train(tmp_path / 'straight', source)
-  run = loop.build(config())
 
-  def preempted(state, batch):
-    if int(state.step) == 2:
+  def preempt(step):
+    if step == 2:
       os.kill(os.getpid(), signal.SIGTERM)
-    return run.train_step(state, batch)
 
   before = signal.getsignal(signal.SIGTERM)
   with pytest.raises(Preempted, match='saved at step 3') as stop:
-    evaluate = lambda parameters: {'figure': 1.0}  # noqa: E731
-    loop.train(run._replace(train_step=preempted), source, tmp_path / 'preempted', evaluate)
+    train(tmp_path / 'preempted', source, preempt)
   assert stop.value.code == 0 and signal.getsignal(signal.SIGTERM) == before
   # Step 3 is in no rhythm of checkpoints.
-  assert loop.restore(run, tmp_path / 'preempted').step == 3
+  assert loop.restore(loop.build(config()), tmp_path / 'preempted').step == 3
   resumed = train(tmp_path / 'preempted', source)
   chex.assert_trees_all_equal(straight, resumed)
   rows = [without_timings(read_metrics(tmp_path / name)) for name in ('straight', 'preempted')]

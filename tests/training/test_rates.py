@@ -11,7 +11,7 @@ from contrastive_jax import data
 from contrastive_jax.models.definition import define
 from contrastive_jax.training import loop, optimizer
 from contrastive_jax.training.rates import hold, parameter_rates
-from tests.training.test_loop import config, train
+from tests.training.test_loop import config, kill_after, train
 
 FIELDS = {'b1': 0.9, 'b2': 0.98, 'epsilon': 1e-6, 'weight_decay': 0.2, 'clip_norm': 1.0}
 LOCKED = (('image/.*', 0.0),)
@@ -67,7 +67,7 @@ def test_locked_and_slowed_layers_train_on_a_mesh_and_resume(tmp_path, source):
   assert [name for name in kept if '/image/' in name]
 
   with pytest.raises(KeyboardInterrupt):
-    train(tmp_path / 'killed', source, until=2, **overrides)
+    train(tmp_path / 'killed', source, kill_after(2), **overrides)
   resumed = train(tmp_path / 'killed', source, **overrides)
   chex.assert_trees_all_equal(straight, resumed)
 
