@@ -6,6 +6,7 @@ from typing import Any
 
 import grain
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint import checkpoint_managers as policies
@@ -65,7 +66,7 @@ class Checkpoints:
       args=ocp.args.Composite(
         state=ocp.args.StandardSave(state),
         data=grain.checkpoint.CheckpointSave(batches),
-        progress=ocp.args.JsonSave(progress),
+        progress=ocp.args.JsonSave(progress | {'fingerprint': int(fingerprint(state))}),
       ),
     )
 
@@ -82,22 +83,21 @@ class Checkpoints:
     Raises:
       ValueError: if no checkpoint can be read.
     """
-    restored = self._restore(
-      state=ocp.args.StandardRestore(abstract),
-      data=grain.checkpoint.CheckpointRestore(batches),
-      progress=ocp.args.JsonRestore(),
-    )
+    restored = self._restore(abstract, data=grain.checkpoint.CheckpointRestore(batches))
     return restored.state, restored.progress
 
   def restore_state(self, abstract: TrainState) -> TrainState:
     """The newest state that can be read, alone, for evaluation; errors as in `restore`."""
-    return self._restore(state=ocp.args.StandardRestore(abstract)).state
+    return self._restore(abstract).state
 
-  def _restore(self, **items):
+  def _restore(self, abstract, **items):
+    items |= {'state': ocp.args.StandardRestore(abstract), 'progress': ocp.args.JsonRestore()}
     errors = {}
     for step in sorted(self._manager.all_steps(), reverse=True):
       try:
         restored = self._manager.restore(step, args=ocp.args.Composite(**items))
+        if restored.progress.pop('fingerprint') != int(fingerprint(restored.state)):
+          raise ValueError('the state has other bits than were saved')
       except Exception as error:  # What a damaged file raises depends on which one it is.
         if jax.process_count() > 1:
           raise  # The others would have to go back too, and may not have seen it.
@@ -122,3 +122,13 @@ class Checkpoints:
   def close(self) -> None:
     """Waits until all is written."""
     self._manager.close()
+
+
+@jax.jit
+def fingerprint(state) -> jax.Array:
+  """A sum of all bits, the same on any mesh; Orbax itself takes most flipped bits for data."""
+  total = jnp.uint32(0)
+  for leaf in jax.tree.leaves(state):
+    bits = jax.lax.bitcast_convert_type(leaf, f'uint{8 * leaf.dtype.itemsize}')
+    total = 31 * total + jnp.sum(bits.astype(jnp.uint32), dtype=jnp.uint32)
+  return total
