@@ -1,5 +1,6 @@
 """Checkpoints of the state and of the place in the data, together."""
 
+import contextlib
 import pathlib
 import time
 from typing import Any
@@ -56,19 +57,21 @@ class Checkpoints:
 
     Raises:
       ValueError: if it was evaluated, and has no figure of the name `best`.
+      OSError: if this one, or the one before, cannot be written; those that were complete are kept.
     """
     if self._best and figures and self._best not in figures:
       raise ValueError(f'config.keep_best = {self._best!r} is no figure; use one of {[*figures]}')
     ranked = {self._best: figures[self._best]} if self._best and figures else None
-    self._manager.save(
-      int(state.step),
-      metrics=ranked,
-      args=ocp.args.Composite(
-        state=ocp.args.StandardSave(state),
-        data=grain.checkpoint.CheckpointSave(batches),
-        progress=ocp.args.JsonSave(progress | {'fingerprint': int(fingerprint(state))}),
-      ),
-    )
+    with self._explained():
+      self._manager.save(
+        int(state.step),
+        metrics=ranked,
+        args=ocp.args.Composite(
+          state=ocp.args.StandardSave(state),
+          data=grain.checkpoint.CheckpointSave(batches),
+          progress=ocp.args.JsonSave(progress | {'fingerprint': int(fingerprint(state))}),
+        ),
+      )
 
   def restore(self, abstract: TrainState, batches) -> tuple[TrainState, dict[str, Any]]:
     """The newest state that can be read; sets `batches` to go on after its last batch.
@@ -120,8 +123,20 @@ class Checkpoints:
       self._manager.reload()
 
   def close(self) -> None:
-    """Waits until all is written."""
-    self._manager.close()
+    """Waits until all is written; errors as in `save`."""
+    with self._explained():
+      self._manager.close()
+
+  @contextlib.contextmanager
+  def _explained(self):
+    try:
+      yield
+    except Exception as error:  # What fails in the background keeps its own type, or loses it.
+      raise OSError(
+        f'a checkpoint cannot be written to {self._folder}: {str(error).splitlines()[0]} '
+        f'Complete are those of the steps {sorted(self._manager.all_steps())}; with space, '
+        'the same command goes on from there'
+      ) from error
 
 
 @jax.jit

@@ -1,5 +1,8 @@
 """Checkpoints that were damaged."""
 
+import resource
+import signal
+
 import chex
 import jax
 import numpy as np
@@ -94,3 +97,21 @@ def test_if_none_can_be_read_nothing_is_changed(tmp_path, batches):
   with pytest.raises(ValueError, match=r'no checkpoint in .* can be read.*Step 2: .*Step 1: '):
     Checkpoints(tmp_path).restore(state_at(0), batches)
   assert {path.name for path in tmp_path.iterdir()} == {'1', '2'}
+
+
+def test_a_full_disk_is_told_and_keeps_what_was_complete(tmp_path, batches):
+  """What a process may write to a file is bounded, as on a disk without space."""
+  write(tmp_path, batches, [1])
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+  checkpoints = Checkpoints(tmp_path)
+  try:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, limits[1]))
+    with pytest.raises(OSError, match=r'cannot be written .*steps \[1\]; with space'):
+      checkpoints.save(state_at(2), batches, {'seen': 2})
+      checkpoints.close()
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    signal.signal(signal.SIGXFSZ, handler)
+  state, progress = Checkpoints(tmp_path).restore(state_at(0), batches)
+  assert progress == {'seen': 1} and state.step == 1
