@@ -15,8 +15,7 @@ from ml_collections import config_flags
 from contrastive_jax import data, interop
 from contrastive_jax.evaluation import results
 from contrastive_jax.evaluation.evaluator import Evaluator
-from contrastive_jax.sharding import processes
-from contrastive_jax.sharding.mesh import split_cpu
+from contrastive_jax.sharding import cpu, processes
 from contrastive_jax.training import logger, loop, workdir
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'A file of configs/, or FILE:VARIANT.')
@@ -32,7 +31,8 @@ def main(_) -> None:
   logging.set_verbosity(logging.WARNING)
   if (config := _CONFIG.value) is None and _WORKDIR.value is None:
     raise app.UsageError('give --config=configs/clip.py, or the --workdir of a run to go on with')
-  split_cpu()
+  cpu.split_cores()
+  cpu.keep_memory()
   if jax.config.jax_compilation_cache_dir is None:
     cache = pathlib.Path('~/.cache/contrastive_jax').expanduser()
     jax.config.update('jax_compilation_cache_dir', str(cache))
