@@ -3,8 +3,9 @@
 import ctypes
 import os
 
-# Of glibc's mallopt.
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
+# Of glibc's mallopt, and of madvise.
+_TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
+_HUGE_PAGES = 14
 
 
 def split_cores(most: int = 8) -> None:
@@ -28,11 +29,22 @@ def split_cores(most: int = 8) -> None:
 
 
 def keep_memory() -> None:
-  """Lets the process keep the memory that it frees, where glibc allots it.
+  """Lets the process keep the memory that it frees, in huge pages, where glibc allots it.
 
   Left alone, glibc gives a program's temporaries back to the system after each run, which hands
-  them out anew page by page: half the time of a small model's step (experiments/throughput).
+  them out anew, page by page: a fifth of the time of a step of CLIP (experiments/throughput).
   """
-  if mallopt := getattr(ctypes.CDLL(None), 'mallopt', None):
-    mallopt(_MMAP_MAX, 0)
-    mallopt(_TRIM_THRESHOLD, -1)
+  libc = ctypes.CDLL(None)
+  if not hasattr(libc, 'mallopt'):
+    return
+  libc.mallopt(_ARENA_MAX, 1)  # another arena than the first maps large blocks whatever is said
+  libc.mallopt(_MMAP_MAX, 0)
+  libc.mallopt(_TRIM_THRESHOLD, -1)
+  # A block as large as half of the memory, of which nothing is touched, makes the heap grow once.
+  page = os.sysconf('SC_PAGE_SIZE')
+  size = page * os.sysconf('SC_PHYS_PAGES') // 2
+  libc.malloc.restype = ctypes.c_void_p
+  if block := libc.malloc(ctypes.c_size_t(size)):
+    start = -(-block // page) * page
+    libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(size - page), _HUGE_PAGES)
+    libc.free(ctypes.c_void_p(block))
