@@ -4,8 +4,8 @@
 #   WORKDIR=/share/runs/clip experiments/pods/run.sh --config=configs/clip.py:vit_b16
 #
 # Ends with 0 if the run is finished, with 75 (sysexits' EX_TEMPFAIL) if it was stopped and the same
-# command goes on with it, else with launch.py's status. launch.py itself ends with 0 after a SIGTERM
-# too, which a scheduler would take for the end of the run.
+# command goes on with it, else with launch.py's status. launch.py itself ends with 0 after a
+# SIGTERM too, which a scheduler would take for the end of the run.
 set -euo pipefail
 : "${WORKDIR:?set WORKDIR, the folder of the run, which all processes must see}"
 python=${PYTHON:-python}

@@ -5,7 +5,7 @@
 #     experiments/pods/tpu/train.sh --config=configs/clip.py:vit_b16
 #
 # To be started in a clone of the repository; its last commit is what runs. A slice that is there
-# already under the same name is taken; one that the script made is deleted when the run is finished.
+# under the same name is taken; one that the script made is deleted when the run is finished.
 set -euo pipefail
 name=${NAME:-contrastive}                    # of the queued resource and of its slice
 zone=${ZONE:?set ZONE, such as us-west4-a}
@@ -18,11 +18,9 @@ pause=${PAUSE:-60}                           # seconds between two looks at the 
 
 # The program may outlive a connection that broke; it saves and leaves before the next one starts.
 stop="while pkill -f '[l]aunch\.py'; do sleep 1; done"
-setup="set -e; $stop; rm -rf code; mkdir code; tar -xzf code.tar.gz -C code; sudo mkdir -p /mnt/share
-mountpoint -q /mnt/share || { sudo apt-get install -qy nfs-common; sudo mount $share /mnt/share; }
-python3 -m pip install --quiet --user uv; python3 -m uv venv --quiet --clear --python 3.12 environment
-python3 -m uv pip install --quiet --python environment -r code/requirements.txt 'jax[tpu]'"
-train="$stop; cd code; export WORKDIR=/mnt/share/runs/$run PYTHON=../environment/bin/python
+setup="set -e; $stop; rm -rf code; mkdir code; tar -xzf code.tar.gz -C code
+code/experiments/pods/tpu/worker.sh $share"
+train="$stop; cd code; export WORKDIR=/mnt/share/runs/$run PYTHON=.venv/bin/python
 experiments/pods/run.sh"
 [[ $# == 0 ]] || train+=$(printf ' %q' "$@")
 
