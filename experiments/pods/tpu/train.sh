@@ -17,10 +17,12 @@ pricing=${PRICING:---spot}                   # or --reserved, --guaranteed
 pause=${PAUSE:-60}                           # seconds between two looks at the slice
 
 # The program may outlive a connection that broke; it saves and leaves before the next one starts.
-stop="while pkill -f '[l]aunch\.py'; do sleep 1; done"
+# The pattern is of this run alone, and its brackets keep it from matching the shell that holds it.
+workdir=/mnt/share/runs/$run
+stop="while pkill -f '[l]aunch\.py --workdir=$workdir( |\$)'; do sleep 1; done"
 setup="set -e; $stop; rm -rf code; mkdir code; tar -xzf code.tar.gz -C code
 code/experiments/pods/tpu/worker.sh $share"
-train="$stop; cd code; export WORKDIR=/mnt/share/runs/$run PYTHON=.venv/bin/python
+train="$stop; cd code; export WORKDIR=$workdir PYTHON=.venv/bin/python
 experiments/pods/run.sh"
 [[ $# == 0 ]] || train+=$(printf ' %q' "$@")
 
