@@ -61,6 +61,18 @@ class Topology(NamedTuple):
   chip: Chip | None
   simulated: bool
 
+  @property
+  def memory(self) -> float:
+    """Bytes that a device has; a simulated CPU device its share of this machine's."""
+    if self.chip is not None:
+      return self.chip.memory
+    return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / len(self.devices)
+
+  @property
+  def link(self) -> float:
+    """Bytes/s that a chip sends to the others: inside a node, or between nodes where there are."""
+    return self.chip.link if len(self.devices) <= self.chip.node else self.chip.network
+
 
 def open_topology(name: str) -> Topology:
   """Finds devices by name; call it before JAX's backend starts, as it may have to simulate some.
@@ -114,7 +126,7 @@ def _described(name: str) -> list:
       import libtpu  # noqa: F401
     except ImportError:
       raise ValueError(
-        f'--topology={name} needs the TPU compiler: pip install libtpu, of the version that '
-        "jax[tpu] of this JAX names; or use 'cpu:8', 'h100:64' or 'a100:64'"
+        f'--topology={name} needs the TPU compiler: pip install -e .[tpu]; or use '
+        " 'cpu:8', 'h100:64' or 'a100:64'"
       ) from error
     raise ValueError(f'--topology={name} is refused by libtpu: {error}') from error

@@ -52,13 +52,17 @@ class Run(NamedTuple):
   schedule: Callable
 
 
-def build(config: ConfigDict) -> Run:
+def build(config: ConfigDict, devices: list | None = None) -> Run:
   """Builds all that a config names.
+
+  Args:
+    config: the config.
+    devices: for the mesh; default all. Others, as of a topology, can be compiled for, not run on.
 
   Raises:
     ValueError: for whatever in the config cannot work, before anything is compiled.
   """
-  mesh = make_mesh(config.mesh)
+  mesh = make_mesh(config.mesh, devices)
   _check_config(config, mesh)
   tokenizer = data.open_tokenizer(config.data.tokenizer, config.model.text.length)
   if config.model.text.vocabulary < tokenizer.vocab_size:
