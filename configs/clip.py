@@ -72,6 +72,7 @@ def emoji() -> ConfigDict:
   config.model.name = 'clip'
   config.model.embed = 128
   config.model.scale = 1 / 0.07
+  config.model.remat = 'none'  # or 'dots', 'full': less memory, for a second forward pass
   config.model.dtype = 'float32'  # 'bfloat16' is faster where the CPU multiplies it
   config.model.image = ConfigDict()
   config.model.image.size = 32
@@ -96,6 +97,11 @@ def emoji() -> ConfigDict:
 
   config.total_steps = 2000
   config.batch_size = 128
+  # Parts in which the model visits a batch; the loss compares all of it (gradient caching).
+  config.micro_batches = 1
+  # A loss or gradient that is not finite, or whose norm is `spike` times its average (0: no bound),
+  # stops the run, or skips the step.
+  config.bad_steps = ConfigDict({'action': 'stop', 'spike': 0.0})
   config.optimizer = ConfigDict()
   config.optimizer.learning_rate = 1e-3
   config.optimizer.warmup_fraction = 0.05

@@ -30,7 +30,9 @@ def check_strengths(strengths: dict[str, float]) -> None:
       )
 
 
-def augment(key: jax.Array, images: jax.Array, size: int, strengths: dict[str, float]) -> jax.Array:
+def augment(
+  keys: jax.Array, images: jax.Array, size: int, strengths: dict[str, float]
+) -> jax.Array:
   """Draws a change of shape and a change of colour for each picture.
 
   Strengths are the greatest change either way, but for `flip`, `grey` and `erase`, which are
@@ -47,7 +49,7 @@ def augment(key: jax.Array, images: jax.Array, size: int, strengths: dict[str, f
   - erase: a box of one colour, of 15% to 50% of each side, hides what is below [1].
 
   Args:
-    key: random key.
+    keys: [B] random keys, so that a picture's changes do not hang on its company.
     images: [B, H, H, 3] from 0 to 255. White is what lies outside.
     size: S, the side of the result. Pictures somewhat larger give sharper results.
     strengths: by name.
@@ -63,21 +65,21 @@ def augment(key: jax.Array, images: jax.Array, size: int, strengths: dict[str, f
   """
   check_strengths(strengths)
   images = images.astype(jnp.float32)
-  shape_key, colour_key, erase_key = jax.random.split(key, 3)
+  shape_keys, colour_keys, erase_keys = jax.vmap(jax.random.split, (0, None), 1)(keys, 3)
   if images.shape[1] != size or any(map(strengths.get, _SHAPE)):
-    images = _resample(images, size, *_draw_shape(shape_key, len(images), strengths))
+    images = _resample(images, size, *_draw_shape(shape_keys, strengths))
   if any(map(strengths.get, _COLOUR)):
-    matrix, offset = _draw_colour(colour_key, len(images), strengths)
+    matrix, offset = _draw_colour(colour_keys, strengths)
     images = jnp.einsum('bhwc,bdc->bhwd', images, matrix) + offset[:, None, None, None]
     images = jnp.clip(images, 0, WHITE)
   if strengths.get('erase'):
-    images = _erase(erase_key, images, strengths['erase'])
+    images = _erase(erase_keys, images, strengths['erase'])
   return images
 
 
-def _draw_shape(key, B, strengths):
+def _draw_shape(keys, strengths):
   """Matrices [B, 2, 2] and moves [B, 2] from places in the result to places in the picture."""
-  uniform = jax.random.uniform(key, (8, B), minval=-1.0)
+  uniform = _uniform(keys, 8) * 2 - 1
   turn, slant, down, right, zoom, stretch = (
     strengths.get(name, 0.0) * uniform[i]
     for i, name in enumerate(('degrees', 'shear', 'translate', 'translate', 'zoom', 'stretch'))
@@ -107,9 +109,9 @@ def _resample(images, size, matrix, move):
   return jax.vmap(channels)(images, places)
 
 
-def _draw_colour(key, B, strengths):
+def _draw_colour(keys, strengths):
   """Matrices [B, 3, 3] and offsets [B], the same for all channels."""
-  uniform = jax.random.uniform(key, (5, B, 1, 1), minval=-1.0)
+  uniform = _uniform(keys, 5)[..., None, None] * 2 - 1
   light, spread, vivid = (
     1 + strengths.get(name, 0.0) * uniform[i]
     for i, name in enumerate(('brightness', 'contrast', 'saturation'))
@@ -123,14 +125,16 @@ def _draw_colour(key, B, strengths):
   return matrix, (1 - spread[:, 0, 0]) * WHITE / 2
 
 
-def _erase(key, images, probability):
-  side_key, centre_key, colour_key, chance_key = jax.random.split(key, 4)
-  B, size = images.shape[:2]
-  side = jax.random.uniform(side_key, (2, B, 1), minval=_ERASED[0], maxval=_ERASED[1])
-  centre = jax.random.uniform(centre_key, (2, B, 1))
-  place = (jnp.arange(size) + 0.5) / size
+def _erase(keys, images, probability):
+  uniform = _uniform(keys, 8)
+  least, most = _ERASED
+  side, centre = least + (most - least) * uniform[:2, :, None], uniform[2:4, :, None]
+  place = (jnp.arange(images.shape[1]) + 0.5) / images.shape[1]
   rows, columns = jnp.abs(place - centre) < side / 2
-  erased = jax.random.bernoulli(chance_key, probability, (B, 1, 1))
-  erased = erased & rows[:, :, None] & columns[:, None, :]
-  colour = jax.random.uniform(colour_key, (B, 1, 1, 3), maxval=WHITE)
-  return jnp.where(erased[..., None], colour, images)
+  erased = (uniform[4] < probability)[:, None, None] & rows[:, :, None] & columns[:, None, :]
+  return jnp.where(erased[..., None], WHITE * uniform[5:].T[:, None, None], images)
+
+
+def _uniform(keys, number):
+  """Numbers [number, B] from 0 to 1."""
+  return jax.vmap(lambda key: jax.random.uniform(key, number), out_axes=1)(keys)

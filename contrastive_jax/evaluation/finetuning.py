@@ -67,7 +67,7 @@ def fit(
   steps: int,
   batch_size: int,
   mesh: Mesh,
-  augment: Callable[[jax.Array, jax.Array], jax.Array] = lambda key, images: images,
+  augment: Callable[[jax.Array, jax.Array], jax.Array] = lambda keys, images: images,
   seed: int = 0,
 ):
   """Trains a classifier by cross-entropy.
@@ -81,7 +81,7 @@ def fit(
     steps: number of updates.
     batch_size: B.
     mesh: over which batches are cut.
-    augment: (key, images [B, H, H, 3]) -> images [B, S, S, 3], pixels.
+    augment: (keys [B], images [B, H, H, 3]) -> images [B, S, S, 3], pixels.
     seed: of the order and of the augmentation.
 
   Returns:
@@ -99,7 +99,7 @@ def fit(
 
   @jax.jit
   def step(parameters, state, key, pixels, labels):
-    batch = normalize(augment(key, pixels))
+    batch = normalize(augment(jax.random.split(key, len(pixels)), pixels))
 
     def loss(parameters):
       logits = classifier.bind(parameters)(batch)

@@ -2,7 +2,7 @@
 
 from contrastive_jax.losses import pairwise
 from contrastive_jax.losses.alignment import alignment
-from contrastive_jax.losses.captioning import captioning, captioning_streamed
+from contrastive_jax.losses.captioning import captioning, captioning_streamed, count_tokens
 from contrastive_jax.losses.decoupled import decoupled
 from contrastive_jax.losses.hard_negative import hard_negative
 from contrastive_jax.losses.info_nce import info_nce
@@ -15,6 +15,7 @@ __all__ = [
   'alignment',
   'captioning',
   'captioning_streamed',
+  'count_tokens',
   'cross_uniformity',
   'decoupled',
   'hard_negative',

@@ -6,7 +6,9 @@ import jax.numpy as jnp
 from contrastive_jax.losses import pairwise
 
 
-def captioning(logits: jax.Array, labels: jax.Array, *, pad_id: int = 0) -> jax.Array:
+def captioning(
+  logits: jax.Array, labels: jax.Array, *, pad_id: int = 0, count: jax.Array | None = None
+) -> jax.Array:
   """Cross entropy of the tokens that are not padding [1].
 
       L = mean over (b, t) with label ≠ pad of ( logsumexpᵥ logitsᵦₜᵥ − logitsᵦₜ at the label )
@@ -15,6 +17,8 @@ def captioning(logits: jax.Array, labels: jax.Array, *, pad_id: int = 0) -> jax.
     logits: [B, L, V]; position t predicts token t of `labels`.
     labels: [B, L] integers.
     pad_id: the label that counts for nothing.
+    count: of the tokens that the mean is over; default those that are not padding. With the whole
+      batch's count, the losses of its parts add up to the whole's.
 
   Returns:
     Scalar, in nats a token; 0 if all are padding.
@@ -35,7 +39,7 @@ def captioning(logits: jax.Array, labels: jax.Array, *, pad_id: int = 0) -> jax.
   # A sum over the vocabulary and not a gather: it stays sharded if the vocabulary is.
   chosen = labels[..., None] == jnp.arange(logits.shape[-1])
   predicted = jnp.sum(jnp.where(chosen, logits, 0.0), axis=-1)
-  return _mean_over_tokens(jax.nn.logsumexp(logits, axis=-1) - predicted, labels, pad_id)
+  return _mean_over_tokens(jax.nn.logsumexp(logits, axis=-1) - predicted, labels, pad_id, count)
 
 
 def captioning_streamed(
@@ -44,6 +48,7 @@ def captioning_streamed(
   labels: jax.Array,
   *,
   pad_id: int = 0,
+  count: jax.Array | None = None,
   block_size: int | None = None,
   mesh: jax.sharding.Mesh | None = None,
 ) -> jax.Array:
@@ -54,6 +59,7 @@ def captioning_streamed(
     vocabulary: [V, D], the output matrix.
     labels: [B, L] integers.
     pad_id: the label that counts for nothing.
+    count: see `captioning`.
     block_size: tokens and words visited at a time; chosen from a memory budget by default.
     mesh: the mesh over whose axes named 'data' and 'fsdp' the batch, and here the vocabulary, are
       sharded; None for one device.
@@ -74,9 +80,14 @@ def captioning_streamed(
   tokens = hidden.reshape(-1, hidden.shape[-1])
   total, _ = pairwise.logsumexp(tokens, vocabulary, block_size=block_size, mesh=mesh)
   predicted = pairwise.paired(tokens, vocabulary[labels.reshape(-1)])
-  return _mean_over_tokens((total - predicted).reshape(labels.shape), labels, pad_id)
+  return _mean_over_tokens((total - predicted).reshape(labels.shape), labels, pad_id, count)
 
 
-def _mean_over_tokens(loss, labels, pad_id):
-  counted = labels != pad_id
-  return jnp.sum(jnp.where(counted, loss, 0.0)) / jnp.maximum(jnp.sum(counted), 1)
+def count_tokens(labels: jax.Array, pad_id: int = 0) -> jax.Array:
+  """How many labels [B, L] are not padding."""
+  return jnp.sum(labels != pad_id)
+
+
+def _mean_over_tokens(loss, labels, pad_id, count):
+  count = count_tokens(labels, pad_id) if count is None else count
+  return jnp.sum(jnp.where(labels != pad_id, loss, 0.0)) / jnp.maximum(count, 1)

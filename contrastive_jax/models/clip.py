@@ -35,6 +35,10 @@ class Outputs:
   hidden: jax.Array | None = None
   vocabulary: jax.Array | None = None
 
+  def embeddings(self) -> 'Outputs':
+    """Without what is said of single tokens."""
+    return self.replace(caption_logits=None, hidden=None, vocabulary=None)
+
 
 PROJECTIONS = ('linear', 'affine', 'none')
 
@@ -52,6 +56,7 @@ class Clip(nnx.Module):
     scale: the inverse temperature at the start.
     bias: added to each similarity, learned from this start (SigLIP); None for no bias.
     dtype: of the activations and the matmuls, 'float32' or 'bfloat16'; parameters are float32.
+    remat: what the transformers' layers keep for the backward pass, see `transformer.REMATS`.
     rngs: draws the parameters.
 
   References:
@@ -69,37 +74,39 @@ class Clip(nnx.Module):
     scale: float = 1 / 0.07,
     bias: float | None = None,
     dtype: str = 'float32',
+    remat: str = 'none',
     rngs: nnx.Rngs,
   ):
     make = {'dtype': jnp.dtype(dtype), 'rngs': rngs}
-    self.image = ImageTower(**image, **make)
-    self.text = TextTower(**text, **make)
+    towers = make | {'remat': remat}
+    self.image = ImageTower(**image, **towers)
+    self.text = TextTower(**text, **towers)
     self.image_projection = _projection('image', image_projection, image['width'], embed, make)
     self.text_projection = _projection('text', text_projection, text['width'], embed, make)
     self.log_scale = nnx.Param(jnp.float32(math.log(scale)), axes=())
     self.bias = None if bias is None else nnx.Param(jnp.float32(bias), axes=())
 
-  def encode_image(self, images, *, key=None):
+  def encode_image(self, images, *, keys=None):
     """Unit vectors [B, D] of images [B, H, W, 3], normalised floats."""
-    return _shared(self.image_projection, self.image(images, key=key)[0])
+    return _shared(self.image_projection, self.image(images, keys=keys)[0])
 
   def encode_text(self, tokens):
     """Unit vectors [B, D] of tokens [B, L]."""
     return _shared(self.text_projection, self.text(tokens)[0])
 
-  def __call__(self, images, tokens, *, key=None) -> Outputs:
+  def __call__(self, images, tokens, *, keys=None) -> Outputs:
     """Encodes a batch.
 
     Args:
       images: [B, H, W, 3] floats, normalised.
       tokens: [B, L] integers, padded with 0.
-      key: a random key, in training alone.
+      keys: [B] random keys, one an image, in training alone.
 
     Raises:
       ValueError: if the images or tokens have another shape than the model was built for.
     """
     return Outputs(
-      image=self.encode_image(images, key=key),
+      image=self.encode_image(images, keys=keys),
       text=self.encode_text(tokens),
       scale=jnp.exp(self.log_scale[...]),
       bias=None if self.bias is None else self.bias[...],

@@ -117,6 +117,7 @@ class Coca(nnx.Module):
     scale: the inverse temperature at the start.
     bias: added to each similarity, learned from this start; None for no bias.
     dtype: of the activations and the matmuls, 'float32' or 'bfloat16'; parameters are float32.
+    remat: what the transformers' layers keep for the backward pass, see `transformer.REMATS`.
     rngs: draws the parameters.
 
   References:
@@ -136,13 +137,15 @@ class Coca(nnx.Module):
     scale: float = 1 / 0.07,
     bias: float | None = None,
     dtype: str = 'float32',
+    remat: str = 'none',
     rngs: nnx.Rngs,
   ):
     transformer.choose('pooler', pooler, dict.fromkeys(POOLERS))
     make = {'dtype': jnp.dtype(dtype), 'rngs': rngs}
+    towers = make | {'remat': remat}
     self.pooling = pooler
-    self.image = ImageTower(**image, pooling='none', **make)
-    self.text = TextTower(**text, pooling='class', **make)
+    self.image = ImageTower(**image, pooling='none', **towers)
+    self.text = TextTower(**text, pooling='class', **towers)
     width = image['width']
     self.pooler = AttentionalPooler(
       queries + (pooler == 'shared'), embed, width, pooler_heads, **make
@@ -158,22 +161,22 @@ class Coca(nnx.Module):
       text['width'], embed, ('embed', None), text['width'] ** -0.5, bias=False, **make
     )
     self.decoder = Decoder(
-      text['vocabulary'], text['width'], context_width=embed, **decoder, **make
+      text['vocabulary'], text['width'], context_width=embed, **decoder, **towers
     )
     self.log_scale = nnx.Param(jnp.float32(math.log(scale)), axes=())
     self.bias = None if bias is None else nnx.Param(jnp.float32(bias), axes=())
 
-  def encode_image(self, images, *, key=None):
+  def encode_image(self, images, *, keys=None):
     """Unit vectors [B, D] of images [B, H, W, 3], normalised floats."""
-    return self.describe_image(images, key=key)[0]
+    return self.describe_image(images, keys=keys)[0]
 
   def encode_text(self, tokens):
     """Unit vectors [B, D] of tokens [B, L]."""
     return self.describe_text(tokens)[0]
 
-  def describe_image(self, images, *, key=None):
+  def describe_image(self, images, *, keys=None):
     """Unit vectors [B, D] of images [B, H, W, 3], and the captioner's memory [B, K, D]."""
-    tokens = self.image(images, key=key)[1]
+    tokens = self.image(images, keys=keys)[1]
     memory = self.pooler(tokens)
     if self.pooling == 'shared':
       pooled, memory = memory[:, 0], memory[:, 1:]
@@ -211,18 +214,18 @@ class Coca(nnx.Module):
     towers = (self.text.transformer, self.decoder.transformer)
     return step, tuple(tower.empty_cache(len(images), beams, length) for tower in towers)
 
-  def __call__(self, images, tokens, *, key=None) -> Outputs:
+  def __call__(self, images, tokens, *, keys=None) -> Outputs:
     """Encodes and captions a batch.
 
     Args:
       images: [B, H, W, 3] floats, normalised.
       tokens: [B, L] integers, padded with 0.
-      key: a random key, in training alone.
+      keys: [B] random keys, one an image, in training alone.
 
     Raises:
       ValueError: if the images or tokens have another shape than the model was built for.
     """
-    image, memory = self.describe_image(images, key=key)
+    image, memory = self.describe_image(images, keys=keys)
     text, states = self.describe_text(tokens)
     hidden = self.decoder(states[:, :-1], memory)
     return Outputs(

@@ -48,6 +48,7 @@ class ImageTower(nnx.Module):
     pre_norm: normalise the tokens before the first layer, as CLIP does.
     patch_dropout: share of the patches left out of each training image, at random.
     epsilon: of the layer norms.
+    scan, remat: see `Transformer`.
   """
 
   def __init__(
@@ -69,6 +70,7 @@ class ImageTower(nnx.Module):
     activation: str = 'gelu',
     epsilon: float = 1e-5,
     scan: bool = False,
+    remat: str = 'none',
     dtype,
     rngs,
   ):
@@ -90,15 +92,17 @@ class ImageTower(nnx.Module):
     norm = partial(transformer.layer_norm, width, epsilon=epsilon, **make)
     self.pre_norm = norm() if pre_norm else None
     shared = {'mlp_ratio': mlp_ratio, 'activation': activation, 'epsilon': epsilon}
-    self.transformer = transformer.Transformer(width, layers, heads, **shared, scan=scan, **make)
+    self.transformer = transformer.Transformer(
+      width, layers, heads, **shared, scan=scan, remat=remat, **make
+    )
     self.norm = None if pooling == 'none' else norm()
     self.pool = AttentionPool(width, heads, **shared, **make) if pooling == 'attention' else None
 
-  def __call__(self, images, *, key=None):
+  def __call__(self, images, *, keys=None):
     """Encodes images [B, size, size, 3] to one vector each [B, width], and to tokens [B, P, width].
 
     Unpooled, the vector is None, and the tokens hold the class token, if there is one.
-    `key` draws the patches left out; without one, as in evaluation, all are kept.
+    `keys` [B] draw the patches left out; without, as in evaluation, all are kept.
     """
     if images.ndim != 4 or images.shape[1:] != (self.size, self.size, 3):
       raise ValueError(
@@ -107,9 +111,9 @@ class ImageTower(nnx.Module):
     tokens = self.stem(images)
     positions = self.positions[...].astype(tokens.dtype)
     if self.class_token is None:
-      tokens = self._drop(tokens + positions, key)
+      tokens = self._drop(tokens + positions, keys)
     else:
-      tokens = self._drop(tokens + positions[1:], key)
+      tokens = self._drop(tokens + positions[1:], keys)
       first = self.class_token[...].astype(tokens.dtype) + positions[:1]
       first = jnp.broadcast_to(first, (tokens.shape[0], *first.shape))
       tokens = jnp.concatenate([first, tokens], axis=1)
@@ -123,10 +127,10 @@ class ImageTower(nnx.Module):
       return tokens[:, 0], tokens[:, 1:]
     return (tokens.mean(axis=1) if self.pool is None else self.pool(tokens)), tokens
 
-  def _drop(self, tokens, key):
-    B, P, _ = tokens.shape
+  def _drop(self, tokens, keys):
+    P = tokens.shape[1]
     keep = max(1, round(P * (1 - self.patch_dropout)))
-    if key is None or keep == P:
+    if keys is None or keep == P:
       return tokens
-    kept = jnp.argsort(jax.random.uniform(key, (B, P)), axis=1)[:, :keep]
+    kept = jnp.argsort(jax.vmap(lambda key: jax.random.uniform(key, P))(keys), axis=1)[:, :keep]
     return jnp.take_along_axis(tokens, kept[..., None], axis=1)

@@ -48,13 +48,18 @@ class Linear(nnx.Module):
 @jax.custom_vjp
 def affine(x: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> jax.Array:
   """Maps x [..., C] by kernel [C, D] and bias [D] or None to [..., D], in the dtype of x."""
+  return _affine(x, kernel, bias)
+
+
+def _affine(x, kernel, bias):
   y = _product(_rows(x), kernel.astype(x.dtype), (1,), (0,))
   y = y if bias is None else y + bias
   return y.astype(x.dtype).reshape(*x.shape[:-1], kernel.shape[1])
 
 
 def _affine_forward(x, kernel, bias):
-  return affine(x, kernel, bias), (x, kernel, bias)
+  # Not `affine`: a policy of rematerialisation has to see the product.
+  return _affine(x, kernel, bias), (x, kernel, bias)
 
 
 def _affine_backward(saved, gradient):

@@ -33,6 +33,7 @@ class TextTower(nnx.Module):
       as open_clip's CoCa does by a slip that its weights have learned with.
     head_width: of each head; default what divides the width evenly.
     epsilon: of the layer norms.
+    scan, remat: see `Transformer`.
   """
 
   def __init__(
@@ -52,6 +53,7 @@ class TextTower(nnx.Module):
     activation: str = 'gelu',
     epsilon: float = 1e-5,
     scan: bool = False,
+    remat: str = 'none',
     dtype,
     rngs,
   ):
@@ -76,6 +78,7 @@ class TextTower(nnx.Module):
       activation=activation,
       epsilon=epsilon,
       scan=scan,
+      remat=remat,
       **make,
     )
     self.norm = transformer.layer_norm(width, epsilon=epsilon, **make)

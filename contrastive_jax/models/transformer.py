@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from contrastive_jax.models.linear import Linear
+from contrastive_jax.sharding.mesh import constrain_batch
 
 
 def gelu(x: jax.Array) -> jax.Array:
@@ -30,6 +31,19 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
   'gelu': gelu,
   'gelu_tanh': partial(jax.nn.gelu, approximate=True),
   'quick_gelu': quick_gelu,
+}
+
+
+# What a layer keeps for its backward pass, by name: all; the results of its products, but for those
+# of attention; or only what it was given.
+REMATS: dict[str, Callable[[Callable], Callable]] = {
+  'none': lambda layer: layer,
+  'dots': partial(
+    jax.checkpoint,
+    policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    prevent_cse=False,
+  ),
+  'full': partial(jax.checkpoint, prevent_cse=False),
 }
 
 
@@ -198,11 +212,25 @@ class Transformer(nnx.Module):
   """`layers` blocks, unrolled, or with `scan` stacked and visited by `lax.scan`.
 
   Scanned layers compile once, whatever their number; unrolled ones run faster on a CPU. Stacked
-  parameters carry a leading axis 'layers'.
+  parameters carry a leading axis 'layers'. `remat` of `REMATS` says what of a layer is kept for the
+  backward pass, which computes the rest again.
   """
 
-  def __init__(self, width, layers, heads, *, mlp_ratio=4, block=Block, scan=False, rngs, **fields):
+  def __init__(
+    self,
+    width,
+    layers,
+    heads,
+    *,
+    mlp_ratio=4,
+    block=Block,
+    scan=False,
+    remat='none',
+    rngs,
+    **fields,
+  ):
     """`block` is the class of the layers, and `fields` are its further arguments."""
+    self.remat = choose('remat', remat, REMATS)
     block = partial(block, width, heads, int(width * mlp_ratio), depth=layers, **fields)
     self.scan = scan
     if not scan:
@@ -217,9 +245,9 @@ class Transformer(nnx.Module):
     """Maps x [B, L, D], and a context [B, M, C] where the blocks have one, to [B, L, D]."""
 
     def layer(block, x):
-      return block(x, context, mask=mask, causal=causal), None
+      return self.remat(partial(block, mask=mask, causal=causal))(constrain_batch(x), context), None
 
-    return self._visit(layer, x)[0]
+    return constrain_batch(self._visit(layer, x)[0])
 
   def empty_cache(self, B, K, L):
     """A cache for `step` of K texts of up to L tokens for each of B rows, a part a layer."""

@@ -73,3 +73,38 @@ def batch_shards(mesh: Mesh) -> int:
 def batch_sharding(mesh: Mesh) -> NamedSharding:
   """Batches are cut along their first axis."""
   return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def cut_batch(batch, parts: int, mesh: Mesh):
+  """Arrays [B, ...] as [parts, B / parts, ...], without a move: each device cuts its own rows."""
+  shards, cut = batch_shards(mesh), NamedSharding(mesh, PartitionSpec(None, BATCH_AXES))
+
+  def split(array):
+    array = array.reshape(shards, parts, -1, *array.shape[1:]).swapaxes(0, 1)
+    array = array.reshape(parts, -1, *array.shape[3:])
+    return jax.lax.with_sharding_constraint(array, cut)
+
+  return jax.tree.map(split, batch)
+
+
+def join_batch(parts, mesh: Mesh):
+  """Undoes `cut_batch`, arrays as [B, ...]; of scalars [parts] it takes the first."""
+  shards, cut = batch_shards(mesh), batch_sharding(mesh)
+
+  def join(array):
+    if array.ndim == 1:
+      return array[0]
+    array = array.reshape(len(array), shards, -1, *array.shape[2:]).swapaxes(0, 1)
+    return jax.lax.with_sharding_constraint(array.reshape(-1, *array.shape[3:]), cut)
+
+  return jax.tree.map(join, parts)
+
+
+def constrain_batch(array: jax.Array) -> jax.Array:
+  """Keeps an activation [B, ...] cut along B alone, on the mesh in use; without one, as it is.
+
+  A compiler left alone may rather move activations than gather the sharded parameters.
+  """
+  if jax.sharding.get_abstract_mesh().empty:
+    return array
+  return jax.lax.with_sharding_constraint(array, PartitionSpec(BATCH_AXES))

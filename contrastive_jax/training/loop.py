@@ -20,7 +20,7 @@ from contrastive_jax.models.definition import Definition, define
 from contrastive_jax.sharding.mesh import batch_sharding, batch_shards, make_mesh
 from contrastive_jax.training.checkpoint import Checkpoints
 from contrastive_jax.training.logger import Logger
-from contrastive_jax.training.objective import make_objective
+from contrastive_jax.training.objective import Objective
 from contrastive_jax.training.optimizer import make_optimizer, make_schedule
 from contrastive_jax.training.preemption import Preempted, Preemption
 from contrastive_jax.training.rates import hold, parameter_rates
@@ -72,7 +72,7 @@ def build(config: ConfigDict, devices: list | None = None) -> Run:
     )
   strengths, size = config.augmentation.to_dict(), config.model.image.size
   definition = define(**config.model.to_dict())
-  objective = make_objective(config.objective.to_dict(), mesh if mesh.size > 1 else None)
+  objective = Objective(config.objective.to_dict(), mesh if mesh.size > 1 else None)
   optimizer_fields = config.optimizer.to_dict()
   schedule = make_schedule(
     learning_rate=optimizer_fields.pop('learning_rate'),
@@ -95,8 +95,12 @@ def build(config: ConfigDict, devices: list | None = None) -> Run:
     hold(definition, rates),
     objective,
     optimizer,
-    augment=lambda key, images: augment(key, images, size, strengths),
+    mesh,
+    augment=lambda keys, images: augment(keys, images, size, strengths),
     average_decay=config.average_decay,
+    micro_batches=config.micro_batches,
+    skip_bad=config.bad_steps.action == 'skip',
+    spike=config.bad_steps.spike,
   )
   return Run(
     config=config,
@@ -111,13 +115,31 @@ def build(config: ConfigDict, devices: list | None = None) -> Run:
 
 
 def _check_config(config: ConfigDict, mesh: Mesh) -> None:
-  for field in ('batch_size', 'total_steps', 'log_every', 'checkpoint_every', 'evaluate_every'):
+  for field in (
+    'batch_size',
+    'micro_batches',
+    'total_steps',
+    'log_every',
+    'checkpoint_every',
+    'evaluate_every',
+  ):
     if config[field] < 1:
       raise ValueError(f'config.{field} = {config[field]}; use 1 or more')
-  if config.batch_size % batch_shards(mesh):
+  shards = batch_shards(mesh)
+  if config.batch_size % shards:
     raise ValueError(
       f"config.batch_size = {config.batch_size} does not divide over the mesh's "
-      f'{batch_shards(mesh)} data shards; use a multiple of {batch_shards(mesh)}'
+      f'{shards} data shards; use a multiple of {shards}'
+    )
+  if config.batch_size % (shards * config.micro_batches):
+    raise ValueError(
+      f'config.micro_batches = {config.micro_batches} does not divide the '
+      f'{config.batch_size // shards} pairs a data shard of config.batch_size = '
+      f'{config.batch_size}; use a divisor'
+    )
+  if config.bad_steps.action not in ('stop', 'skip'):
+    raise ValueError(
+      f"config.bad_steps.action = {config.bad_steps.action!r} is unknown; use 'stop' or 'skip'"
     )
   check_strengths(config.augmentation.to_dict())
   if not config.augmentation and config.data.size != config.model.image.size:

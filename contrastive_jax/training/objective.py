@@ -21,42 +21,80 @@ LOSSES: dict[str, Callable[..., jax.Array]] = {
 }
 
 
-def make_objective(weights: Mapping[str, float], mesh: Mesh | None = None, **options):
-  """Combines losses: `objective(outputs, batch) -> (loss, metrics)`.
+class Objective:
+  """A weighted sum of losses: `objective(outputs, batch) -> (loss, metrics)`.
 
   Each loss gets by argument name what it asks for, from the model's outputs, the batch, `mesh` and
-  the options; an argument with a default may be absent.
-
-  Args:
-    weights: the weight of each loss by its name in `LOSSES`.
-    mesh: the mesh over which the batch is sharded, or None for one device.
-    **options: further arguments, such as `block_size` or `kernel='pallas'`. No config gives them:
-      the defaults serve every mesh, and the kernel has not run on an accelerator.
-
-  Raises:
-    ValueError: if a name is unknown, or a loss asks for what the model does not give.
+  the options; an argument with a default may be absent. Losses of tokens are means over them, and
+  so add up over the parts of a batch; the others compare all pairs of it, and take it whole.
   """
-  if not weights:
-    raise ValueError(f'config.objective is empty; weigh some of {sorted(LOSSES)}')
-  for name in weights:
-    if name not in LOSSES:
-      raise ValueError(f'config.objective.{name} is unknown; use some of {sorted(LOSSES)}')
 
-  def objective(outputs, batch):
-    given = vars(outputs) | batch
-    # The batch's pictures are pixels; the losses' are embeddings.
-    given |= {'image': outputs.image, 'text': outputs.text, 'mesh': mesh} | options
-    given |= {'logits': outputs.caption_logits, 'labels': batch['tokens'][:, 1:]}
-    terms = {name: LOSSES[name](**_arguments(name, given)) for name in weights}
-    loss = sum(weight * terms[name] for name, weight in weights.items())
+  def __init__(self, weights: Mapping[str, float], mesh: Mesh | None = None, **options):
+    """Checks the names.
+
+    Args:
+      weights: the weight of each loss by its name in `LOSSES`.
+      mesh: the mesh over which the batch is sharded, or None for one device.
+      **options: further arguments, such as `block_size` or `kernel='pallas'`. No config gives them:
+        the defaults serve every mesh, and the kernel has not run on an accelerator.
+
+    Raises:
+      ValueError: if a name is unknown. When called, if a loss asks for what the model does not
+        give.
+    """
+    if not weights:
+      raise ValueError(f'config.objective is empty; weigh some of {sorted(LOSSES)}')
+    for name in weights:
+      if name not in LOSSES:
+        raise ValueError(f'config.objective.{name} is unknown; use some of {sorted(LOSSES)}')
+    self._weights = dict(weights)
+    self._options = options | {'mesh': mesh}
+    self._of_tokens = [name for name in weights if {'logits', 'hidden'} & _parameters(name).keys()]
+
+  def __call__(self, outputs, batch):
+    """The loss of a whole batch, and each loss by name where there are several."""
+    return self.join(self.of_tokens(outputs, batch), outputs, batch)
+
+  def count_tokens(self, batch) -> jax.Array:
+    """The tokens that the losses of tokens are means over."""
+    return losses.count_tokens(_labels(batch))
+
+  def of_tokens(self, outputs, batch, count: jax.Array | None = None) -> dict[str, jax.Array]:
+    """The losses of tokens, by name.
+
+    Args:
+      outputs: the model's, for the batch or a part of it.
+      batch: that batch or part.
+      count: tokens of the whole batch, with which the losses of the parts add up to the whole's.
+    """
+    return self._losses(self._of_tokens, outputs, batch | {'count': count})
+
+  def join(self, of_tokens: Mapping[str, jax.Array], outputs, batch):
+    """The loss and the metrics, given the losses of tokens and the whole batch's embeddings."""
+    of_pairs = [name for name in self._weights if name not in self._of_tokens]
+    terms = self._losses(of_pairs, outputs, batch) | of_tokens
+    loss = sum(weight * terms[name] for name, weight in self._weights.items())
     return loss, {'loss': loss} | ({} if len(terms) == 1 else terms)
 
-  return objective
+  def _losses(self, names, outputs, batch):
+    given = vars(outputs) | batch | self._options
+    # The batch's pictures are pixels; the losses' are embeddings.
+    given |= {'image': outputs.image, 'text': outputs.text}
+    given |= {'logits': outputs.caption_logits, 'labels': _labels(batch)}
+    return {name: LOSSES[name](**_arguments(name, given)) for name in names}
+
+
+def _labels(batch):
+  return batch['tokens'][:, 1:]
+
+
+def _parameters(name: str):
+  return inspect.signature(LOSSES[name]).parameters
 
 
 def _arguments(name: str, given: Mapping):
   arguments = {}
-  for argument, parameter in inspect.signature(LOSSES[name]).parameters.items():
+  for argument, parameter in _parameters(name).items():
     if given.get(argument) is not None:
       arguments[argument] = given[argument]
     elif parameter.default is inspect.Parameter.empty:

@@ -22,6 +22,7 @@ class TrainState:
     parameters: a nested dict of float32 arrays.
     optimizer_state: optax's.
     key: the run's random key data; a step folds its number in.
+    average_norm: a moving average of the gradient's norm.
     average: an exponential moving average of the parameters, or None.
   """
 
@@ -29,6 +30,7 @@ class TrainState:
   parameters: Any
   optimizer_state: optax.OptState
   key: jax.Array
+  average_norm: jax.Array
   average: Any = None
 
   @property
@@ -71,6 +73,7 @@ def plan_state(
       parameters=parameters,
       optimizer_state=optimizer.init(parameters),
       key=jax.random.key_data(jax.random.fold_in(key, 1)),
+      average_norm=jnp.zeros(()),
       # A copy: donated buffers may not be shared.
       average=jax.tree.map(jnp.copy, parameters) if averaged else None,
     )
@@ -98,6 +101,7 @@ def plan_state(
       is_leaf=_is_masked,
     ),
     key=copied,
+    average_norm=copied,
     average=placed if averaged else None,
   )
   abstract = jax.tree.map(

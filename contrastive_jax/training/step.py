@@ -9,44 +9,75 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from contrastive_jax.data.images import normalize
 from contrastive_jax.models.definition import Definition
-from contrastive_jax.sharding.mesh import batch_sharding
+from contrastive_jax.sharding.mesh import batch_sharding, cut_batch, join_batch
+from contrastive_jax.training.objective import Objective
 from contrastive_jax.training.state import TrainState
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
+# The average gradient says what a spike is once so many steps have settled it.
+_SETTLED = 100
 
 
 def make_train_step(
   definition: Definition,
-  objective: Callable,
+  objective: Objective,
   optimizer: optax.GradientTransformation,
+  mesh: Mesh,
   *,
-  augment: Callable[[jax.Array, jax.Array], jax.Array] = lambda key, images: images,
+  augment: Callable[[jax.Array, jax.Array], jax.Array] = lambda keys, images: images,
   average_decay: float = 0.0,
+  micro_batches: int = 1,
+  skip_bad: bool = False,
+  spike: float = 0.0,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
   """Returns the pure function `train_step(state, batch) -> (state, metrics)`.
 
   Args:
     definition: the model.
-    objective: (outputs, batch) -> (loss, metrics), from `make_objective`.
+    objective: the losses.
     optimizer: an optax transformation.
-    augment: (key, images [B, H, H, 3]) -> images [B, S, S, 3], pixels from 0 to 255.
+    mesh: the mesh over which the batch is sharded.
+    augment: (keys [B], images [B, H, H, 3]) -> images [B, S, S, 3], pixels from 0 to 255.
     average_decay: of the parameters' moving average, where the state keeps one.
+    micro_batches: n, parts in which the model visits the batch [1]. The step keeps the activations
+      of one part alone, and gives the gradient of the whole, for a second forward pass.
+    skip_bad: leave the state as it was at a bad step, but for its number.
+    spike: a step is bad if its loss or gradient is not finite, or if the gradient's norm is more
+      than so many times its average; 0 for no bound.
+
+  References:
+    [1] Gao et al., Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup, 2021.
   """
+
+  def forward(parameters, part, count=None):
+    """The embeddings, scale and bias of a part of the batch, and the losses of its tokens."""
+    augment_keys, model_keys = jax.vmap(jax.random.split, out_axes=1)(part['key'])
+    images = normalize(augment(augment_keys, part['image']))
+    outputs = definition.bind(parameters)(images, part['tokens'], keys=model_keys)
+    return outputs.embeddings(), objective.of_tokens(outputs, part, count)
+
+  def visit(parameters, batch):
+    """`forward` of the whole batch, part by part."""
+    if micro_batches == 1:
+      return forward(parameters, batch)
+    count = objective.count_tokens(batch)
+    # What is not kept is computed again in the backward pass, and drawn again from the same keys.
+    visit_part = jax.checkpoint(lambda part: forward(parameters, part, count), prevent_cse=False)
+    outputs, of_tokens = jax.lax.map(visit_part, cut_batch(batch, micro_batches, mesh))
+    return join_batch(outputs, mesh), jax.tree.map(jnp.sum, jax.tree.map(jnp.asarray, of_tokens))
+
+  def loss_and_metrics(parameters, batch):
+    outputs, of_tokens = visit(parameters, batch)
+    loss, metrics = objective.join(of_tokens, outputs, batch)
+    return loss, metrics | {'scale': outputs.scale}
 
   def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-    augment_key, model_key = jax.random.split(key)
-    images = normalize(augment(augment_key, batch['image']))
-
-    def loss_and_metrics(parameters):
-      model = definition.bind(parameters)
-      outputs = model(images, batch['tokens'], key=model_key)
-      loss, metrics = objective(outputs, batch)
-      return loss, metrics | {'scale': outputs.scale}
-
+    # A key an example: what is drawn for it hangs neither on the parts nor on the mesh.
+    batch = batch | {'key': jax.random.split(key, len(batch['tokens']))}
     gradient_of = jax.value_and_grad(loss_and_metrics, has_aux=True)
-    (_, metrics), gradients = gradient_of(state.parameters)
+    (loss, metrics), gradients = gradient_of(state.parameters, batch)
     updates, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.parameters)
     parameters = optax.apply_updates(state.parameters, updates)
     average = state.average
@@ -54,13 +85,19 @@ def make_train_step(
       # The average of few steps would remember the random start: its decay grows to the asked one.
       decay = jnp.minimum(average_decay, (1 + state.step) / (10 + state.step))
       average = optax.incremental_update(parameters, average, 1 - decay)
-    metrics['gradient_norm'] = optax.tree.norm(gradients)
-    return state.replace(
-      step=state.step + 1,
+    norm = optax.tree.norm(gradients)
+    bad = ~(jnp.isfinite(loss) & jnp.isfinite(norm))
+    if spike:
+      bad |= (state.step >= _SETTLED) & (norm > spike * state.average_norm)
+    after = state.replace(
       parameters=parameters,
       optimizer_state=optimizer_state,
       average=average,
-    ), metrics
+      average_norm=jnp.where(state.step == 0, norm, 0.99 * state.average_norm + 0.01 * norm),
+    )
+    if skip_bad:
+      after = jax.tree.map(lambda old, new: jnp.where(bad, old, new), state, after)
+    return after.replace(step=state.step + 1), metrics | {'gradient_norm': norm, 'bad': bad}
 
   return train_step
 
@@ -68,8 +105,14 @@ def make_train_step(
 def jit_train_step(train_step: Callable, abstract: TrainState, mesh: Mesh) -> Callable:
   """Jits a step: the state placed as `abstract` says and donated, the batch cut along B."""
   shardings = jax.tree.map(lambda array: array.sharding, abstract)
+
+  def on_mesh(state, batch):
+    # Says to the layers, which know no mesh, where a batch is cut.
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+      return train_step(state, batch)
+
   return jax.jit(
-    train_step,
+    on_mesh,
     in_shardings=(shardings, batch_sharding(mesh)),
     out_shardings=(shardings, NamedSharding(mesh, PartitionSpec())),
     donate_argnums=0,

@@ -91,7 +91,7 @@ def trained_accuracy(run, parameters, train, test, field, learning_rate, rates, 
     steps=STEPS.value,
     batch_size=BATCH,
     mesh=run.mesh,
-    augment=lambda key, images: augment(key, images, size, strengths),
+    augment=lambda keys, images: augment(keys, images, size, strengths),
   )
   predicted = finetuning.classify(
     classifier,

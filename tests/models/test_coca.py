@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contrastive_jax.training.objective import make_objective
+from contrastive_jax.training.objective import Objective
 from tests.models.towers import TEXT, batch_of, parameters_of, tiny_coca
 
 POOLERS = ['cascade', 'parallel', 'shared']
@@ -42,7 +42,7 @@ def gradients(name):
   images, tokens = batch_of()
 
   def loss(parameters, weights):
-    objective = make_objective(dict(zip(WEIGHTS, weights, strict=True)))
+    objective = Objective(dict(zip(WEIGHTS, weights, strict=True)))
     return objective(definition.bind(parameters)(images, tokens), {'tokens': tokens})[0]
 
   parameters = parameters_of(definition)
@@ -105,7 +105,7 @@ def test_padding_changes_nothing():
     rtol=1e-3,
     atol=1e-4,
   )
-  captioning = make_objective({'captioning': 1.0})
+  captioning = Objective({'captioning': 1.0})
   np.testing.assert_allclose(
     captioning(after, {'tokens': padded})[0], captioning(before, {'tokens': tokens})[0], rtol=1e-4
   )
@@ -125,7 +125,7 @@ def test_a_shifted_mask_differs_only_where_there_is_padding():
 def test_without_its_weight_captioning_gives_the_gradients_of_info_nce():
   definition = tiny_coca()
   images, tokens = batch_of()
-  alone = make_objective({'info_nce': 1.0})
+  alone = Objective({'info_nce': 1.0})
   expected = jax.jit(
     jax.grad(lambda p: alone(definition.bind(p)(images, tokens), {'tokens': tokens})[0])
   )(parameters_of(definition))
@@ -139,7 +139,7 @@ def test_labels_that_are_padding_give_no_gradient():
   images, tokens = batch_of(size=8)
   outputs = forward(parameters, images, tokens)
   for name, field in (('captioning', 'caption_logits'), ('captioning_streamed', 'hidden')):
-    objective = make_objective({name: 2.0})
+    objective = Objective({name: 2.0})
     given = getattr(outputs, field)
     gradient = jax.grad(
       lambda x: objective(outputs.replace(**{field: x}), {'tokens': tokens})[0]  # noqa: B023

@@ -11,11 +11,15 @@ SIZE = {'size': 16, 'patch': 4}  # 16 patches
 
 @functools.cache
 def encoder(**image):
-  """A jitted function from (images, key) to (pooled, tokens)."""
+  """A jitted function from (images, keys) to (pooled, tokens)."""
   definition = tiny(image={**SIZE, **image})
   parameters = parameters_of(definition)
-  tower = lambda images, key=None: definition.bind(parameters).image(images, key=key)  # noqa: E731
+  tower = lambda images, keys=None: definition.bind(parameters).image(images, keys=keys)  # noqa: E731
   return jax.jit(tower)
+
+
+def keys(images, seed):
+  return jax.random.split(jax.random.key(seed), len(images))
 
 
 @pytest.fixture
@@ -30,7 +34,9 @@ def test_patch_dropout_keeps_its_share(share, kept, pooling):
 
   def encode(key):
     parameters = definition.init(key)
-    return definition.bind(parameters).image(np.zeros((3, 16, 16, 3), np.float32), key=key)
+    return definition.bind(parameters).image(
+      np.zeros((3, 16, 16, 3), np.float32), keys=jax.random.split(key, 3)
+    )
 
   pooled, tokens = jax.eval_shape(encode, jax.random.key(0))
   assert pooled.shape == (3, 16)
@@ -39,7 +45,7 @@ def test_patch_dropout_keeps_its_share(share, kept, pooling):
 
 def test_patch_dropout_follows_its_key(images):
   encode = encoder(patch_dropout=0.5)
-  one, same, other = (encode(images, jax.random.key(seed))[0] for seed in (1, 1, 2))
+  one, same, other = (encode(images, keys(images, seed))[0] for seed in (1, 1, 2))
   np.testing.assert_array_equal(one, same)
   assert np.abs(one - other).max() > 1e-3
 
@@ -52,7 +58,7 @@ def test_without_a_key_no_patch_is_dropped(images):
 
 def test_each_image_loses_its_own_patches():
   images = np.repeat(batch_of(SIZE, size=1)[0], 4, axis=0)
-  pooled = np.asarray(encoder(patch_dropout=0.5)(images, jax.random.key(0))[0])
+  pooled = np.asarray(encoder(patch_dropout=0.5)(images, keys(images, 0))[0])
   assert len(np.unique(pooled.round(4), axis=0)) == 4
 
 

@@ -10,44 +10,44 @@ BATCH = {'image': jnp.zeros((4, 8, 8, 3), jnp.uint8), 'tokens': jnp.ones((4, 3),
 
 
 def test_one_term_is_the_loss():
-  loss, metrics = objective.make_objective({'info_nce': 1.0})(OUTPUTS, BATCH)
+  loss, metrics = objective.Objective({'info_nce': 1.0})(OUTPUTS, BATCH)
   assert loss == losses.info_nce(OUTPUTS.image, OUTPUTS.text, scale=2.0)
   assert metrics == {'loss': loss}
 
 
 def test_terms_are_weighted_and_each_is_a_metric(monkeypatch):
   monkeypatch.setitem(objective.LOSSES, 'tokens_written', lambda tokens: tokens.sum())
-  loss, metrics = objective.make_objective({'info_nce': 2.0, 'tokens_written': 0.5})(OUTPUTS, BATCH)
+  loss, metrics = objective.Objective({'info_nce': 2.0, 'tokens_written': 0.5})(OUTPUTS, BATCH)
   assert metrics['tokens_written'] == 12
   assert loss == pytest.approx(2 * metrics['info_nce'] + 6)
 
 
 def test_equal_captions_reach_the_loss():
   batch = BATCH | {'same': jnp.zeros(4, int)}
-  loss, _ = objective.make_objective({'info_nce': 1.0})(OUTPUTS, batch)
+  loss, _ = objective.Objective({'info_nce': 1.0})(OUTPUTS, batch)
   assert loss == pytest.approx(0, abs=1e-6)
 
 
 def test_options_reach_the_losses():
-  kernel = objective.make_objective({'info_nce': 1.0}, kernel='pallas', block_size=128)
+  kernel = objective.Objective({'info_nce': 1.0}, kernel='pallas', block_size=128)
   loss, _ = kernel(OUTPUTS, BATCH)
   expected = losses.info_nce(OUTPUTS.image, OUTPUTS.text, scale=2.0)
   assert loss == pytest.approx(float(expected), rel=1e-6)
   with pytest.raises(ValueError, match=r"kernel = 'cuda'; use 'scan' or 'pallas'"):
-    objective.make_objective({'info_nce': 1.0}, kernel='cuda')(OUTPUTS, BATCH)
+    objective.Objective({'info_nce': 1.0}, kernel='cuda')(OUTPUTS, BATCH)
 
 
 def test_unknown_and_unfed_losses_are_named():
   with pytest.raises(ValueError, match=r'config\.objective\.info is unknown.*info_nce'):
-    objective.make_objective({'info': 1.0})
+    objective.Objective({'info': 1.0})
   with pytest.raises(ValueError, match=r'config\.objective is empty'):
-    objective.make_objective({})
+    objective.Objective({})
   with pytest.raises(ValueError, match=r"captioning needs 'logits'"):
-    objective.make_objective({'captioning': 1.0})(OUTPUTS, BATCH)
+    objective.Objective({'captioning': 1.0})(OUTPUTS, BATCH)
   with pytest.raises(ValueError, match=r"captioning_streamed needs 'hidden'"):
-    objective.make_objective({'captioning_streamed': 1.0})(OUTPUTS, BATCH)
+    objective.Objective({'captioning_streamed': 1.0})(OUTPUTS, BATCH)
   with pytest.raises(ValueError, match=r"sigmoid needs 'bias'"):
-    objective.make_objective({'sigmoid': 1.0})(OUTPUTS, BATCH)
+    objective.Objective({'sigmoid': 1.0})(OUTPUTS, BATCH)
 
 
 def test_every_loss_of_the_table_is_fed():
@@ -58,5 +58,5 @@ def test_every_loss_of_the_table_is_fed():
     vocabulary=jnp.zeros((7, 5)),
   )
   for name in objective.LOSSES:
-    loss, _ = objective.make_objective({name: 1.0})(outputs, BATCH)
+    loss, _ = objective.Objective({name: 1.0})(outputs, BATCH)
     assert loss.shape == () and jnp.isfinite(loss), name

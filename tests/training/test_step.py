@@ -1,0 +1,124 @@
+"""Parts, rematerialisation and the mesh change what a step costs, and not what it does."""
+
+import functools
+import math
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from contrastive_jax.data.augmentation import augment
+from contrastive_jax.models.definition import define
+from contrastive_jax.sharding.mesh import make_mesh
+from contrastive_jax.training.objective import Objective
+from contrastive_jax.training.state import plan_state
+from contrastive_jax.training.step import jit_train_step, make_train_step
+from tests.models.towers import drawn
+
+B, SIZE, LENGTH, VOCABULARY = 32, 16, 6, 40
+AUGMENTATION = {'degrees': 20.0, 'zoom': 0.2, 'hue': 0.1, 'erase': 0.5}
+SHARED = {'width': 16, 'layers': 2, 'heads': 2}
+IMAGE = {'size': SIZE, 'patch': 4, 'patch_dropout': 0.5} | SHARED
+TEXT = {'vocabulary': VOCABULARY, 'length': LENGTH} | SHARED
+MODELS = {
+  'clip': ({'name': 'clip'}, {'info_nce': 1.0}),
+  'coca': (
+    {'name': 'coca', 'queries': 3, 'pooler_heads': 2, 'decoder': {'layers': 2, 'heads': 2}},
+    {'info_nce': 1.0, 'captioning': 2.0},
+  ),
+}
+
+
+def batch():
+  random = np.random.default_rng(0)
+  lengths = random.integers(2, LENGTH + 1, (B, 1))
+  tokens = random.integers(1, VOCABULARY, (B, LENGTH))
+  return {
+    'image': random.integers(0, 256, (B, SIZE, SIZE, 3), np.uint8),
+    'tokens': np.where(np.arange(LENGTH) < lengths, tokens, 0).astype(np.int32),
+  }
+
+
+def make(name, shape='data:1', *, scan=False, remat='none', optimizer=None, **options):
+  """The jitted step, a function that makes its first state, and the state's shapes."""
+  fields, weights = MODELS[name]
+  image, text = IMAGE | {'scan': scan}, TEXT | {'scan': scan}
+  definition = define(**fields, embed=16, image=image, text=text, remat=remat)
+  size = math.prod(int(part.split(':')[1]) for part in shape.split(','))
+  mesh = make_mesh(shape, jax.devices()[:size])
+  optimizer = optimizer or optax.sgd(1.0)  # whose update is the gradient
+  rules = {'embed': 'fsdp', 'mlp': 'tensor', 'heads': 'tensor'}
+  _, abstract = plan_state(definition, optimizer, mesh, rules)
+
+  def create():
+    parameters = drawn(definition)
+    zeros = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), abstract)
+    state = zeros.replace(parameters=parameters, optimizer_state=optimizer.init(parameters))
+    return jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), state, abstract)
+
+  step = make_train_step(
+    definition,
+    Objective(weights, mesh if mesh.size > 1 else None),
+    optimizer,
+    mesh,
+    augment=lambda keys, images: augment(keys, images, SIZE, AUGMENTATION),
+    **options,
+  )
+  return jit_train_step(step, abstract, mesh), create, abstract
+
+
+@functools.cache
+def stepped(name, *arguments, **options):
+  step, create, _ = make(name, *arguments, **options)
+  return jax.device_get(step(create(), batch()))
+
+
+@pytest.mark.parametrize(
+  ('name', 'shape', 'options'),
+  [
+    ('clip', 'data:1', {'micro_batches': 4}),
+    ('clip', 'data:8', {'micro_batches': 4, 'remat': 'full'}),
+    ('coca', 'data:1', {'micro_batches': 2, 'remat': 'dots'}),
+    ('coca', 'data:2,fsdp:2,tensor:2', {'micro_batches': 2, 'remat': 'full'}),
+  ],
+)
+def test_parts_remat_and_mesh_keep_loss_and_gradient(name, shape, options):
+  """With patches dropped and pictures augmented: the second forward draws what the first drew."""
+  before, after = stepped(name), stepped(name, shape, **options)
+  chex.assert_trees_all_close(before[1], after[1], rtol=1e-4)
+  chex.assert_trees_all_close(before[0].parameters, after[0].parameters, rtol=1e-3, atol=2e-5)
+
+
+def temporaries(**options):
+  step, _, abstract = make('clip', scan=True, **options)
+  shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), batch())
+  return step.lower(abstract, shapes).compile().memory_analysis().temp_size_in_bytes
+
+
+def test_parts_and_remat_lower_memory():
+  whole, parts = temporaries(), temporaries(micro_batches=8)
+  assert parts < whole / 3
+  full, dots = temporaries(remat='full'), temporaries(remat='dots')
+  assert full < dots < whole
+
+
+@pytest.mark.parametrize('broken', ['not finite', 'spike'])
+def test_a_bad_step_is_told_and_skipped(broken):
+  step, create, _ = make('clip', optimizer=optax.adam(1e-2), skip_bad=True, spike=10.0)
+  state = create()
+  for _ in range(2):
+    state, metrics = step(state, batch())
+    assert not metrics['bad']
+  # As if the average had settled, on gradients that were smaller or finite.
+  state = state.replace(step=jnp.int32(1000))
+  if broken == 'spike':
+    state = state.replace(average_norm=metrics['gradient_norm'] / 20)
+  else:
+    state.parameters['log_scale'] = jnp.float32(np.nan)
+  before = jax.device_get(state)
+  after, metrics = jax.device_get(step(state, batch()))
+  assert metrics['bad']
+  chex.assert_trees_all_equal(after, before.replace(step=before.step + 1))
