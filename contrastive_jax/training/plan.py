@@ -25,7 +25,7 @@ from contrastive_jax.sharding.mesh import batch_sharding, batch_shards
 from contrastive_jax.sharding.program import Program
 from contrastive_jax.sharding.topology import Topology, open_topology
 from contrastive_jax.training import flops, loop, plan_table
-from contrastive_jax.training.objective import make_objective
+from contrastive_jax.training.objective import Objective
 
 # No further remedy is compiled after so many seconds.
 _SECONDS = 300
@@ -135,7 +135,7 @@ def _memory(described: loop.Run, compiled) -> dict[str, Any]:
   state = described.abstract_state
   config, mesh = described.config, described.mesh
   examples = config.batch_size / batch_shards(mesh)
-  activations = kept_bytes(described) * examples / config.get('micro_batches', 1)
+  activations = kept_bytes(described) * examples / config.micro_batches
   kinds = {
     'parameters': _device_bytes(state.parameters),
     'optimizer': _device_bytes(state.optimizer_state),
@@ -166,7 +166,8 @@ def kept_bytes(described: loop.Run) -> float:
 
   def pullback(parameters, images, tokens):
     def outputs(parameters):
-      return described.definition.bind(parameters)(images, tokens, key=jax.random.key(0))
+      keys = jax.random.split(jax.random.key(0), len(images))
+      return described.definition.bind(parameters)(images, tokens, keys=keys)
 
     return jax.vjp(outputs, parameters)[1]
 
@@ -187,26 +188,34 @@ def _loss_bytes(described: loop.Run) -> float | None:
   they alone do not fit.
   """
   config, mesh = described.config, described.mesh
-  objective = make_objective(config.objective.to_dict(), mesh if mesh.size > 1 else None)
+  objective = Objective(config.objective.to_dict(), mesh if mesh.size > 1 else None)
   batch, size = abstract_batch(config), config.model.image.size
+  part_size = config.batch_size // config.micro_batches
 
   def outputs(parameters, images, tokens):
     return described.definition.bind(parameters)(images, tokens)
 
-  images = jax.ShapeDtypeStruct((config.batch_size, size, size, 3), jnp.float32)
-  shapes = jax.eval_shape(outputs, described.abstract_state.parameters, images, batch['tokens'])
-  if 'captioning' not in config.objective:
-    shapes = shapes.replace(caption_logits=None)
-
   def place(leaf):
-    examples = leaf.ndim > 0 and leaf.shape[0] == config.batch_size
+    examples = leaf.ndim > 0 and leaf.shape[0] in (config.batch_size, part_size)
     sharding = batch_sharding(mesh) if examples else NamedSharding(mesh, PartitionSpec())
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
-  shapes, batch = jax.tree.map(place, (shapes, batch))
-  gradient = jax.grad(lambda outputs, batch: objective(outputs, batch)[0])
+  def of(B):
+    images = jax.ShapeDtypeStruct((B, size, size, 3), jnp.float32)
+    tokens = jax.ShapeDtypeStruct((B, *batch['tokens'].shape[1:]), jnp.int32)
+    shapes = jax.eval_shape(outputs, described.abstract_state.parameters, images, tokens)
+    if 'captioning' not in config.objective:
+      shapes = shapes.replace(caption_logits=None)
+    return jax.tree.map(place, shapes), jax.tree.map(place, batch | {'tokens': tokens})
+
+  def loss(embeddings, outputs, batch, part):
+    return objective.join(objective.of_tokens(outputs, part), embeddings, batch)[0]
+
+  (whole, batch), (shapes, part) = of(config.batch_size), of(part_size)
+  shapes = (whole.embeddings(), shapes)
+  gradient = jax.grad(lambda outputs, batch, part: loss(*outputs, batch, part))
   shardings = jax.tree.map(lambda leaf: leaf.sharding, shapes)
-  lowered = jax.jit(gradient, out_shardings=shardings).lower(shapes, batch)
+  lowered = jax.jit(gradient, out_shardings=shardings).lower(shapes, batch, part)
   try:
     stats = lowered.compile().memory_analysis()
   except jax.errors.JaxRuntimeError:

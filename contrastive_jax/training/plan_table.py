@@ -11,6 +11,8 @@ from contrastive_jax.sharding.mesh import AXES
 def show(figures: dict[str, Any]) -> None:
   """Prints the tables of a plan, from `plan.plan`."""
   console = rich.console.Console()
+  if not console.is_terminal:
+    console.width = 120  # for the parameters' names
   for table in (_parameters, _memory, _flops, _collectives, _estimate):
     if (made := table(figures)) is not None:
       console.print(made)
