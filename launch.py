@@ -1,10 +1,9 @@
-"""The one entry: trains, evaluates or exports what a config describes.
+"""The one entry: trains, evaluates, plans or exports what a config describes.
 
 python launch.py --config=configs/clip.py
 python launch.py --mode=evaluate --workdir=runs/clip-default    or --mode=export
 """
 
-import json
 import pathlib
 import time
 from functools import partial
@@ -14,25 +13,37 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from contrastive_jax import data, interop
-from contrastive_jax.evaluation import report
+from contrastive_jax.evaluation import results
 from contrastive_jax.evaluation.evaluator import Evaluator
+from contrastive_jax.sharding import processes
 from contrastive_jax.sharding.mesh import split_cpu
 from contrastive_jax.training import logger, loop, workdir
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'A file of configs/, or FILE:VARIANT.')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run; default runs/NAME-VARIANT.')
 _MODE = flags.DEFINE_enum('mode', 'train', ['train', 'evaluate', 'export'], 'What to do.')
+_COORDINATOR = flags.DEFINE_string('coordinator', None, 'HOST:PORT of the first process.')
+_PROCESSES = flags.DEFINE_integer('processes', None, 'Their number, where JAX cannot detect it.')
+_PROCESS = flags.DEFINE_integer('process', None, 'The number of this one, from 0.')
 
 
 def main(_) -> None:
-  """Runs the mode, and leaves results.json and report.html in the workdir."""
-  start = time.perf_counter()
+  """Joins the run's other processes, if there are any, and runs the mode."""
   logging.set_verbosity(logging.WARNING)
-  split_cpu()
   if (config := _CONFIG.value) is None and _WORKDIR.value is None:
     raise app.UsageError('give --config=configs/clip.py, or the --workdir of a run to go on with')
+  split_cpu()
+  if jax.config.jax_compilation_cache_dir is None:
+    cache = pathlib.Path('~/.cache/contrastive_jax').expanduser()
+    jax.config.update('jax_compilation_cache_dir', str(cache))
   folder = pathlib.Path(_WORKDIR.value or workdir.default_workdir(config))
-  config = config or workdir.read_config(folder)
+  with processes.joined(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value):
+    run_mode(config or workdir.read_config(folder), folder)
+
+
+def run_mode(config, folder: pathlib.Path) -> None:
+  """Does what --mode says, and leaves results.json and report.html in the workdir."""
+  start = time.perf_counter()
   # All that can be wrong shows here, before anything is written or compiled.
   run = loop.build(config)
   if _MODE.value == 'export':
@@ -41,10 +52,19 @@ def main(_) -> None:
   source, evaluator = open_data(run)
   train = _MODE.value == 'train'
   first = interop.initial_parameters(config.init_from if train else '', config.model.to_dict())
-  workdir.claim(folder, config)
-  logger.print_parameters(run.abstract_state.parameters)
+  processes.first_alone(lambda: workdir.claim(folder, config))
+  if is_first := jax.process_index() == 0:
+    logger.print_parameters(run.abstract_state.parameters)
   state = loop.train(run, source, folder, evaluator, first) if train else loop.restore(run, folder)
-  finish(run, state, evaluator, folder, start)
+  figures, splits = evaluator.finish(state.evaluated)
+  figures |= {
+    'step': int(state.step),
+    'images_seen': int(state.step) * config.batch_size,
+    'parameters': sum(leaf.size for leaf in jax.tree.leaves(state.parameters)),
+    'seconds': time.perf_counter() - start,
+  }
+  if is_first:
+    results.write(folder, config, figures, splits, logger.read_metrics(folder))
 
 
 def open_data(run: loop.Run) -> tuple[data.Source, Evaluator]:
@@ -65,34 +85,6 @@ def open_data(run: loop.Run) -> tuple[data.Source, Evaluator]:
     captions=config.evaluation.get('captions', {}),
     candidates=source,
   )
-
-
-def finish(run: loop.Run, state, evaluator: Evaluator, folder: pathlib.Path, start: float) -> None:
-  """Evaluates a last time, and writes and shows what came out."""
-  figures, splits = evaluator.finish(state.evaluated)
-  results = figures | {
-    'step': int(state.step),
-    'images_seen': int(state.step) * run.config.batch_size,
-    'parameters': sum(leaf.size for leaf in jax.tree.leaves(state.parameters)),
-    'seconds': time.perf_counter() - start,
-  }
-  (folder / 'results.json').write_text(json.dumps(results, indent=2) + '\n')
-  report.write(
-    folder / 'report.html',
-    title=f'{run.config.name} {run.config.variant}',
-    summary={
-      'data': f'{run.config.data.name}, {run.config.data.split}',
-      'devices': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
-      'parameters': f'{results["parameters"]:,}',
-      'images seen': f'{results["images_seen"]:,}',
-      'seconds': f'{results["seconds"]:.0f}',
-    },
-    results=results,
-    metrics=logger.read_metrics(folder),
-    splits=splits,
-  )
-  logger.print_results(results)
-  print(f'{folder}/report.html shows the curves, retrieved pictures and mistakes')
 
 
 if __name__ == '__main__':

@@ -120,7 +120,11 @@ def emoji() -> ConfigDict:
 
   config.log_every = 50
   config.checkpoint_every = 500
-  config.keep_checkpoints = 2
+  config.keep_checkpoints = 2  # the newest
+  config.keep_best = (
+    ''  # and that of the highest 'heldout_style/image_to_text_recall@1', or the like
+  )
+  config.profile = 0  # steps to trace into the workdir, for xprof and Perfetto
   config.evaluate_every = 1000
   config.evaluation = ConfigDict()
   config.evaluation.splits = ('heldout_style', 'heldout_composition')

@@ -82,6 +82,24 @@ def draw_caption(
   return ', '.join(rng.permutation(text)[: rng.integers(1, len(text) + 1)])
 
 
+class _Rows(grain.MapDataset):
+  """The examples of one process, which feeds some rows of each batch of the parent's stream.
+
+  What a batch holds, and in which order, hangs neither on the number of processes nor on the mesh.
+  """
+
+  def __init__(self, parent: grain.MapDataset, rows: np.ndarray, batch_size: int):
+    super().__init__(parent)
+    self._rows, self._batch_size = rows, batch_size
+
+  def __len__(self) -> int:
+    return len(self._parent) // self._batch_size * len(self._rows)
+
+  def __getitem__(self, index):
+    batch, row = divmod(index, len(self._rows))
+    return self._parent[batch * self._batch_size + int(self._rows[row])]
+
+
 def training_batches(
   source,
   tokenizer: Callable,
@@ -91,23 +109,22 @@ def training_batches(
   captions: Mapping[str, float],
   crop: tuple[float, float] | None = None,
   seed: int,
-  shard: int = 0,
-  shards: int = 1,
+  rows: np.ndarray | None = None,
   threads: int | None = None,
 ) -> tuple[Iterator[dict[str, np.ndarray]], Skips]:
-  """Endless batches of one process's shard, each epoch in another order.
+  """Endless batches, of which one process gets its rows; each epoch in another order.
 
   Args:
     source: examples by number, from `open_source`.
     tokenizer: list of texts -> [., L] integers.
-    batch_size: b, the rows of this process.
+    batch_size: B, of all processes.
     image_size: S, the side of the pictures.
     captions: see `draw_caption`.
     crop: least and greatest share of a picture that a random crop shows; None for the whole, as in
       evaluation.
     seed: of order, crops and captions.
-    shard: this process's number.
-    shards: the number of processes.
+    rows: [b] which rows of a batch this process feeds; default all. Its next example stands in for
+      a bad one.
     threads: that decode and crop; default: two, or, where pictures are kept in memory, the caller's
       own, which saves what handing over costs.
 
@@ -115,7 +132,8 @@ def training_batches(
     A checkpointable grain iterator of {'image': uint8 [b, S, S, 3], 'tokens': int32 [b, L], 'same':
     int32 [b], equal where captions are, 'id': int32 [b]}, and the count of examples it skipped.
   """
-  _check(source, captions, crop, shards)
+  _check(source, captions, crop)
+  rows = np.arange(batch_size) if rows is None else rows
 
   def whole(index):
     return images.resize(images.decode(source[index]['image']), image_size)
@@ -144,17 +162,15 @@ def training_batches(
   if threads is None:
     threads = 0 if source.cached and crop is None else 2
   skips = Skips(len(source))
-  examples = grain.MapDataset.range(len(source)).seed(seed).shuffle()[shard::shards].repeat()
-  examples = examples.random_map(prepare).to_iter_dataset(
-    grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * batch_size)
+  stream = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat().random_map(prepare)
+  examples = _Rows(stream, rows, batch_size).to_iter_dataset(
+    grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * len(rows))
   )
-  return iter(examples.filter(skips).batch(batch_size, drop_remainder=True)), skips
+  return iter(examples.filter(skips).batch(len(rows), drop_remainder=True)), skips
 
 
-def _check(source, captions, crop, shards) -> None:
+def _check(source, captions, crop) -> None:
   """A mistake in the config must not look like a bad picture."""
-  if len(source) < shards:
-    raise ValueError(f'{len(source)} examples do not serve {shards} processes')
   if crop is not None:
     images.random_resized_crop(Image.new('RGB', (8, 8)), 8, np.random.default_rng(0), area=crop)
   if not captions or (missing := [field for field in captions if field not in source[0]]):

@@ -88,6 +88,11 @@ class Retrieved:
       )
 
 
+def is_fraction(name: str) -> bool:
+  """Whether a result of this name is a share, from 0 to 1."""
+  return _FRACTION.search(name) is not None
+
+
 def write(
   path: str | pathlib.Path,
   *,
@@ -148,7 +153,7 @@ def _decimal(value: float) -> str:
 def _number(name: str, value: float) -> str:
   """A result as it is read: fractions in percent, whole numbers whole, others to 4 digits."""
   value = float(value)
-  if _FRACTION.search(name):
+  if is_fraction(name):
     text = f'{100 * value:.1f}%'
   elif value.is_integer() or abs(value) >= 1000:
     text = f'{value:,.0f}'
@@ -180,7 +185,7 @@ def _headlines(results, splits) -> list[dict]:
   """The results at cut-off 1; for a recall also a guess's, one in as many as there are captions."""
   sizes = {split.name: len(set(split.captions)) for split in splits if len(split.captions)}
   chances = {name: f'{100 / size:.2g}%' for name, size in sizes.items()}
-  figures = [_figure(name, value) for name, value in results.items() if _FRACTION.search(name)]
+  figures = [_figure(name, value) for name, value in results.items() if is_fraction(name)]
   return [
     figure | {'chance': chances.get(figure['group']) if 'recall' in figure['measure'] else None}
     for figure in figures
@@ -221,7 +226,7 @@ def _panels(metrics) -> list[dict]:
 
 
 def _panel(group, measure, curves, x_axis) -> dict:
-  fraction = _FRACTION.search(measure) or None not in curves
+  fraction = is_fraction(measure) or None not in curves
   curves = {cutoff: _thinned(np.array(curve)) for cutoff, curve in sorted(curves.items())}
   values = np.concatenate([curve[:, 1] for curve in curves.values()])
   low, high = (0, values.max() or 1) if fraction else (values.min(), values.max())

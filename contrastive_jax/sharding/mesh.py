@@ -4,6 +4,7 @@ import math
 import os
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXES = ('data', 'fsdp', 'tensor')
@@ -73,6 +74,22 @@ def batch_shards(mesh: Mesh) -> int:
 def batch_sharding(mesh: Mesh) -> NamedSharding:
   """Batches are cut along their first axis."""
   return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def local_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
+  """Which rows of a batch this process's devices hold, in order; what it has to feed."""
+  parts = batch_sharding(mesh).addressable_devices_indices_map((batch_size,)).values()
+  return np.unique(np.concatenate([np.arange(batch_size)[part] for part in parts]))
+
+
+def place_rows(batch, mesh: Mesh, batch_size: int):
+  """Global arrays [batch_size, ...] of the arrays that hold this process's `local_rows`."""
+  place = batch_sharding(mesh)
+
+  def put(rows):
+    return jax.make_array_from_process_local_data(place, rows, (batch_size, *rows.shape[1:]))
+
+  return jax.tree.map(put, batch)
 
 
 def cut_batch(batch, parts: int, mesh: Mesh):

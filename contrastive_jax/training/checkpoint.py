@@ -8,17 +8,29 @@ import grain
 import jax
 import orbax.checkpoint as ocp
 from absl import logging
+from orbax.checkpoint import checkpoint_managers as policies
 
 from contrastive_jax.training.state import TrainState
 
 
 class Checkpoints:
-  """The checkpoints of a run: a folder a step, the newest few kept."""
+  """The checkpoints of a run: a folder a step; the newest few are kept, and the best.
 
-  def __init__(self, folder: pathlib.Path, *, keep: int = 2):
-    self._folder = folder.absolute()
+  Args:
+    folder: theirs.
+    keep: how many of the newest.
+    best: a figure of the evaluation; the checkpoint with the highest is kept too. '' for none.
+  """
+
+  def __init__(self, folder: pathlib.Path, *, keep: int = 2, best: str = ''):
+    self._folder, self._best = folder.absolute(), best
+    rules = [policies.LatestN(n=keep)]
+    if best:
+      rank = lambda figures: figures[best]  # noqa: E731
+      rules.append(policies.BestN(n=1, get_metric_fn=rank, keep_checkpoints_without_metrics=False))
+    rule = policies.AnyPreservationPolicy(rules)
     self._manager = ocp.CheckpointManager(
-      self._folder, options=ocp.CheckpointManagerOptions(max_to_keep=keep)
+      self._folder, options=ocp.CheckpointManagerOptions(preservation_policy=rule)
     )
 
   @property
@@ -26,10 +38,30 @@ class Checkpoints:
     """The newest complete step, or None."""
     return self._manager.latest_step()
 
-  def save(self, state: TrainState, batches, progress: dict[str, Any]) -> None:
-    """Saves in the background; whatever `progress` holds must be JSON."""
+  def save(
+    self,
+    state: TrainState,
+    batches,
+    progress: dict[str, Any],
+    figures: dict[str, float] | None = None,
+  ) -> None:
+    """Saves in the background.
+
+    Args:
+      state: the state.
+      batches: the iterator of the data.
+      progress: whatever else goes on from here; JSON.
+      figures: the evaluation's, where this step was evaluated.
+
+    Raises:
+      ValueError: if it was evaluated, and has no figure of the name `best`.
+    """
+    if self._best and figures and self._best not in figures:
+      raise ValueError(f'config.keep_best = {self._best!r} is no figure; use one of {[*figures]}')
+    ranked = {self._best: figures[self._best]} if self._best and figures else None
     self._manager.save(
       int(state.step),
+      metrics=ranked,
       args=ocp.args.Composite(
         state=ocp.args.StandardSave(state),
         data=grain.checkpoint.CheckpointSave(batches),

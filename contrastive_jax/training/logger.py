@@ -19,6 +19,29 @@ def read_metrics(workdir: pathlib.Path) -> list[dict[str, float]]:
   return [json.loads(line) for line in complete]
 
 
+def open_logger(workdir: pathlib.Path, *, step: int, total_steps: int):
+  """The run's logger; on all processes but the first, one that is silent."""
+  return (
+    Logger(workdir, step=step, total_steps=total_steps) if jax.process_index() == 0 else Silence()
+  )
+
+
+class Silence:
+  """A logger that writes nothing."""
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *_):
+    pass
+
+  def advance(self, step: int) -> None:
+    """Nothing."""
+
+  def write(self, step: int, metrics: dict[str, float]) -> None:
+    """Nothing."""
+
+
 class Logger:
   """Writes a line of metrics a log, each step once, and shows the way on the terminal.
 
@@ -96,13 +119,4 @@ def print_parameters(parameters) -> None:
     table.add_row(part, f'{size:,}')
   table.add_section()
   table.add_row('all', f'{sum(parts.values()):,}')
-  rich.console.Console().print(table)
-
-
-def print_results(results: dict[str, float]) -> None:
-  """A table of the final figures; fractions in percent."""
-  table = rich.table.Table('result', rich.table.Column('', justify='right'))
-  for name, value in results.items():
-    fraction = any(word in name for word in ('@', 'accuracy', 'exact_match'))
-    table.add_row(name, f'{value:.1%}' if fraction else f'{value:,.4g}')
   rich.console.Console().print(table)

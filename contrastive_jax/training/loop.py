@@ -1,10 +1,7 @@
 """The training loop: from a config and a workdir to a trained state."""
 
 import contextlib
-import json
-import math
 import pathlib
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,15 +14,20 @@ from ml_collections import ConfigDict
 from contrastive_jax import data
 from contrastive_jax.data.augmentation import augment, check_strengths
 from contrastive_jax.models.definition import Definition, define
-from contrastive_jax.sharding.mesh import batch_sharding, batch_shards, make_mesh
+from contrastive_jax.sharding import processes
+from contrastive_jax.sharding.mesh import batch_shards, local_rows, make_mesh, place_rows
 from contrastive_jax.training.checkpoint import Checkpoints
-from contrastive_jax.training.logger import Logger
+from contrastive_jax.training.logger import open_logger
 from contrastive_jax.training.objective import Objective
 from contrastive_jax.training.optimizer import make_optimizer, make_schedule
 from contrastive_jax.training.preemption import Preempted, Preemption
 from contrastive_jax.training.rates import hold, parameter_rates
 from contrastive_jax.training.state import TrainState, plan_state, start_from
 from contrastive_jax.training.step import jit_train_step, make_train_step
+from contrastive_jax.training.watch import BadSteps, Clock, Trace
+
+# A trace begins after so many steps, when all is compiled and warm.
+_UNTRACED = 3
 
 
 class Run(NamedTuple):
@@ -169,62 +171,88 @@ def train(
     The last state. A workdir whose run is finished gives it without a step.
 
   Raises:
-    FloatingPointError: at a loss or gradient that is not finite; the last checkpoint is kept.
+    FloatingPointError: at a bad step, see `BadSteps`; the last checkpoint is kept.
     Preempted: after a SIGTERM, when the step that ran then is saved.
     ValueError: when over 1% of the examples cannot be used.
   """
   config = run.config
   batches, skips = _training_batches(run, source)
-  checkpoints = Checkpoints(workdir / 'checkpoints', keep=config.keep_checkpoints)
-  if checkpoints.latest_step is None:
-    state = run.create_state(config.seed)
-    state = state if initial is None else start_from(state, initial)
-  else:
-    state, progress = checkpoints.restore(run.abstract_state, batches)
-    skips.seen, skips.skipped = progress['seen'], progress['skipped']
-    logging.info('continuing after step %d', checkpoints.latest_step)
+  checkpoints = _open_checkpoints(config, workdir)
+  bad = BadSteps(workdir, skip=config.bad_steps.action == 'skip')
+  state = _first_state(run, checkpoints, batches, skips, bad, initial)
   first = int(state.step)
-  place = batch_sharding(run.mesh)
   # However training ends, a checkpoint that is being written is finished.
   with (
     contextlib.closing(checkpoints),
-    Logger(workdir, step=first, total_steps=config.total_steps) as logger,
+    open_logger(workdir, step=first, total_steps=config.total_steps) as logger,
     Preemption() as preemption,
   ):
-    clock, previous, ids = _Clock(first), None, None
+    clock = Clock(first)
+    trace = Trace(workdir / 'profile', after=first + _UNTRACED, steps=config.profile)
     for step in range(first + 1, config.total_steps + 1):
-      batch = next(batches)
-      state, metrics = run.train_step(
-        state, {k: jax.make_array_from_process_local_data(place, v) for k, v in batch.items()}
-      )
-      # Checked one step late, so that the host prepares a batch while the device works.
-      if previous is not None:
-        _check_finite(step - 1, previous, ids, workdir)
-      previous, ids = metrics, batch['id']
+      with clock.waiting():
+        batch = next(batches)
+      with trace.at(step):
+        rows = place_rows(batch, run.mesh, config.batch_size)
+        state, metrics = run.train_step(state, rows)
+      bad.add(step, metrics, batch['id'])
       last = step == config.total_steps
-      row = {}
-      if last or step % config.log_every == 0:
-        _check_finite(step, metrics, ids, workdir)
-        row = {f'train/{name}': float(value) for name, value in metrics.items()}
-        row['train/learning_rate'] = float(run.schedule(step - 1))
-        row['train/images_per_second'] = config.batch_size * clock.steps_per_second(step)
-        row['train/skipped'] = skips.skipped
-      if last or step % config.evaluate_every == 0:
-        with clock.stopped():
-          row |= evaluate(state.evaluated)
-      if row:
-        logger.write(step, row)
       preempted = not last and preemption.reached(step)
-      if last or preempted or step % config.checkpoint_every == 0:
-        _check_finite(step, metrics, ids, workdir)
-        with clock.stopped():
-          checkpoints.save(state, batches, {'seen': skips.seen, 'skipped': skips.skipped})
+      log, evaluated, save = (
+        last or step % every == 0
+        for every in (config.log_every, config.evaluate_every, config.checkpoint_every)
+      )
+      if log or save or preempted:
+        bad.check()
+      row = _metrics_row(run, step, metrics, clock, skips, bad) if log else {}
+      with clock.stopped():
+        figures = evaluate(state.evaluated) if evaluated else {}
+        if row | figures:
+          logger.write(step, row | figures)
+        if save or preempted:
+          checkpoints.save(state, batches, _progress(skips, bad), figures)
       logger.advance(step)
       if preempted:
-        stop = Preempted(step)
-        logging.warning('%s', stop)
+        logging.warning('%s', stop := Preempted(step))
         raise stop
   return state
+
+
+def _first_state(run, checkpoints, batches, skips, bad, initial) -> TrainState:
+  """The newest checkpoint's, with all that goes on from there, or a new one."""
+  if checkpoints.latest_step is None:
+    state = run.create_state(run.config.seed)
+    return state if initial is None else start_from(state, initial)
+  state, progress = checkpoints.restore(run.abstract_state, batches)
+  bad.count = progress['bad_steps']
+  # The counts are of all processes; they are added up again when they are next written.
+  if jax.process_index() == 0:
+    skips.seen, skips.skipped = progress['seen'], progress['skipped']
+  logging.info('continuing after step %d', checkpoints.latest_step)
+  return state
+
+
+def _progress(skips, bad) -> dict[str, int]:
+  seen, skipped = processes.gather(np.array([[skips.seen, skips.skipped]])).sum(axis=0).tolist()
+  return {'seen': seen, 'skipped': skipped, 'bad_steps': bad.count}
+
+
+def _metrics_row(run, step, metrics, clock, skips, bad) -> dict[str, float]:
+  row = {f'train/{name}': float(value) for name, value in metrics.items() if name != 'bad'}
+  seconds, waited = clock.seconds_per_step(step)
+  progress = _progress(skips, bad)
+  return row | {
+    'train/learning_rate': float(run.schedule(step - 1)),
+    'train/images_per_second': run.config.batch_size / seconds,
+    'train/step_seconds': seconds,
+    'train/data_wait_seconds': waited,
+    'train/skipped': progress['skipped'],
+    'train/bad_steps': progress['bad_steps'],
+  }
+
+
+def _open_checkpoints(config: ConfigDict, workdir: pathlib.Path) -> Checkpoints:
+  return Checkpoints(workdir / 'checkpoints', keep=config.keep_checkpoints, best=config.keep_best)
 
 
 def restore(run: Run, workdir: pathlib.Path) -> TrainState:
@@ -233,7 +261,7 @@ def restore(run: Run, workdir: pathlib.Path) -> TrainState:
   Raises:
     ValueError: if it has none.
   """
-  checkpoints = Checkpoints(workdir / 'checkpoints')
+  checkpoints = _open_checkpoints(run.config, workdir)
   if checkpoints.latest_step is None:
     raise ValueError(f'workdir {workdir} has no checkpoint to evaluate; train first')
   return checkpoints.restore_state(run.abstract_state)
@@ -245,45 +273,10 @@ def _training_batches(run: Run, source: data.Source):
   return data.training_batches(
     source,
     run.tokenizer,
-    batch_size=config.batch_size // jax.process_count(),
+    batch_size=config.batch_size,
     image_size=config.data.size,
     captions=config.data.captions.to_dict(),
     crop=config.data.crop or None,
     seed=config.seed,
-    shard=jax.process_index(),
-    shards=jax.process_count(),
+    rows=local_rows(run.mesh, config.batch_size),
   )
-
-
-def _check_finite(step: int, metrics, ids: np.ndarray, workdir: pathlib.Path) -> None:
-  values = {name: float(metrics[name]) for name in ('loss', 'gradient_norm')}
-  if all(map(math.isfinite, values.values())):
-    return
-  path = workdir / f'not_finite_{step}.json'
-  path.write_text(json.dumps({'step': step, 'ids': ids.tolist()}))
-  raise FloatingPointError(
-    f'step {step}: {", ".join(f"{name} is {value}" for name, value in values.items())}. '
-    f"The last checkpoint is kept; the batch's example ids are in {path}. "
-    'Try a lower config.optimizer.learning_rate, a config.optimizer.clip_norm, or float32'
-  )
-
-
-class _Clock:
-  """Counts steps by the second, without the time in which it is stopped."""
-
-  def __init__(self, step: int):
-    self._step, self._start = step, time.perf_counter()
-
-  def steps_per_second(self, step: int) -> float:
-    """Since the last call."""
-    now = time.perf_counter()
-    rate = (step - self._step) / (now - self._start)
-    self._step, self._start = step, now
-    return rate
-
-  @contextlib.contextmanager
-  def stopped(self):
-    """Leaves out the time of what is done within."""
-    start = time.perf_counter()
-    yield
-    self._start += time.perf_counter() - start

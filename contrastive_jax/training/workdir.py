@@ -5,7 +5,6 @@ import json
 import pathlib
 from typing import Any
 
-import jax
 from absl import logging
 from ml_collections import ConfigDict
 
@@ -50,8 +49,7 @@ def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
         f'give the same config. It differs in: {"; ".join(differing)}'
       )
   workdir.mkdir(parents=True, exist_ok=True)
-  if jax.process_index() == 0:
-    _lock(workdir)
+  _lock(workdir)
   if not path.exists():
     path.write_text(json.dumps(config.to_dict(), indent=2) + '\n')
 

@@ -67,12 +67,21 @@ def test_without_a_crop_training_sees_what_evaluation_sees():
   np.testing.assert_array_equal(batch['image'], expected[batch['id']])
 
 
-def test_shards_of_processes_are_disjoint_and_exhaustive():
-  seen = [
-    np.concatenate([next(iterator)['id'] for _ in range(2)])
-    for iterator, _ in (batches(examples(24), shard=i, shards=3) for i in range(3))
+@pytest.mark.parametrize('rows', [[[0, 1], [2, 3]], [[0, 3], [1, 2]], [[0], [1], [2], [3]]])
+def test_processes_together_feed_the_batches_of_one(rows):
+  """Whatever rows the mesh gives them: so shards are disjoint, and an epoch is whole."""
+  whole, _ = batches(examples(10), captions={'caption': 1, 'tags': 1})
+  parts = [
+    batches(examples(10), captions={'caption': 1, 'tags': 1}, rows=np.array(part))[0]
+    for part in rows
   ]
-  assert sorted(np.concatenate(seen)) == list(range(24))
+  for _ in range(6):
+    expected, fed = next(whole), [next(part) for part in parts]
+    for name, array in expected.items():
+      joined = np.empty_like(array)
+      for part, own in zip(rows, fed, strict=True):
+        joined[part] = own[name]
+      np.testing.assert_array_equal(joined, array)
 
 
 @pytest.mark.parametrize('consumed', [0, 1, 5])

@@ -10,6 +10,8 @@ from contrastive_jax.training.checkpoint import Checkpoints
 from contrastive_jax.training.state import TrainState
 from tests.training.test_loop import config
 
+KEY = jax.random.key_data(jax.random.key(0))
+
 
 @pytest.fixture
 def batches():
@@ -26,7 +28,7 @@ def batches():
 
 def state_at(step):
   arrays = {'kernel': np.full((64, 64), step, np.float32)}
-  return jax.device_put(TrainState(step, arrays, (), jax.random.key_data(jax.random.key(0)), None))
+  return jax.device_put(TrainState(step, arrays, (), KEY, np.float32(0)))
 
 
 def write(folder, batches, steps):

@@ -1,0 +1,50 @@
+"""What a finished run leaves: results.json, report.html, and a table on the terminal."""
+
+import json
+import pathlib
+from collections.abc import Sequence
+
+import jax
+import rich.console
+import rich.table
+from ml_collections import ConfigDict
+
+from contrastive_jax.evaluation import report
+
+
+def write(
+  folder: pathlib.Path,
+  config: ConfigDict,
+  results: dict[str, float],
+  splits: Sequence[report.Retrieved],
+  metrics: Sequence[dict[str, float]],
+) -> None:
+  """Writes and shows the final figures.
+
+  Args:
+    folder: the run's workdir.
+    config: its config.
+    results: figures by name, with `parameters`, `images_seen` and `seconds` among them.
+    splits: the held-out splits as the model sees them.
+    metrics: the lines of metrics.jsonl.
+  """
+  (folder / 'results.json').write_text(json.dumps(results, indent=2) + '\n')
+  report.write(
+    folder / 'report.html',
+    title=f'{config.name} {config.variant}',
+    summary={
+      'data': f'{config.data.name}, {config.data.split}',
+      'devices': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
+      'parameters': f'{results["parameters"]:,}',
+      'images seen': f'{results["images_seen"]:,}',
+      'seconds': f'{results["seconds"]:.0f}',
+    },
+    results=results,
+    metrics=metrics,
+    splits=splits,
+  )
+  table = rich.table.Table('result', rich.table.Column('', justify='right'))
+  for name, value in results.items():
+    table.add_row(name, f'{value:.1%}' if report.is_fraction(name) else f'{value:,.4g}')
+  rich.console.Console().print(table)
+  print(f'{folder}/report.html shows the curves, retrieved pictures and mistakes')

@@ -1,0 +1,100 @@
+"""Two processes of four devices each, as launch.py starts them, against one process of eight."""
+
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from contrastive_jax.training.logger import read_metrics
+
+ROOT = pathlib.Path(__file__).parents[2]
+STEPS = 40
+CONFIG = (
+  f'--config={ROOT}/configs/clip.py:smoke',
+  f'--config.total_steps={STEPS}',
+  '--config.checkpoint_every=1000',
+  '--config.mesh=data:4,fsdp:2',
+  '--config.data.split=heldout_composition',
+  "--config.evaluation.splits=('heldout_composition',)",
+)
+
+
+def start(workdir, devices, *arguments):
+  flags = f'{os.environ["XLA_FLAGS"]} --xla_force_host_platform_device_count={devices}'
+  return subprocess.Popen(
+    [sys.executable, ROOT / 'launch.py', *CONFIG, f'--workdir={workdir}', *arguments],
+    env=os.environ | {'XLA_FLAGS': flags, 'JAX_PLATFORMS': 'cpu'},
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+  )
+
+
+def start_two(workdir, *arguments):
+  with socket.socket() as free:
+    free.bind(('127.0.0.1', 0))
+    port = free.getsockname()[1]
+  joined = (*arguments, f'--coordinator=127.0.0.1:{port}', '--processes=2')
+  return [start(workdir, 4, *joined, f'--process={number}') for number in range(2)]
+
+
+def finish(*processes):
+  try:
+    printed = [process.communicate(timeout=240)[0] for process in processes]
+  finally:
+    for process in processes:
+      process.kill()
+  assert [process.returncode for process in processes] == [0] * len(processes), printed
+  return printed
+
+
+@pytest.fixture(scope='module')
+def alone(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('alone') / 'run'
+  finish(start(folder, 8))
+  return folder
+
+
+def test_two_processes_preempted_and_resumed_equal_one(alone, tmp_path):
+  processes = start_two(tmp_path)
+  deadline = time.monotonic() + 200
+  while len(read_metrics(tmp_path)) < 3 and time.monotonic() < deadline:
+    time.sleep(0.02)
+  processes[1].send_signal(signal.SIGTERM)  # to one of them; both save and stop
+  finish(*processes)
+  saved = [int(path.name) for path in (tmp_path / 'checkpoints').iterdir()]
+  assert len(saved) == 1 and 3 <= saved[0] < STEPS
+  first, second = finish(*start_two(tmp_path))
+  assert 'recall@1' in first and 'recall@1' not in second  # files and figures come from one
+  rows, expected = read_metrics(tmp_path), read_metrics(alone)
+  assert [row['step'] for row in rows] == list(range(1, STEPS + 1))
+  for name in ('train/loss', 'train/gradient_norm', 'train/scale'):
+    found, wanted = ([row[name] for row in table] for table in (rows, expected))
+    np.testing.assert_allclose(found, wanted, rtol=1e-3, err_msg=name)
+  results, wanted = (
+    json.loads((folder / 'results.json').read_text()) for folder in (tmp_path, alone)
+  )
+  assert results.keys() == wanted.keys()
+  for name in results:
+    if '@' in name:
+      assert results[name] == pytest.approx(wanted[name], abs=0.01), name
+
+
+def test_a_mistake_that_the_first_finds_ends_both(alone):
+  processes = start_two(alone, '--config.batch_size=8')
+  printed = [process.communicate(timeout=240)[0] for process in processes]
+  assert all(process.returncode == 1 for process in processes)
+  assert all('config.batch_size = 16 there, 8 here' in text for text in printed), printed
+
+
+def test_an_incomplete_call_is_named(tmp_path):
+  process = start(tmp_path, 4, '--processes=2')
+  printed = process.communicate(timeout=240)[0]
+  assert process.returncode != 0 and 'Give all three, such as --coordinator=' in printed
