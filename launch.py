@@ -2,6 +2,7 @@
 
 python launch.py --config=configs/clip.py
 python launch.py --mode=evaluate --workdir=runs/clip-default    or --mode=export
+python launch.py --mode=plan --config=configs/coca.py:large --topology=v5e:16x16
 """
 
 import pathlib
@@ -17,11 +18,13 @@ from contrastive_jax.evaluation import results
 from contrastive_jax.evaluation.evaluator import Evaluator
 from contrastive_jax.sharding import processes
 from contrastive_jax.sharding.mesh import split_cpu
-from contrastive_jax.training import logger, loop, workdir
+from contrastive_jax.training import logger, loop, plan, workdir
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'A file of configs/, or FILE:VARIANT.')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run; default runs/NAME-VARIANT.')
-_MODE = flags.DEFINE_enum('mode', 'train', ['train', 'evaluate', 'export'], 'What to do.')
+_MODES = ['train', 'evaluate', 'plan', 'export']
+_MODE = flags.DEFINE_enum('mode', 'train', _MODES, 'What to do.')
+_TOPOLOGY = flags.DEFINE_string('topology', 'cpu:8', 'To plan for: v5e:16x16, h100:64, …')
 _COORDINATOR = flags.DEFINE_string('coordinator', None, 'HOST:PORT of the first process.')
 _PROCESSES = flags.DEFINE_integer('processes', None, 'Their number, where JAX cannot detect it.')
 _PROCESS = flags.DEFINE_integer('process', None, 'The number of this one, from 0.')
@@ -32,13 +35,17 @@ def main(_) -> None:
   logging.set_verbosity(logging.WARNING)
   if (config := _CONFIG.value) is None and _WORKDIR.value is None:
     raise app.UsageError('give --config=configs/clip.py, or the --workdir of a run to go on with')
+  folder = pathlib.Path(_WORKDIR.value or workdir.default_workdir(config))
+  config = config or workdir.read_config(folder)
+  if _MODE.value == 'plan':
+    plan.run(config, _TOPOLOGY.value, folder)
+    return
   split_cpu()
   if jax.config.jax_compilation_cache_dir is None:
     cache = pathlib.Path('~/.cache/contrastive_jax').expanduser()
     jax.config.update('jax_compilation_cache_dir', str(cache))
-  folder = pathlib.Path(_WORKDIR.value or workdir.default_workdir(config))
   with processes.joined(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value):
-    run_mode(config or workdir.read_config(folder), folder)
+    run_mode(config, folder)
 
 
 def run_mode(config, folder: pathlib.Path) -> None:

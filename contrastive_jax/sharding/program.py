@@ -12,9 +12,9 @@ from typing import NamedTuple
 COLLECTIVES = ('all-reduce', 'all-gather', 'reduce-scatter', 'collective-permute', 'all-to-all')
 
 # Operations that move nothing themselves. What a '-done' waits for counts at its '-start'.
-_FREE = frozenset(
-  'parameter constant tuple get-tuple-element bitcast while call conditional after-all iota '
-  'partition-id replica-id optimization-barrier'.split()
+_FREE = (
+  *('parameter', 'constant', 'iota', 'tuple', 'get-tuple-element', 'bitcast', 'while', 'call'),
+  *('conditional', 'after-all', 'partition-id', 'replica-id', 'optimization-barrier'),
 )
 _COMPUTATION = re.compile(r'^(?:ENTRY )?%?([\w.-]+) \(.*\) -> .*\{$')
 _INSTRUCTION = re.compile(r'^\s+(ROOT )?%?([\w.-]+) = (\(.*?\)|\S+) ([a-z][\w-]*)\((.*)$')
@@ -200,7 +200,8 @@ def _sent(instruction: Instruction, kind: str, group: int) -> float:
   size = _size(instruction.type, everywhere=True)
   if instruction.operation.endswith('-start'):
     # Source and destination: of one size, or the destination `group` times the larger.
-    size = {'collective-permute': size / 2, 'all-gather': size * group / (group + 1)}.get(kind, size)
+    share = {'collective-permute': 1 / 2, 'all-gather': group / (group + 1)}
+    size *= share.get(kind, 1)
   others = group - 1
   return {
     'all-reduce': 2 * size * others / group,

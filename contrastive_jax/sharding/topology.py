@@ -1,5 +1,6 @@
 """Devices by the name of a topology, none of which need be there, and what their makers publish."""
 
+import contextlib
 import os
 from typing import Any, NamedTuple
 
@@ -98,11 +99,8 @@ def open_topology(name: str) -> Topology:
 
 def _simulated(number: int) -> list:
   jax.config.update('jax_platforms', 'cpu')
-  try:
-    # Heeded until the backend starts; later JAX refuses.
+  with contextlib.suppress(RuntimeError):  # JAX refuses once the backend has started.
     jax.config.update('jax_num_cpu_devices', number)
-  except RuntimeError:
-    pass
   devices = jax.devices('cpu')
   if len(devices) < number:
     raise ValueError(

@@ -50,9 +50,7 @@ def verdict(figures: dict[str, Any]) -> str:
 def _parameters(figures):
   table = _table('parameter', 'shape', 'cut along', 'on a device')
   for row in figures['parameters']:
-    cut = ', '.join(
-      f'{axis} ({figures["mesh"][axis]})' for axis in row['axes'] if axis is not None
-    )
+    cut = ', '.join(f'{axis} ({figures["mesh"][axis]})' for axis in row['axes'] if axis is not None)
     shape = ' × '.join(map(str, row['shape']))
     table.add_row(row['name'], shape, cut or 'copied', _size(row['bytes']))
   table.add_section()
