@@ -32,18 +32,26 @@ class Chip(NamedTuple):
   passes: int
 
 
-# TPUs: https://cloud.google.com/tpu/docs/v4, /v5e, /v5p and /v6e, key chip specifications. Where
+# TPUs: https://cloud.google.com/tpu/docs/v5e, /v5p and /v6e, key chip specifications. Where
 # these give the interconnect both ways, half of it is sent. GB of memory are GiB there: the
 # compiler allots 15.75 GiB of a v5e's 16. A pod is one node; its size is in the same tables.
 # GPUs: NVIDIA A100 80GB SXM and H100 SXM data sheets, dense; NVLink is given both ways. The
 # networks are those of DGX A100 and DGX H100, a 200 and a 400 Gbit/s adapter a GPU.
 CHIPS = {
-  'v4': Chip('TPU v4', 32 * 2**30, 275e12, 1.2e12, 300e9, 4096, 0, 6),
   'v5e': Chip('TPU v5e', 16 * 2**30, 197e12, 819e9, 200e9, 256, 0, 6),
   'v5p': Chip('TPU v5p', 95 * 2**30, 459e12, 2.765e12, 600e9, 8960, 0, 6),
   'v6e': Chip('TPU v6e', 32 * 2**30, 918e12, 1.638e12, 400e9, 256, 0, 6),
   'a100': Chip('NVIDIA A100 80GB SXM', 80e9, 312e12, 2.039e12, 300e9, 8, 25e9, 16),
   'h100': Chip('NVIDIA H100 SXM', 80e9, 989e12, 3.35e12, 450e9, 8, 50e9, 15),
+}
+
+
+# So that libtpu asks nobody what machine this is, and lets several processes compile.
+_NO_TPU = {
+  'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
+  'TPU_ACCELERATOR_TYPE': 'v5litepod-8',
+  'TPU_SKIP_MDS_QUERY': '1',
+  'TPU_WORKER_HOSTNAMES': 'localhost',
 }
 
 
@@ -91,8 +99,8 @@ def open_topology(name: str) -> Topology:
     return Topology(name, _simulated(int(size)), CHIPS.get(kind), simulated=True)
   if kind not in CHIPS or kind in ('a100', 'h100') or not size:
     raise ValueError(
-      f"--topology={name} is unknown; use a TPU's such as 'v5e:16x16', 'v5p:8x8x8', 'v6e:16x16' or "
-      "'v4:4x4x8', 'cpu:8' for simulated devices, or 'h100:64' or 'a100:64'"
+      f"--topology={name} is unknown; use a TPU's such as 'v5e:16x16', 'v5p:8x8x8' or 'v6e:16x16', "
+      "'cpu:8' for simulated devices, or 'h100:64' or 'a100:64'"
     )
   return Topology(name, _described(name), CHIPS[kind], simulated=False)
 
@@ -111,9 +119,10 @@ def _simulated(number: int) -> list:
 
 
 def _described(name: str) -> list:
-  # Nothing is run, so no accelerator is asked for; nor is the cloud asked what machine this is.
+  # Nothing is run, so no accelerator is asked for.
   jax.config.update('jax_platforms', 'cpu')
-  os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
+  for variable, value in _NO_TPU.items():
+    os.environ.setdefault(variable, value)
   from jax.experimental import topologies  # needs libtpu only when it is asked
 
   try:

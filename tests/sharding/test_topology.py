@@ -7,6 +7,12 @@ from contrastive_jax.sharding import topology
 from contrastive_jax.sharding.mesh import make_mesh
 
 
+@pytest.fixture(autouse=True)
+def started():
+  """With the devices of all tests, before one asks for fewer."""
+  jax.devices()
+
+
 def test_simulated_devices_make_a_mesh():
   opened = topology.open_topology('cpu:4')
   assert make_mesh('data:2,fsdp:2', opened.devices).size == 4
@@ -22,7 +28,7 @@ def test_an_abstract_gpu_has_its_makers_figures():
   assert opened._replace(devices=opened.devices * 2).link == opened.chip.network < opened.chip.link
 
 
-@pytest.mark.parametrize('name', ['', 'v5e', 'cpu', 'cpu:0', 'cpu:many', 'b200:8', 'h100:2x4'])
+@pytest.mark.parametrize('name', ['', 'v5e', 'cpu', 'cpu:0', 'cpu:many', 'b200:8', 'h100:2x4', 'v4:2x2x1'])
 def test_an_unknown_topology_is_named_and_others_offered(name):
   offered = "use a TPU's such as 'v5e:16x16', .*'cpu:8'"
   with pytest.raises(ValueError, match=f'--topology={name} is unknown; {offered}'):
