@@ -76,10 +76,13 @@ class Program:
 
   def collectives(self) -> dict[str, Collective]:
     """The collectives of a step by kind."""
-    found = dict.fromkeys(COLLECTIVES, Collective(0, 0.0))
+    found, chains = dict.fromkeys(COLLECTIVES, Collective(0, 0.0)), set()
     for instruction, times, inside in self._run(self._entry, fused=True):
       kind = instruction.operation.removesuffix('-start')
-      if kind in COLLECTIVES:
+      # A TPU's program cuts a collective over the fusions that hide it: one chain, one collective.
+      chain = re.search(r'chain_id="\d+"', instruction.rest)
+      if kind in COLLECTIVES and (chain is None or chain[0] not in chains):
+        chains |= {chain[0]} if chain else set()
         group = self._group_size(instruction)
         sent = _sent(instruction, kind, group)
         if kind == 'all-reduce' and 'all-reduce-scatter' in inside:
@@ -131,7 +134,7 @@ class Program:
       return found[1].count(',') + 1
     if found := re.match(r'\[\d+,(\d+)\]', groups):
       return int(found[1])
-    if found := re.match(r'mesh\[(.*?)\] \{(.*?)\}', groups):
+    if found := re.match(r'mesh\[(.*?)\].*? \{(.*?)\}', groups):
       sizes = dict(re.findall(r"('\w+')=(\d+)", found[1]))
       return math.prod(int(sizes[axis]) for axis in found[2].split(',') if axis)
     return self._partitions

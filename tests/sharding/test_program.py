@@ -67,7 +67,8 @@ def test_a_scan_moves_a_slice_at_a_time():
   assert moved(64) - moved(32) == pytest.approx(32 * 3 * 4096 * 4, rel=0.5)
 
 
-# A TPU's program differs: no known trip count, tuples with spaces, a mesh for groups.
+# A TPU's program differs: loops do not say how often they run, groups are axes of a mesh, and a
+# collective may be cut over fusions.
 TPU = """
 HloModule step, is_scheduled=true, num_partitions=16
 
@@ -97,8 +98,34 @@ replica_groups=mesh['axis_0'=4,'axis_1'=4] {'axis_1'}, to_apply=%add
   ROOT %less = pred[]{:T(512)} compare(%i.1, %bound), direction=LT
 }
 
+%first (x: bf16[2,128]) -> bf16[8,128] {
+  %x.1 = bf16[2,128]{1,0:T(8,128)(2,1)} parameter(0)
+  ROOT %gather.1 = bf16[8,128]{1,0:T(8,128)(2,1)} all-gather(%x.1), \
+replica_groups=mesh['axis_0'=4,'axis_1'=4], device_ids=([4,4]T(1,0)) {'axis_1'}, \
+frontend_attributes={chain_id="7"}
+}
+
+%second (x: bf16[2,128]) -> bf16[8,128] {
+  %x.2 = bf16[2,128]{1,0:T(8,128)(2,1)} parameter(0)
+  ROOT %gather.2 = bf16[8,128]{1,0:T(8,128)(2,1)} all-gather(%x.2), \
+replica_groups=mesh['axis_0'=4,'axis_1'=4], device_ids=([4,4]T(1,0)) {'axis_1'}, \
+frontend_attributes={chain_id="7"}
+}
+
+%all-reduce-scatter (x: f32[8,128]) -> f32[2,128] {
+  %x.3 = f32[8,128]{1,0:T(8,128)} parameter(0)
+  %sum.3 = f32[8,128]{1,0:T(8,128)} all-reduce(%x.3), replica_groups={{0,1,2,3},{4,5,6,7}}, \
+to_apply=%add
+  ROOT %part = f32[2,128]{1,0:T(8,128)} slice(%sum.3), slice={[0:2], [0:128]}
+}
+
 ENTRY %main (p: (s32[], f32[8,128])) -> (s32[], f32[8,128]) {
   %p = (s32[]{:T(128)}, f32[8,128]{1,0:T(8,128)}) parameter(0)
+  %w = bf16[2,128]{1,0:T(8,128)(2,1)} constant({...})
+  %start = bf16[8,128]{1,0:T(8,128)(2,1)} fusion(%w), kind=kCustom, calls=%first
+  %done = bf16[8,128]{1,0:T(8,128)(2,1)} fusion(%w), kind=kCustom, calls=%second
+  %whole = f32[8,128]{1,0:T(8,128)} get-tuple-element(%p), index=1
+  %scatter = f32[2,128]{1,0:T(8,128)} fusion(%whole), kind=kCustom, calls=%all-reduce-scatter
   ROOT %loop = (s32[]{:T(128)}, f32[8,128]{1,0:T(8,128)}) while(%p), condition=%condition, \
 body=%body
 }
@@ -111,4 +138,6 @@ def test_a_tpus_program():
   assert found == {
     'collective-permute': (12, 12 * size),
     'all-reduce': (12, 12 * (size + vector) * 2 * 3 / 4),
+    'all-gather': (1, 8 * 128 * 2 * 3 / 4),
+    'reduce-scatter': (1, size * 3 / 4),
   }
