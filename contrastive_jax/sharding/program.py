@@ -149,6 +149,9 @@ class Program:
     if operation in _FREE or operation.endswith('-done') or allocates:
       return 0
     written = _size(instruction.type)
+    if operation == 'slice-start':
+      slices = re.sub(r'^\(\(.*?\}\), ', '', instruction.type)  # without the operands
+      return _size(slices) + _size(slices, everywhere=True)
     if operation.endswith('-start'):
       return written  # its type names source and destination
     if operation in ('dynamic-slice', 'slice', 'gather'):
