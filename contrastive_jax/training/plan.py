@@ -98,13 +98,12 @@ def plan(config: ConfigDict, topology: Topology, seconds: float = _SECONDS) -> d
 
 
 def abstract_batch(config: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
-  """What the pipeline of `data` gives a step: all processes' parts."""
+  """What a step takes of what the pipeline of `data` gives: all processes' parts."""
   B, size = config.batch_size, config.data.size
   return {
     'image': jax.ShapeDtypeStruct((B, size, size, 3), jnp.uint8),
     'tokens': jax.ShapeDtypeStruct((B, config.model.text.length), jnp.int32),
     'same': jax.ShapeDtypeStruct((B,), jnp.int32),
-    'id': jax.ShapeDtypeStruct((B,), jnp.int32),
   }
 
 
@@ -114,16 +113,22 @@ def _compile(described: loop.Run):
   try:
     return lowered.compile(), None
   except jax.errors.JaxRuntimeError as error:
-    # The TPU's compiler says one of: 'temporaries (34.52G) exceeds available HBM (15.75G)',
-    # 'Used 17.22G of 15.75G hbm'.
+    # The TPU's compiler says 'temporaries (34.52G) exceeds available HBM (15.75G)', of what is
+    # added to the arguments, or 'Used 17.22G of 15.75G hbm', of both.
     size = r'([\d.]+)([KMGT])'
     message = rf'\({size}\) exceeds available HBM \({size}\)|Used {size} of {size} hbm'
     found = re.search(message, str(error))
     if 'RESOURCE_EXHAUSTED' not in str(error) or found is None:
       raise
     number, unit, most, most_unit = (part for part in found.groups() if part is not None)
-    power = {'K': 10, 'M': 20, 'G': 30, 'T': 40}
-    return None, (float(number) * 2 ** power[unit], float(most) * 2 ** power[most_unit])
+    needed, available = (_from_text(*part) for part in ((number, unit), (most, most_unit)))
+    if not found[0].startswith('Used'):
+      needed += _device_bytes(described.abstract_state) + _batch_bytes(described)
+    return None, (needed, available)
+
+
+def _from_text(number: str, unit: str) -> float:
+  return float(number) * 2 ** {'K': 10, 'M': 20, 'G': 30, 'T': 40}[unit]
 
 
 def _memory(described: loop.Run, compiled) -> dict[str, Any]:
@@ -140,7 +145,7 @@ def _memory(described: loop.Run, compiled) -> dict[str, Any]:
     'parameters': _device_bytes(state.parameters),
     'optimizer': _device_bytes(state.optimizer_state),
     'average': _device_bytes(state.average),
-    'batch': sum(_bytes(leaf) for leaf in abstract_batch(config).values()) / batch_shards(mesh),
+    'batch': _batch_bytes(described),
     'activations': activations,
   }
   if compiled is not None:
@@ -354,6 +359,11 @@ def _device_bytes(tree) -> int:
     math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
     for leaf in jax.tree.leaves(tree)
   )
+
+
+def _batch_bytes(described: loop.Run) -> float:
+  batch = abstract_batch(described.config)
+  return sum(map(_bytes, batch.values())) / batch_shards(described.mesh)
 
 
 def _bytes(leaf) -> int:
