@@ -258,9 +258,9 @@ def _traced(described: loop.Run) -> flops.Flops:
 def _estimate(figures: dict[str, Any], topology: Topology, moved: float) -> dict[str, float]:
   """Seconds of a step by the chip's published figures, which no program reaches.
 
-  Multiplying, moving and sending take their times; a step takes the longest of them if they
-  overlap wholly, and their sum if they do not at all. The utilisation is of the model's
-  operations, recomputed ones not counted.
+  Multiplying, moving and sending, over all links at once, take their times; a step takes the
+  longest of them if they overlap wholly, and their sum if they do not at all. The utilisation is
+  of the model's operations, recomputed ones not counted.
   """
   chip, devices, counted = topology.chip, len(topology.devices), figures['flops']
   exact = counted['traced_float32']
