@@ -17,7 +17,7 @@ _MESSAGE_BYTES = 4096
 def joined(
   coordinator: str | None = None, processes: int | None = None, process: int | None = None
 ) -> Iterator[None]:
-  """Joins the run's other processes before JAX's first computation, and ends with them.
+  """Joins the run's other processes before JAX's first computation, and ends the program with them.
 
   On TPU pods, Slurm, Open MPI and Kubernetes, JAX finds out by itself what is not given. Where it
   finds nothing, this process is the only one.
@@ -41,10 +41,6 @@ def joined(
     # What JAX says outside of a cluster.
     if 'coordinator_address' not in str(error):
       raise
-  if jax.process_count() == 1:
-    yield
-    return
-  # Interpreters that end by themselves wait for each other, and at times for ever.
   status = 0
   try:
     yield
@@ -53,10 +49,14 @@ def joined(
   except BaseException:
     traceback.print_exc()
     status = 1
+  if status == 0 and jax.process_count() == 1:
+    return
   if status == 0:
     jax.distributed.shutdown()
   sys.stdout.flush()
   sys.stderr.flush()
+  # Interpreters that end by themselves wait for each other, at times for ever; and threads that are
+  # left behind by an error would go on telling of it.
   os._exit(status)
 
 

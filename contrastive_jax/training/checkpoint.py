@@ -1,11 +1,13 @@
 """Checkpoints of the state and of the place in the data, together."""
 
+import contextlib
 import pathlib
 import time
 from typing import Any
 
 import grain
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint import checkpoint_managers as policies
@@ -55,19 +57,21 @@ class Checkpoints:
 
     Raises:
       ValueError: if it was evaluated, and has no figure of the name `best`.
+      OSError: if this one, or the one before, cannot be written; those that were complete are kept.
     """
     if self._best and figures and self._best not in figures:
       raise ValueError(f'config.keep_best = {self._best!r} is no figure; use one of {[*figures]}')
     ranked = {self._best: figures[self._best]} if self._best and figures else None
-    self._manager.save(
-      int(state.step),
-      metrics=ranked,
-      args=ocp.args.Composite(
-        state=ocp.args.StandardSave(state),
-        data=grain.checkpoint.CheckpointSave(batches),
-        progress=ocp.args.JsonSave(progress),
-      ),
-    )
+    with self._explained():
+      self._manager.save(
+        int(state.step),
+        metrics=ranked,
+        args=ocp.args.Composite(
+          state=ocp.args.StandardSave(state),
+          data=grain.checkpoint.CheckpointSave(batches),
+          progress=ocp.args.JsonSave(progress | {'fingerprint': int(fingerprint(state))}),
+        ),
+      )
 
   def restore(self, abstract: TrainState, batches) -> tuple[TrainState, dict[str, Any]]:
     """The newest state that can be read; sets `batches` to go on after its last batch.
@@ -82,22 +86,21 @@ class Checkpoints:
     Raises:
       ValueError: if no checkpoint can be read.
     """
-    restored = self._restore(
-      state=ocp.args.StandardRestore(abstract),
-      data=grain.checkpoint.CheckpointRestore(batches),
-      progress=ocp.args.JsonRestore(),
-    )
+    restored = self._restore(abstract, data=grain.checkpoint.CheckpointRestore(batches))
     return restored.state, restored.progress
 
   def restore_state(self, abstract: TrainState) -> TrainState:
     """The newest state that can be read, alone, for evaluation; errors as in `restore`."""
-    return self._restore(state=ocp.args.StandardRestore(abstract)).state
+    return self._restore(abstract).state
 
-  def _restore(self, **items):
+  def _restore(self, abstract, **items):
+    items |= {'state': ocp.args.StandardRestore(abstract), 'progress': ocp.args.JsonRestore()}
     errors = {}
     for step in sorted(self._manager.all_steps(), reverse=True):
       try:
         restored = self._manager.restore(step, args=ocp.args.Composite(**items))
+        if restored.progress.pop('fingerprint') != int(fingerprint(restored.state)):
+          raise ValueError('the state has other bits than were saved')
       except Exception as error:  # What a damaged file raises depends on which one it is.
         if jax.process_count() > 1:
           raise  # The others would have to go back too, and may not have seen it.
@@ -120,5 +123,27 @@ class Checkpoints:
       self._manager.reload()
 
   def close(self) -> None:
-    """Waits until all is written."""
-    self._manager.close()
+    """Waits until all is written; errors as in `save`."""
+    with self._explained():
+      self._manager.close()
+
+  @contextlib.contextmanager
+  def _explained(self):
+    try:
+      yield
+    except Exception as error:  # What fails in the background keeps its own type, or loses it.
+      raise OSError(
+        f'a checkpoint cannot be written to {self._folder}: {str(error).splitlines()[0]} '
+        f'Complete are those of the steps {sorted(self._manager.all_steps())}; with space, '
+        'the same command goes on from there'
+      ) from error
+
+
+@jax.jit
+def fingerprint(state) -> jax.Array:
+  """A sum of all bits, the same on any mesh; Orbax itself takes most flipped bits for data."""
+  total = jnp.uint32(0)
+  for leaf in jax.tree.leaves(state):
+    bits = jax.lax.bitcast_convert_type(leaf, f'uint{8 * leaf.dtype.itemsize}')
+    total = 31 * total + jnp.sum(bits.astype(jnp.uint32), dtype=jnp.uint32)
+  return total

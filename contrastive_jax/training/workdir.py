@@ -32,8 +32,8 @@ def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
   """Makes the folder the run's, or checks that it is, and this process its only one.
 
   Raises:
-    ValueError: if another process has it, or if it belongs to a run of another config; names the
-      fields that differ.
+    ValueError: if it cannot be written, if another process has it, or if it belongs to a run of
+      another config; names the fields that differ.
   """
   path = workdir / 'config.json'
   if path.exists():
@@ -48,10 +48,15 @@ def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
         f'workdir {workdir} belongs to a run of another config; choose another --workdir, or '
         f'give the same config. It differs in: {"; ".join(differing)}'
       )
-  workdir.mkdir(parents=True, exist_ok=True)
-  _lock(workdir)
-  if not path.exists():
-    path.write_text(json.dumps(config.to_dict(), indent=2) + '\n')
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    _lock(workdir)
+    if not path.exists():
+      path.write_text(json.dumps(config.to_dict(), indent=2) + '\n')
+  except OSError as error:
+    raise ValueError(
+      f'workdir {workdir} cannot be written: {error}; choose another --workdir'
+    ) from error
 
 
 def _lock(workdir):

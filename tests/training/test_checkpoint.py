@@ -1,5 +1,8 @@
 """Checkpoints that were damaged."""
 
+import resource
+import signal
+
 import chex
 import jax
 import numpy as np
@@ -44,11 +47,17 @@ def write(folder, batches, steps):
 
 def damage(folder, step, how):
   files = [path for path in (folder / str(step)).rglob('*') if path.is_file()]
+  if how == 'bit':
+    path = max(files, key=lambda path: path.stat().st_size)
+    bits = bytearray(path.read_bytes())
+    bits[len(bits) // 2] ^= 1
+    return path.write_bytes(bits)
   for path in files if how == 'all' else [path for path in files if how in str(path)]:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+  return None
 
 
-@pytest.mark.parametrize('how', ['all', 'state/d/', 'data/', 'progress/', 'METADATA'])
+@pytest.mark.parametrize('how', ['all', 'bit', 'state/d/', 'data/', 'progress/', 'METADATA'])
 def test_the_newest_good_checkpoint_is_used(tmp_path, batches, how):
   following = write(tmp_path, batches, [1, 2])
   damage(tmp_path, 2, how)
@@ -67,6 +76,20 @@ def test_the_newest_good_checkpoint_is_used(tmp_path, batches, how):
     assert Checkpoints(tmp_path).restore_state(state_at(0)).step == 2
 
 
+def test_the_newest_and_the_best_are_kept(tmp_path, batches):
+  checkpoints = Checkpoints(tmp_path, keep=2, best='recall')
+  for step, recall in enumerate([0.1, 0.5, 0.3, None, 0.4, None], start=1):
+    figures = {} if recall is None else {'recall': recall}
+    checkpoints.save(state_at(step), batches, {}, figures)
+    checkpoints._manager.wait_until_finished()
+  assert {int(path.name) for path in tmp_path.iterdir()} == {2, 5, 6}
+  with pytest.raises(
+    ValueError, match=r"config\.keep_best = 'recall' is no figure.*\['accuracy'\]"
+  ):
+    checkpoints.save(state_at(7), batches, {}, {'accuracy': 0.1})
+  checkpoints.close()
+
+
 def test_if_none_can_be_read_nothing_is_changed(tmp_path, batches):
   write(tmp_path, batches, [1, 2])
   damage(tmp_path, 1, 'all')
@@ -74,3 +97,21 @@ def test_if_none_can_be_read_nothing_is_changed(tmp_path, batches):
   with pytest.raises(ValueError, match=r'no checkpoint in .* can be read.*Step 2: .*Step 1: '):
     Checkpoints(tmp_path).restore(state_at(0), batches)
   assert {path.name for path in tmp_path.iterdir()} == {'1', '2'}
+
+
+def test_a_full_disk_is_told_and_keeps_what_was_complete(tmp_path, batches):
+  """What a process may write to a file is bounded, as on a disk without space."""
+  write(tmp_path, batches, [1])
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+  checkpoints = Checkpoints(tmp_path)
+  try:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, limits[1]))
+    with pytest.raises(OSError, match=r'cannot be written .*steps \[1\]; with space'):
+      checkpoints.save(state_at(2), batches, {'seen': 2})
+      checkpoints.close()
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    signal.signal(signal.SIGXFSZ, handler)
+  state, progress = Checkpoints(tmp_path).restore(state_at(0), batches)
+  assert progress == {'seen': 1} and state.step == 1

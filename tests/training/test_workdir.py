@@ -30,3 +30,10 @@ def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path):
     first.kill()
   workdir.claim(tmp_path, ConfigDict({'seed': 0}))
   workdir.claim(tmp_path, ConfigDict({'seed': 0}))
+
+
+@pytest.mark.parametrize('where', ['file/run', '/proc/run'])
+def test_a_workdir_that_cannot_be_written_is_named(tmp_path, where):
+  (tmp_path / 'file').write_text('')
+  with pytest.raises(ValueError, match=r'workdir .*run cannot be written: .*choose another'):
+    workdir.claim(tmp_path / where, ConfigDict({'seed': 0}))
