@@ -2,11 +2,11 @@
 
 python launch.py --config=configs/clip.py
 python launch.py --mode=evaluate --workdir=runs/clip-default    or --mode=export
+python launch.py --mode=plan --config=configs/coca.py:large --topology=v5e:16x16
 """
 
 import pathlib
 import time
-from functools import partial
 
 import jax
 from absl import app, flags, logging
@@ -14,13 +14,15 @@ from ml_collections import config_flags
 
 from contrastive_jax import data, interop
 from contrastive_jax.evaluation import results
-from contrastive_jax.evaluation.evaluator import Evaluator
+from contrastive_jax.evaluation.evaluator import open_evaluator
 from contrastive_jax.sharding import cpu, processes
-from contrastive_jax.training import logger, loop, workdir
+from contrastive_jax.training import logger, loop, plan, workdir
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'A file of configs/, or FILE:VARIANT.')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run; default runs/NAME-VARIANT.')
-_MODE = flags.DEFINE_enum('mode', 'train', ['train', 'evaluate', 'export'], 'What to do.')
+_MODES = ['train', 'evaluate', 'plan', 'export']
+_MODE = flags.DEFINE_enum('mode', 'train', _MODES, 'What to do.')
+_TOPOLOGY = flags.DEFINE_string('topology', 'cpu:8', 'To plan for: v5e:16x16, h100:64, …')
 _COORDINATOR = flags.DEFINE_string('coordinator', None, 'HOST:PORT of the first process.')
 _PROCESSES = flags.DEFINE_integer('processes', None, 'Their number, where JAX cannot detect it.')
 _PROCESS = flags.DEFINE_integer('process', None, 'The number of this one, from 0.')
@@ -31,14 +33,18 @@ def main(_) -> None:
   logging.set_verbosity(logging.WARNING)
   if (config := _CONFIG.value) is None and _WORKDIR.value is None:
     raise app.UsageError('give --config=configs/clip.py, or the --workdir of a run to go on with')
+  folder = pathlib.Path(_WORKDIR.value or workdir.default_workdir(config))
+  config = config or workdir.read_config(folder)
+  if _MODE.value == 'plan':
+    plan.run(config, _TOPOLOGY.value, folder)
+    return
   cpu.split_cores()
   cpu.keep_memory()
   if jax.config.jax_compilation_cache_dir is None:
     cache = pathlib.Path('~/.cache/contrastive_jax').expanduser()
     jax.config.update('jax_compilation_cache_dir', str(cache))
-  folder = pathlib.Path(_WORKDIR.value or workdir.default_workdir(config))
   with processes.joined(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value):
-    run_mode(config or workdir.read_config(folder), folder)
+    run_mode(config, folder)
 
 
 def run_mode(config, folder: pathlib.Path) -> None:
@@ -49,7 +55,8 @@ def run_mode(config, folder: pathlib.Path) -> None:
   if _MODE.value == 'export':
     parameters = loop.restore(run, folder).evaluated
     return print(interop.export_run(config.to_dict(), parameters, folder, run.tokenizer.end_id))
-  source, evaluator = open_data(run)
+  source = data.open_source(config.data.name, config.data.split, config.data.folder or None)
+  evaluator = open_evaluator(config, run.definition, run.tokenizer, run.mesh, source)
   train = _MODE.value == 'train'
   first = interop.initial_parameters(config.init_from if train else '', config.model.to_dict())
   processes.first_alone(lambda: workdir.claim(folder, config))
@@ -65,26 +72,6 @@ def run_mode(config, folder: pathlib.Path) -> None:
   }
   if is_first:
     results.write(folder, config, figures, splits, logger.read_metrics(folder))
-
-
-def open_data(run: loop.Run) -> tuple[data.Source, Evaluator]:
-  """The training examples, and the evaluator of the held-out splits."""
-  config = run.config
-  open_split = partial(data.open_source, config.data.name, folder=config.data.folder or None)
-  source = open_split(config.data.split)
-  return source, Evaluator(
-    run.definition,
-    run.tokenizer,
-    {split: open_split(split) for split in config.evaluation.splits},
-    run.mesh,
-    image_size=config.model.image.size,
-    batch_size=config.evaluation.batch_size,
-    classes={field: sorted(set(source.values(field))) for field in config.evaluation.zero_shot},
-    templates=config.evaluation.templates,
-    probes={kind: open_split(config.evaluation.probe_split) for kind in config.evaluation.probes},
-    captions=config.evaluation.get('captions', {}),
-    candidates=source,
-  )
 
 
 if __name__ == '__main__':

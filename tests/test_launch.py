@@ -96,6 +96,7 @@ def test_evaluating_a_finished_run_gives_the_same_figures(finished):
     ([f'--config={ROOT}/configs/clip.py:smoke', '--config.batch_size=many'], 'batch_size'),
     ([f'--config={ROOT}/configs/clip.py:smoke', '--config.data.name=nothing'], 'config.data.name'),
     ([f'--config={ROOT}/configs/clip.py:smoke', '--mode=evaluate'], 'no checkpoint'),
+    ([f'--config={ROOT}/configs/clip.py:smoke', '--mode=plan', '--topology=8'], '--topology=8'),
     ([], 'give --config'),
   ],
 )
@@ -134,3 +135,14 @@ def test_a_workdir_of_another_config_is_left_alone(finished):
   done = smoke('--config.batch_size=8', f'--workdir={workdir}', cwd=workdir)
   assert done.returncode != 0 and 'config.batch_size = 16 there, 8 here' in done.stderr
   assert {p: p.read_bytes() for p in workdir.rglob('*') if p.is_file()} == before
+
+
+def test_a_plan_opens_no_data_and_needs_no_devices(tmp_path):
+  done = smoke('--mode=plan', '--topology=h100:4', '--config.data.name=none', cwd=tmp_path)
+  assert done.returncode == 0, done.stderr
+  assert 'Compiled for CPU devices in place of NVIDIA H100' in done.stdout
+  figures = json.loads((tmp_path / 'runs' / 'clip-smoke' / 'plan_h100_4.json').read_text())
+  assert figures['fits'] and figures['devices'] == 4
+  assert [path.name for path in (tmp_path / 'runs' / 'clip-smoke').iterdir()] == [
+    'plan_h100_4.json'
+  ]

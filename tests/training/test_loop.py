@@ -12,7 +12,8 @@ from ml_collections import ConfigDict
 
 from configs import clip
 from contrastive_jax import data
-from contrastive_jax.training import loop, workdir
+from contrastive_jax.sharding.topology import CHIPS
+from contrastive_jax.training import flops, loop, workdir
 from contrastive_jax.training.logger import read_metrics
 from contrastive_jax.training.objective import LOSSES
 from contrastive_jax.training.preemption import Preempted
@@ -187,6 +188,19 @@ def test_bad_steps_are_skipped_and_counted_if_asked_for(tmp_path, source, monkey
   written = json.loads((tmp_path / 'skip' / 'bad_step_3.json').read_text())
   assert written['ids'] == seen[2].tolist()
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.parameters))
+
+
+def test_speed_is_told_against_what_the_chip_could(tmp_path, source, monkeypatch):
+  chip = CHIPS['v5e']._replace(peak=1e12)
+  monkeypatch.setattr(loop, 'chip_of', lambda device: chip)
+  train(tmp_path, source)
+  run = loop.build(config())
+  model = sum(flops.analytic(run.config, run.abstract_state.parameters).values())
+  for row in read_metrics(tmp_path):
+    seconds = row['train/step_seconds']
+    assert 0 < row['train/data_wait_seconds'] < seconds
+    assert row['train/images_per_second'] == pytest.approx(8 / seconds)
+    assert row['train/model_flops_utilisation'] == pytest.approx(model / seconds / 8e12)
 
 
 def test_a_trace_opens(tmp_path, source):

@@ -1,0 +1,230 @@
+"""What a compiled program sends between devices and moves in memory, read from its HLO text.
+
+A loop's body counts as often as the loop runs. Sizes are of the elements; layouts may pad them.
+"""
+
+import functools
+import math
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+COLLECTIVES = ('all-reduce', 'all-gather', 'reduce-scatter', 'collective-permute', 'all-to-all')
+
+# Operations that move nothing themselves. What a '-done' waits for counts at its '-start'.
+_FREE = (
+  *('parameter', 'constant', 'iota', 'tuple', 'get-tuple-element', 'bitcast', 'while', 'call'),
+  *('conditional', 'after-all', 'partition-id', 'replica-id', 'optimization-barrier'),
+)
+_COMPUTATION = re.compile(r'^(?:ENTRY )?%?([\w.-]+) \(.*\) -> .*\{$')
+_INSTRUCTION = re.compile(r'^\s+(ROOT )?%?([\w.-]+) = (\(.*?\)|\S+) ([a-z][\w-]*)\((.*)$')
+_SHAPE = re.compile(r'(pred|[a-z]+\d+\w*)\[([\d,]*)\](?:\{([^}]*)\})?')
+# Those that a computation runs; the `to_apply` of a reduction is part of its instruction.
+_CALLED = re.compile(r'(?:calls|body|called_computations|branch_computations)=\{?(%[^,}\s]+)')
+
+
+class Instruction(NamedTuple):
+  """A line of HLO: `name = type operation(rest`."""
+
+  name: str
+  type: str
+  operation: str
+  rest: str
+  root: bool
+
+  @property
+  def operands(self) -> list[str]:
+    """Names of the operands."""
+    return re.findall(r'%([\w.-]+)', self.rest.partition(')')[0])
+
+  @property
+  def called(self) -> list[str]:
+    """Names of the computations that it runs."""
+    branches = re.search(r'branch_computations=\{([^}]*)\}', self.rest)
+    if branches:
+      return re.findall(r'%([\w.-]+)', branches[1])
+    return [name.lstrip('%') for name in _CALLED.findall(self.rest)]
+
+
+class Collective(NamedTuple):
+  """All collectives of a kind in a step.
+
+  Attributes:
+    count: how many are run.
+    bytes: what one device sends, if each goes round a ring of its devices.
+  """
+
+  count: int
+  bytes: float
+
+
+class Program:
+  """A compiled program, from `compiled.as_text()`."""
+
+  def __init__(self, text: str):
+    self._partitions = int((re.search(r'num_partitions=(\d+)', text) or [0, 1])[1])
+    self._computations: dict[str, list[Instruction]] = {}
+    self._entry, current = '', []
+    for line in text.splitlines():
+      if found := _COMPUTATION.match(line):
+        current = self._computations.setdefault(found[1], [])
+        self._entry = found[1] if line.startswith('ENTRY') else self._entry
+      # A comment numbers the elements of a long tuple.
+      elif found := _INSTRUCTION.match(re.sub(r'/\*.*?\*/', '', line)):
+        root, name, kind, operation, rest = found.groups()
+        current.append(Instruction(name, kind, operation, rest, root is not None))
+
+  def collectives(self) -> dict[str, Collective]:
+    """The collectives of a step by kind."""
+    found, chains = dict.fromkeys(COLLECTIVES, Collective(0, 0.0)), set()
+    for instruction, times, inside in self._run(self._entry, fused=True):
+      kind = instruction.operation.removesuffix('-start')
+      # A TPU's program cuts a collective over the fusions that hide it: one chain, one collective.
+      chain = re.search(r'chain_id="\d+"', instruction.rest)
+      if kind in COLLECTIVES and (chain is None or chain[0] not in chains):
+        chains |= {chain[0]} if chain else set()
+        group = self._group_size(instruction)
+        sent = _sent(instruction, kind, group)
+        if kind == 'all-reduce' and 'all-reduce-scatter' in inside:
+          # How a TPU's program says reduce-scatter: half of the way of an all-reduce.
+          kind, sent = 'reduce-scatter', sent / 2
+        found[kind] = Collective(found[kind].count + times, found[kind].bytes + times * sent)
+    return {kind: total for kind, total in found.items() if total.count}
+
+  def moved_bytes(self) -> float:
+    """Bytes that a step reads from and writes to one device's memory, an estimate.
+
+    Every operation or fusion reads its operands and writes its results; of what it slices or
+    updates in place, the slice. What the compiler keeps on the chip, as a TPU's says in its
+    layouts, moves nothing.
+    """
+    return sum(times * self._moved(one) for one, times, _ in self._run(self._entry, fused=False))
+
+  def _run(
+    self, computation: str, *, fused: bool, times: int = 1
+  ) -> Iterator[tuple[Instruction, int, str]]:
+    """Each instruction, how often it is run, and the computation that it stands in."""
+    for instruction in self._computations[computation]:
+      yield instruction, times, computation
+      if instruction.operation == 'fusion' and not fused:
+        continue
+      inner = times * self._trips(instruction)
+      for name in instruction.called:
+        yield from self._run(name, fused=fused, times=inner)
+
+  def _trips(self, instruction: Instruction) -> int:
+    """How often a loop runs: as it says itself, or its counter's bound; else once."""
+    if instruction.operation != 'while':
+      return 1
+    if known := re.search(r'known_trip_count\D*(\d+)', instruction.rest):
+      return int(known[1])
+    condition = re.search(r'condition=%?([\w.-]+)', instruction.rest)[1]
+    constants = [
+      re.match(r'(\d+)\)', one.rest)
+      for one in self._computations[condition]
+      if one.operation == 'constant'
+    ]
+    bounds = [int(found[1]) for found in constants if found]
+    return bounds[0] if len(bounds) == 1 else 1
+
+  def _group_size(self, instruction: Instruction) -> int:
+    """The number of devices that a collective joins."""
+    groups = instruction.rest.partition('replica_groups=')[2]
+    if found := re.match(r'\{\{([\d,]+)\}', groups):
+      return found[1].count(',') + 1
+    if found := re.match(r'\[\d+,(\d+)\]', groups):
+      return int(found[1])
+    if found := re.match(r'mesh\[(.*?)\].*? \{(.*?)\}', groups):
+      sizes = dict(re.findall(r"('\w+')=(\d+)", found[1]))
+      return math.prod(int(sizes[axis]) for axis in found[2].split(',') if axis)
+    return self._partitions
+
+  @functools.cached_property
+  def _types(self) -> dict[str, str]:
+    return {one.name: one.type for part in self._computations.values() for one in part}
+
+  def _moved(self, instruction: Instruction) -> float:
+    operation = instruction.operation
+    allocates = 'custom_call_target="AllocateBuffer"' in instruction.rest
+    if operation in _FREE or operation.endswith('-done') or allocates:
+      return 0
+    written = _size(instruction.type)
+    if operation == 'slice-start':
+      slices = re.sub(r'^\(\(.*?\}\), ', '', instruction.type)  # without the operands
+      return _size(slices) + _size(slices, everywhere=True)
+    if operation.endswith('-start'):
+      return written  # its type names source and destination
+    if operation in ('dynamic-slice', 'slice', 'gather'):
+      return 2 * written
+    types = [self._types.get(name, '') for name in instruction.operands]
+    if operation == 'dynamic-update-slice':
+      return 2 * _size(types[1])
+    if operation != 'fusion':
+      return written + sum(map(_size, types))
+    inside = instruction.called[0]
+    read = sum(self._read(inside, i, _size(kind)) for i, kind in enumerate(types))
+    return read + max(written - self._kept(inside), 0)
+
+  def _read(self, computation: str, index: int, size: float) -> float:
+    """What a fused computation reads of its parameter, whose bytes are `size`."""
+    instructions = self._computations[computation]
+    start = f'{index})'
+    names = [
+      one.name
+      for one in instructions
+      if one.operation == 'parameter' and one.rest.startswith(start)
+    ]
+    read = 0.0
+    for name in names:  # grows by the names of bitcasts
+      for user in instructions:
+        if name not in user.operands:
+          continue
+        place = user.operands.index(name)
+        if user.operation == 'bitcast':
+          names.append(user.name)
+        elif user.operation == 'dynamic-slice':
+          read += _size(user.type)
+        elif user.operation == 'fusion':
+          read += self._read(user.called[0], place, size)
+        elif user.operation != 'dynamic-update-slice' or place != 0:
+          read += size
+    return min(read, size)
+
+  def _kept(self, computation: str) -> float:
+    """Bytes of a fused computation's result that it leaves as they were."""
+    kept = 0.0
+    for one in self._computations[computation]:
+      if one.operation == 'dynamic-update-slice':
+        kept += _size(one.type) - _size(self._types.get(one.operands[1], ''))
+      elif one.operation == 'fusion':
+        kept += self._kept(one.called[0])
+    return kept
+
+
+def _sent(instruction: Instruction, kind: str, group: int) -> float:
+  """Bytes that a device sends in a collective, round a ring of `group` devices."""
+  size = _size(instruction.type, everywhere=True)
+  if instruction.operation.endswith('-start'):
+    # Source and destination: of one size, or the destination `group` times the larger.
+    share = {'collective-permute': 1 / 2, 'all-gather': group / (group + 1)}
+    size *= share.get(kind, 1)
+  others = group - 1
+  return {
+    'all-reduce': 2 * size * others / group,
+    'all-gather': size * others / group,
+    'reduce-scatter': size * others,
+    'collective-permute': size,
+    'all-to-all': size * others / group,
+  }[kind]
+
+
+@functools.cache
+def _size(kind: str, everywhere: bool = False) -> float:
+  """Bytes of a type, a tuple's together; by default of what lies in the device's memory alone."""
+  total = 0.0
+  for dtype, shape, layout in _SHAPE.findall(kind):
+    # S(n) names another space than the device's main memory.
+    if everywhere or not re.search(r'S\([1-9]', layout):
+      bits = 8 if dtype == 'pred' else int(re.search(r'\d+', dtype)[0])
+      total += bits / 8 * math.prod(int(n) for n in shape.split(',') if n)
+  return total

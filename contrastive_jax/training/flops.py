@@ -1,0 +1,156 @@
+"""Floating point operations of a step: counted in the program, and from the model's sizes.
+
+A multiplication and an addition are two. Matrix products and convolutions alone are counted.
+"""
+
+import math
+import re
+from typing import NamedTuple
+
+import jax
+from jax.interpreters import partial_eval
+from ml_collections import ConfigDict
+
+
+class Flops(NamedTuple):
+  """A number of operations, of all devices together.
+
+  Attributes:
+    total: all.
+    exact: those of them whose operands are float32, multiplied at the highest precision.
+  """
+
+  total: float = 0.0
+  exact: float = 0.0
+
+  def __add__(self, other):
+    return Flops(self.total + other.total, self.exact + other.exact)
+
+  def __mul__(self, times):
+    return Flops(self.total * times, self.exact * times)
+
+
+def traced(function, *arguments) -> Flops:
+  """Counts what a function asks for, scanned bodies as often as they run.
+
+  Exact for what JAX hands to the compiler, but for a `while` of unknown length, whose body counts
+  once, and for a `cond`, whose dearest branch counts. What no result needs is left out, and what a
+  `shard_map` runs counts for every device, copies included.
+
+  Args:
+    function: of arrays.
+    *arguments: arrays or `ShapeDtypeStruct`s.
+  """
+  jaxpr = jax.make_jaxpr(function)(*arguments).jaxpr
+  needed, _ = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
+  return _count(needed)
+
+
+def _count(jaxpr) -> Flops:
+  return sum((_count_equation(equation) for equation in jaxpr.eqns), Flops())
+
+
+def _count_equation(equation) -> Flops:
+  name, fields = equation.primitive.name, equation.params
+  if name in ('dot_general', 'conv_general_dilated'):
+    left, right = (operand.aval for operand in equation.invars)
+    if name == 'dot_general':
+      (axes, _), _ = fields['dimension_numbers']
+      terms = math.prod(left.shape[axis] for axis in axes)
+    else:
+      terms = right.size // right.shape[fields['dimension_numbers'].rhs_spec[0]]
+      # Zeros between the rows, which the gradient of a stride has, are no work.
+      terms /= math.prod(fields['lhs_dilation'])
+    flops = 2.0 * terms * equation.outvars[0].aval.size
+    highest = 'HIGHEST' in str(fields.get('precision')) and left.dtype == 'float32'
+    return Flops(flops, flops if highest else 0.0)
+  parts = [_count(inner) for value in fields.values() for inner in _jaxprs(value)]
+  if name == 'cond':
+    return max(parts)
+  times = {'scan': 'length', 'shard_map': 'mesh'}.get(name)
+  times = 1 if times is None else getattr(fields[times], 'size', fields[times])
+  return sum(parts, Flops()) * times
+
+
+def _jaxprs(value):
+  """The programs in an equation's field."""
+  if isinstance(value, (tuple, list)):
+    return [inner for part in value for inner in _jaxprs(part)]
+  inner = getattr(value, 'jaxpr', value)
+  return [inner] if hasattr(inner, 'eqns') else []
+
+
+# Of B · N · D for N words or texts, streamed: 2 for the products, 6 for visiting them again.
+_STREAMED = 8
+
+
+def analytic(config: ConfigDict, parameters) -> dict[str, float]:
+  """What the model's sizes say: nothing of the program is looked at, and nothing is recomputed.
+
+  A kernel costs 2 operations a parameter and token, attention 4 a query, key and channel of its
+  heads (causal or not, as it is computed); a backward pass twice that. No gradient is taken of the
+  pixels. A streamed loss makes 4 products where a dense one makes 3.
+
+  Args:
+    config: of a run.
+    parameters: a nested dict of arrays or shapes.
+
+  Returns:
+    Operations a step by part: 'image', 'text', 'captioner' and 'loss'. Losses other than InfoNCE,
+    the sigmoid and captioning count for nothing.
+  """
+  B, model = config.batch_size, config.model
+  parts = dict.fromkeys(('image', 'text', 'captioner', 'loss'), 0.0)
+  for path, leaf in jax.tree_util.tree_leaves_with_path(parameters):
+    name = jax.tree_util.keystr(path, simple=True, separator='/')
+    if not name.endswith('kernel'):
+      continue
+    part, queries, keys = _lengths(config, name)
+    forward = 2 * leaf.size * (keys if 'key_value' in name else queries)
+    if name.endswith('attention/out/kernel'):
+      forward += 4 * queries * keys * (leaf.size // leaf.shape[-1])
+    first = name.startswith(('image/stem/embed', 'image/stem/convolutions/0/'))
+    parts[part] += B * forward * (2 if first else 3)
+  if {'info_nce', 'sigmoid'} & set(config.objective):
+    parts['loss'] += _STREAMED * B * B * model.embed
+  if 'captioning_streamed' in config.objective:
+    words = B * (model.text.length - 1)
+    parts['loss'] += _STREAMED * words * model.text.vocabulary * model.text.width
+  return parts
+
+
+def _lengths(config: ConfigDict, name: str) -> tuple[str, int, int]:
+  """Of a kernel: the part of the model that it is in, and how many queries and keys an example has.
+
+  A kernel outside attention sees as many tokens as there are queries.
+  """
+  model = config.model
+  image, captions = model.image, 'decoder' in model
+  patches = (image.size // image.patch) ** 2
+  kept = max(1, round(patches * (1 - image.get('patch_dropout', 0.0))))
+  pooling = image.get('pooling', 'none' if captions else 'class')
+  tokens = kept + (pooling == 'class' or image.get('class_token', False))
+  length = model.text.length
+  # CoCa's text tower sees a class token after the text.
+  states = length + (captions or model.text.get('pooling') == 'class')
+  queries = model.get('queries', 0)
+  cascade = model.get('pooler') == 'cascade'
+  shared = model.get('pooler') == 'shared'
+  if halving := re.match(r'image/stem/(?:convolutions|blocks)/(\d+)/', name):
+    pixels = (image.size >> (int(halving[1]) + 1)) ** 2
+    return 'image', pixels, pixels
+  logits = length - 1 if 'captioning' in config.objective else 0
+  table = {
+    'image/stem/': ('image', patches, patches),
+    'image/transformer/': ('image', tokens, tokens),
+    'image/pool/': ('image', 1, tokens),
+    'image_projection': ('image', 1, 1),
+    'text/': ('text', states, states),
+    'text_projection': ('text', 1, 1),
+    'pooler/': ('image', queries + shared, tokens),
+    'contrastive_pooler/': ('image', 1, queries if cascade else tokens),
+    'decoder/output': ('captioner', logits, logits),
+    'decoder/transformer/.*cross/': ('captioner', length - 1, queries),
+    'decoder/transformer/': ('captioner', length - 1, length - 1),
+  }
+  return next(value for pattern, value in table.items() if re.match(pattern, name))

@@ -1,0 +1,101 @@
+import jax
+import jax.numpy as jnp
+import pytest
+from jax import lax
+from jax.sharding import PartitionSpec as P
+from ml_collections import ConfigDict
+
+from configs import clip, coca, siglip
+from contrastive_jax.sharding.mesh import make_mesh
+from contrastive_jax.training import flops, loop, plan
+
+MATRIX = jax.ShapeDtypeStruct((8, 8), jnp.float32)
+PRODUCT = 2 * 8**3
+
+
+def multiply(x, y):
+  return x @ y
+
+
+def scanned(x, y):
+  return lax.scan(lambda x, _: (x @ y, None), x, length=5)[0]
+
+
+def nested(x, y):
+  return lax.scan(lambda x, _: (scanned(x, y), None), x, length=3)[0]
+
+
+def unneeded(x, y):
+  return lax.cond(x[0, 0] > 0, lambda: x @ y @ y, lambda: x), x @ x @ x
+
+
+def on_every_device(x, y):
+  return jax.shard_map(multiply, mesh=make_mesh(), in_specs=(P(), P()), out_specs=P())(x, y)
+
+
+@pytest.mark.parametrize(
+  ('function', 'products'),
+  [
+    (multiply, 1),
+    (scanned, 5),
+    (nested, 15),
+    (jax.jit(nested), 15),
+    (jax.grad(lambda x, y: jnp.sin(scanned(x, y)).sum(), (0, 1)), 15),
+    (jax.grad(lambda x, y: jnp.sin(jax.checkpoint(scanned)(x, y)).sum(), (0, 1)), 20),
+    (lambda x, y: unneeded(x, y)[0], 2),
+    (on_every_device, 8),
+  ],
+)
+def test_products_count_as_often_as_they_are_made(function, products):
+  assert flops.traced(function, MATRIX, MATRIX) == (products * PRODUCT, 0)
+
+
+def test_float32_products_are_told_apart():
+  exact = lambda x, y: jnp.dot(x, y, precision='highest') + x @ y  # noqa: E731
+  assert flops.traced(exact, MATRIX, MATRIX) == (2 * PRODUCT, PRODUCT)
+
+
+def test_a_convolution_and_its_gradients():
+  def convolve(image, kernel):
+    return lax.conv_general_dilated(image, kernel, (2, 2), 'SAME').sum()
+
+  image, kernel = jnp.zeros((2, 3, 8, 8)), jnp.zeros((5, 3, 3, 3))
+  once = 2 * (2 * 5 * 4 * 4) * (3 * 3 * 3)
+  assert flops.traced(convolve, image, kernel).total == once
+  squared = lambda image, kernel: convolve(image, kernel) ** 2  # noqa: E731
+  assert flops.traced(jax.grad(squared, (0, 1)), image, kernel).total == 3 * once
+
+
+def described(recipe, **overrides):
+  config = recipe.get_config('smoke')
+  config.augmentation = ConfigDict()
+  config.data.size = config.model.image.size
+  with config.unlocked():
+    config.update_from_flattened_dict(overrides)
+  return loop.build(config)
+
+
+PATCHES = {'model.image.stem': 'patch', 'model.image.stem_blocks': None, 'model.image.layers': 2}
+SCANNED = {'model.image.scan': True, 'model.text.scan': True}
+
+
+@pytest.mark.parametrize(
+  ('recipe', 'overrides'),
+  [
+    (clip, {}),
+    (clip, PATCHES),
+    (clip, PATCHES | SCANNED),
+    (clip, PATCHES | {'model.image.patch_dropout': 0.5}),
+    (clip, {'mesh': 'data:2,fsdp:4'}),
+    (siglip, PATCHES | {'model.image.pooling': 'attention'}),
+    (coca, {}),
+    (coca, PATCHES | SCANNED | {'model.decoder.scan': True}),
+    (coca, {'objective': ConfigDict({'info_nce': 1.0, 'captioning_streamed': 2.0})}),
+    (coca, {'model.pooler': 'parallel'}),
+  ],
+)
+def test_the_program_asks_for_what_the_sizes_say(recipe, overrides):
+  run = described(recipe, **overrides)
+  state = run.abstract_state
+  traced = flops.traced(run.train_step, state, plan.abstract_batch(run.config))
+  assert traced.total == sum(flops.analytic(run.config, state.parameters).values())

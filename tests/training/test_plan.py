@@ -1,0 +1,140 @@
+import importlib.util
+import json
+
+import jax
+import pytest
+
+from configs import clip, coca
+from contrastive_jax.sharding import topology
+from contrastive_jax.training import loop, plan, plan_table
+
+
+def config(recipe=clip, **overrides):
+  """Small, and fast to compile."""
+  made = recipe.get_config('smoke')
+  with made.unlocked():
+    made.model.image.update({'stem': 'patch', 'stem_blocks': None})
+    made.update_from_flattened_dict(overrides)
+  return made
+
+
+@pytest.fixture(scope='module')
+def planned():
+  return plan.plan(config(coca, mesh='data:2,fsdp:4'), topology.open_topology('h100:8'))
+
+
+def test_the_kinds_of_memory_add_up_to_the_compilers(planned):
+  compiled, _ = plan._compile(loop.build(config(coca, mesh='data:2,fsdp:4')))
+  kinds = planned['memory']['kinds']
+  assert sum(kinds.values()) == plan._total(compiled) == planned['needed_bytes']
+  assert min(kinds.values()) >= 0
+  assert 0 < planned['memory']['loss'] < planned['needed_bytes']
+
+
+def test_every_parameter_has_a_place(planned):
+  rows = {row['name']: row for row in planned['parameters']}
+  assert sum(row['bytes'] for row in rows.values()) == planned['memory']['kinds']['parameters']
+  cut = rows['text/embed/embedding']
+  assert cut['axes'] == [None, 'fsdp'] and cut['bytes'] == 4096 * 32 * 4 / 4
+  assert rows['log_scale'] | {'bytes': 4, 'axes': [], 'shape': []} == rows['log_scale']
+
+
+def test_a_batch_of_all_that_a_step_takes(planned):
+  one = 40 * 40 * 3 + 4 * 16 + 4
+  assert planned['memory']['kinds']['batch'] == 16 // 8 * one
+
+
+def test_the_estimate_says_what_bounds_it(planned):
+  estimate = planned['estimate']
+  parts = [estimate[f'{part}_seconds'] for part in ('compute', 'memory', 'interconnect')]
+  assert estimate['step_seconds_overlapped'] == max(parts) > 0
+  assert estimate['step_seconds_in_turn'] == sum(parts)
+  assert 0 < estimate['utilisation_in_turn'] < estimate['utilisation_overlapped'] <= 1
+  assert planned['collectives']['collective-permute']['count'] > 0
+
+
+def test_remat_keeps_less_and_computes_more():
+  layers = {'model.image.layers': 3, 'model.text.layers': 3}
+  plain, full = (
+    loop.build(config(**layers, **{'model.remat': remat})) for remat in ('none', 'full')
+  )
+  assert plan.kept_bytes(full) < 0.5 * plan.kept_bytes(plain)
+  figures = plan._flops(full)
+  assert figures['traced_without_remat'] == plan._flops(plain)['traced'] < figures['traced']
+
+
+def test_it_says_by_how_much_it_does_not_fit_and_what_would_help(planned, monkeypatch):
+  opened = topology.open_topology('a100:8')
+  GiB = 2**30
+
+  def refuse(described):
+    """As if remat took a GiB away, FSDP two, and gradient caching four."""
+    made = described.config
+    needed = 86 - (made.model.remat == 'full') - 2 * ('fsdp' in made.mesh)
+    return None, ((needed - 4 * (made.micro_batches > 1)) * GiB, 80 * GiB)
+
+  monkeypatch.setattr(plan, '_compile', refuse)
+  figures = plan.plan(config(), opened)
+  assert not figures['fits'] and 'collectives' not in figures
+  over = {tuple(tried['names']): tried['over_bytes'] / GiB for tried in figures['remedies']}
+  remat, caching, fsdp = 'remat', 'gradient caching', 'FSDP'
+  assert over == {
+    (remat,): 5,
+    (fsdp,): 4,
+    (caching,): 2,
+    (remat, fsdp): 3,
+    (remat, caching): 1,
+    (fsdp, caching): 0,
+  }
+  said = plan_table.verdict(figures)
+  assert 'needs 86.00 GiB a device, 6.00 GiB over 80.00 GiB' in said
+  assert '--config.mesh=data:1,fsdp:8 --config.micro_batches=2): it fits' in said
+  assert all(tried['fits'] is None for tried in plan.plan(config(), opened, seconds=0)['remedies'])
+
+
+def test_run_prints_and_writes(tmp_path, capsys):
+  figures = plan.run(config(), 'cpu:8', tmp_path / 'new')
+  assert json.loads((tmp_path / 'new' / 'plan_cpu_8.json').read_text()) == figures
+  printed = capsys.readouterr().out
+  for words in ('image/stem/embed/kernel', 'activations', 'traced to analytic', 'fits'):
+    assert words in printed
+  assert 'estimate' not in figures
+
+
+ADDED = (
+  'Ran out of memory on HBM, the total memory required for HLO temporaries (34.52G) exceeds '
+  'available HBM (15.75G).'
+)
+USED = (
+  'XLA:TPU compile permanent error. Ran out of memory in memory space hbm. Used 34.52G of 15.75G '
+  'hbm. Exceeded hbm capacity by 18.77G.'
+)
+
+
+@pytest.mark.parametrize('message', [ADDED, USED])
+def test_what_the_compiler_refuses_is_read(message):
+  class Refused:
+    def compile(self):
+      raise jax.errors.JaxRuntimeError(f'RESOURCE_EXHAUSTED: {message}')
+
+  class Step:
+    def lower(self, *_):
+      return Refused()
+
+  run = loop.build(config())._replace(train_step=Step())
+  compiled, (needed, available) = plan._compile(run)
+  arguments = plan._device_bytes(run.abstract_state) + plan._batch_bytes(run)
+  assert compiled is None and available == 15.75 * 2**30
+  assert needed == 34.52 * 2**30 + (arguments if message == ADDED else 0)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec('libtpu') is None, reason='needs libtpu')
+def test_a_tpus_compiler_gives_its_verdict():
+  fitting = config(batch_size=64, mesh='data:4,fsdp:4')
+  figures = plan.plan(fitting, topology.open_topology('v5e:4x4'))
+  assert figures['fits'] and figures['estimate']['step_seconds_overlapped'] > 0
+  assert figures['collectives']['collective-permute']['count'] >= 16
+  large = clip.get_config('vit_b16')
+  figures = plan.plan(large, topology.open_topology('v5e:4x4'), seconds=0)
+  assert not figures['fits'] and figures['needed_bytes'] > figures['available_bytes']
