@@ -93,7 +93,7 @@ def plan(config: ConfigDict, topology: Topology, seconds: float = _SECONDS) -> d
     if topology.chip is not None:
       figures['estimate'] = _estimate(figures, topology, program.moved_bytes())
   if not fits:
-    figures['remedies'] = list(_remedies(config, topology, memory, start + seconds))
+    figures['remedies'] = list(_remedies(config, topology, memory['kinds'], start + seconds))
   return figures
 
 
@@ -283,29 +283,44 @@ def _estimate(figures: dict[str, Any], topology: Topology, moved: float) -> dict
 
 
 def _remedies(
-  config: ConfigDict, topology: Topology, memory: dict[str, Any], until: float
+  config: ConfigDict, topology: Topology, kinds: dict[str, float], until: float
 ) -> Iterator[dict[str, Any]]:
-  """Rematerialisation, gradient caching and FSDP, alone and then joined, until one fits."""
-  changes = _changes(config, topology, memory['kinds'])
+  """Rematerialisation, gradient caching and FSDP, alone and then joined, until some fit.
+
+  Those that leave most free come first; what state and activations alone exceed is not compiled.
+  """
+  changes = _changes(config, topology, kinds)
   for number in range(1, len(changes) + 1):
-    fitting = False
+    candidates = []
     for names in itertools.combinations(changes, number):
       overrides = {k: v for name in names for k, v in changes[name].items()}
-      remedy = {
-        'names': list(names),
-        'flags': [f'--config.{field}={value}' for field, value in overrides.items()],
-      }
-      if time.perf_counter() > until:
-        yield remedy | {'fits': None}
-        continue
       changed = ConfigDict(config.to_dict())
       changed.update_from_flattened_dict(overrides)
-      compiled, shortfall = _compile(loop.build(changed, topology.devices))
-      needed, available = shortfall or (_total(compiled), topology.memory)
+      described = loop.build(changed, topology.devices)
+      flags = [f'--config.{field}={value}' for field, value in overrides.items()]
+      candidates.append((_least_bytes(described), list(names), flags, described))
+    fitting = False
+    for least, names, flags, described in sorted(candidates, key=lambda candidate: candidate[0]):
+      remedy = {'names': names, 'flags': flags, 'compiled': least <= topology.memory}
+      needed, available = least, topology.memory
+      if remedy['compiled']:
+        if time.perf_counter() > until:
+          yield remedy | {'fits': None, 'compiled': False}
+          continue
+        compiled, refused = _compile(described)
+        needed, available = refused or (_total(compiled), available)
       fitting |= needed <= available
       yield remedy | {'fits': needed <= available, 'over_bytes': max(needed - available, 0)}
     if fitting:
       return
+
+
+def _least_bytes(described: loop.Run) -> float:
+  """Of state, batch and activations on a device; see `kept_bytes`."""
+  config = described.config
+  examples = config.batch_size / batch_shards(described.mesh) / config.micro_batches
+  state = _device_bytes(described.abstract_state)
+  return state + _batch_bytes(described) + kept_bytes(described) * examples
 
 
 def _changes(config: ConfigDict, topology: Topology, kinds: dict[str, float]):
