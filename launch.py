@@ -7,7 +7,6 @@ python launch.py --mode=plan --config=configs/coca.py:large --topology=v5e:16x16
 
 import pathlib
 import time
-from functools import partial
 
 import jax
 from absl import app, flags, logging
@@ -15,9 +14,8 @@ from ml_collections import config_flags
 
 from contrastive_jax import data, interop
 from contrastive_jax.evaluation import results
-from contrastive_jax.evaluation.evaluator import Evaluator
-from contrastive_jax.sharding import processes
-from contrastive_jax.sharding.mesh import split_cpu
+from contrastive_jax.evaluation.evaluator import open_evaluator
+from contrastive_jax.sharding import cpu, processes
 from contrastive_jax.training import logger, loop, plan, workdir
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'A file of configs/, or FILE:VARIANT.')
@@ -40,7 +38,8 @@ def main(_) -> None:
   if _MODE.value == 'plan':
     plan.run(config, _TOPOLOGY.value, folder)
     return
-  split_cpu()
+  cpu.split_cores()
+  cpu.keep_memory()
   if jax.config.jax_compilation_cache_dir is None:
     cache = pathlib.Path('~/.cache/contrastive_jax').expanduser()
     jax.config.update('jax_compilation_cache_dir', str(cache))
@@ -56,7 +55,8 @@ def run_mode(config, folder: pathlib.Path) -> None:
   if _MODE.value == 'export':
     parameters = loop.restore(run, folder).evaluated
     return print(interop.export_run(config.to_dict(), parameters, folder, run.tokenizer.end_id))
-  source, evaluator = open_data(run)
+  source = data.open_source(config.data.name, config.data.split, config.data.folder or None)
+  evaluator = open_evaluator(config, run.definition, run.tokenizer, run.mesh, source)
   train = _MODE.value == 'train'
   first = interop.initial_parameters(config.init_from if train else '', config.model.to_dict())
   processes.first_alone(lambda: workdir.claim(folder, config))
@@ -72,26 +72,6 @@ def run_mode(config, folder: pathlib.Path) -> None:
   }
   if is_first:
     results.write(folder, config, figures, splits, logger.read_metrics(folder))
-
-
-def open_data(run: loop.Run) -> tuple[data.Source, Evaluator]:
-  """The training examples, and the evaluator of the held-out splits."""
-  config = run.config
-  open_split = partial(data.open_source, config.data.name, folder=config.data.folder or None)
-  source = open_split(config.data.split)
-  return source, Evaluator(
-    run.definition,
-    run.tokenizer,
-    {split: open_split(split) for split in config.evaluation.splits},
-    run.mesh,
-    image_size=config.model.image.size,
-    batch_size=config.evaluation.batch_size,
-    classes={field: sorted(set(source.values(field))) for field in config.evaluation.zero_shot},
-    templates=config.evaluation.templates,
-    probes={kind: open_split(config.evaluation.probe_split) for kind in config.evaluation.probes},
-    captions=config.evaluation.get('captions', {}),
-    candidates=source,
-  )
 
 
 if __name__ == '__main__':

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
 from contrastive_jax import data
 from contrastive_jax.data.images import normalize
@@ -22,6 +23,27 @@ from contrastive_jax.models.definition import Definition
 _RECALLS = (1, 5, 10)
 _ACCURACIES = (1, 5)
 _PROBES = {'linear': linear_probe}
+
+
+def open_evaluator(
+  config: ConfigDict, definition: Definition, tokenizer: data.Tokenizer, mesh: Mesh, source
+) -> 'Evaluator':
+  """The evaluator that a config describes; `source` has the training examples."""
+  evaluation = config.evaluation
+  open_split = partial(data.open_source, config.data.name, folder=config.data.folder or None)
+  return Evaluator(
+    definition,
+    tokenizer,
+    {split: open_split(split) for split in evaluation.splits},
+    mesh,
+    image_size=config.model.image.size,
+    batch_size=evaluation.batch_size,
+    classes={field: sorted(set(source.values(field))) for field in evaluation.zero_shot},
+    templates=evaluation.templates,
+    probes={kind: open_split(evaluation.probe_split) for kind in evaluation.probes},
+    captions=evaluation.get('captions', {}),
+    candidates=source,
+  )
 
 
 class Evaluator:

@@ -1,7 +1,6 @@
 """The mesh of devices, from a line of text."""
 
 import math
-import os
 
 import jax
 import numpy as np
@@ -9,26 +8,6 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXES = ('data', 'fsdp', 'tensor')
 BATCH_AXES = ('data', 'fsdp')
-
-
-def split_cpu(most: int = 8) -> None:
-  """Makes each core of a CPU a device of its own, if called before JAX's first computation.
-
-  XLA cuts a batch over devices better than an operation over threads: on two cores the step of a
-  small CLIP takes three quarters of the time. Other platforms are left alone, and so is a CPU whose
-  devices are counted in XLA_FLAGS.
-
-  Args:
-    most: devices; so many as divide a usual batch, the greatest power of two of the cores.
-  """
-  given = os.environ.get('XLA_FLAGS', '')
-  if 'xla_force_host_platform_device_count' in given:
-    return
-  cores = min(len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else 1, most)
-  devices = 1 << (cores.bit_length() - 1)
-  if devices > 1:
-    flags = f'--xla_force_host_platform_device_count={devices} --xla_cpu_multi_thread_eigen=false'
-    os.environ['XLA_FLAGS'] = f'{given} {flags}'.strip()
 
 
 def make_mesh(shape: str = 'data:-1', devices=None) -> Mesh:

@@ -55,6 +55,26 @@ _NO_TPU = {
 }
 
 
+# What JAX calls them.
+_KINDS = {
+  'TPU v5 lite': 'v5e',
+  'TPU v5e': 'v5e',
+  'TPU v5': 'v5p',
+  'TPU v5p': 'v5p',
+  'TPU v6 lite': 'v6e',
+  'TPU v6e': 'v6e',
+}
+
+
+def chip_of(device: jax.Device) -> Chip | None:
+  """The published figures of a device that is there; None where they are not known here."""
+  kind = device.device_kind
+  for name in ('a100', 'h100'):
+    if name.upper() in kind:
+      return CHIPS[name]
+  return CHIPS.get(_KINDS.get(kind))
+
+
 class Topology(NamedTuple):
   """Devices that a program can be compiled for.
 

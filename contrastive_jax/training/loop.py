@@ -16,6 +16,8 @@ from contrastive_jax.data.augmentation import augment, check_strengths
 from contrastive_jax.models.definition import Definition, define
 from contrastive_jax.sharding import processes
 from contrastive_jax.sharding.mesh import batch_shards, local_rows, make_mesh, place_rows
+from contrastive_jax.sharding.topology import chip_of
+from contrastive_jax.training import flops
 from contrastive_jax.training.checkpoint import Checkpoints
 from contrastive_jax.training.logger import open_logger
 from contrastive_jax.training.objective import Objective
@@ -195,6 +197,7 @@ def train(
       with trace.at(step):
         rows = place_rows(batch, run.mesh, config.batch_size)
         state, metrics = run.train_step(state, rows)
+      trace.end(step, metrics)
       bad.add(step, metrics, batch['id'])
       last = step == config.total_steps
       preempted = not last and preemption.reached(step)
@@ -241,6 +244,9 @@ def _metrics_row(run, step, metrics, clock, skips, bad) -> dict[str, float]:
   row = {f'train/{name}': float(value) for name, value in metrics.items() if name != 'bad'}
   seconds, waited = clock.seconds_per_step(step)
   progress = _progress(skips, bad)
+  if chip := chip_of(run.mesh.devices.flat[0]):
+    model = sum(flops.analytic(run.config, run.abstract_state.parameters).values())
+    row['train/model_flops_utilisation'] = model / seconds / (chip.peak * run.mesh.size)
   return row | {
     'train/learning_rate': float(run.schedule(step - 1)),
     'train/images_per_second': run.config.batch_size / seconds,

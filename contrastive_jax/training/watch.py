@@ -103,18 +103,16 @@ class Trace:
     self.first, self.last = after + 1, after + steps
 
   def at(self, step: int) -> contextlib.AbstractContextManager:
-    """A context for one step; starts and ends the trace by itself."""
+    """A context for one step, at the first of which the trace begins."""
     if not self.first <= step <= self.last:
       return contextlib.nullcontext()
     if step == self.first:
       jax.profiler.start_trace(str(self._folder), create_perfetto_trace=True)
-    return self._step(step)
+    return jax.profiler.StepTraceAnnotation('train', step_num=step)
 
-  @contextlib.contextmanager
-  def _step(self, step):
-    with jax.profiler.StepTraceAnnotation('train', step_num=step):
-      yield
-    if step == self.last:
-      jax.block_until_ready(jax.live_arrays())
+  def end(self, step: int, metrics) -> None:
+    """Ends the trace after its last step, whose metrics are waited for."""
+    if step == self.last >= self.first:
+      jax.block_until_ready(metrics)
       jax.profiler.stop_trace()
       logging.warning('traced steps %d to %d into %s', self.first, self.last, self._folder)

@@ -65,7 +65,7 @@ def wait(process: subprocess.Popen, folder: pathlib.Path, moments: random.Random
   before = last_step(folder)
   if moments.random() < 0.15:
     return time.sleep(moments.uniform(0, 10))
-  until = before + moments.randint(1, 2 * STEPS // (FAULTS.value + 1))
+  until = before + moments.randint(1, 30)
   while process.poll() is None and not before < until <= last_step(folder):
     time.sleep(0.01)
   return time.sleep(moments.uniform(0, 0.2))

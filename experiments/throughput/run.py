@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 FOLDER = pathlib.Path(__file__).parent
 sys.path.insert(0, str(FOLDER.parents[1]))
 from configs import clip  # noqa: E402
-from contrastive_jax.sharding import mesh  # noqa: E402
+from contrastive_jax.sharding import cpu  # noqa: E402
 from contrastive_jax.training import loop  # noqa: E402
 
 PEER_PYTHON = flags.DEFINE_string('peer_python', None, 'Interpreter that has open_clip.')
@@ -90,7 +90,9 @@ def start_peer(python):
 
 def main(_):
   """Takes turns, and keeps each one's best step."""
-  mesh.split_cpu()  # as launch.py does
+  # As launch.py does.
+  cpu.split_cores()
+  cpu.keep_memory()
   systems = {'ours': ours}
   if PEER_PYTHON.value:
     systems['open_clip'] = start_peer(PEER_PYTHON.value)

@@ -3,7 +3,7 @@ import os
 import jax
 import pytest
 
-from contrastive_jax.sharding import mesh
+from contrastive_jax.sharding import cpu, mesh
 
 
 @pytest.mark.parametrize(
@@ -50,5 +50,5 @@ def test_chosen_devices():
 def test_cores_become_devices_unless_they_are_counted(given, cores, expected, monkeypatch):
   monkeypatch.setenv('XLA_FLAGS', given)
   monkeypatch.setattr(os, 'sched_getaffinity', lambda _: set(range(cores)), raising=False)
-  mesh.split_cpu()
+  cpu.split_cores()
   assert os.environ['XLA_FLAGS'] == expected

@@ -1,3 +1,4 @@
+import gzip
 import json
 import os
 import signal
@@ -11,8 +12,8 @@ from ml_collections import ConfigDict
 
 from configs import clip
 from contrastive_jax import data
-from contrastive_jax.sharding.mesh import make_mesh
-from contrastive_jax.training import loop, workdir
+from contrastive_jax.sharding.topology import CHIPS
+from contrastive_jax.training import flops, loop, workdir
 from contrastive_jax.training.logger import read_metrics
 from contrastive_jax.training.objective import LOSSES
 from contrastive_jax.training.preemption import Preempted
@@ -33,9 +34,21 @@ def config(**overrides):
   return made
 
 
-def train(folder, source, interrupt=None, **overrides):
-  """Trains; `interrupt` is called with the number of updates made, before each."""
+def train(folder, source, interrupt=None, spied=None, **overrides):
+  """Trains.
+
+  `interrupt` is called with the number of updates made, before each; `spied` with the ids of each
+  batch.
+  """
   run = loop.build(config(**overrides))
+  if spied is not None:
+    told = run.train_step
+
+    def telling(state, batch):
+      spied(np.asarray(batch['id']))
+      return told(state, batch)
+
+    run = run._replace(train_step=telling)
   if interrupt is not None:
     step = run.train_step
 
@@ -114,22 +127,20 @@ def test_the_mesh_changes_nothing_but_rounding(tmp_path, source):
 
 
 @pytest.mark.slow
-def test_the_default_recipe_trains_alike_on_any_mesh(tmp_path, monkeypatch):
+def test_the_default_recipe_trains_alike_on_any_mesh(tmp_path):
   """Its data, augmentation, model and objective; 20 steps of 32 pairs."""
   made = clip.get_config()
   made.update(total_steps=20, batch_size=32, log_every=1)
   source = data.open_source('emoji', made.data.split)
 
-  def losses_of(mesh):
+  def losses_of(mesh, devices=None):
     made.mesh = mesh
     folder = tmp_path / mesh
     folder.mkdir()
-    loop.train(loop.build(made), source, folder, lambda parameters: {})
+    loop.train(loop.build(made, devices), source, folder, lambda parameters: {})
     return [row['train/loss'] for row in read_metrics(folder)]
 
-  with monkeypatch.context() as patch:
-    patch.setattr(loop, 'make_mesh', lambda shape: make_mesh(shape, jax.devices()[:1]))
-    expected = losses_of('data:1')
+  expected = losses_of('data:1', jax.devices()[:1])
   assert len(expected) == 20 and expected[-1] < expected[0]
   for mesh in ('data:8', 'data:4,fsdp:2', 'data:2,fsdp:2,tensor:2'):
     np.testing.assert_allclose(losses_of(mesh), expected, rtol=1e-5, err_msg=mesh)
@@ -159,9 +170,53 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, source, monkeypatch):
   assert loop.restore(loop.build(config()), tmp_path).step == 2
 
 
+def test_bad_steps_are_skipped_and_counted_if_asked_for(tmp_path, source, monkeypatch):
+  def poisoned(image, text, scale, id):
+    return jnp.where(jnp.any(id == poison), jnp.nan, jnp.mean(image * text) * scale)
+
+  monkeypatch.setitem(LOSSES, 'info_nce', poisoned)
+  # The batches hang on the seed alone, so that a run without poison tells them.
+  poison = -1
+  seen = []
+  train(tmp_path, source, spied=seen.append)
+  poison = seen[2][0]
+  (tmp_path / 'skip').mkdir()
+  state = train(tmp_path / 'skip', source, **{'bad_steps.action': 'skip'})
+  rows = read_metrics(tmp_path / 'skip')
+  bad = [step for step, ids in enumerate(seen, start=1) if poison in ids]
+  assert [row['train/bad_steps'] for row in rows] == [sum(b <= s for b in bad) for s in range(1, 5)]
+  written = json.loads((tmp_path / 'skip' / 'bad_step_3.json').read_text())
+  assert written['ids'] == seen[2].tolist()
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.parameters))
+
+
+def test_speed_is_told_against_what_the_chip_could(tmp_path, source, monkeypatch):
+  chip = CHIPS['v5e']._replace(peak=1e12)
+  monkeypatch.setattr(loop, 'chip_of', lambda device: chip)
+  train(tmp_path, source)
+  run = loop.build(config())
+  model = sum(flops.analytic(run.config, run.abstract_state.parameters).values())
+  for row in read_metrics(tmp_path):
+    seconds = row['train/step_seconds']
+    assert 0 < row['train/data_wait_seconds'] < seconds
+    assert row['train/images_per_second'] == pytest.approx(8 / seconds)
+    assert row['train/model_flops_utilisation'] == pytest.approx(model / seconds / 8e12)
+
+
+def test_a_trace_opens(tmp_path, source):
+  train(tmp_path, source, total_steps=6, profile=2)
+  assert list((tmp_path / 'profile').rglob('*.xplane.pb'))  # xprof's
+  (perfetto,) = (tmp_path / 'profile').rglob('perfetto_trace.json.gz')
+  events = json.loads(gzip.decompress(perfetto.read_bytes()))['traceEvents']
+  assert {'4', '5'} == {e['args']['step_num'] for e in events if e.get('name') == 'train'}
+
+
 @pytest.mark.parametrize(
   ('overrides', 'message'),
   [
+    ({'batch_size': 16, 'micro_batches': 3}, r'config\.micro_batches = 3 does not divide the 2'),
+    ({'bad_steps.action': 'hope'}, r"config\.bad_steps\.action = 'hope'.*'stop' or 'skip'"),
+    ({'model.remat': 'some'}, r"remat = 'some' is unknown; use one of \['dots', 'full', 'none'\]"),
     ({'batch_size': 100}, r'config\.batch_size = 100 .* 8 data shards; use a multiple of 8'),
     ({'total_steps': 0}, r'config\.total_steps = 0'),
     ({'model.text.vocabulary': 100}, r'config\.model\.text\.vocabulary = 100 is too small'),
