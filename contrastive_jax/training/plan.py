@@ -29,6 +29,8 @@ from contrastive_jax.training.objective import Objective
 
 # No further remedy is compiled after so many seconds.
 _SECONDS = 300
+# A share of the memory: where state and activations take more, temporaries hardly fit.
+_ROOMY = 0.75
 
 
 def run(config: ConfigDict, topology: str, folder: pathlib.Path) -> dict[str, Any]:
@@ -287,32 +289,39 @@ def _remedies(
 ) -> Iterator[dict[str, Any]]:
   """Rematerialisation, gradient caching and FSDP, alone and then joined, until some fit.
 
-  Those that leave most free come first; what state and activations alone exceed is not compiled.
+  Those that leave most free come first, and those that leave little last: a compiler takes long to
+  refuse these. What state and activations alone exceed is not compiled.
   """
-  changes = _changes(config, topology, kinds)
+  changes, candidates = _changes(config, topology, kinds), []
   for number in range(1, len(changes) + 1):
-    candidates = []
     for names in itertools.combinations(changes, number):
       overrides = {k: v for name in names for k, v in changes[name].items()}
       changed = ConfigDict(config.to_dict())
       changed.update_from_flattened_dict(overrides)
       described = loop.build(changed, topology.devices)
-      flags = [f'--config.{field}={value}' for field, value in overrides.items()]
-      candidates.append((_least_bytes(described), list(names), flags, described))
-    fitting = False
-    for least, names, flags, described in sorted(candidates, key=lambda candidate: candidate[0]):
-      remedy = {'names': names, 'flags': flags, 'compiled': least <= topology.memory}
-      needed, available = least, topology.memory
-      if remedy['compiled']:
-        if time.perf_counter() > until:
-          yield remedy | {'fits': None, 'compiled': False}
-          continue
-        compiled, refused = _compile(described)
-        needed, available = refused or (_total(compiled), available)
-      fitting |= needed <= available
-      yield remedy | {'fits': needed <= available, 'over_bytes': max(needed - available, 0)}
-    if fitting:
-      return
+      least = _least_bytes(described)
+      order = least > _ROOMY * topology.memory, number, least
+      remedy = {
+        'names': list(names),
+        'flags': [f'--config.{field}={value}' for field, value in overrides.items()],
+      }
+      candidates.append((order, remedy, described))
+  fitting = len(changes)
+  for (_, number, least), remedy, described in sorted(candidates, key=lambda one: one[0]):
+    if number > fitting:
+      continue
+    remedy['compiled'] = least <= topology.memory and time.perf_counter() <= until
+    if least <= topology.memory and not remedy['compiled']:
+      yield remedy | {'fits': None}
+      continue
+    needed, available = least, topology.memory
+    if remedy['compiled']:
+      compiled, refused = _compile(described)
+      needed, available = refused or (_total(compiled), available)
+    fits = needed <= available
+    # All that help alone are of interest; of those joined, one.
+    fitting = min(fitting, max(number - 1, 1)) if fits else fitting
+    yield remedy | {'fits': fits, 'over_bytes': max(needed - available, 0)}
 
 
 def _least_bytes(described: loop.Run) -> float:
