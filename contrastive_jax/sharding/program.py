@@ -19,8 +19,8 @@ _FREE = (
 _COMPUTATION = re.compile(r'^(?:ENTRY )?%?([\w.-]+) \(.*\) -> .*\{$')
 _INSTRUCTION = re.compile(r'^\s+(ROOT )?%?([\w.-]+) = (\(.*?\)|\S+) ([a-z][\w-]*)\((.*)$')
 _SHAPE = re.compile(r'(pred|[a-z]+\d+\w*)\[([\d,]*)\](?:\{([^}]*)\})?')
-# Those that a computation runs; the `to_apply` of a reduction is part of its instruction.
-_CALLED = re.compile(r'(?:calls|body|called_computations|branch_computations)=\{?(%[^,}\s]+)')
+# The `to_apply` of a reduction is part of its instruction; that of a call is run.
+_CALLED = r'(?:calls|body|called_computations)=\{?%?([\w.-]+)'
 
 
 class Instruction(NamedTuple):
@@ -43,7 +43,8 @@ class Instruction(NamedTuple):
     branches = re.search(r'branch_computations=\{([^}]*)\}', self.rest)
     if branches:
       return re.findall(r'%([\w.-]+)', branches[1])
-    return [name.lstrip('%') for name in _CALLED.findall(self.rest)]
+    pattern = r'to_apply=%?([\w.-]+)' if self.operation == 'call' else _CALLED
+    return re.findall(pattern, self.rest)
 
 
 class Collective(NamedTuple):

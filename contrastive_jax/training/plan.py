@@ -29,6 +29,8 @@ from contrastive_jax.training.objective import Objective
 
 # No further remedy is compiled after so many seconds.
 _SECONDS = 300
+# A share of the memory: where state and activations take more, temporaries hardly fit.
+_ROOMY = 0.75
 
 
 def run(config: ConfigDict, topology: str, folder: pathlib.Path) -> dict[str, Any]:
@@ -93,7 +95,7 @@ def plan(config: ConfigDict, topology: Topology, seconds: float = _SECONDS) -> d
     if topology.chip is not None:
       figures['estimate'] = _estimate(figures, topology, program.moved_bytes())
   if not fits:
-    figures['remedies'] = list(_remedies(config, topology, memory, start + seconds))
+    figures['remedies'] = list(_remedies(config, topology, memory['kinds'], start + seconds))
   return figures
 
 
@@ -283,29 +285,51 @@ def _estimate(figures: dict[str, Any], topology: Topology, moved: float) -> dict
 
 
 def _remedies(
-  config: ConfigDict, topology: Topology, memory: dict[str, Any], until: float
+  config: ConfigDict, topology: Topology, kinds: dict[str, float], until: float
 ) -> Iterator[dict[str, Any]]:
-  """Rematerialisation, gradient caching and FSDP, alone and then joined, until one fits."""
-  changes = _changes(config, topology, memory['kinds'])
+  """Rematerialisation, gradient caching and FSDP, alone and then joined, until some fit.
+
+  Those that leave most free come first, and those that leave little last: a compiler takes long to
+  refuse these. What state and activations alone exceed is not compiled.
+  """
+  changes, candidates = _changes(config, topology, kinds), []
   for number in range(1, len(changes) + 1):
-    fitting = False
     for names in itertools.combinations(changes, number):
       overrides = {k: v for name in names for k, v in changes[name].items()}
+      changed = ConfigDict(config.to_dict())
+      changed.update_from_flattened_dict(overrides)
+      described = loop.build(changed, topology.devices)
+      least = _least_bytes(described)
+      order = least > _ROOMY * topology.memory, number, least
       remedy = {
         'names': list(names),
         'flags': [f'--config.{field}={value}' for field, value in overrides.items()],
       }
-      if time.perf_counter() > until:
-        yield remedy | {'fits': None}
-        continue
-      changed = ConfigDict(config.to_dict())
-      changed.update_from_flattened_dict(overrides)
-      compiled, shortfall = _compile(loop.build(changed, topology.devices))
-      needed, available = shortfall or (_total(compiled), topology.memory)
-      fitting |= needed <= available
-      yield remedy | {'fits': needed <= available, 'over_bytes': max(needed - available, 0)}
-    if fitting:
-      return
+      candidates.append((order, remedy, described))
+  fitting = len(changes)
+  for (_, number, least), remedy, described in sorted(candidates, key=lambda one: one[0]):
+    if number > fitting:
+      continue
+    remedy['compiled'] = least <= topology.memory and time.perf_counter() <= until
+    if least <= topology.memory and not remedy['compiled']:
+      yield remedy | {'fits': None}
+      continue
+    needed, available = least, topology.memory
+    if remedy['compiled']:
+      compiled, refused = _compile(described)
+      needed, available = refused or (_total(compiled), available)
+    fits = needed <= available
+    # All that help alone are of interest; of those joined, one.
+    fitting = min(fitting, max(number - 1, 1)) if fits else fitting
+    yield remedy | {'fits': fits, 'over_bytes': max(needed - available, 0)}
+
+
+def _least_bytes(described: loop.Run) -> float:
+  """Of state, batch and activations on a device; see `kept_bytes`."""
+  config = described.config
+  examples = config.batch_size / batch_shards(described.mesh) / config.micro_batches
+  state = _device_bytes(described.abstract_state)
+  return state + _batch_bytes(described) + kept_bytes(described) * examples
 
 
 def _changes(config: ConfigDict, topology: Topology, kinds: dict[str, float]):

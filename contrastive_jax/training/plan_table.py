@@ -37,9 +37,10 @@ def verdict(figures: dict[str, Any]) -> str:
     f'{_size(available)}.'
   )
   for remedy in figures['remedies']:
+    least = '' if remedy['compiled'] else 'at least '
     said = {
       True: 'it fits',
-      False: f'it is {_size(remedy.get("over_bytes", 0))} over',
+      False: f'it is {least}{_size(remedy.get("over_bytes", 0))} over',
       None: 'not tried, for time',
     }
     name, flags = ' and '.join(remedy['names']), ' '.join(remedy['flags'])
