@@ -31,7 +31,8 @@ def emoji(variant: str) -> ConfigDict:
   config = clip.get_config(variant)
   model = config.model
   del model.image.pooling
-  model.pooler = 'cascade'
+  # The paper's cascade of poolers has the image's vector go through the captioner's memory.
+  model.pooler = 'parallel'
   model.queries = 16  # of the captioner's memory: as many as patches
   model.pooler_heads = model.image.heads
   model.decoder = ConfigDict({'layers': model.text.layers, 'heads': model.text.heads})
