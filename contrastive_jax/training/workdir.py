@@ -3,11 +3,16 @@
 import fcntl
 import json
 import pathlib
+import re
 from typing import Any
 
 from absl import logging
 from ml_collections import ConfigDict
 
+# What may change while a run goes on: how it is computed and kept, and not what.
+_FREE = re.compile(
+  r'config\.(mesh|sharding\..*|micro_batches|model\.remat|profile|keep_checkpoints|keep_best)'
+)
 _LOCKS = []  # The files stay open, and so locked, for as long as the process lives.
 
 
@@ -31,6 +36,8 @@ def read_config(workdir: pathlib.Path) -> ConfigDict:
 def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
   """Makes the folder the run's, or checks that it is, and this process its only one.
 
+  The mesh and the like may change while a run goes on; config.json follows.
+
   Raises:
     ValueError: if it cannot be written, if another process has it, or if it belongs to a run of
       another config; names the fields that differ.
@@ -41,7 +48,7 @@ def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
     differing = [
       f'{field} = {theirs.get(field, "absent")!r} there, {ours.get(field, "absent")!r} here'
       for field in sorted(theirs.keys() | ours.keys())
-      if theirs.get(field) != ours.get(field)
+      if theirs.get(field) != ours.get(field) and not _FREE.fullmatch(field)
     ]
     if differing:
       raise ValueError(
@@ -51,8 +58,9 @@ def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
   try:
     workdir.mkdir(parents=True, exist_ok=True)
     _lock(workdir)
-    if not path.exists():
-      path.write_text(json.dumps(config.to_dict(), indent=2) + '\n')
+    written = json.dumps(config.to_dict(), indent=2) + '\n'
+    if not path.exists() or path.read_text() != written:
+      path.write_text(written)
   except OSError as error:
     raise ValueError(
       f'workdir {workdir} cannot be written: {error}; choose another --workdir'

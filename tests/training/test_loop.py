@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from configs import clip
+from configs import clip, coca
 from contrastive_jax import data
 from contrastive_jax.sharding.topology import CHIPS
 from contrastive_jax.training import flops, loop, workdir
@@ -124,6 +124,48 @@ def test_the_mesh_changes_nothing_but_rounding(tmp_path, source):
   expected = losses_of('tensor:8', **copied)
   for mesh in ('data:8', 'data:4,fsdp:2', 'data:2,fsdp:2,tensor:2'):
     np.testing.assert_allclose(losses_of(mesh), expected, rtol=2e-4, err_msg=mesh)
+
+
+def test_a_run_goes_on_on_another_mesh(tmp_path, source):
+  straight = train(tmp_path, source, mesh='data:8')
+  for step in (1, 3, 4):
+    (tmp_path / 'moved').mkdir(exist_ok=True)
+    devices, mesh = {1: (8, 'data:8'), 3: (8, 'data:2,fsdp:4'), 4: (1, 'data:1')}[step]
+    run = loop.build(config(mesh=mesh, checkpoint_every=1), jax.devices()[:devices])
+    run.config.total_steps = step
+    moved = loop.train(run, source, tmp_path / 'moved', lambda parameters: {})
+  assert moved.step == 4
+  chex.assert_trees_all_close(
+    jax.device_get(straight.parameters), jax.device_get(moved.parameters), rtol=1e-3, atol=1e-5
+  )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('recipe', [clip, coca])
+def test_smoke_configs_train_alike_everywhere(tmp_path, recipe):
+  """Twenty steps; tests/training/test_processes.py has two processes of four devices."""
+
+  def losses_of(name, mesh, devices=8, **overrides):
+    made = recipe.get_config('smoke')
+    made.update(total_steps=20, batch_size=32, checkpoint_every=20, mesh=mesh, **overrides)
+    (tmp_path / name).mkdir()
+    run = loop.build(made, jax.devices()[:devices])
+    train_source = data.open_source('emoji', made.data.split)
+    loop.train(run, train_source, tmp_path / name, lambda parameters: {})
+    return [row['train/loss'] for row in read_metrics(tmp_path / name)]
+
+  expected = losses_of('one', 'data:1', 1)
+  assert len(expected) == 20 and expected[-1] < expected[0]
+  for name, mesh, overrides in (
+    ('data', 'data:8', {}),
+    ('fsdp', 'data:4,fsdp:2', {}),
+    ('tensor', 'data:2,fsdp:2,tensor:2', {}),
+    ('parts', 'data:8', {'micro_batches': 4}),
+    ('parts_fsdp', 'data:4,fsdp:2', {'micro_batches': 4}),
+  ):
+    np.testing.assert_allclose(
+      losses_of(name, mesh, **overrides), expected, rtol=1e-4, err_msg=name
+    )
 
 
 @pytest.mark.slow
@@ -243,6 +285,8 @@ def test_a_workdir_belongs_to_one_config(tmp_path):
   with pytest.raises(ValueError, match=r'config\.optimizer\.learning_rate = 0\.\d+ there, 1\.0'):
     workdir.claim(tmp_path, other)
   assert workdir.read_config(tmp_path).total_steps == 4
+  workdir.claim(tmp_path, config(**{'mesh': 'data:4,fsdp:2', 'model.remat': 'full'}))
+  assert workdir.read_config(tmp_path).mesh == 'data:4,fsdp:2'
   with pytest.raises(ValueError, match='holds no run'):
     workdir.read_config(tmp_path / 'nothing')
 
