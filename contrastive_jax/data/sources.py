@@ -28,10 +28,19 @@ class Source:
       records: TFDS's, images encoded.
       *wheres: conditions on their fields; an empty one takes all, as does none.
       cached: keep each record in memory once it is read. Parsing costs more than decoding.
+
+    Raises:
+      OSError: here or when an example is asked for, if its file is lost or damaged.
     """
 
     def read(number):
-      return {'id': number} | _text(records[number])
+      try:
+        return {'id': number} | _text(records[number])
+      except RuntimeError as error:  # ArrayRecord's, which names the file.
+        raise OSError(
+          f'example {number} cannot be read: {error}. Put the file back, or prepare the data set '
+          'anew; the same command goes on from the last checkpoint'
+        ) from error
 
     self.cached = cached
     self._read = functools.cache(read) if cached else read

@@ -1,6 +1,9 @@
+import shutil
+
 import pytest
 
 from contrastive_jax import data
+from contrastive_jax.data import emoji
 
 
 def test_a_selection_keeps_ids_and_fulfils_its_conditions():
@@ -47,3 +50,16 @@ def test_tfds_slices_work():
   whole = data.open_source('emoji', 'heldout_style')
   half = data.open_source('emoji', 'heldout_style[:50%]')
   assert abs(2 * len(half) - len(whole)) <= 1
+
+
+@pytest.mark.parametrize('how', ['lost', 'truncated'])
+def test_a_lost_or_damaged_file_is_named(tmp_path, monkeypatch, how):
+  prepared = shutil.copytree(emoji.PREPARED, tmp_path / 'prepared')
+  monkeypatch.setattr(emoji, 'PREPARED', prepared)
+  (file,) = prepared.glob('*composition*')
+  content = file.read_bytes()
+  file.unlink()
+  if how == 'truncated':
+    file.write_bytes(content[: len(content) // 2])
+  with pytest.raises(OSError, match=r'example 0 cannot be read: .*Put the file back'):
+    data.open_source('emoji', 'heldout_composition')[0]
