@@ -218,6 +218,12 @@ def _panels(metrics) -> list[dict]:
       if name != 'step' and math.isfinite(value):
         group, measure, cutoff = _split_name(name)
         series[group, measure][cutoff].append((line['step'], value))
+  # What never happened, such as skipped examples, needs no plot.
+  series = {
+    name: curves
+    for name, curves in series.items()
+    if is_fraction(name[1]) or any(value for curve in curves.values() for _, value in curve)
+  }
   if not series:
     return []
   x_axis = _Axis(0, max(line['step'] for line in metrics) or 1, _LEFT, _RIGHT, integer=True)

@@ -17,7 +17,6 @@ from contrastive_jax.training.logger import read_metrics
 ROOT = pathlib.Path(__file__).parents[2]
 STEPS = 40
 CONFIG = (
-  f'--config={ROOT}/configs/clip.py:smoke',
   f'--config.total_steps={STEPS}',
   '--config.checkpoint_every=1000',
   '--config.mesh=data:4,fsdp:2',
@@ -26,10 +25,11 @@ CONFIG = (
 )
 
 
-def start(workdir, devices, *arguments):
+def start(workdir, devices, *arguments, recipe='clip'):
   flags = f'{os.environ["XLA_FLAGS"]} --xla_force_host_platform_device_count={devices}'
+  config = (f'--config={ROOT}/configs/{recipe}.py:smoke', *CONFIG)
   return subprocess.Popen(
-    [sys.executable, ROOT / 'launch.py', *CONFIG, f'--workdir={workdir}', *arguments],
+    [sys.executable, ROOT / 'launch.py', *config, f'--workdir={workdir}', *arguments],
     env=os.environ | {'XLA_FLAGS': flags, 'JAX_PLATFORMS': 'cpu'},
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,
@@ -37,12 +37,12 @@ def start(workdir, devices, *arguments):
   )
 
 
-def start_two(workdir, *arguments):
+def start_two(workdir, *arguments, recipe='clip'):
   with socket.socket() as free:
     free.bind(('127.0.0.1', 0))
     port = free.getsockname()[1]
   joined = (*arguments, f'--coordinator=127.0.0.1:{port}', '--processes=2')
-  return [start(workdir, 4, *joined, f'--process={number}') for number in range(2)]
+  return [start(workdir, 4, *joined, f'--process={number}', recipe=recipe) for number in range(2)]
 
 
 def finish(*processes):
@@ -62,6 +62,21 @@ def alone(tmp_path_factory):
   return folder
 
 
+def assert_alike(folder, alone):
+  rows, expected = read_metrics(folder), read_metrics(alone)
+  assert [row['step'] for row in rows] == list(range(1, STEPS + 1))
+  for name in ('train/loss', 'train/gradient_norm', 'train/scale'):
+    found, wanted = ([row[name] for row in table] for table in (rows, expected))
+    np.testing.assert_allclose(found, wanted, rtol=1e-3, err_msg=name)
+
+
+@pytest.mark.slow
+def test_two_processes_train_coca_as_one(tmp_path):
+  finish(start(tmp_path / 'one', 8, recipe='coca'))
+  finish(*start_two(tmp_path / 'two', recipe='coca'))
+  assert_alike(tmp_path / 'two', tmp_path / 'one')
+
+
 def test_two_processes_preempted_and_resumed_equal_one(alone, tmp_path):
   processes = start_two(tmp_path)
   deadline = time.monotonic() + 200
@@ -73,11 +88,7 @@ def test_two_processes_preempted_and_resumed_equal_one(alone, tmp_path):
   assert len(saved) == 1 and 3 <= saved[0] < STEPS
   first, second = finish(*start_two(tmp_path))
   assert 'recall@1' in first and 'recall@1' not in second  # files and figures come from one
-  rows, expected = read_metrics(tmp_path), read_metrics(alone)
-  assert [row['step'] for row in rows] == list(range(1, STEPS + 1))
-  for name in ('train/loss', 'train/gradient_norm', 'train/scale'):
-    found, wanted = ([row[name] for row in table] for table in (rows, expected))
-    np.testing.assert_allclose(found, wanted, rtol=1e-3, err_msg=name)
+  assert_alike(tmp_path, alone)
   results, wanted = (
     json.loads((folder / 'results.json').read_text()) for folder in (tmp_path, alone)
   )
