@@ -8,6 +8,7 @@ Source: Yu et al., CoCa: Contrastive Captioners are Image-Text Foundation Models
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from contrastive_jax.data.images import normalize
-from contrastive_jax.evaluation.batches import in_batches
+from contrastive_jax.evaluation.batches import in_batches, jit_batched
 from contrastive_jax.models.definition import Definition, describe
 from contrastive_jax.models.linear import Linear
 from contrastive_jax.models.pooler import AttentionalPooler
@@ -124,14 +125,10 @@ def classify(
 ) -> np.ndarray:
   """The most likely class [N] of each of the pixels [N, S, S, 3], an integer."""
 
-  @jax.jit
   def best(parameters, pixels):
     return jnp.argmax(classifier.bind(parameters)(normalize(pixels)), axis=-1)
 
-  def best_of(pixels):
-    return best(parameters, jax.device_put(pixels, batch_sharding(mesh)))
-
-  return in_batches(best_of, images, batch_size, mesh)
+  return in_batches(partial(jit_batched(best, mesh), parameters), images, batch_size, mesh)
 
 
 def _rows(number: int, batch_size: int, seed: int):
