@@ -129,7 +129,7 @@ def roll(flat: Tensors, fields: Mapping[str, Any]) -> Any:
 
 _TOWERS = {'image': ImageTower, 'text': TextTower, 'decoder': Decoder}
 # What a model gives its towers itself, and what a decoder passes on to its layers.
-_GIVEN = ('self', 'rngs', 'dtype', 'fields', 'context_width', *_TOWERS)
+_GIVEN = ('self', 'rngs', 'dtype', 'remat', 'fields', 'context_width', *_TOWERS)
 _GIVEN_BY_COCA = ('image/pooling', 'text/pooling', 'decoder/vocabulary', 'decoder/width')
 _OF_LAYERS = {'mlp_ratio': 4, 'activation': 'gelu', 'head_width': None, 'scan': False}
 

@@ -40,6 +40,8 @@ class Rules:
       place, and the search stops where no other can overtake it.
     length_penalty: at 0 the most probable caption is the best, at 1 that of the highest mean
       log-probability of a token; in between longer captions gain.
+    rerank: of the beams' captions take the one whose vector is nearest to the image's, and not the
+      most probable.
     temperature: above 0, tokens are drawn from the softmax of the logits over it.
     top_k: draw among the k most probable tokens.
     top_p: draw among the most probable tokens, as few as hold this share of the probability [1].
@@ -57,6 +59,7 @@ class Rules:
   min_length: int = 0
   beams: int = 1
   length_penalty: float = 0.0
+  rerank: bool = False
   temperature: float = 0.0
   top_k: int | None = None
   top_p: float = 1.0
@@ -68,6 +71,7 @@ class Rules:
       ('min_length', self.min_length <= self.max_length, f'at most max_length {self.max_length}'),
       ('beams', self.beams >= 1, '1 or more'),
       ('beams', self.beams == 1 or not self.temperature, '1 with a temperature, which draws'),
+      ('rerank', self.beams > 1 or not self.rerank, 'False with one beam'),
       ('length_penalty', self.length_penalty >= 0, '0 or more'),
       ('temperature', self.temperature >= 0, '0 or more'),
       ('temperature', self.temperature > 0 or not draws, 'more than 0 with top_k or top_p'),
@@ -113,13 +117,31 @@ def generate(model: Coca, images, *, key: jax.Array | None = None, **rules) -> C
 def _generate(graph, parameters, images, key, rules):
   model = nnx.merge(graph, parameters)
   step, cache = model.captioner(images, beams=rules.beams, length=rules.max_length)
-  return search(step, cache, len(images), rules, key)
+  beams = search_beams(step, cache, len(images), rules, key)
+  best = _nearest(model, images, beams) if rules.rerank else jnp.zeros(len(images), jnp.int32)
+  rows = jnp.arange(len(images))
+  return Captions(beams.tokens[rows, best], beams.scores[rows, best])
 
 
-def search(
+def _nearest(model, images, beams):
+  """Which of an image's captions [B, K, L] has the vector nearest to the image's, [B]."""
+  B, K, L = beams.tokens.shape
+  texts = jnp.pad(beams.tokens.reshape(B * K, L), ((0, 0), (0, model.text.length - L)))
+  vectors = model.encode_text(texts).reshape(B, K, -1)
+  similarity = jnp.einsum('bd,bkd->bk', model.encode_image(images), vectors)
+  return jnp.argmax(jnp.where(jnp.isfinite(beams.scores), similarity, -jnp.inf), axis=1)
+
+
+def search(step: Callable, cache: Any, rows: int, rules: Rules, key=None) -> Captions:
+  """The best of `search_beams` for each of B rows."""
+  beams = search_beams(step, cache, rows, rules, key)
+  return Captions(beams.tokens[:, 0], beams.scores[:, 0])
+
+
+def search_beams(
   step: Callable, cache: Any, rows: int, rules: Rules, key: jax.Array | None = None
 ) -> Captions:
-  """Captions by a decoder that is known by its steps alone.
+  """Captions by a decoder that is known by its steps alone: all beams', best first.
 
   Args:
     step: (tokens [B, K], cache, parents [B, K], position) -> (logits [B, K, V], cache), as of
@@ -128,6 +150,9 @@ def search(
     rows: B.
     rules: how to choose.
     key: draws the tokens; needed with a temperature.
+
+  Returns:
+    Tokens [B, K, L] and scores [B, K].
 
   Raises:
     ValueError: if the key is missing.
@@ -152,7 +177,7 @@ def search(
 
   start = (jnp.int32(0), tokens, totals, parents, cache)
   _, tokens, totals, _, _ = jax.lax.while_loop(unsettled, advance, start)
-  return Captions(tokens[:, 0], _score(rules, totals, _lengths(tokens))[:, 0])
+  return Captions(tokens, _score(rules, totals, _lengths(tokens)))
 
 
 def _choose(rules, key, tokens, totals, logits, position):
@@ -210,6 +235,8 @@ def _score(rules, totals, lengths):
 def _settled(rules, tokens, totals, position):
   """Which rows [B] have their caption: it is finished, and no other beam can overtake it."""
   finished = _finished(rules, tokens, position)
+  if rules.rerank:  # All of them count.
+    return jnp.all(finished, axis=1)
   # A log-probability falls with each token, and weighs least at full length.
   hopes = jnp.where(finished, -jnp.inf, _score(rules, totals, rules.max_length - 1))
   best = _score(rules, totals, _lengths(tokens))[:, 0]

@@ -158,6 +158,20 @@ def test_enough_beams_find_the_best_of_all_captions(length_penalty, min_length):
   assert lengths <= set(range(max(2, min_length), L + 1)) and (len(lengths) > 1 or min_length == L)
 
 
+def test_reranking_takes_the_caption_nearest_to_the_image():
+  """With beams for all captions of a tiny vocabulary: the nearest of all that can be written."""
+  definition = tiny_coca(text={'vocabulary': 5, 'length': 4})
+  model = definition.bind(drawn(definition))
+  images = batch_of(text={'vocabulary': 5, 'length': 4})[0]
+  rules = {'start_id': 1, 'end_id': 2, 'beams': 32, 'max_length': 3}
+  found = generate(model, images, rerank=True, **rules).tokens
+  # A start, and an end at once or after one token; what is cut off has no end.
+  texts = np.array([[1, 2, 0, 0], *([1, a, b, 0] for a in (1, 3, 4) for b in (1, 2, 3, 4))])
+  similarity = model.encode_image(images) @ model.encode_text(texts).T
+  np.testing.assert_array_equal(found, texts[np.argmax(similarity, axis=1)][:, :3])
+  assert not np.array_equal(found, generate(model, images, **rules).tokens)
+
+
 def test_more_beams_find_what_one_misses():
   best, greedy = searched(beams=64), searched()
   assert (best.scores >= greedy.scores - 1e-5).all()
@@ -242,6 +256,7 @@ def test_a_row_does_not_change_with_the_others(rules):
     ({'max_length': 1}, 'max_length = 1'),
     ({'max_length': LENGTH + 1}, f'max_length = {LENGTH + 1} .* text.length = {LENGTH}'),
     ({'min_length': LENGTH + 1}, f'min_length = {LENGTH + 1}; use at most max_length {LENGTH}'),
+    ({'rerank': True}, 'rerank = True; use False with one beam'),
     ({'beams': 0}, 'beams = 0'),
     ({'beams': 2, 'temperature': 1.0}, 'beams = 2; use 1 with a temperature'),
     ({'length_penalty': -1.0}, 'length_penalty = -1'),
