@@ -38,7 +38,7 @@ def emoji(variant: str) -> ConfigDict:
   model.decoder = ConfigDict({'layers': model.text.layers, 'heads': model.text.heads})
   config.objective = ConfigDict({'info_nce': 1.0, 'captioning': 2.0})
   # At the end of the run, beside the train captions that are nearest to the pictures
-  config.evaluation.captions = ConfigDict({'beams': 4, 'length_penalty': 0.0})
+  config.evaluation.captions = ConfigDict({'beams': 4, 'length_penalty': 0.0, 'rerank': True})
   return config
 
 
