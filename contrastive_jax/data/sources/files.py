@@ -1,0 +1,155 @@
+"""Files, local or in a bucket: patterns, reads at a place, and what is kept of a scan.
+
+Paths are fsspec's: `gs://` needs the package gcsfs, `s3://` needs s3fs.
+"""
+
+import hashlib
+import io
+import itertools
+import os
+import re
+import zipfile
+from collections.abc import Callable, Sequence
+from concurrent import futures
+
+import fsspec
+import numpy as np
+from absl import logging
+from fsspec.implementations.local import LocalFileSystem
+
+# What scans wait for is the network.
+_THREADS = 16
+
+
+def expand_braces(pattern: str) -> list[str]:
+  """All that a pattern of the shell's braces stands for, in its order.
+
+  >>> expand_braces('{a,b}-{08..10}.tar')
+  ['a-08.tar', 'a-09.tar', 'a-10.tar', 'b-08.tar', 'b-09.tar', 'b-10.tar']
+  """
+  parts = re.split(r'\{([^{}]*)\}', pattern)
+  choices = [
+    _choices(part) if number % 2 else [part]  # Every other part stood in braces.
+    for number, part in enumerate(parts)
+  ]
+  return [''.join(choice) for choice in itertools.product(*choices)]
+
+
+def _choices(braced: str) -> list[str]:
+  if match := re.fullmatch(r'(\d+)\.\.(\d+)', braced):
+    first, last = match.groups()
+    width = len(first) if first.startswith('0') else 0
+    return [f'{number:0{width}}' for number in range(int(first), int(last) + 1)]
+  return braced.split(',') if ',' in braced else [f'{{{braced}}}']
+
+
+def find(pattern: str) -> list[str]:
+  """The files of a pattern with braces and the wildcards `*`, `?`, in the order of their names.
+
+  Raises:
+    ValueError: if a path without wildcards is no file, or one with them matches none.
+  """
+  paths = []
+  for path in expand_braces(pattern):
+    system, plain = open_system(path)
+    if re.search(r'[*?]', plain):
+      found = [match for match in sorted(system.glob(plain)) if system.isfile(match)]
+      paths += [system.unstrip_protocol(match) for match in found]
+      if not found:
+        raise ValueError(f'no file matches {path!r}')
+    else:
+      paths.append(path)
+  with futures.ThreadPoolExecutor(_THREADS) as pool:
+    missing = [
+      path for path, there in zip(paths, pool.map(_is_file, paths), strict=True) if not there
+    ]
+  if missing:
+    raise ValueError(
+      f'{len(missing)} of {len(paths)} files are missing, the first is {missing[0]!r}; '
+      'put them back, or name only those that are there'
+    )
+  return paths
+
+
+def open_system(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
+  """The file system of a path, and the path in it.
+
+  Raises:
+    ValueError: if its protocol is unknown or needs a package that is not installed.
+  """
+  try:
+    return fsspec.url_to_fs(path)
+  except ImportError as error:
+    raise ValueError(f'{path!r} needs a package: {error}') from error
+
+
+def _is_file(path: str) -> bool:
+  system, plain = open_system(path)
+  return system.isfile(plain)
+
+
+def read(path: str, offset: int = 0, size: int | None = None) -> bytes:
+  """Reads `size` bytes at a place of a file, or all from it on; fewer where the file ends.
+
+  Nothing stays open between reads, so threads and forked processes share no position.
+
+  Raises:
+    OSError: if the file is not there or cannot be read.
+  """
+  system, plain = open_system(path)
+  return system.cat_file(plain, start=offset, end=None if size is None else offset + size)
+
+
+def scan_all(
+  paths: Sequence[str], scan: Callable[[str], dict[str, np.ndarray]], kept_as: str
+) -> list[dict[str, np.ndarray]]:
+  """Scans files, once: what a scan finds is kept beside each file, where that can be written.
+
+  Args:
+    paths: the files.
+    scan: a function of a path.
+    kept_as: the ending of what is kept, which names its format.
+
+  Returns:
+    The arrays that `scan` gives, for each file.
+
+  Raises:
+    ValueError: what `scan` raises.
+  """
+  with futures.ThreadPoolExecutor(_THREADS) as pool:
+    return list(pool.map(lambda path: _scan_once(path, scan, kept_as), paths))
+
+
+def _scan_once(path: str, scan, kept_as: str) -> dict[str, np.ndarray]:
+  system, plain = open_system(path)
+  info = system.info(plain)
+  # Whatever the file system tells of a version; a copy elsewhere may keep its index.
+  told = {key: info.get(key) for key in ('size', 'mtime', 'etag', 'ETag', 'md5Hash')}
+  version = np.frombuffer(hashlib.sha256(str(told).encode()).digest(), np.uint8)
+  index = plain + kept_as
+  try:
+    with np.load(io.BytesIO(system.cat_file(index))) as kept:
+      if np.array_equal(kept['version'], version):
+        return {name: kept[name] for name in kept.files if name != 'version'}
+  except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
+    pass  # None yet, or not whole: it is made anew.
+  found = scan(path)
+  buffer = io.BytesIO()
+  np.savez_compressed(buffer, version=version, **found)
+  try:
+    write_whole(index, buffer.getvalue(), system)
+  except (OSError, NotImplementedError) as error:
+    logging.info('the index of %s is kept in memory alone: %s', path, error)
+  return found
+
+
+def write_whole(path: str, content: bytes, system: fsspec.AbstractFileSystem | None = None) -> None:
+  """Writes a file that is there whole or not at all, though many processes write it."""
+  system = system or LocalFileSystem()
+  if not isinstance(system, LocalFileSystem):
+    system.pipe_file(path, content)  # A bucket's object appears whole.
+    return
+  partial = f'{path}.{os.getpid()}.partial'
+  with open(partial, 'wb') as file:
+    file.write(content)
+  os.replace(partial, path)

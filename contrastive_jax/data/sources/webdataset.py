@@ -1,0 +1,152 @@
+"""WebDataset: tar shards in which the files of an example share a name up to its first dot.
+
+A shard's headers are read once; then any example is one read for each of its files.
+"""
+
+import json
+import re
+import tarfile
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from contrastive_jax.data.sources import files
+from contrastive_jax.data.sources.source import BadExampleError
+
+IMAGES = ('jpg', 'jpeg', 'png', 'webp', 'gif', 'bmp')
+_KINDS = {'image': IMAGES, 'text': ('txt',), 'fields': ('json',)}
+_BLOCK = 512  # bytes: tar's unit
+
+
+class WebDataset:
+  """Examples of tar shards by number, in the shards' order.
+
+  Of a shard that is cut off, the examples before the cut are there, and the log says so.
+
+  Attributes:
+    bytes: of all files of the examples.
+  """
+
+  def __init__(self, paths: Sequence[str]):
+    """Reads the shards' headers, or what an earlier reading kept in `SHARD.index.npz`.
+
+    Args:
+      paths: of the shards, plain tar.
+
+    Raises:
+      ValueError: if one is no plain tar.
+    """
+    self._paths = paths
+    indices = files.scan_all(paths, _scan, '.index.npz')
+    for path, index in zip(paths, indices, strict=True):
+      if index['cut']:
+        logging.warning(
+          '%s is cut off or damaged at byte %d: its %d examples before that are used',
+          path,
+          index['cut'],
+          len(index['places']),
+        )
+    self._places = [index['places'] for index in indices]
+    self._ends = np.cumsum([len(places) for places in self._places])
+    self.bytes = sum(int(places[..., 1].sum()) for places in self._places)
+
+  def __len__(self) -> int:
+    return int(self._ends[-1])
+
+  def __getitem__(self, number: int) -> dict[str, Any]:
+    """The image's bytes, the text as `caption`, and the fields of the JSON.
+
+    Raises:
+      BadExampleError: if one of its files is missing, cannot be read, or is no JSON object.
+    """
+    if not 0 <= number < len(self):
+      raise IndexError(number)
+    shard = int(np.searchsorted(self._ends, number, side='right'))
+    row = number - int(self._ends[shard]) + len(self._places[shard])
+    path, places = self._paths[shard], self._places[shard][row]
+
+    parts = {}
+    for kind, (offset, size) in zip(_KINDS, places.tolist(), strict=True):
+      if offset:  # No file's content starts where its header would.
+        parts[kind] = _read(path, offset, size)
+    if 'image' not in parts or not parts.keys() & {'text', 'fields'}:
+      raise BadExampleError(
+        f'{path} has only {sorted(parts)} at byte {places.max(0)[0]}; an example is an image '
+        f'({", ".join(IMAGES)}) and a txt or json of the same name'
+      )
+    record = _object(parts['fields'], path) if 'fields' in parts else {}
+    record['image'] = parts['image']
+    if 'text' in parts:
+      record['caption'] = parts['text']
+    return record
+
+
+def _read(path: str, offset: int, size: int) -> bytes:
+  try:
+    content = files.read(path, offset, size)
+  except OSError as error:
+    raise BadExampleError(f'{path} cannot be read at byte {offset}: {error}') from error
+  if len(content) < size:
+    raise BadExampleError(f'{path} has become shorter: it ends before byte {offset + size}')
+  return content
+
+
+def _object(encoded: bytes, path: str) -> dict[str, Any]:
+  try:
+    fields = json.loads(encoded)
+  except (ValueError, RecursionError) as error:
+    raise BadExampleError(f'{path}: a json file does not parse: {error}') from error
+  if not isinstance(fields, dict):
+    raise BadExampleError(f'{path}: a json file holds a {type(fields).__name__}, no object')
+  return fields
+
+
+def _scan(path: str) -> dict[str, np.ndarray]:
+  """Where the examples of a shard lie.
+
+  Returns:
+    'places', int64 [N, 3, 2]: offset and size, in bytes, of image, text and JSON, zeros for none;
+    'cut': the byte at which a damaged archive stops making sense, 0 for a whole one.
+
+  Raises:
+    ValueError: if the first block is no tar header.
+  """
+  system, plain = files.open_system(path)
+  names, places, cut = [], [], 0
+  with system.open(plain, 'rb') as file:
+    end = system.size(plain)
+    try:
+      # Whatever is compressed has no places to read from.
+      archive = tarfile.open(fileobj=file, mode='r:')
+    except tarfile.ReadError as error:
+      raise ValueError(f'{path} is no tar shard: {error}; unpack it if it is compressed') from error
+    for name, kind, offset, size in _members(archive, end):
+      if not names or name != names[-1]:
+        names.append(name)
+        places.append(np.zeros((len(_KINDS), 2), np.int64))
+      places[-1][kind] = offset, size
+    file.seek(archive.offset)
+    if file.read(_BLOCK) != bytes(_BLOCK):  # An archive ends in zeros.
+      cut = min(archive.offset, end)
+      # An example that lacks a file which the first has lost it to the cut.
+      if places and not np.array_equal(places[-1][:, 0] > 0, places[0][:, 0] > 0):
+        places.pop()
+  return {'places': np.array(places, np.int64).reshape(-1, len(_KINDS), 2), 'cut': np.int64(cut)}
+
+
+def _members(archive: tarfile.TarFile, end: int) -> Iterator[tuple[str, int, int, int]]:
+  """Name up to the first dot, kind, offset and size of each whole file, up to any damage."""
+  kinds = {
+    extension: kind for kind, extensions in enumerate(_KINDS.values()) for extension in extensions
+  }
+  try:
+    for member in archive:
+      archive.members.clear()  # Else the names of all files of a shard stay in memory.
+      match = re.fullmatch(r'((?:.*/)?[^./][^./]*)\.([^/]*)', member.name)
+      whole = member.offset_data + member.size <= end
+      if member.isfile() and whole and match and match[2].lower() in kinds:
+        yield match[1], kinds[match[2].lower()], member.offset_data, member.size
+  except tarfile.ReadError:
+    return
