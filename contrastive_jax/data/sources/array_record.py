@@ -4,15 +4,15 @@ MessagePack keeps bytes, text, numbers and lists as they are, needs no schema an
 buffers, and is what Flax already stands on.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import grain
 import msgpack
-import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from contrastive_jax.data.sources.source import BadExampleError
+from contrastive_jax.data.sources import files
+from contrastive_jax.data.sources.source import BadExampleError, plain
 
 
 class ArrayRecords:
@@ -67,20 +67,16 @@ class ArrayRecords:
     return record
 
 
-def write(path: str, records: Sequence[Mapping[str, Any]]) -> None:
-  """Writes records, of bytes, text, numbers, lists and arrays, to a file.
+def write(path: str, records: Iterable[Mapping[str, Any]]) -> None:
+  """Writes records, of bytes, text, numbers, lists and arrays, to a file; `id` is left out.
 
   Raises:
     TypeError: if a value is something else.
   """
   # Groups of one: each record can be read without its neighbours.
-  writer = ArrayRecordWriter(path, 'group_size:1')
-  for record in records:
-    writer.write(msgpack.packb(dict(record), default=_plain))
-  writer.close()
-
-
-def _plain(value):
-  if isinstance(value, np.ndarray | np.generic):
-    return value.tolist()
-  raise TypeError(f'{value!r}, a {type(value).__name__}, cannot be written')
+  with files.whole(path) as partial:
+    writer = ArrayRecordWriter(partial, 'group_size:1')
+    for record in records:
+      fields = {name: value for name, value in record.items() if name != 'id'}
+      writer.write(msgpack.packb(fields, default=plain))
+    writer.close()

@@ -3,13 +3,15 @@
 Paths are fsspec's: `gs://` needs the package gcsfs, `s3://` needs s3fs.
 """
 
+import collections
+import contextlib
 import hashlib
 import io
 import itertools
 import os
 import re
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 
 import fsspec
@@ -57,6 +59,7 @@ def find(pattern: str) -> list[str]:
       paths += [system.unstrip_protocol(match) for match in found]
       if not found:
         raise ValueError(f'no file matches {path!r}')
+      _check_numbered(found)
     else:
       paths.append(path)
   with futures.ThreadPoolExecutor(_THREADS) as pool:
@@ -69,6 +72,21 @@ def find(pattern: str) -> list[str]:
       'put them back, or name only those that are there'
     )
   return paths
+
+
+def _check_numbered(paths: Sequence[str]) -> None:
+  """Of names such as 'train-00003-of-00008.tar', a wildcard must not pass over missing ones."""
+  sets = collections.Counter(
+    (re.sub(match[0], '', path), int(match[1]))
+    for path in paths
+    if (match := re.search(r'-\d{5}-of-(\d{5})', path))
+  )
+  for (_, count), found in sets.items():
+    if found != count:
+      raise ValueError(
+        f'{found} of {count} shards are there, the first is {paths[0]!r}; put the others back, or '
+        'finish their conversion'
+      )
 
 
 def open_system(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -137,19 +155,27 @@ def _scan_once(path: str, scan, kept_as: str) -> dict[str, np.ndarray]:
   buffer = io.BytesIO()
   np.savez_compressed(buffer, version=version, **found)
   try:
-    write_whole(index, buffer.getvalue(), system)
+    _write_index(system, index, buffer.getvalue())
   except (OSError, NotImplementedError) as error:
     logging.info('the index of %s is kept in memory alone: %s', path, error)
   return found
 
 
-def write_whole(path: str, content: bytes, system: fsspec.AbstractFileSystem | None = None) -> None:
-  """Writes a file that is there whole or not at all, though many processes write it."""
-  system = system or LocalFileSystem()
+@contextlib.contextmanager
+def whole(path: str) -> Iterator[str]:
+  """A path on a disk to write to; what was written is then there whole, or not at all."""
+  partial = f'{path}.{os.getpid()}.partial'
+  try:
+    yield partial
+    os.replace(partial, path)
+  finally:
+    with contextlib.suppress(OSError):
+      os.unlink(partial)
+
+
+def _write_index(system: fsspec.AbstractFileSystem, path: str, content: bytes) -> None:
   if not isinstance(system, LocalFileSystem):
     system.pipe_file(path, content)  # A bucket's object appears whole.
     return
-  partial = f'{path}.{os.getpid()}.partial'
-  with open(partial, 'wb') as file:
+  with whole(path) as partial, open(partial, 'wb') as file:
     file.write(content)
-  os.replace(partial, path)

@@ -5,16 +5,18 @@ A file's rows are found once; then any example is a read of its row and one of i
 
 import csv
 import json
+import pathlib
 import posixpath
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from contrastive_jax.data import images
 from contrastive_jax.data.sources import files
-from contrastive_jax.data.sources.source import BadExampleError
+from contrastive_jax.data.sources.source import BadExampleError, plain
 
 # What open_clip's CSV, img2dataset's and Hugging Face's imagefolder call them, ours first.
 _FIELDS = {
@@ -179,3 +181,24 @@ def _parse_row(text: str, names: Sequence[str], separator: str) -> dict[str, str
   if len(values) != len(names):
     raise ValueError(f'it has {len(values)} columns, the header {len(names)}')
   return dict(zip(names, values, strict=True))
+
+
+def write(path: str, records: Iterable[Mapping[str, Any]]) -> None:
+  """Writes examples as JSON Lines, and each image into a folder beside of the file's name.
+
+  Args:
+    path: of the file, which ends in '.jsonl', on a disk.
+    records: each with a picture's bytes as `image` and a number as `id`, which names its file.
+
+  Raises:
+    TypeError: if a field cannot be written as JSON.
+  """
+  folder = pathlib.Path(path).with_suffix('')
+  folder.mkdir(exist_ok=True)
+  with files.whole(path) as partial, open(partial, 'w', encoding='utf-8', newline='\n') as lines:
+    for record in records:
+      image = folder / f'{record["id"]:09}.{images.file_type(record["image"])}'
+      image.write_bytes(record['image'])
+      fields = {name: value for name, value in record.items() if name not in ('id', 'image')}
+      row = {'image': f'{folder.name}/{image.name}'} | fields
+      lines.write(json.dumps(row, ensure_ascii=False, default=plain) + '\n')

@@ -13,6 +13,17 @@ class BadExampleError(ValueError):
   """One example cannot be used; those around it can."""
 
 
+def plain(value: Any) -> Any:
+  """NumPy's arrays and numbers as Python's, for writers of JSON and MessagePack.
+
+  Raises:
+    TypeError: if it is neither.
+  """
+  if isinstance(value, np.ndarray | np.generic):
+    return value.tolist()
+  raise TypeError(f'{value!r}, a {type(value).__name__}, cannot be written')
+
+
 class Source:
   """Examples by number; `id` in each is its number within the split, whatever the selection.
 
@@ -37,7 +48,9 @@ class Source:
 
     def read(number):
       try:
-        return _text(records[number]) | {'id': number}
+        record = _text(records[number])
+        record.pop('error', None)  # A field of that name says nothing of whether it can be used.
+        return record | {'id': number}
       except BadExampleError as error:
         return {'id': number, 'error': str(error)}
       except RuntimeError as error:  # ArrayRecord's, which names the file.

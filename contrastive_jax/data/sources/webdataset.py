@@ -3,17 +3,19 @@
 A shard's headers are read once; then any example is one read for each of its files.
 """
 
+import io
 import json
 import re
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from absl import logging
 
+from contrastive_jax.data import images
 from contrastive_jax.data.sources import files
-from contrastive_jax.data.sources.source import BadExampleError
+from contrastive_jax.data.sources.source import BadExampleError, plain
 
 IMAGES = ('jpg', 'jpeg', 'png', 'webp', 'gif', 'bmp')
 _KINDS = {'image': IMAGES, 'text': ('txt',), 'fields': ('json',)}
@@ -43,7 +45,7 @@ class WebDataset:
     for path, index in zip(paths, indices, strict=True):
       if index['cut']:
         logging.warning(
-          '%s is cut off or damaged at byte %d: its %d examples before that are used',
+          '%s is cut off or damaged before byte %d: its %d whole examples are used',
           path,
           index['cut'],
           len(index['places']),
@@ -114,26 +116,31 @@ def _scan(path: str) -> dict[str, np.ndarray]:
     ValueError: if the first block is no tar header.
   """
   system, plain = files.open_system(path)
-  names, places, cut = [], [], 0
   with system.open(plain, 'rb') as file:
-    end = system.size(plain)
     try:
-      # Whatever is compressed has no places to read from.
-      archive = tarfile.open(fileobj=file, mode='r:')
+      # 'r:' refuses what is compressed, which has no places to read from.
+      with tarfile.open(fileobj=file, mode='r:') as archive:
+        places = _find_places(archive, system.size(plain))
+        file.seek(archive.offset)
+        # An archive ends in zeros.
+        cut = 0 if file.read(_BLOCK) == bytes(_BLOCK) else archive.offset
     except tarfile.ReadError as error:
       raise ValueError(f'{path} is no tar shard: {error}; unpack it if it is compressed') from error
-    for name, kind, offset, size in _members(archive, end):
-      if not names or name != names[-1]:
-        names.append(name)
-        places.append(np.zeros((len(_KINDS), 2), np.int64))
-      places[-1][kind] = offset, size
-    file.seek(archive.offset)
-    if file.read(_BLOCK) != bytes(_BLOCK):  # An archive ends in zeros.
-      cut = min(archive.offset, end)
-      # An example that lacks a file which the first has lost it to the cut.
-      if places and not np.array_equal(places[-1][:, 0] > 0, places[0][:, 0] > 0):
-        places.pop()
+  # An example that lacks a file which the first has lost it to the cut.
+  if cut and places and not np.array_equal(places[-1][:, 0] > 0, places[0][:, 0] > 0):
+    places.pop()
   return {'places': np.array(places, np.int64).reshape(-1, len(_KINDS), 2), 'cut': np.int64(cut)}
+
+
+def _find_places(archive: tarfile.TarFile, end: int) -> list[np.ndarray]:
+  """[3, 2] for each run of files of one name, in an archive of `end` bytes."""
+  names, places = [], []
+  for name, kind, offset, size in _members(archive, end):
+    if names[-1:] != [name]:
+      names.append(name)
+      places.append(np.zeros((len(_KINDS), 2), np.int64))
+    places[-1][kind] = offset, size
+  return places
 
 
 def _members(archive: tarfile.TarFile, end: int) -> Iterator[tuple[str, int, int, int]]:
@@ -150,3 +157,30 @@ def _members(archive: tarfile.TarFile, end: int) -> Iterator[tuple[str, int, int
         yield match[1], kinds[match[2].lower()], member.offset_data, member.size
   except tarfile.ReadError:
     return
+
+
+def write(path: str, records: Iterable[Mapping[str, Any]]) -> None:
+  """Writes examples to a shard, the same bytes for the same examples.
+
+  Args:
+    path: of the shard, on a disk.
+    records: each with a picture's bytes as `image` and a number as `id`, which names its files.
+
+  Raises:
+    TypeError: if a field cannot be written as JSON.
+  """
+  with (
+    files.whole(path) as partial,
+    tarfile.open(partial, 'w', format=tarfile.USTAR_FORMAT) as archive,
+  ):
+    for record in records:
+      fields = {name: value for name, value in record.items() if name not in ('id', 'image')}
+      parts = {images.file_type(record['image']): record['image']}
+      if 'caption' in fields:
+        parts['txt'] = fields.pop('caption').encode()
+      if fields or 'txt' not in parts:
+        parts['json'] = json.dumps(fields, ensure_ascii=False, default=plain).encode()
+      for extension, content in parts.items():
+        member = tarfile.TarInfo(f'{record["id"]:09}.{extension}')
+        member.size = len(content)
+        archive.addfile(member, io.BytesIO(content))
