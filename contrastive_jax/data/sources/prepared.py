@@ -1,5 +1,6 @@
 """Data sets that TFDS has prepared, and the embedded emoji, which are one."""
 
+import functools
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from contrastive_jax.data import emoji
+from contrastive_jax.data.sources import tfrecord
 
 _SKIP_DECODING = {'image': tfds.decode.SkipDecoding()}
 
@@ -36,13 +38,19 @@ def open_prepared(name: str, split: str, folder: str | None) -> tuple[Sequence[A
     elif name.startswith(('/', '.', '~')):
       builder = tfds.builder_from_directory(name)
     else:
-      builder = tfds.builder(name, data_dir=folder, file_format='array_record', try_gcs=False)
+      builder = tfds.builder(name, data_dir=folder, try_gcs=False)
     if re.split(r'[\[+]', split)[0] not in builder.info.splits:
       raise ValueError(
         f'{name!r} has no split {split!r}; '
         f'use one of {sorted(builder.info.splits)}, after its download_and_prepare()'
       )
-    records = builder.as_data_source(split, decoders=_SKIP_DECODING)
+    if builder.info.file_format is tfds.core.FileFormat.TFRECORD:
+      parse = functools.partial(
+        builder.info.features.deserialize_example_np, decoders=_SKIP_DECODING
+      )
+      records = tfrecord.TfRecords(builder.info.splits[split].file_instructions, parse)
+    else:
+      records = builder.as_data_source(split, decoders=_SKIP_DECODING)
   except (tfds.core.DatasetNotFoundError, FileNotFoundError, NotImplementedError) as error:
     raise ValueError(
       f'config.data.name = {name!r} cannot be read from {folder or "the default TFDS folder"}: '
