@@ -57,8 +57,11 @@ class Mixture:
       raise ValueError(f'a mixture has sources of {[*map(len, sources)]} examples; drop empty ones')
     shares = [round(_LEAST * weight / min(weights)) for weight in weights]
     lengths = [len(source) for source in sources]
+    # At any length a source may be short of its share, by one for each of the others.
+    late = len(sources) - 1
     self._length = max(
-      -(-length * sum(shares) // share) for length, share in zip(lengths, shares, strict=True)
+      -(-(length + late) * sum(shares) // share)
+      for length, share in zip(lengths, shares, strict=True)
     )
     self._sources = sources
     self._starts = np.cumsum([0, *(source.ids for source in sources)])

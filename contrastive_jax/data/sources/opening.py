@@ -1,5 +1,6 @@
 """From a name in the config to a source."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,7 +47,11 @@ def open_source(name: str, split: str, folder: str | None = None) -> Source | mi
     return mixture.Mixture(sources, [weight for _, weight in parts])
   plain, wheres = parse_split(split)
   scheme, separator, rest = name.partition(':')
-  if not separator or scheme not in _FORMATS:
+  if separator and scheme not in (*_FORMATS, 'tfds') and re.match(r'[^\d].*[/.]', rest):
+    raise ValueError(
+      f'config.data.name = {name!r} starts with {scheme!r}; use one of {[*_FORMATS, "tfds"]}'
+    )
+  if scheme not in _FORMATS:
     records, size = prepared.open_prepared(name.removeprefix('tfds:'), plain, folder)
     return Source(records, *wheres, cached=size < _CACHED_BYTES)
   try:

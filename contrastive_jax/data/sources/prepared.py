@@ -29,7 +29,7 @@ def open_prepared(name: str, split: str, folder: str | None) -> tuple[Sequence[A
     ValueError: if there is no such data set, prepared for random access, or no such split.
   """
   # A version, as in 'NAME:1.0.0', is TFDS's own affair.
-  if match := re.fullmatch(r'(.+):([^:/\d][^:/]*)', name):
+  if match := re.fullmatch(r'(.+?):([a-zA-Z_][^/]*)', name):
     name, named = match.groups()
     split = named if split == 'train' else split
   try:
