@@ -81,7 +81,7 @@ def convert(
     task = progress.add_task(stem, total=len(source), completed=skips.seen)
     for number in range(len(shards), count):
       numbers = range(number * shard_size, min((number + 1) * shard_size, len(source)))
-      skipped: list[tuple[int, str]] = []
+      skipped: list[list] = []
       path = place / f'{stem}-{number:05}-of-{count:05}.{ending}'
       good = _good(source, numbers, skips, skipped)
       write(str(path), progress.track(good, task_id=task, total=len(source)))
@@ -134,7 +134,7 @@ def _good(source, numbers: range, skips: Skips, skipped: list) -> Iterator[dict[
       # By its place in the order: a selection may show an example twice.
       yield example | {'id': number}
     else:
-      skipped.append((example['id'], example['error']))
+      skipped.append([example['id'], example['error']])
 
 
 def _progress() -> rich.progress.Progress:

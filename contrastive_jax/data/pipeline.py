@@ -212,7 +212,15 @@ def _check(source, captions, crop) -> None:
 
 
 def evaluation_images(source, image_size: int) -> np.ndarray:
-  """All pictures of a source in order, uint8 [N, S, S, 3], as the model is evaluated on them."""
-  return np.stack(
-    [images.resize(images.decode(source[i]['image']), image_size) for i in range(len(source))]
-  )
+  """All pictures of a source in order, uint8 [N, S, S, 3], as the model is evaluated on them.
+
+  Raises:
+    ValueError: if one cannot be used: figures without it would be of another data set.
+  """
+
+  def resized(example):
+    if 'error' in example:
+      raise ValueError(f'example {example["id"]} cannot be evaluated: {example["error"]}')
+    return images.resize(images.decode(example['image']), image_size)
+
+  return np.stack([resized(source[i]) for i in range(len(source))])

@@ -4,6 +4,7 @@ MessagePack keeps bytes, text, numbers and lists as they are, needs no schema an
 buffers, and is what Flax already stands on.
 """
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -19,10 +20,8 @@ class ArrayRecords:
   """Examples of ArrayRecord files by number.
 
   Attributes:
-    bytes: None: it is not known without reading all.
+    bytes: of all files.
   """
-
-  bytes = None
 
   def __init__(self, paths: Sequence[str]):
     """Opens the files, which the C++ reader wants on a disk or a mounted bucket.
@@ -31,14 +30,13 @@ class ArrayRecords:
       ValueError: if one is damaged, or its records are no MessagePack.
     """
     for path in paths:
-      if '://' in path and not path.startswith('file://'):
+      if '://' in path:
         raise ValueError(f'{path!r} is not on a disk; ArrayRecord is read from disks, mount it')
     try:
-      self._records = grain.sources.ArrayRecordDataSource(
-        [p.removeprefix('file://') for p in paths]
-      )
+      self._records = grain.sources.ArrayRecordDataSource(paths)
     except (RuntimeError, ValueError) as error:
       raise ValueError(f'an ArrayRecord file is damaged: {error}') from error
+    self.bytes = sum(map(os.path.getsize, paths))
     if not len(self._records):
       raise ValueError(f'{paths[0]} holds no record')
     try:

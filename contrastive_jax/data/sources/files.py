@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import io
 import itertools
+import operator
 import os
 import re
 import zipfile
@@ -49,26 +50,29 @@ def find(pattern: str) -> list[str]:
   """The files of a pattern with braces and the wildcards `*`, `?`, in the order of their names.
 
   Raises:
-    ValueError: if a path without wildcards is no file, or one with them matches none.
+    ValueError: if a path without wildcards is no file, or one with them matches none, or not all
+      of names that count, as in '-00003-of-00008'.
   """
-  paths = []
+  paths, said = [], []
   for path in expand_braces(pattern):
     system, plain = open_system(path)
     if re.search(r'[*?]', plain):
-      found = [match for match in sorted(system.glob(plain)) if system.isfile(match)]
-      paths += [system.unstrip_protocol(match) for match in found]
+      matches = system.glob(plain, detail=True)
+      found = sorted(match for match, info in matches.items() if info['type'] != 'directory')
       if not found:
         raise ValueError(f'no file matches {path!r}')
       _check_numbered(found)
     else:
-      paths.append(path)
+      found = [plain]
+      said.append(path)
+    local = isinstance(system, LocalFileSystem)
+    paths += found if local else [system.unstrip_protocol(match) for match in found]
   with futures.ThreadPoolExecutor(_THREADS) as pool:
-    missing = [
-      path for path, there in zip(paths, pool.map(_is_file, paths), strict=True) if not there
-    ]
+    there = list(pool.map(_is_file, said))
+  missing = list(itertools.compress(said, map(operator.not_, there)))
   if missing:
     raise ValueError(
-      f'{len(missing)} of {len(paths)} files are missing, the first is {missing[0]!r}; '
+      f'{len(missing)} of {len(said)} files are missing, the first is {missing[0]!r}; '
       'put them back, or name only those that are there'
     )
   return paths
@@ -118,15 +122,30 @@ def read(path: str, offset: int = 0, size: int | None = None) -> bytes:
   return system.cat_file(plain, start=offset, end=None if size is None else offset + size)
 
 
+def locate(ends: np.ndarray, number: int) -> tuple[int, int]:
+  """The file of an example and its row there, where `ends` counts those up to each file's last.
+
+  >>> locate(np.array([3, 3, 5]), 3)
+  (2, 0)
+
+  Raises:
+    IndexError: if there is no such example.
+  """
+  if not 0 <= number < ends[-1]:
+    raise IndexError(number)
+  file = int(np.searchsorted(ends, number, side='right'))
+  return file, number - int(ends[file - 1]) if file else number
+
+
 def scan_all(
-  paths: Sequence[str], scan: Callable[[str], dict[str, np.ndarray]], kept_as: str
+  paths: Sequence[str], scan: Callable[[str], dict[str, np.ndarray]], kind: str
 ) -> list[dict[str, np.ndarray]]:
-  """Scans files, once: what a scan finds is kept beside each file, where that can be written.
+  """Scans files, once: `FILE.index.npz` keeps what a scan finds, where that can be written.
 
   Args:
     paths: the files.
     scan: a function of a path.
-    kept_as: the ending of what is kept, which names its format.
+    kind: names what `scan` finds; what was kept under another name is not used.
 
   Returns:
     The arrays that `scan` gives, for each file.
@@ -135,16 +154,16 @@ def scan_all(
     ValueError: what `scan` raises.
   """
   with futures.ThreadPoolExecutor(_THREADS) as pool:
-    return list(pool.map(lambda path: _scan_once(path, scan, kept_as), paths))
+    return list(pool.map(lambda path: _scan_once(path, scan, kind), paths))
 
 
-def _scan_once(path: str, scan, kept_as: str) -> dict[str, np.ndarray]:
+def _scan_once(path: str, scan, kind: str) -> dict[str, np.ndarray]:
   system, plain = open_system(path)
   info = system.info(plain)
-  # Whatever the file system tells of a version; a copy elsewhere may keep its index.
-  told = {key: info.get(key) for key in ('size', 'mtime', 'etag', 'ETag', 'md5Hash')}
-  version = np.frombuffer(hashlib.sha256(str(told).encode()).digest(), np.uint8)
-  index = plain + kept_as
+  # Whatever the file system tells of the file's version.
+  told = [info.get(key) for key in ('size', 'mtime', 'LastModified', 'etag', 'ETag', 'md5Hash')]
+  version = np.frombuffer(hashlib.sha256(str([kind, told]).encode()).digest(), np.uint8)
+  index = f'{plain}.index.npz'
   try:
     with np.load(io.BytesIO(system.cat_file(index))) as kept:
       if np.array_equal(kept['version'], version):

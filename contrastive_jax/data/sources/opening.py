@@ -56,10 +56,11 @@ def open_source(name: str, split: str, folder: str | None = None) -> Source | mi
     return Source(records, *wheres, cached=size < _CACHED_BYTES)
   try:
     records = _open_files(scheme, rest, plain)
+    part = _Slice(records, plain)
   except ValueError as error:
     raise ValueError(f'config.data.name = {name!r}: {error}') from error
-  size = records.bytes
-  return Source(_Slice(records, plain), *wheres, cached=size is not None and size < _CACHED_BYTES)
+  small = records.bytes is not None and records.bytes < _CACHED_BYTES
+  return Source(part, *wheres, cached=small)
 
 
 def _open_files(scheme: str, pattern: str, split: str):

@@ -23,8 +23,8 @@ _FIELDS = {
   'image': ('image', 'filepath', 'file_name', 'image_path', 'path'),
   'caption': ('caption', 'title', 'text'),
 }
-# No picture that decodes is larger in practice; what a path leads to may be endless.
-_LARGEST_IMAGE = 2**27  # bytes
+# More than a picture may have, were it not compressed; what a path leads to may be endless.
+_LARGEST_IMAGE = 4 * images.MAX_PIXELS  # bytes
 
 
 class Rows:
@@ -47,7 +47,9 @@ class Rows:
       ValueError: if there is no field of the image's path or of the caption.
     """
     self._paths = paths
-    indices = files.scan_all(paths, _scan_table if table else _scan_lines, '.index.npz')
+    indices = files.scan_all(
+      paths, _scan_table if table else _scan_lines, 'table' if table else 'lines'
+    )
     self._ends = np.cumsum([len(index['places']) for index in indices])
     self._places = np.concatenate([index['places'] for index in indices])
     self._headers = table and [
@@ -82,7 +84,7 @@ class Rows:
 
   def _row(self, number: int) -> tuple[str, Mapping[str, Any]]:
     """The path of the file, and the row's fields."""
-    which = int(np.searchsorted(self._ends, number, side='right'))
+    which, _ = files.locate(self._ends, number)
     path = self._paths[which]
     offset, size = self._places[number].tolist()
     try:
@@ -101,8 +103,6 @@ class Rows:
     Raises:
       BadExampleError: if the row does not parse, or its image is not there.
     """
-    if not 0 <= number < len(self):
-      raise IndexError(number)
     path, row = self._row(number)
     name, others = row.get(self._names['image']), dict(row)
     if not name or not isinstance(name, str):

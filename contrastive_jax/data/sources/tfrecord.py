@@ -29,8 +29,9 @@ class TfRecords:
     """
     self._parse = parse
     paths = list(dict.fromkeys(str(instruction.filename) for instruction in instructions))
-    paths = [path for given in paths for path in files.find(given)]
-    indices = dict(zip(paths, files.scan_all(paths, _scan, '.index.npz'), strict=True))
+    for path in paths:
+      files.find(path)
+    indices = dict(zip(paths, files.scan_all(paths, _scan, 'tfrecord'), strict=True))
     self._parts = []
     for instruction in instructions:
       path, end = str(instruction.filename), instruction.skip + instruction.take
@@ -49,9 +50,9 @@ class TfRecords:
     Raises:
       BadExampleError: if it cannot be read or does not parse.
     """
-    part = int(np.searchsorted(self._ends, number, side='right'))
+    part, row = files.locate(self._ends, number)
     path, places = self._parts[part]
-    offset, size = places[number - int(self._ends[part])].tolist()
+    offset, size = places[row].tolist()
     try:
       return self._parse(files.read(path, offset, size))
     except (OSError, ValueError) as error:

@@ -1,6 +1,7 @@
 """WebDataset: tar shards in which the files of an example share a name up to its first dot.
 
-A shard's headers are read once; then any example is one read for each of its files.
+A shard's headers are read once; then any example is one read, as its files lie
+together.
 """
 
 import io
@@ -41,7 +42,7 @@ class WebDataset:
       ValueError: if one is no plain tar.
     """
     self._paths = paths
-    indices = files.scan_all(paths, _scan, '.index.npz')
+    indices = files.scan_all(paths, _scan, 'webdataset')
     for path, index in zip(paths, indices, strict=True):
       if index['cut']:
         logging.warning(
@@ -63,13 +64,9 @@ class WebDataset:
     Raises:
       BadExampleError: if one of its files is missing, cannot be read, or is no JSON object.
     """
-    if not 0 <= number < len(self):
-      raise IndexError(number)
-    shard = int(np.searchsorted(self._ends, number, side='right'))
-    row = number - int(self._ends[shard]) + len(self._places[shard])
+    shard, row = files.locate(self._ends, number)
     path, places = self._paths[shard], self._places[shard][row]
 
-    # The files of an example lie together, so one read brings all.
     first = int(places[places[:, 0] > 0, 0].min())
     content = _read(path, first, int(places.sum(1).max()) - first)
     parts = {
@@ -180,7 +177,7 @@ def write(path: str, records: Iterable[Mapping[str, Any]]) -> None:
     for record in records:
       fields = {name: value for name, value in record.items() if name not in ('id', 'image')}
       parts = {images.file_type(record['image']): record['image']}
-      if 'caption' in fields:
+      if isinstance(fields.get('caption'), str):
         parts['txt'] = fields.pop('caption').encode()
       if fields or 'txt' not in parts:
         parts['json'] = json.dumps(fields, ensure_ascii=False, default=plain).encode()

@@ -86,9 +86,7 @@ def test_convert_drops_and_names_them(faulty, tmp_path):
   kept = data.open_source(report['name'], 'train')
   assert kept.values('caption') == [f'caption {i}' for i in range(1400) if i % 100 or i >= 1300]
   state = json.loads((tmp_path / 'target/train.convert.json').read_text())
-  assert [pair for shard in state['shards'] for pair in shard['skipped']] == [
-    list(pair) for pair in report['skipped']
-  ]
+  assert [pair for shard in state['shards'] for pair in shard['skipped']] == report['skipped']
 
 
 def test_over_one_percent_stops_training_and_conversion(tmp_path):
@@ -107,6 +105,8 @@ def test_evaluation_of_a_bad_example_is_refused(faulty):
   source = data.open_source(faulty, 'train[700:701]')
   with pytest.raises(ValueError, match=r'example 0 cannot be used: .*has only'):
     source.values('caption')
+  with pytest.raises(ValueError, match='example 0 cannot be evaluated'):
+    data.evaluation_images(source, 8)
 
 
 @pytest.mark.parametrize('cut', [0.2, 0.5, 0.9])
