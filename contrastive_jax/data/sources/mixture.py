@@ -21,10 +21,18 @@ def parse_mixture(name: str) -> list[tuple[str, float]]:
   [('jsonl:a.jsonl', 3.0), ('webdataset:b/*.tar', 1.0)]
   >>> parse_mixture('webdataset:b/*.tar')
   []
+
+  Raises:
+    ValueError: if only some parts have weights.
   """
-  part = r'(.+?)\*(\d+(?:\.\d*)?|\.\d+)'
-  if not re.fullmatch(rf'{part}(?:\+{part})*', name):
+  weight = r'\*(\d+(?:\.\d*)?|\.\d+)'
+  if not re.search(rf'{weight}\+', name):
     return []
+  part = f'(.+?){weight}'
+  if not re.fullmatch(rf'{part}(?:\+{part})+', name):
+    raise ValueError(
+      f'config.data.name = {name!r} has a weight, but not after each part; write A*0.7+B*0.3'
+    )
   return [(inner, float(weight)) for inner, weight in re.findall(rf'{part}(?:\+|$)', name)]
 
 

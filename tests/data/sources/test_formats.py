@@ -156,6 +156,7 @@ def test_braces(pattern, paths):
     ('webdataset:nowhere://bucket/x.tar', 'nowhere'),
     ('webdataset:{folder}/text*0+emoji*1', 'text is no tar'),
     ('webdatset:{folder}/x.tar', r"starts with 'webdatset'; use one of .*'webdataset'"),
+    ('webdataset:{folder}/*.tar*2+emoji', 'not after each part'),
     ('emoji*0+emoji*1', 'numbers above 0'),
   ],
 )
