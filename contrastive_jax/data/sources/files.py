@@ -29,8 +29,13 @@ def expand_braces(pattern: str) -> list[str]:
 
   >>> expand_braces('{a,b}-{08..10}.tar')
   ['a-08.tar', 'a-09.tar', 'a-10.tar', 'b-08.tar', 'b-09.tar', 'b-10.tar']
+
+  Raises:
+    ValueError: if braces are nested, or one lacks its other.
   """
   parts = re.split(r'\{([^{}]*)\}', pattern)
+  if re.search(r'[{}]', ''.join(parts[::2])):
+    raise ValueError(f'{pattern!r} has nested braces, or half a pair; write out the inner ones')
   choices = [
     _choices(part) if number % 2 else [part]  # Every other part stood in braces.
     for number, part in enumerate(parts)

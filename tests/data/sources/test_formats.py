@@ -145,6 +145,7 @@ def test_braces(pattern, paths):
   ('name', 'message'),
   [
     ('webdataset:{folder}/gone-{{0..3}}.tar', r'4 of 4 files are missing.*gone-0\.tar'),
+    ('webdataset:{folder}/{{{{a,b}},c}}.tar', 'nested braces'),
     ('jsonl:{folder}/*.jsonl', 'no file matches'),
     ('webdataset:{folder}/text', r'text is no tar shard'),
     ('arrayrecord:{folder}/text', 'damaged'),
