@@ -5,8 +5,8 @@ Radford et al., Learning Transferable Visual Models From Natural Language Superv
   python launch.py --config=configs/clip.py             the embedded emoji, on two cores
   python launch.py --config=configs/clip.py:smoke       two tiny steps, a minute in all
   python launch.py --config=configs/clip.py:validation  as the default, to choose settings with
-  python launch.py --config=configs/clip.py:vit_b16 --config.data.name=NAME    the paper's, on a
-      TFDS data set with the fields `image` and `caption`; also vit_b32 and vit_l14
+  python launch.py --config=configs/clip.py:vit_b16 --config.data.name=NAME    the paper's, on
+      data with the fields `image` and `caption`; also vit_b32 and vit_l14
 """
 
 from ml_collections import ConfigDict
@@ -42,6 +42,8 @@ def emoji() -> ConfigDict:
   config.seed = 0
 
   config.data = ConfigDict()
+  # Or 'tfds:NAME', 'webdataset:/data/{split}-{00000..00099}.tar', 'jsonl:…', 'csv:…',
+  # 'arrayrecord:…', or a mixture of such, 'A*0.7+B*0.3'; see data/sources/opening.py
   config.data.name = 'emoji'
   config.data.folder = ''  # of prepared TFDS data sets; '' for TFDS's own default
   # Nearly half of train repeats a person in five skin tones; the rest comes thrice as often.

@@ -49,6 +49,19 @@ def decode(encoded: bytes) -> Image.Image:
   raise ValueError(f'the picture has {width} x {height} pixels; the limit is {MAX_PIXELS} in all')
 
 
+def file_type(encoded: bytes) -> str:
+  """The ending of the file that a picture would be: 'bmp', 'gif', 'jpeg', 'png' or 'webp'.
+
+  Raises:
+    ValueError: if the bytes start as none of them.
+  """
+  try:
+    with Image.open(io.BytesIO(encoded), formats=_FORMATS) as image:
+      return image.format.lower()
+  except (OSError, SyntaxError, ValueError) as error:
+    raise ValueError(f'{len(encoded)} bytes are no picture: {error}') from error
+
+
 def resize(image: Image.Image, size: int) -> np.ndarray:
   """CLIP's evaluation transform before normalisation: bicubic, the shorter side to S, centre crop.
 

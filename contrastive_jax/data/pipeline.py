@@ -23,14 +23,24 @@ _KEPT_CAPTIONS = 2**16
 _TOLERATED = 0.01
 _FIRST = 10_000
 
+# Letters; what is longer is a file that went astray, and no tokenizer reads so far.
+_LONGEST_CAPTION = 2**16
+
 
 class Skips:
   """Counts the bad examples, names them in the log, and stops the run when they are too many."""
 
-  def __init__(self, examples: int):
+  def __init__(self, examples: int, tolerated: float = _TOLERATED):
+    """Starts from none.
+
+    Args:
+      examples: in one pass over the data.
+      tolerated: share of the examples seen, or of the first ones, that may be bad.
+    """
     self.seen = 0
     self.skipped = 0
     self._first = min(examples, _FIRST)
+    self._tolerated = tolerated
 
   def __call__(self, example: Mapping[str, Any]) -> bool:
     """True for a good example."""
@@ -39,9 +49,9 @@ class Skips:
       return True
     self.skipped += 1
     logging.warning('skipped example %s: %s', example['id'], example['error'])
-    if self.skipped > _TOLERATED * max(self.seen, self._first):
+    if self.skipped > self._tolerated * max(self.seen, self._first):
       raise ValueError(
-        f'{self.skipped} of {self.seen} examples cannot be used, over {_TOLERATED:.0%}; '
+        f'{self.skipped} of {self.seen} examples cannot be used, over {self._tolerated:.0%}; '
         f'the last is {example["id"]}: {example["error"]}'
       )
     return False
@@ -63,12 +73,13 @@ def draw_caption(
     rng: draws.
 
   Raises:
-    ValueError: if all those fields are empty.
+    ValueError: if all those fields are empty or missing, or one is no text.
   """
   texts = {}
   for field in filter(weights.get, weights):
-    value = example[field]
-    value = value.strip() if isinstance(value, str) else [v.strip() for v in value if v.strip()]
+    value = example.get(field)
+    several = isinstance(value, list | tuple)
+    value = [text for text in map(_stripped, value) if text] if several else _stripped(value)
     if value:
       texts[field] = value
   if not texts:
@@ -80,6 +91,19 @@ def draw_caption(
   if isinstance(text, str):
     return text
   return ', '.join(rng.permutation(text)[: rng.integers(1, len(text) + 1)])
+
+
+def _stripped(value) -> str:
+  if value is None:
+    return ''
+  if not isinstance(value, str):
+    what = 'bytes that are not UTF-8' if isinstance(value, bytes) else type(value).__name__
+    raise ValueError(f'a caption is no text but {what}')
+  if len(value) > _LONGEST_CAPTION:
+    raise ValueError(f'a caption has {len(value)} letters; the limit is {_LONGEST_CAPTION}')
+  if not value.isascii():
+    value.encode()  # Raises for half of a surrogate pair, which JSON can spell.
+  return value.strip()
 
 
 class _Rows(grain.MapDataset):
@@ -147,6 +171,8 @@ def training_batches(
 
   def prepare(index, rng):
     example = source[index]
+    if 'error' in example:
+      return example
     try:
       caption = draw_caption(example, captions, rng)
       if crop is None:
@@ -173,15 +199,28 @@ def _check(source, captions, crop) -> None:
   """A mistake in the config must not look like a bad picture."""
   if crop is not None:
     images.random_resized_crop(Image.new('RGB', (8, 8)), 8, np.random.default_rng(0), area=crop)
-  if not captions or (missing := [field for field in captions if field not in source[0]]):
+  # The first examples may be bad ones.
+  examples = (source[i] for i in range(min(len(source), _FIRST)))
+  first = next((example for example in examples if 'error' not in example), None)
+  if first is None:
+    raise ValueError(f'no example can be used; the first: {source[0]["error"]}')
+  if not captions or (missing := [field for field in captions if field not in first]):
     raise ValueError(
       f'config.data.captions = {captions} names {missing if captions else "nothing"}; '
-      f'use fields of {sorted(source[0])}'
+      f'use fields of {sorted(first)}'
     )
 
 
 def evaluation_images(source, image_size: int) -> np.ndarray:
-  """All pictures of a source in order, uint8 [N, S, S, 3], as the model is evaluated on them."""
-  return np.stack(
-    [images.resize(images.decode(source[i]['image']), image_size) for i in range(len(source))]
-  )
+  """All pictures of a source in order, uint8 [N, S, S, 3], as the model is evaluated on them.
+
+  Raises:
+    ValueError: if one cannot be used: figures without it would be of another data set.
+  """
+
+  def resized(example):
+    if 'error' in example:
+      raise ValueError(f'example {example["id"]} cannot be evaluated: {example["error"]}')
+    return images.resize(images.decode(example['image']), image_size)
+
+  return np.stack([resized(source[i]) for i in range(len(source))])

@@ -1,4 +1,4 @@
-"""Sources: random access to examples, each a dict of encoded image, texts and labels."""
+"""Random access to examples, each a dict of encoded image, texts and labels, and selections."""
 
 import functools
 import itertools
@@ -7,25 +7,38 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow_datasets as tfds
 
-from contrastive_jax.data import emoji
 
-_CACHED_BYTES = 2**28
+class BadExampleError(ValueError):
+  """One example cannot be used; those around it can."""
+
+
+def plain(value: Any) -> Any:
+  """NumPy's arrays and numbers as Python's, for writers of JSON and MessagePack.
+
+  Raises:
+    TypeError: if it is neither.
+  """
+  if isinstance(value, np.ndarray | np.generic):
+    return value.tolist()
+  raise TypeError(f'{value!r}, a {type(value).__name__}, cannot be written')
 
 
 class Source:
   """Examples by number; `id` in each is its number within the split, whatever the selection.
 
+  One whose record raises BadExampleError has the fields `id` and `error` alone.
+
   Attributes:
     cached: whether examples, and what is made of them, may be kept in memory.
+    ids: how many there are in the split; every `id` is below.
   """
 
   def __init__(self, records: Sequence[Mapping[str, Any]], *wheres: str, cached: bool = False):
     """Takes the records that fulfil each `where`, such as 'vendor=noto,group!=flags', in turn.
 
     Args:
-      records: TFDS's, images encoded.
+      records: TFDS's or another format's, images encoded.
       *wheres: conditions on their fields; an empty one takes all, as does none.
       cached: keep each record in memory once it is read. Parsing costs more than decoding.
 
@@ -35,7 +48,11 @@ class Source:
 
     def read(number):
       try:
-        return {'id': number} | _text(records[number])
+        record = _text(records[number])
+        record.pop('error', None)  # A field of that name says nothing of whether it can be used.
+        return record | {'id': number}
+      except BadExampleError as error:
+        return {'id': number, 'error': str(error)}
       except RuntimeError as error:  # ArrayRecord's, which names the file.
         raise OSError(
           f'example {number} cannot be read: {error}. Put the file back, or prepare the data set '
@@ -43,6 +60,7 @@ class Source:
         ) from error
 
     self.cached = cached
+    self.ids = len(records)
     self._read = functools.cache(read) if cached else read
     selections = [_select(self._read, len(records), where) for where in wheres or ('',)]
     # One selection stays as it is: a list of all numbers of a large data set would fill the memory.
@@ -55,47 +73,24 @@ class Source:
     return self._read(self._numbers[index])
 
   def values(self, field: str) -> list:
-    """All values of a field, in the order of the examples."""
-    return [self[i][field] for i in range(len(self))]
+    """All values of a field, in the order of the examples.
+
+    Raises:
+      ValueError: if an example has no such field.
+    """
+    examples = (self[i] for i in range(len(self)))
+    return [_value(example, field) for example in examples]
 
 
-def open_source(name: str, split: str, folder: str | None = None) -> Source:
-  """Opens a split of a data set.
+def parse_split(split: str) -> tuple[str, list[str]]:
+  """The plain split that a sum of selections is of, and the conditions of each.
 
-  Args:
-    name: 'emoji', which is embedded, or the name of a prepared TFDS data set, 'name/config' too.
-    split: a TFDS split such as 'train' or 'train[:50%]', or a selection by equal or unequal fields
-      such as 'train[vendor=noto,group!=flags]'. A sum, 'train[skin_tone=]+train', takes the
-      examples of each in turn, so that some come twice.
-    folder: where TFDS data sets are prepared; default TFDS's own.
+  >>> parse_split('train[vendor=noto]+train')
+  ('train', ['vendor=noto', ''])
 
   Raises:
-    ValueError: if there is no such data set, prepared for random access, or no such split.
+    ValueError: if they are of different splits.
   """
-  plain, wheres = _parse(split)
-  try:
-    if name == 'emoji':
-      builder = tfds.builder_from_directory(emoji.PREPARED)
-    else:
-      builder = tfds.builder(name, data_dir=folder, file_format='array_record', try_gcs=False)
-    if re.split(r'[\[+]', plain)[0] not in builder.info.splits:
-      raise ValueError(
-        f'{name!r} has no split {plain!r}; '
-        f'use one of {sorted(builder.info.splits)}, after its download_and_prepare()'
-      )
-    records = builder.as_data_source(plain, decoders={'image': tfds.decode.SkipDecoding()})
-  except (tfds.core.DatasetNotFoundError, FileNotFoundError, NotImplementedError) as error:
-    raise ValueError(
-      f'config.data.name = {name!r} cannot be read from {folder or "the default TFDS folder"}: '
-      f"{str(error).strip().splitlines()[0]} Use 'emoji', or prepare it with "
-      f"tfds.builder({name!r}, file_format='array_record').download_and_prepare()"
-    ) from error
-  cached = builder.info.splits[plain].num_bytes < _CACHED_BYTES
-  return Source(records, *wheres, cached=cached)
-
-
-def _parse(split: str) -> tuple[str, list[str]]:
-  """The TFDS split that a sum of selections is of, and the conditions of each."""
   parts = [
     re.fullmatch(r'(.*?)(?:\[([^\]]*=[^\]]*)\])?', part.strip()).groups()
     for part in re.split(r'\+(?![^\[]*\])', split)
@@ -121,6 +116,14 @@ def _text(value):
   return value
 
 
+def _value(example: Mapping[str, Any], field: str):
+  if 'error' in example:
+    raise ValueError(f'example {example["id"]} cannot be used: {example["error"]}')
+  if field not in example:
+    raise ValueError(f'example {example["id"]} has no field {field!r}; it has {sorted(example)}')
+  return example[field]
+
+
 def _select(read, count: int, where: str) -> Sequence[int]:
   if not where:
     return range(count)
@@ -131,12 +134,13 @@ def _select(read, count: int, where: str) -> Sequence[int]:
       raise ValueError(f'[{where}]: cannot read {condition!r}; write field=value or field!=value')
     conditions.append(match.groups())
   for field, _, _ in conditions:
-    if field not in read(0):
-      raise ValueError(f'[{where}]: the data has no field {field!r}; use one of {sorted(read(0))}')
+    first = next((read(number) for number in range(count) if 'error' not in read(number)), {})
+    if field not in first:
+      raise ValueError(f'[{where}]: the data has no field {field!r}; use one of {sorted(first)}')
   selected = [
     number
     for number in range(count)
-    if all((read(number)[field] == value) == (sign == '=') for field, sign, value in conditions)
+    if all((read(number).get(field) == value) == (sign == '=') for field, sign, value in conditions)
   ]
   if not selected:
     raise ValueError(f'[{where}] selects no example')

@@ -1,0 +1,80 @@
+"""ArrayRecord files of MessagePack maps, as `contrastive_jax.data.convert` writes them.
+
+MessagePack keeps bytes, text, numbers and lists as they are, needs no schema and no protocol
+buffers, and is what Flax already stands on.
+"""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import grain
+import msgpack
+from array_record.python.array_record_module import ArrayRecordWriter
+
+from contrastive_jax.data.sources import files
+from contrastive_jax.data.sources.source import BadExampleError, plain
+
+
+class ArrayRecords:
+  """Examples of ArrayRecord files by number.
+
+  Attributes:
+    bytes: of all files.
+  """
+
+  def __init__(self, paths: Sequence[str]):
+    """Opens the files, which the C++ reader wants on a disk or a mounted bucket.
+
+    Raises:
+      ValueError: if one is damaged, or its records are no MessagePack.
+    """
+    for path in paths:
+      if '://' in path:
+        raise ValueError(f'{path!r} is not on a disk; ArrayRecord is read from disks, mount it')
+    try:
+      self._records = grain.sources.ArrayRecordDataSource(paths)
+    except (RuntimeError, ValueError) as error:
+      raise ValueError(f'an ArrayRecord file is damaged: {error}') from error
+    self.bytes = sum(map(os.path.getsize, paths))
+    if not len(self._records):
+      raise ValueError(f'{paths[0]} holds no record')
+    try:
+      self[0]
+    except (BadExampleError, RuntimeError) as error:
+      raise ValueError(
+        f'{paths[0]} holds no MessagePack map ({error}); files that TFDS wrote are read by tfds:'
+      ) from error
+
+  def __len__(self) -> int:
+    return len(self._records)
+
+  def __getitem__(self, number: int) -> dict[str, Any]:
+    """The fields as they were written.
+
+    Raises:
+      BadExampleError: if a record is no MessagePack map.
+      RuntimeError: if the file is damaged.
+    """
+    try:
+      record = msgpack.unpackb(self._records[number])
+    except (ValueError, msgpack.UnpackException) as error:
+      raise BadExampleError(f'the record does not unpack: {error}') from error
+    if not isinstance(record, dict):
+      raise BadExampleError(f'the record is a {type(record).__name__}, no map')
+    return record
+
+
+def write(path: str, records: Iterable[Mapping[str, Any]]) -> None:
+  """Writes records, of bytes, text, numbers, lists and arrays, to a file; `id` is left out.
+
+  Raises:
+    TypeError: if a value is something else.
+  """
+  # Groups of one: each record can be read without its neighbours.
+  with files.whole(path) as partial:
+    writer = ArrayRecordWriter(partial, 'group_size:1')
+    for record in records:
+      fields = {name: value for name, value in record.items() if name != 'id'}
+      writer.write(msgpack.packb(fields, default=plain))
+    writer.close()

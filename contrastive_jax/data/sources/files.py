@@ -1,0 +1,205 @@
+"""Files, local or in a bucket: patterns, reads at a place, and what is kept of a scan.
+
+Paths are fsspec's: `gs://` needs the package gcsfs, `s3://` needs s3fs.
+"""
+
+import collections
+import contextlib
+import hashlib
+import io
+import itertools
+import operator
+import os
+import re
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent import futures
+
+import fsspec
+import numpy as np
+from absl import logging
+from fsspec.implementations.local import LocalFileSystem
+
+# What scans wait for is the network.
+_THREADS = 16
+
+
+def expand_braces(pattern: str) -> list[str]:
+  """All that a pattern of the shell's braces stands for, in its order.
+
+  >>> expand_braces('{a,b}-{08..10}.tar')
+  ['a-08.tar', 'a-09.tar', 'a-10.tar', 'b-08.tar', 'b-09.tar', 'b-10.tar']
+
+  Raises:
+    ValueError: if braces are nested, or one lacks its other.
+  """
+  parts = re.split(r'\{([^{}]*)\}', pattern)
+  if re.search(r'[{}]', ''.join(parts[::2])):
+    raise ValueError(f'{pattern!r} has nested braces, or half a pair; write out the inner ones')
+  choices = [
+    _choices(part) if number % 2 else [part]  # Every other part stood in braces.
+    for number, part in enumerate(parts)
+  ]
+  return [''.join(choice) for choice in itertools.product(*choices)]
+
+
+def _choices(braced: str) -> list[str]:
+  if match := re.fullmatch(r'(\d+)\.\.(\d+)', braced):
+    first, last = match.groups()
+    width = len(first) if first.startswith('0') else 0
+    return [f'{number:0{width}}' for number in range(int(first), int(last) + 1)]
+  return braced.split(',') if ',' in braced else [f'{{{braced}}}']
+
+
+def find(pattern: str) -> list[str]:
+  """The files of a pattern with braces and the wildcards `*`, `?`, in the order of their names.
+
+  Raises:
+    ValueError: if a path without wildcards is no file, or one with them matches none, or not all
+      of names that count, as in '-00003-of-00008'.
+  """
+  paths, said = [], []
+  for path in expand_braces(pattern):
+    system, plain = open_system(path)
+    if re.search(r'[*?]', plain):
+      matches = system.glob(plain, detail=True)
+      found = sorted(match for match, info in matches.items() if info['type'] != 'directory')
+      if not found:
+        raise ValueError(f'no file matches {path!r}')
+      _check_numbered(found)
+    else:
+      found = [plain]
+      said.append(path)
+    local = isinstance(system, LocalFileSystem)
+    paths += found if local else [system.unstrip_protocol(match) for match in found]
+  with futures.ThreadPoolExecutor(_THREADS) as pool:
+    there = list(pool.map(_is_file, said))
+  missing = list(itertools.compress(said, map(operator.not_, there)))
+  if missing:
+    raise ValueError(
+      f'{len(missing)} of {len(said)} files are missing, the first is {missing[0]!r}; '
+      'put them back, or name only those that are there'
+    )
+  return paths
+
+
+def _check_numbered(paths: Sequence[str]) -> None:
+  """Of names such as 'train-00003-of-00008.tar', a wildcard must not pass over missing ones."""
+  sets = collections.Counter(
+    (re.sub(match[0], '', path), int(match[1]))
+    for path in paths
+    if (match := re.search(r'-\d{5}-of-(\d{5})', path))
+  )
+  for (_, count), found in sets.items():
+    if found != count:
+      raise ValueError(
+        f'{found} of {count} shards are there, the first is {paths[0]!r}; put the others back, or '
+        'finish their conversion'
+      )
+
+
+def open_system(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
+  """The file system of a path, and the path in it.
+
+  Raises:
+    ValueError: if its protocol is unknown or needs a package that is not installed.
+  """
+  try:
+    return fsspec.url_to_fs(path)
+  except ImportError as error:
+    raise ValueError(f'{path!r} needs a package: {error}') from error
+
+
+def _is_file(path: str) -> bool:
+  system, plain = open_system(path)
+  return system.isfile(plain)
+
+
+def read(path: str, offset: int = 0, size: int | None = None) -> bytes:
+  """Reads `size` bytes at a place of a file, or all from it on; fewer where the file ends.
+
+  Nothing stays open between reads, so threads and forked processes share no position.
+
+  Raises:
+    OSError: if the file is not there or cannot be read.
+  """
+  system, plain = open_system(path)
+  return system.cat_file(plain, start=offset, end=None if size is None else offset + size)
+
+
+def locate(ends: np.ndarray, number: int) -> tuple[int, int]:
+  """The file of an example and its row there, where `ends` counts those up to each file's last.
+
+  >>> locate(np.array([3, 3, 5]), 3)
+  (2, 0)
+
+  Raises:
+    IndexError: if there is no such example.
+  """
+  if not 0 <= number < ends[-1]:
+    raise IndexError(number)
+  file = int(np.searchsorted(ends, number, side='right'))
+  return file, number - int(ends[file - 1]) if file else number
+
+
+def scan_all(
+  paths: Sequence[str], scan: Callable[[str], dict[str, np.ndarray]], kind: str
+) -> list[dict[str, np.ndarray]]:
+  """Scans files, once: `FILE.index.npz` keeps what a scan finds, where that can be written.
+
+  Args:
+    paths: the files.
+    scan: a function of a path.
+    kind: names what `scan` finds; what was kept under another name is not used.
+
+  Returns:
+    The arrays that `scan` gives, for each file.
+
+  Raises:
+    ValueError: what `scan` raises.
+  """
+  with futures.ThreadPoolExecutor(_THREADS) as pool:
+    return list(pool.map(lambda path: _scan_once(path, scan, kind), paths))
+
+
+def _scan_once(path: str, scan, kind: str) -> dict[str, np.ndarray]:
+  system, plain = open_system(path)
+  info = system.info(plain)
+  # Whatever the file system tells of the file's version.
+  told = [info.get(key) for key in ('size', 'mtime', 'LastModified', 'etag', 'ETag', 'md5Hash')]
+  version = np.frombuffer(hashlib.sha256(str([kind, told]).encode()).digest(), np.uint8)
+  index = f'{plain}.index.npz'
+  try:
+    with np.load(io.BytesIO(system.cat_file(index))) as kept:
+      if np.array_equal(kept['version'], version):
+        return {name: kept[name] for name in kept.files if name != 'version'}
+  except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
+    pass  # None yet, or not whole: it is made anew.
+  found = scan(path)
+  buffer = io.BytesIO()
+  np.savez_compressed(buffer, version=version, **found)
+  try:
+    _write_index(system, index, buffer.getvalue())
+  except (OSError, NotImplementedError) as error:
+    logging.info('the index of %s is kept in memory alone: %s', path, error)
+  return found
+
+
+@contextlib.contextmanager
+def whole(path: str) -> Iterator[str]:
+  """A path on a disk to write to; what was written is then there whole, or not at all."""
+  partial = f'{path}.{os.getpid()}.partial'
+  try:
+    yield partial
+    os.replace(partial, path)
+  finally:
+    with contextlib.suppress(OSError):
+      os.unlink(partial)
+
+
+def _write_index(system: fsspec.AbstractFileSystem, path: str, content: bytes) -> None:
+  if not isinstance(system, LocalFileSystem):
+    system.pipe_file(path, content)  # A bucket's object appears whole.
+    return
+  with whole(path) as partial, open(partial, 'wb') as file:
+    file.write(content)

@@ -1,0 +1,101 @@
+"""From a name in the config to a source."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from contrastive_jax.data.sources import array_record, files, mixture, prepared, rows, webdataset
+from contrastive_jax.data.sources.source import Source, parse_split
+
+_CACHED_BYTES = 2**28
+
+# Each takes paths and gives a sequence of records, with its `bytes` where they are known.
+_FORMATS = {
+  'arrayrecord': array_record.ArrayRecords,
+  'csv': lambda paths: rows.Rows(paths, table=True),
+  'jsonl': lambda paths: rows.Rows(paths, table=False),
+  'webdataset': webdataset.WebDataset,
+}
+
+
+def open_source(name: str, split: str, folder: str | None = None) -> Source | mixture.Mixture:
+  """Opens a split of a data set.
+
+  Args:
+    name: one of
+      'emoji', which is embedded;
+      'tfds:NAME', 'tfds:NAME/config', 'tfds:NAME:split' or 'tfds:FOLDER', a prepared TFDS data
+        set, whose 'tfds:' may be left out of the first two; a split in the name stands in for
+        'train';
+      'webdataset:PATTERN', tar shards; 'jsonl:PATTERN' and 'csv:PATTERN', with paths of images;
+        'arrayrecord:PATTERN', as data.convert writes it;
+      'A*0.7+B*0.3', a mixture of such by weight.
+      A pattern has braces, '{00000..00099}', and wildcards; in it, '{split}' is the split's name,
+      and one without holds 'train' alone. Paths are fsspec's, gs:// and s3:// included.
+    split: a split such as 'train' or 'train[:50%]', or a selection by equal or unequal fields
+      such as 'train[vendor=noto,group!=flags]'. A sum, 'train[skin_tone=]+train', takes the
+      examples of each in turn, so that some come twice.
+    folder: where TFDS data sets are prepared; default TFDS's own.
+
+  Raises:
+    ValueError: if there is no such data set, or split, or it cannot be used.
+  """
+  if parts := mixture.parse_mixture(name):
+    sources = [open_source(part, split, folder) for part, _ in parts]
+    return mixture.Mixture(sources, [weight for _, weight in parts])
+  plain, wheres = parse_split(split)
+  scheme, separator, rest = name.partition(':')
+  if separator and scheme not in (*_FORMATS, 'tfds') and re.match(r'[^\d].*[/.]', rest):
+    raise ValueError(
+      f'config.data.name = {name!r} starts with {scheme!r}; use one of {[*_FORMATS, "tfds"]}'
+    )
+  if scheme not in _FORMATS:
+    records, size = prepared.open_prepared(name.removeprefix('tfds:'), plain, folder)
+    return Source(records, *wheres, cached=size < _CACHED_BYTES)
+  try:
+    records = _open_files(scheme, rest, plain)
+    part = _Slice(records, plain)
+  except ValueError as error:
+    raise ValueError(f'config.data.name = {name!r}: {error}') from error
+  small = records.bytes is not None and records.bytes < _CACHED_BYTES
+  return Source(part, *wheres, cached=small)
+
+
+def _open_files(scheme: str, pattern: str, split: str):
+  name = split.split('[')[0]
+  if '{split}' not in pattern and name != 'train':
+    raise ValueError(
+      f"it holds one split, 'train', and is asked for {split!r}; where each split has files of its "
+      'own write {split} for its name, else drop it from config.evaluation'
+    )
+  records = _FORMATS[scheme](files.find(pattern.replace('{split}', name)))
+  if not len(records):
+    raise ValueError('it holds no example')
+  return records
+
+
+class _Slice(Sequence):
+  """The records of a TFDS split such as 'train[:50%]'."""
+
+  def __init__(self, records: Sequence[Any], split: str):
+    name = split.split('[')[0]
+    whole = tfds.core.SplitInfo(
+      name=name, shard_lengths=[len(records)], num_bytes=0, filename_template=None
+    )
+    instructions = tfds.core.ReadInstruction.from_spec(split).to_absolute({name: whole})
+    self._records = records
+    self._ranges = [range(*slice(i.from_, i.to).indices(len(records))) for i in instructions]
+    if not len(self):
+      raise ValueError(f'{split!r} selects no example of {len(records)}')
+
+  def __len__(self) -> int:
+    return sum(map(len, self._ranges))
+
+  def __getitem__(self, index: int) -> Any:
+    for numbers in self._ranges:
+      if index < len(numbers):
+        return self._records[numbers[index]]
+      index -= len(numbers)
+    raise IndexError(index)

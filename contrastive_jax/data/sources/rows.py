@@ -1,0 +1,204 @@
+"""JSON Lines and CSV: a row an example, its image in a file of its own.
+
+A file's rows are found once; then any example is a read of its row and one of its image.
+"""
+
+import csv
+import json
+import pathlib
+import posixpath
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from contrastive_jax.data import images
+from contrastive_jax.data.sources import files
+from contrastive_jax.data.sources.source import BadExampleError, plain
+
+# What open_clip's CSV, img2dataset's and Hugging Face's imagefolder call them, ours first.
+_FIELDS = {
+  'image': ('image', 'filepath', 'file_name', 'image_path', 'path'),
+  'caption': ('caption', 'title', 'text'),
+}
+# More than a picture may have, were it not compressed; what a path leads to may be endless.
+_LARGEST_IMAGE = 4 * images.MAX_PIXELS  # bytes
+
+
+class Rows:
+  """Examples of JSONL or CSV files by number, in their order.
+
+  Attributes:
+    bytes: None, as how large the images are is not known.
+  """
+
+  bytes = None
+
+  def __init__(self, paths: Sequence[str], *, table: bool):
+    """Finds the rows, or reads what an earlier finding kept in `FILE.index.npz`.
+
+    Args:
+      paths: of the files. Image paths in them are relative to the file, or whole.
+      table: whether they are CSV, separated by commas or tabs, with a header; else JSONL.
+
+    Raises:
+      ValueError: if there is no field of the image's path or of the caption.
+    """
+    self._paths = paths
+    indices = files.scan_all(
+      paths, _scan_table if table else _scan_lines, 'table' if table else 'lines'
+    )
+    self._ends = np.cumsum([len(index['places']) for index in indices])
+    self._places = np.concatenate([index['places'] for index in indices])
+    self._headers = table and [
+      _header(path, index['places']) for path, index in zip(paths, indices, strict=True)
+    ]
+    self._names = self._find_names()
+
+  def __len__(self) -> int:
+    return int(self._ends[-1])
+
+  def _find_names(self) -> dict[str, str]:
+    """The field of each of the two in the first row that parses."""
+    error = 'it has no row'
+    for number in range(min(len(self), 100)):
+      try:
+        _, row = self._row(number)
+      except BadExampleError as bad:
+        error = str(bad)
+        continue
+      names = {
+        field: next((name for name in candidates if name in row), None)
+        for field, candidates in _FIELDS.items()
+      }
+      for field, name in names.items():
+        if name is None:
+          raise ValueError(
+            f'{self._paths[0]} has no field for the {field}; it has {sorted(row)}, '
+            f'name one of them {", ".join(_FIELDS[field])}'
+          )
+      return names
+    raise ValueError(f'{self._paths[0]} cannot be used: {error}')
+
+  def _row(self, number: int) -> tuple[str, Mapping[str, Any]]:
+    """The path of the file, and the row's fields."""
+    which, _ = files.locate(self._ends, number)
+    path = self._paths[which]
+    offset, size = self._places[number].tolist()
+    try:
+      encoded = files.read(path, offset, size)
+      text = encoded.decode('utf-8-sig' if offset == 0 else 'utf-8')
+      row = _parse_row(text, *self._headers[which]) if self._headers else json.loads(text)
+    except (OSError, ValueError, RecursionError, csv.Error) as error:
+      raise BadExampleError(f'{path}: the row at byte {offset} does not parse: {error}') from error
+    if not isinstance(row, dict):
+      raise BadExampleError(f'{path}: the row at byte {offset} is a {type(row).__name__}')
+    return path, row
+
+  def __getitem__(self, number: int) -> dict[str, Any]:
+    """The row's fields, with the image's bytes as `image` and the text as `caption`.
+
+    Raises:
+      BadExampleError: if the row does not parse, or its image is not there.
+    """
+    path, row = self._row(number)
+    name, others = row.get(self._names['image']), dict(row)
+    if not name or not isinstance(name, str):
+      raise BadExampleError(f'{path}: {self._names["image"]} = {name!r} is no path of an image')
+    for field, own in self._names.items():
+      others[field] = others.pop(own, '')
+    if '://' not in name:
+      name = posixpath.join(posixpath.dirname(path), name)
+    try:
+      others['image'] = files.read(name, 0, _LARGEST_IMAGE)
+    except (OSError, ValueError) as error:
+      raise BadExampleError(f'the image {name} cannot be read: {error}') from error
+    return others
+
+
+def _scan_lines(path: str) -> dict[str, np.ndarray]:
+  """Offset and size, in bytes, of each line that is not blank: int64 [N, 2]."""
+  system, plain = files.open_system(path)
+  places, offset = [], 0
+  with system.open(plain, 'rb') as lines:
+    for line in lines:
+      if line.strip():
+        places.append((offset, len(line)))
+      offset += len(line)
+  return {'places': np.array(places, np.int64).reshape(-1, 2)}
+
+
+def _scan_table(path: str) -> dict[str, np.ndarray]:
+  """Offset and size, in bytes, of each row after the header, which may span lines: int64 [N, 2]."""
+  system, plain = files.open_system(path)
+  places, offset = [], 0
+  csv.field_size_limit(sys.maxsize)  # A huge caption is one bad example, not the end of a file.
+  with system.open(plain, 'rb') as lines:
+    taken = [0]
+
+    def texts() -> Iterator[str]:
+      for line in lines:
+        taken[0] += len(line)
+        yield line.decode('latin-1')  # A byte a letter: rows are told apart, not read.
+
+    header = next(iter(texts()), '')
+    offset = taken[0]
+    rows = csv.reader(texts(), delimiter=_separator(header))
+    while True:
+      try:
+        row = next(rows, None)
+      except csv.Error:
+        row = ['bad']  # It is kept, to be skipped and counted when it is read.
+      if row is None:
+        break
+      if row:
+        places.append((offset, taken[0] - offset))
+      offset = taken[0]
+  return {'places': np.array(places, np.int64).reshape(-1, 2)}
+
+
+def _separator(header: str) -> str:
+  return '\t' if '\t' in header else ','
+
+
+def _lines(text: str) -> list[str]:
+  return re.split(r'(?<=\n)', text)  # str.splitlines ends a line at many another letter.
+
+
+def _header(path: str, places: np.ndarray) -> tuple[list[str], str]:
+  """The names of a table's columns, and what separates them."""
+  size = int(places[0, 0]) if len(places) else None
+  text = files.read(path, 0, size).decode('utf-8-sig', errors='replace')
+  separator = _separator(text)
+  names = next(csv.reader(_lines(text), delimiter=separator), [])
+  return names, separator
+
+
+def _parse_row(text: str, names: Sequence[str], separator: str) -> dict[str, str]:
+  values = next(csv.reader(_lines(text), delimiter=separator), [])
+  if len(values) != len(names):
+    raise ValueError(f'it has {len(values)} columns, the header {len(names)}')
+  return dict(zip(names, values, strict=True))
+
+
+def write(path: str, records: Iterable[Mapping[str, Any]]) -> None:
+  """Writes examples as JSON Lines, and each image into a folder beside of the file's name.
+
+  Args:
+    path: of the file, which ends in '.jsonl', on a disk.
+    records: each with a picture's bytes as `image` and a number as `id`, which names its file.
+
+  Raises:
+    TypeError: if a field cannot be written as JSON.
+  """
+  folder = pathlib.Path(path).with_suffix('')
+  folder.mkdir(exist_ok=True)
+  with files.whole(path) as partial, open(partial, 'w', encoding='utf-8', newline='\n') as lines:
+    for record in records:
+      image = folder / f'{record["id"]:09}.{images.file_type(record["image"])}'
+      image.write_bytes(record['image'])
+      fields = {name: value for name, value in record.items() if name not in ('id', 'image')}
+      row = {'image': f'{folder.name}/{image.name}'} | fields
+      lines.write(json.dumps(row, ensure_ascii=False, default=plain) + '\n')

@@ -1,0 +1,55 @@
+import json
+import struct
+
+import pytest
+from array_record.python.array_record_module import ArrayRecordReader
+
+from contrastive_jax import data
+from contrastive_jax.data import emoji
+from contrastive_jax.data.sources import array_record, rows, webdataset
+
+WRITERS = {
+  'arrayrecord': ('array_record', array_record.write),
+  'jsonl': ('jsonl', rows.write),
+  'webdataset': ('tar', webdataset.write),
+}
+
+
+@pytest.fixture(scope='session')
+def examples():
+  """A few of the emoji, with texts, lists and a nested field, whose ids count from 0."""
+  source = data.open_source('emoji', 'heldout_style[:24]')
+  return [source[i] for i in range(len(source))]
+
+
+@pytest.fixture
+def write(tmp_path):
+  """A function that writes examples in a format, `size` a file, and gives the name to open."""
+
+  def write_as(style, examples, size=10):
+    ending, write_file = WRITERS[style]
+    for number in range(-(-len(examples) // size)):
+      part = examples[number * size : (number + 1) * size]
+      write_file(str(tmp_path / f'pairs-{number:05}.{ending}'), part)
+    return f'{style}:{tmp_path}/pairs-*.{ending}'
+
+  return write_as
+
+
+@pytest.fixture(scope='session')
+def prepared_as_tfrecord(tmp_path_factory):
+  """The folder of a TFDS data set `pairs`, in the tfrecord format: the smallest emoji split."""
+  folder = tmp_path_factory.mktemp('tfds')
+  place = folder / 'pairs/1.0.0'
+  place.mkdir(parents=True)
+  information = json.loads((emoji.PREPARED / 'dataset_info.json').read_text())
+  splits = [s for s in information['splits'] if s['name'] == 'heldout_composition']
+  information |= {'fileFormat': 'tfrecord', 'name': 'pairs', 'splits': splits}
+  (place / 'dataset_info.json').write_text(json.dumps(information))
+  (place / 'features.json').write_bytes((emoji.PREPARED / 'features.json').read_bytes())
+  (records,) = emoji.PREPARED.glob('*composition*')
+  with open(place / 'pairs-heldout_composition.tfrecord-00000-of-00001', 'wb') as file:
+    for record in ArrayRecordReader(str(records)).read_all():
+      # Checksums are not read, so zeros stand for them.
+      file.write(struct.pack('<Q4x', len(record)) + record + bytes(4))
+  return folder

@@ -1,0 +1,107 @@
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from contrastive_jax import data
+from contrastive_jax.data import convert as module
+from contrastive_jax.data.convert import convert
+
+STYLES = ('arrayrecord', 'jsonl', 'webdataset')
+SPLIT = 'heldout_style[:30]'
+
+
+def contents(folder):
+  paths = sorted(path for path in folder.rglob('*') if path.is_file())
+  return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def everything(name, split):
+  source = data.open_source(name, split)
+  return [source[i] for i in range(len(source))]
+
+
+@pytest.mark.parametrize('style', STYLES)
+@pytest.mark.parametrize('back', STYLES)
+def test_any_way_round_gives_the_same_examples(tmp_path, style, back):
+  first = convert('emoji', f'{style}:{tmp_path}/a', split=SPLIT, shard_size=8)
+  second = convert(first['name'], f'{back}:{tmp_path}/b', split='heldout_style', shard_size=9)
+  assert everything(second['name'], 'heldout_style') == everything('emoji', SPLIT)
+  assert second['written'] == 30 and not second['skipped']
+
+
+@pytest.mark.parametrize('style', STYLES)
+@pytest.mark.parametrize('stop_at', [0, 11, 24])
+def test_stopped_and_resumed_equals_never_stopped(tmp_path, monkeypatch, style, stop_at):
+  whole, parts = tmp_path / 'whole', tmp_path / 'parts'
+  convert('emoji', f'{style}:{whole}', split=SPLIT, shard_size=8)
+
+  read, seen = module.draw_caption, []
+
+  def stop(*arguments):
+    seen.append(arguments)
+    if len(seen) > stop_at:
+      raise KeyboardInterrupt
+    return read(*arguments)
+
+  with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    patch.setattr(module, 'draw_caption', stop)
+    convert('emoji', f'{style}:{parts}', split=SPLIT, shard_size=8)
+  (parts / f'heldout_style-00000-of-00004.{module._FORMATS[style][0]}.1.partial').write_bytes(b'x')
+  if stop_at >= 8:
+    seen.clear()  # What is done is not done again.
+    monkeypatch.setattr(module, 'draw_caption', lambda *a: seen.append(a) or read(*a))
+  convert('emoji', f'{style}:{parts}', split=SPLIT, shard_size=8)
+  assert stop_at < 8 or len(seen) == 30 - stop_at // 8 * 8
+  assert contents(parts) == contents(whole)
+
+
+def test_an_unfinished_conversion_is_not_trained_on(tmp_path):
+  name = convert('emoji', f'webdataset:{tmp_path}', split=SPLIT, shard_size=8)['name']
+  os.remove(tmp_path / 'heldout_style-00002-of-00004.tar')
+  with pytest.raises(ValueError, match='3 of 4 shards are there'):
+    data.open_source(name, 'heldout_style')
+
+
+def test_a_selection_that_repeats_is_written_as_it_is_seen(tmp_path):
+  split = 'heldout_composition[subgroup=person-resting]+heldout_composition[subgroup=hand-prop]'
+  split = f'{split}+{split}'
+  for style in STYLES:
+    report = convert('emoji', f'{style}:{tmp_path}/{style}', split=split)
+    written = data.open_source(report['name'], 'heldout_composition').values('caption')
+    assert written == data.open_source('emoji', split).values('caption')
+
+
+def test_another_conversion_in_the_same_folder_is_refused(tmp_path):
+  convert('emoji', str(tmp_path), split=SPLIT)
+  with pytest.raises(ValueError, match=r"of another conversion.*'shard_size': 10000"):
+    convert('emoji', str(tmp_path), split=SPLIT, shard_size=7)
+  for target in ('csv:/tmp', 'gs://bucket', 'webdataset://host'):
+    with pytest.raises(ValueError, match='TARGET = '):
+      convert('emoji', target)
+
+
+def test_the_command_reports(tmp_path):
+  command = [sys.executable, '-m', 'contrastive_jax.data.convert', 'emoji', f'jsonl:{tmp_path}']
+  ran = subprocess.run(
+    [*command, f'--split={SPLIT}'], check=True, timeout=120, capture_output=True, text=True
+  )
+  assert 'wrote 30 of 30 examples, skipped 0' in ran.stdout
+  assert f'--config.data.name=jsonl:{tmp_path}/{{split}}-*.jsonl' in ran.stdout
+  assert json.loads((tmp_path / 'heldout_style.convert.json').read_text())['examples'] == 30
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('style', STYLES)
+def test_what_is_converted_trains_and_is_evaluated(tmp_path, style):
+  for split in ('train[:500]', 'heldout_style[:50]', 'heldout_composition[:50]'):
+    report = convert('emoji', f'{style}:{tmp_path}/data', split=split, shard_size=100)
+  command = [sys.executable, 'launch.py', '--config=configs/clip.py:smoke']
+  command += [f'--config.data.name={report["name"]}', f'--workdir={tmp_path}/run']
+  command += ['--config.evaluation.zero_shot=()']  # Not all classes are among so few.
+  subprocess.run(command, check=True, timeout=600)
+  last = json.loads((tmp_path / 'run/metrics.jsonl').read_text().splitlines()[-1])
+  assert last['step'] == 2 and last['train/skipped'] == 0
+  assert 'heldout_style/image_to_text_recall@1' in last
