@@ -19,9 +19,12 @@ os.environ['XLA_FLAGS'] = ' '.join([os.environ.get('XLA_FLAGS', ''), *HASTE])
 
 @pytest.fixture(scope='session', autouse=True)
 def compile_once(tmp_path_factory):
-  """Tests that build the same program share its compilation, child processes too."""
+  """Tests that build the same program share its compilation, other processes too."""
+  folder = tmp_path_factory.getbasetemp()
+  if 'PYTEST_XDIST_WORKER' in os.environ:
+    folder = folder.parent  # which the workers share
   for name, value in (
-    ('jax_compilation_cache_dir', str(tmp_path_factory.mktemp('compiled'))),
+    ('jax_compilation_cache_dir', str(folder / 'compiled')),
     ('jax_persistent_cache_min_compile_time_secs', 0.1),
   ):
     jax.config.update(name, value)
