@@ -8,10 +8,12 @@ from typing import Any
 import grain
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint import checkpoint_managers as policies
 
+from contrastive_jax.sharding import processes
 from contrastive_jax.training.state import TrainState
 
 
@@ -97,29 +99,32 @@ class Checkpoints:
     items |= {'state': ocp.args.StandardRestore(abstract), 'progress': ocp.args.JsonRestore()}
     errors = {}
     for step in sorted(self._manager.all_steps(), reverse=True):
+      restored, error = None, None
       try:
         restored = self._manager.restore(step, args=ocp.args.Composite(**items))
-        if restored.progress.pop('fingerprint') != int(fingerprint(restored.state)):
-          raise ValueError('the state has other bits than were saved')
-      except Exception as error:  # What a damaged file raises depends on which one it is.
-        if jax.process_count() > 1:
-          raise  # The others would have to go back too, and may not have seen it.
-        errors[step] = error
-        continue
-      self._set_aside(errors)
-      return restored
+      except Exception as raised:  # What a damaged file raises depends on which one it is.
+        error = raised
+      # What one process cannot read, none uses.
+      if not processes.gather(np.array([error is None])).all():
+        errors[step] = error or OSError('another process cannot read it')
+      elif restored.progress.pop('fingerprint', None) != int(fingerprint(restored.state)):
+        errors[step] = ValueError('the state has other bits than were saved')
+      else:
+        self._set_aside(errors)
+        return restored
     raise ValueError(
       f'no checkpoint in {self._folder} can be read; nothing was changed. '
       + ' '.join(f'Step {step}: {error}' for step, error in errors.items())
     )
 
   def _set_aside(self, errors):
-    for step, error in errors.items():
+    for step, error in errors.items() if jax.process_index() == 0 else ():
       # Orbax takes the name for no step. The time, so that an earlier one is not written over.
       name = f'damaged_{step}_{time.time_ns()}'
       (self._folder / str(step)).rename(self._folder / name)
       logging.warning('checkpoint %d cannot be read, and is %s now: %s', step, name, error)
     if errors:
+      processes.gather(np.zeros(1))  # until the first process has renamed them
       self._manager.reload()
 
   def close(self) -> None:
