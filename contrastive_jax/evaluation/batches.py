@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from contrastive_jax.sharding.mesh import batch_sharding, batch_shards, local_rows, place_rows
+from contrastive_jax.sharding.mesh import batch_sharding, batch_shards, place_whole
 
 
 def jit_batched(function: Callable, mesh: Mesh) -> Callable:
@@ -31,6 +31,5 @@ def in_batches(
   for start in range(0, len(inputs), batch_size):
     batch = inputs[start : start + batch_size]
     filled = np.pad(batch, [(0, batch_size - len(batch))] + [(0, 0)] * (batch.ndim - 1))
-    rows = filled[local_rows(mesh, batch_size)]
-    outputs.append(np.asarray(function(place_rows(rows, mesh, batch_size)))[: len(batch)])
+    outputs.append(np.asarray(function(place_whole(filled, mesh)))[: len(batch)])
   return np.concatenate(outputs)

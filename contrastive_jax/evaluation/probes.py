@@ -9,7 +9,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from contrastive_jax.sharding.mesh import batch_shards, local_rows, place_rows
+from contrastive_jax.sharding.mesh import batch_shards, place_whole
 
 _MOST_STEPS = 1000
 _TOLERANCE = 1e-5  # of the greatest gradient, at which float32 has little more to give
@@ -133,8 +133,7 @@ def logistic_regression(
     missing = -len(labels) % batch_shards(mesh)
     features = np.pad(features, [(0, missing), (0, 0)])
     labels = np.pad(labels, (0, missing), constant_values=-1)
-    rows = local_rows(mesh, len(labels))
-    features, labels = place_rows((features[rows], labels[rows]), mesh, len(labels))
+    features, labels = place_whole((features, labels), mesh)
   return jax.device_get(_minimize(features, labels, l2, classes))
 
 

@@ -71,6 +71,13 @@ def place_rows(batch, mesh: Mesh, batch_size: int):
   return jax.tree.map(put, batch)
 
 
+def place_whole(batch, mesh: Mesh):
+  """Global arrays [B, ...] of arrays that every process holds whole."""
+  size = len(jax.tree.leaves(batch)[0])
+  own = local_rows(mesh, size)
+  return place_rows(jax.tree.map(lambda array: array[own], batch), mesh, size)
+
+
 def cut_batch(batch, parts: int, mesh: Mesh):
   """Arrays [B, ...] as [parts, B / parts, ...], without a move: each device cuts its own rows."""
   shards, cut = batch_shards(mesh), NamedSharding(mesh, PartitionSpec(None, BATCH_AXES))

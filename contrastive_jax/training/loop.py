@@ -189,7 +189,7 @@ def train(
     open_logger(workdir, step=first, total_steps=config.total_steps) as logger,
     Preemption() as preemption,
   ):
-    clock = Clock(first)
+    clock, ideal = Clock(first), _ideal_seconds(run)
     trace = Trace(workdir / 'profile', after=first + _UNTRACED, steps=config.profile)
     for step in range(first + 1, config.total_steps + 1):
       with clock.waiting():
@@ -207,7 +207,7 @@ def train(
       )
       if log or save or preempted:
         bad.check()
-      row = _metrics_row(run, step, metrics, clock, skips, bad) if log else {}
+      row = _metrics_row(run, step, metrics, clock, ideal, skips, bad) if log else {}
       with clock.stopped():
         figures = evaluate(state.evaluated) if evaluated else {}
         if row | figures:
@@ -240,13 +240,12 @@ def _progress(skips, bad) -> dict[str, int]:
   return {'seen': seen, 'skipped': skipped, 'bad_steps': bad.count}
 
 
-def _metrics_row(run, step, metrics, clock, skips, bad) -> dict[str, float]:
+def _metrics_row(run, step, metrics, clock, ideal, skips, bad) -> dict[str, float]:
   row = {f'train/{name}': float(value) for name, value in metrics.items() if name != 'bad'}
   seconds, waited = clock.seconds_per_step(step)
   progress = _progress(skips, bad)
-  if chip := chip_of(run.mesh.devices.flat[0]):
-    model = sum(flops.analytic(run.config, run.abstract_state.parameters).values())
-    row['train/model_flops_utilisation'] = model / seconds / (chip.peak * run.mesh.size)
+  if ideal is not None:
+    row['train/model_flops_utilisation'] = ideal / seconds
   return row | {
     'train/learning_rate': float(run.schedule(step - 1)),
     'train/images_per_second': run.config.batch_size / seconds,
@@ -255,6 +254,14 @@ def _metrics_row(run, step, metrics, clock, skips, bad) -> dict[str, float]:
     'train/skipped': progress['skipped'],
     'train/bad_steps': progress['bad_steps'],
   }
+
+
+def _ideal_seconds(run: Run) -> float | None:
+  """Of a step whose chips do the model's operations at their published peak; None without one."""
+  if (chip := chip_of(run.mesh.devices.flat[0])) is None:
+    return None
+  model = sum(flops.analytic(run.config, run.abstract_state.parameters).values())
+  return model / (chip.peak * run.mesh.size)
 
 
 def _open_checkpoints(config: ConfigDict, workdir: pathlib.Path) -> Checkpoints:

@@ -65,7 +65,7 @@ def make_train_step(
     # What is not kept is computed again in the backward pass, and drawn again from the same keys.
     visit_part = jax.checkpoint(lambda part: forward(parameters, part, count), prevent_cse=False)
     outputs, of_tokens = jax.lax.map(visit_part, cut_batch(batch, micro_batches, mesh))
-    return join_batch(outputs, mesh), jax.tree.map(jnp.sum, jax.tree.map(jnp.asarray, of_tokens))
+    return join_batch(outputs, mesh), jax.tree.map(jnp.sum, of_tokens)
 
   def loss_and_metrics(parameters, batch):
     outputs, of_tokens = visit(parameters, batch)

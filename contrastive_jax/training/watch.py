@@ -21,8 +21,8 @@ class BadSteps:
   Either way the ids of the batch's examples are kept, in bad_step_STEP.json.
   """
 
-  def __init__(self, workdir: pathlib.Path, *, skip: bool, count: int = 0):
-    self.count = count
+  def __init__(self, workdir: pathlib.Path, *, skip: bool):
+    self.count = 0
     self._workdir, self._skip = workdir, skip
     self._in_a_row = 0
     self._pending = None
