@@ -229,7 +229,8 @@ class Transformer(nnx.Module):
 
   Scanned layers compile once, whatever their number; unrolled ones run faster on a CPU. Stacked
   parameters carry a leading axis 'layers'. `remat` of `REMATS` says what of a layer is kept for the
-  backward pass, which computes the rest again.
+  backward pass, which computes the rest again; of scanned layers, as a CPU's compiler undoes it for
+  unrolled ones.
   """
 
   def __init__(
