@@ -20,7 +20,8 @@ import rich.progress
 from absl import app, flags, logging
 
 from contrastive_jax.data import images
-from contrastive_jax.data.pipeline import Skips, draw_caption
+from contrastive_jax.data.captions import draw_caption
+from contrastive_jax.data.pipeline import Skips
 from contrastive_jax.data.sources import array_record, files, open_source, rows, webdataset
 
 _SPLIT = flags.DEFINE_string('split', 'train', 'Split of the source, as config.data.split.')

@@ -6,7 +6,7 @@ from absl import logging
 from PIL import Image
 
 from contrastive_jax import data
-from contrastive_jax.data.pipeline import caption_id, draw_caption
+from contrastive_jax.data.captions import caption_id, draw_caption
 
 
 class Examples(list):
