@@ -52,6 +52,9 @@ def emoji() -> ConfigDict:
   config.data.captions = ConfigDict({'caption': 1.0, 'tags': 0.0})  # fields, drawn by weight
   config.data.size = 40  # side of the pictures as the host gives them
   config.data.crop = ()  # least and greatest share that a random crop shows; () for the whole
+  config.data.subset = 1.0  # share of the examples that a round draws (RS2); 1 for all, an epoch
+  config.data.replacement = True  # whether a round may draw again what an earlier one did
+  config.data.workers = 0  # processes that prepare batches, beside this one's threads
 
   # On the device, which resamples from data.size to model.image.size; see data/augmentation.py
   config.augmentation = ConfigDict(

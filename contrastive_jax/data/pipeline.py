@@ -1,16 +1,16 @@
 """From a source to batches: shuffle, decode, crop, draw a caption, tokenize, batch.
 
-All that is random follows from the seed and the example's place in the run, so the position of the
-iterator is all that a checkpoint needs to go on at the very example.
+Batch t is a function of the seed and of t, whatever came before it: so the number of the step is
+all that a checkpoint needs to go on at the very example, on any number of processes and workers.
 """
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import grain
 import numpy as np
-from absl import logging
+from absl import flags, logging
 from PIL import Image
 
 from contrastive_jax.data import images
@@ -22,6 +22,8 @@ _KEPT_CAPTIONS = 2**16
 # Of the examples seen, or of the first ones, this share may be bad.
 _TOLERATED = 0.01
 _FIRST = 10_000
+# More bad ones than this in a row are no accident.
+_BAD_IN_A_ROW = 100
 
 
 class Skips:
@@ -54,10 +56,70 @@ class Skips:
     return False
 
 
+class _Prepare:
+  """(number of an example, random generator) -> what the model is shown of it, or its error."""
+
+  def __init__(self, source, tokenizer, image_size: int, captions, crop):
+    self._source, self._tokenizer, self._captions = source, tokenizer, dict(captions)
+    self._image_size, self._crop = image_size, crop
+    self._remember()
+
+  def _remember(self):
+    self._kept_whole = functools.cache(self._whole) if self._source.cached else self._whole
+    self._kept_tokens = functools.lru_cache(_KEPT_CAPTIONS)(self._tokens)
+
+  def __getstate__(self):
+    # A worker process begins with empty caches.
+    return {name: value for name, value in vars(self).items() if not name.startswith('_kept')}
+
+  def __setstate__(self, state):
+    vars(self).update(state)
+    self._remember()
+
+  def _whole(self, number):
+    return images.resize(images.decode(self._source[number]['image']), self._image_size)
+
+  def _tokens(self, caption):
+    return {'tokens': self._tokenizer([caption])[0], 'same': caption_id(caption)}
+
+  def __call__(self, number: int, rng: np.random.Generator) -> dict[str, Any]:
+    example = self._source[number]
+    if 'error' in example:
+      return example
+    try:
+      caption = draw_caption(example, self._captions, rng)
+      if self._crop is None:
+        image = self._kept_whole(number)
+      else:
+        picture = images.decode(example['image'])
+        image = images.random_resized_crop(picture, self._image_size, rng, area=self._crop)
+    except ValueError as error:
+      return {'id': example['id'], 'error': str(error)}
+    return {'image': image, 'id': np.int32(example['id'])} | self._kept_tokens(caption)
+
+
+class _Rounds(grain.MapDataset):
+  """Of each epoch of the parent's stream its first examples alone, so many as a round has."""
+
+  def __init__(self, parent: grain.MapDataset, epoch: int, size: int):
+    super().__init__(parent)
+    self._epoch, self._size = epoch, size
+
+  def __len__(self) -> int:
+    return len(self._parent) // self._epoch * self._size
+
+  def __getitem__(self, index):
+    if isinstance(index, slice):
+      return self.slice(index)
+    number, place = divmod(index, self._size)
+    return self._parent[number * self._epoch + place]
+
+
 class _Rows(grain.MapDataset):
-  """The examples of one process, which feeds some rows of each batch of the parent's stream.
+  """The batches of the parent's stream of examples, of each the rows that one process feeds.
 
   What a batch holds, and in which order, hangs neither on the number of processes nor on the mesh.
+  For a bad example stands that of the same row in the next batch.
   """
 
   def __init__(self, parent: grain.MapDataset, rows: np.ndarray, batch_size: int):
@@ -65,11 +127,80 @@ class _Rows(grain.MapDataset):
     self._rows, self._batch_size = rows, batch_size
 
   def __len__(self) -> int:
-    return len(self._parent) // self._batch_size * len(self._rows)
+    return len(self._parent) // self._batch_size - _BAD_IN_A_ROW
 
   def __getitem__(self, index):
-    batch, row = divmod(index, len(self._rows))
-    return self._parent[batch * self._batch_size + int(self._rows[row])]
+    if isinstance(index, slice):
+      return self.slice(index)
+    errors = []
+    examples = [self._good(index * self._batch_size + int(row), errors) for row in self._rows]
+    batch = {name: np.stack([example[name] for example in examples]) for name in examples[0]}
+    return batch | {'errors': errors}
+
+  def _good(self, place: int, errors: list):
+    example = self._parent[place]
+    if 'error' not in example:
+      return example
+    errors.append(example)
+    for batch in range(1, _BAD_IN_A_ROW):
+      example = self._parent[place + batch * self._batch_size]
+      if 'error' not in example:
+        return example
+    raise ValueError(
+      f'{_BAD_IN_A_ROW} examples in a row cannot be used; '
+      f'the last is {example["id"]}: {example["error"]}'
+    )
+
+
+class Batches:
+  """Endless batches, which can be set to go on at any.
+
+  Attributes:
+    skips: counts the bad examples of the batches that were given out.
+  """
+
+  def __init__(self, batches: grain.MapDataset, skips: Skips, *, threads: int, workers: int):
+    self._batches, self._threads, self._workers = batches, threads, workers
+    self._next, self._ahead = 0, None
+    self.skips = skips
+
+  def __iter__(self):
+    return self
+
+  def __next__(self) -> dict[str, np.ndarray]:
+    if self._ahead is None:
+      self._ahead = self._read_ahead()
+    batch = next(self._ahead)
+    self._next += 1
+    errors = batch.pop('errors')
+    self.skips.seen += len(batch['id']) - len(errors)
+    for error in errors:
+      self.skips(error)
+    return batch
+
+  def _read_ahead(self):
+    options = grain.ReadOptions(num_threads=self._threads, prefetch_buffer_size=2 * self._threads)
+    batches = self._batches[self._next :].to_iter_dataset(options)
+    if self._workers:
+      if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # grain hands the flags of a program on to its workers.
+      batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=self._workers))
+    return iter(batches)
+
+  def get_state(self) -> dict[str, int]:
+    """The place: the number of the next batch."""
+    return {'batch': self._next}
+
+  def set_state(self, state: dict[str, int]) -> None:
+    """Goes on at the place of a `get_state`, of any number of processes, threads and workers."""
+    self.close()
+    self._next = state['batch']
+
+  def close(self) -> None:
+    """Ends what reads ahead; the next batch starts it anew."""
+    if self._ahead is not None:
+      self._ahead.close()
+      self._ahead = None
 
 
 def training_batches(
@@ -81,9 +212,12 @@ def training_batches(
   captions: Mapping[str, float],
   crop: tuple[float, float] | None = None,
   seed: int,
+  subset: float = 1.0,
+  replacement: bool = True,
   rows: np.ndarray | None = None,
   threads: int | None = None,
-) -> tuple[Iterator[dict[str, np.ndarray]], Skips]:
+  workers: int = 0,
+) -> tuple[Batches, Skips]:
   """Endless batches, of which one process gets its rows; each epoch in another order.
 
   Args:
@@ -95,52 +229,44 @@ def training_batches(
     crop: least and greatest share of a picture that a random crop shows; None for the whole, as in
       evaluation.
     seed: of order, crops and captions.
-    rows: [b] which rows of a batch this process feeds; default all. Its next example stands in for
-      a bad one.
-    threads: that decode and crop; default: two, or, where pictures are kept in memory, the caller's
-      own, which saves what handing over costs.
+    subset: share of the examples that a round draws, RS2 [1]; 1 for all, an epoch.
+    replacement: whether a round may draw again what an earlier one did. Without, rounds walk
+      through one order until all is drawn: the batches are those of `subset` 1.
+    rows: [b] which rows of a batch this process feeds; default all.
+    threads: that prepare batches, in each worker; default: two, or, where pictures are kept in
+      memory, the caller's own, which saves what handing over costs.
+    workers: processes that prepare batches; 0 for none but the caller's.
 
   Returns:
-    A checkpointable grain iterator of {'image': uint8 [b, S, S, 3], 'tokens': int32 [b, L], 'same':
-    int32 [b], equal where captions are, 'id': int32 [b]}, and the count of examples it skipped.
+    Batches {'image': uint8 [b, S, S, 3], 'tokens': int32 [b, L], 'same': int32 [b], equal where
+    captions are, 'id': int32 [b]}, and the count of the examples that are skipped in them.
+
+  Raises:
+    ValueError: if an option is out of range, or no example can be used.
+
+  References:
+    [1] Okanovic et al., Repeated Random Sampling for Minimizing the Time-to-Accuracy of Learning,
+    2024.
   """
   _check(source, captions, crop)
+  drawn = round(subset * len(source)) if 0 < subset <= 1 else 0
+  if not drawn:
+    raise ValueError(
+      f'config.data.subset = {subset} of {len(source)} examples; use a share of 1 or less that '
+      'draws at least one'
+    )
+  if workers < 0:
+    raise ValueError(f'config.data.workers = {workers}; use 0 or more')
+  stream = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
+  if replacement and drawn < len(source):
+    stream = _Rounds(stream, len(source), drawn)
+  stream = stream.random_map(_Prepare(source, tokenizer, image_size, captions, crop))
   rows = np.arange(batch_size) if rows is None else rows
-
-  def whole(index):
-    return images.resize(images.decode(source[index]['image']), image_size)
-
-  if source.cached:
-    whole = functools.cache(whole)
-
-  @functools.lru_cache(_KEPT_CAPTIONS)
-  def tokens_and_id(caption):
-    return tokenizer([caption])[0], caption_id(caption)
-
-  def prepare(index, rng):
-    example = source[index]
-    if 'error' in example:
-      return example
-    try:
-      caption = draw_caption(example, captions, rng)
-      if crop is None:
-        image = whole(index)
-      else:
-        picture = images.decode(example['image'])
-        image = images.random_resized_crop(picture, image_size, rng, area=crop)
-    except ValueError as error:
-      return {'id': example['id'], 'error': str(error)}
-    tokens, same = tokens_and_id(caption)
-    return {'image': image, 'tokens': tokens, 'same': same, 'id': np.int32(example['id'])}
-
   if threads is None:
     threads = 0 if source.cached and crop is None else 2
   skips = Skips(len(source))
-  stream = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat().random_map(prepare)
-  examples = _Rows(stream, rows, batch_size).to_iter_dataset(
-    grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * len(rows))
-  )
-  return iter(examples.filter(skips).batch(len(rows), drop_remainder=True)), skips
+  batches = _Rows(stream, rows, batch_size)
+  return Batches(batches, skips, threads=threads, workers=workers), skips
 
 
 def _check(source, captions, crop) -> None:

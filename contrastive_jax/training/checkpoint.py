@@ -1,11 +1,10 @@
-"""Checkpoints of the state and of the place in the data, together."""
+"""Checkpoints of the state, whose step is the place in the data too."""
 
 import contextlib
 import pathlib
 import time
 from typing import Any
 
-import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -45,7 +44,6 @@ class Checkpoints:
   def save(
     self,
     state: TrainState,
-    batches,
     progress: dict[str, Any],
     figures: dict[str, float] | None = None,
   ) -> None:
@@ -53,7 +51,6 @@ class Checkpoints:
 
     Args:
       state: the state.
-      batches: the iterator of the data.
       progress: whatever else goes on from here; JSON.
       figures: the evaluation's, where this step was evaluated.
 
@@ -70,38 +67,27 @@ class Checkpoints:
         metrics=ranked,
         args=ocp.args.Composite(
           state=ocp.args.StandardSave(state),
-          data=grain.checkpoint.CheckpointSave(batches),
           progress=ocp.args.JsonSave(progress | {'fingerprint': int(fingerprint(state))}),
         ),
       )
 
-  def restore(self, abstract: TrainState, batches) -> tuple[TrainState, dict[str, Any]]:
-    """The newest state that can be read; sets `batches` to go on after its last batch.
+  def restore(self, abstract: TrainState) -> tuple[TrainState, dict[str, Any]]:
+    """The newest state that can be read, and the progress that was saved with it.
 
     Args:
       abstract: says how the state is placed.
-      batches: the iterator that was given to `save`.
-
-    Returns:
-      The state and the progress.
 
     Raises:
       ValueError: if no checkpoint can be read.
     """
-    restored = self._restore(abstract, data=grain.checkpoint.CheckpointRestore(batches))
-    return restored.state, restored.progress
-
-  def restore_state(self, abstract: TrainState) -> TrainState:
-    """The newest state that can be read, alone, for evaluation; errors as in `restore`."""
-    return self._restore(abstract).state
-
-  def _restore(self, abstract, **items):
-    items |= {'state': ocp.args.StandardRestore(abstract), 'progress': ocp.args.JsonRestore()}
+    items = ocp.args.Composite(
+      state=ocp.args.StandardRestore(abstract), progress=ocp.args.JsonRestore()
+    )
     errors = {}
     for step in sorted(self._manager.all_steps(), reverse=True):
       restored, error = None, None
       try:
-        restored = self._manager.restore(step, args=ocp.args.Composite(**items))
+        restored = self._manager.restore(step, args=items)
       except Exception as raised:  # What a damaged file raises depends on which one it is.
         error = raised
       # What one process cannot read, none uses.
@@ -111,7 +97,7 @@ class Checkpoints:
         errors[step] = ValueError('the state has other bits than were saved')
       else:
         self._set_aside(errors)
-        return restored
+        return restored.state, restored.progress
     raise ValueError(
       f'no checkpoint in {self._folder} can be read; nothing was changed. '
       + ' '.join(f'Step {step}: {error}' for step, error in errors.items())

@@ -181,11 +181,13 @@ def train(
   batches, skips = _training_batches(run, source)
   checkpoints = _open_checkpoints(config, workdir)
   bad = BadSteps(workdir, skip=config.bad_steps.action == 'skip')
-  state = _first_state(run, checkpoints, batches, skips, bad, initial)
+  state = _first_state(run, checkpoints, skips, bad, initial)
   first = int(state.step)
+  batches.set_state({'batch': first})
   # However training ends, a checkpoint that is being written is finished.
   with (
     contextlib.closing(checkpoints),
+    contextlib.closing(batches),
     open_logger(workdir, step=first, total_steps=config.total_steps) as logger,
     Preemption() as preemption,
   ):
@@ -193,9 +195,10 @@ def train(
     trace = Trace(workdir / 'profile', after=first + _UNTRACED, steps=config.profile)
     for step in range(first + 1, config.total_steps + 1):
       with clock.waiting():
+        # The step before still runs: a batch is on its way to the devices while they compute.
         batch = next(batches)
-      with trace.at(step):
         rows = place_rows(batch, run.mesh, config.batch_size)
+      with trace.at(step):
         state, metrics = run.train_step(state, rows)
       trace.end(step, metrics)
       bad.add(step, metrics, batch['id'])
@@ -213,7 +216,7 @@ def train(
         if row | figures:
           logger.write(step, row | figures)
         if save or preempted:
-          checkpoints.save(state, batches, _progress(skips, bad), figures)
+          checkpoints.save(state, _progress(skips, bad), figures)
       logger.advance(step)
       if preempted:
         logging.warning('%s', stop := Preempted(step))
@@ -221,12 +224,12 @@ def train(
   return state
 
 
-def _first_state(run, checkpoints, batches, skips, bad, initial) -> TrainState:
+def _first_state(run, checkpoints, skips, bad, initial) -> TrainState:
   """The newest checkpoint's, with all that goes on from there, or a new one."""
   if checkpoints.latest_step is None:
     state = run.create_state(run.config.seed)
     return state if initial is None else start_from(state, initial)
-  state, progress = checkpoints.restore(run.abstract_state, batches)
+  state, progress = checkpoints.restore(run.abstract_state)
   bad.count = progress['bad_steps']
   # The counts are of all processes; they are added up again when they are next written.
   if jax.process_index() == 0:
@@ -277,7 +280,7 @@ def restore(run: Run, workdir: pathlib.Path) -> TrainState:
   checkpoints = _open_checkpoints(run.config, workdir)
   if checkpoints.latest_step is None:
     raise ValueError(f'workdir {workdir} has no checkpoint to evaluate; train first')
-  return checkpoints.restore_state(run.abstract_state)
+  return checkpoints.restore(run.abstract_state)[0]
 
 
 def _training_batches(run: Run, source: data.Source):
@@ -290,6 +293,9 @@ def _training_batches(run: Run, source: data.Source):
     image_size=config.data.size,
     captions=config.data.captions.to_dict(),
     crop=config.data.crop or None,
+    subset=config.data.get('subset', 1.0),
+    replacement=config.data.get('replacement', True),
+    workers=config.data.get('workers', 0),
     seed=config.seed,
     rows=local_rows(run.mesh, config.batch_size),
   )

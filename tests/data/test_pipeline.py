@@ -1,4 +1,8 @@
+import contextlib
 import io
+import itertools
+import pathlib
+import resource
 
 import numpy as np
 import pytest
@@ -84,17 +88,99 @@ def test_processes_together_feed_the_batches_of_one(rows):
       np.testing.assert_array_equal(joined, array)
 
 
+def assert_same(one, other):
+  assert one.keys() == other.keys()
+  for name in one:
+    np.testing.assert_array_equal(one[name], other[name])
+
+
 @pytest.mark.parametrize('consumed', [0, 1, 5])
 def test_resumed_equals_never_stopped(consumed):
-  straight, _ = batches(examples(10), captions={'caption': 1, 'tags': 1})
+  """At examples of which some are bad, so that others stand in for them."""
+  options = {'captions': {'caption': 1, 'tags': 1}, 'batch_size': 40}
+  straight, _ = batches(examples(400, bad={7, 9}), **options)
   for _ in range(consumed):
     next(straight)
-  resumed, _ = batches(examples(10), captions={'caption': 1, 'tags': 1})
+  resumed, _ = batches(examples(400, bad={7, 9}), **options)
   resumed.set_state(straight.get_state())
-  for _ in range(4):
-    one, other = next(straight), next(resumed)
-    for name in one:
-      np.testing.assert_array_equal(one[name], other[name])
+  for _ in range(12):
+    assert_same(next(straight), next(resumed))
+
+
+def test_workers_give_the_batches_of_none_and_resume_each_other():
+  options = {'captions': {'caption': 1, 'tags': 1}, 'batch_size': 50}
+  alone, skips = batches(examples(400, bad={7, 9}), **options)
+  working, counted = batches(examples(400, bad={7, 9}), workers=2, **options)
+  with contextlib.closing(working):
+    for position in (0, 5, 2):  # An epoch has 8.
+      alone.set_state({'batch': position})
+      working.set_state(alone.get_state())
+      for _ in range(5):
+        assert_same(next(alone), next(working))
+  assert working.get_state() == alone.get_state()
+  assert (counted.seen, counted.skipped) == (skips.seen, skips.skipped) and skips.skipped >= 2
+
+
+def test_what_stops_a_worker_stops_the_run():
+  iterator, _ = batches(examples(400, bad=set(range(400))), batch_size=50, workers=1)
+  with contextlib.closing(iterator), pytest.raises(ValueError, match='in a row cannot be used'):
+    next(iterator)
+
+
+def ids_of(iterator, count):
+  return np.concatenate([next(iterator)['id'] for _ in range(count)])
+
+
+def test_rounds_without_replacement_walk_through_one_order():
+  """So four rounds of a quarter see every example once, and are what an epoch is."""
+  drawn = ids_of(batches(examples(40), subset=0.25, replacement=False, batch_size=10)[0], 8)
+  np.testing.assert_array_equal(drawn, ids_of(batches(examples(40), batch_size=10)[0], 8))
+  for epoch in drawn.reshape(2, 40):
+    assert sorted(epoch) == list(range(40))
+
+
+def test_rounds_with_replacement_are_drawn_independently():
+  """A round has no example twice; in E rounds one is drawn Binomial(E, r) times."""
+  rounds = 400
+  iterator, _ = batches(examples(20), subset=0.25, batch_size=5, crop=None)
+  drawn = ids_of(iterator, rounds).reshape(rounds, 5)
+  assert all(len(set(round)) == 5 for round in drawn)
+  counts = np.bincount(drawn.ravel(), minlength=20)
+  assert counts.sum() == rounds * 5
+  # Five deviations of Binomial(400, 0.25), and a variance that is its own, but for the fixed sum.
+  assert np.all(np.abs(counts - 100) < 5 * 75**0.5)
+  assert 0.3 < counts.var() / 75 < 2.5
+  # Two rounds share what chance lets them: Hypergeometric(20, 5, 5) has mean 1.25.
+  shared = [len(set(one) & set(other)) for one, other in itertools.pairwise(drawn)]
+  assert 1.1 < np.mean(shared) < 1.4
+
+
+@pytest.mark.parametrize('subset', [0.0, 1.5, -1, 0.01])
+def test_a_subset_draws_something(subset):
+  with pytest.raises(ValueError, match=r'config\.data\.subset = .* of 8 examples'):
+    batches(examples(8), subset=subset)
+
+
+class Endless:
+  """A billion examples, made when they are asked for."""
+
+  cached = False
+
+  def __len__(self):
+    return 10**9
+
+  def __getitem__(self, number):
+    return {'id': number, 'image': picture(number), 'caption': str(number)}
+
+
+def test_a_billion_examples_are_shuffled_in_no_memory():
+  resident = lambda: int(pathlib.Path('/proc/self/statm').read_text().split()[1])  # noqa: E731
+  next(batches(examples(10))[0])
+  before = resident()
+  iterator, _ = batches(Endless(), batch_size=20)
+  ids = ids_of(iterator, 3)
+  assert (resident() - before) * resource.getpagesize() < 50e6
+  assert len(set(ids)) == 60 and ids.max() > 5e8 and ids.min() < 5e8
 
 
 def test_bad_examples_are_skipped_counted_and_named(caplog):

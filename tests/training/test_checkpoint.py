@@ -8,25 +8,10 @@ import jax
 import numpy as np
 import pytest
 
-from contrastive_jax import data
 from contrastive_jax.training.checkpoint import Checkpoints
 from contrastive_jax.training.state import TrainState
-from tests.training.test_loop import config
 
 KEY = jax.random.key_data(jax.random.key(0))
-
-
-@pytest.fixture
-def batches():
-  made = config()
-  return data.training_batches(
-    data.open_source('emoji', 'heldout_composition'),
-    data.open_tokenizer(made.data.tokenizer, made.model.text.length),
-    batch_size=8,
-    image_size=32,
-    captions={'caption': 1},
-    seed=0,
-  )[0]
 
 
 def state_at(step):
@@ -34,15 +19,12 @@ def state_at(step):
   return jax.device_put(TrainState(step, arrays, (), KEY, np.float32(0)))
 
 
-def write(folder, batches, steps):
-  """Saves at these steps; the batches that follow each."""
-  checkpoints, following = Checkpoints(folder), {}
+def write(folder, steps):
+  checkpoints = Checkpoints(folder)
   for step in steps:
-    checkpoints.save(state_at(step), batches, {'seen': step})
+    checkpoints.save(state_at(step), {'seen': step})
     checkpoints._manager.wait_until_finished()
-    following[step] = next(batches)['id']
   checkpoints.close()
-  return following
 
 
 def damage(folder, step, how):
@@ -57,61 +39,60 @@ def damage(folder, step, how):
   return None
 
 
-@pytest.mark.parametrize('how', ['all', 'bit', 'state/d/', 'data/', 'progress/', 'METADATA'])
-def test_the_newest_good_checkpoint_is_used(tmp_path, batches, how):
-  following = write(tmp_path, batches, [1, 2])
+@pytest.mark.parametrize('how', ['all', 'bit', 'state/d/', 'progress/', 'METADATA'])
+def test_the_newest_good_checkpoint_is_used(tmp_path, how):
+  write(tmp_path, [1, 2])
   damage(tmp_path, 2, how)
   checkpoints = Checkpoints(tmp_path)
-  state, progress = checkpoints.restore(state_at(0), batches)
+  state, progress = checkpoints.restore(state_at(0))
   good = 2 if (tmp_path / '2').exists() else 1
   assert good == 1 or how == 'METADATA'  # which Orbax can do without
   chex.assert_trees_all_equal(state.parameters, state_at(good).parameters)
   assert progress == {'seen': good}
-  np.testing.assert_array_equal(next(batches)['id'], following[good])
   # What was set aside is kept, and the run may reach its step again.
   assert len(list(tmp_path.glob('damaged_2_*'))) == 2 - good
   if good == 1:
-    checkpoints.save(state_at(2), batches, {'seen': 2})
+    checkpoints.save(state_at(2), {'seen': 2})
     checkpoints.close()
-    assert Checkpoints(tmp_path).restore_state(state_at(0)).step == 2
+    assert Checkpoints(tmp_path).restore(state_at(0))[0].step == 2
 
 
-def test_the_newest_and_the_best_are_kept(tmp_path, batches):
+def test_the_newest_and_the_best_are_kept(tmp_path):
   checkpoints = Checkpoints(tmp_path, keep=2, best='recall')
   for step, recall in enumerate([0.1, 0.5, 0.3, None, 0.4, None], start=1):
     figures = {} if recall is None else {'recall': recall}
-    checkpoints.save(state_at(step), batches, {}, figures)
+    checkpoints.save(state_at(step), {}, figures)
     checkpoints._manager.wait_until_finished()
   assert {int(path.name) for path in tmp_path.iterdir()} == {2, 5, 6}
   with pytest.raises(
     ValueError, match=r"config\.keep_best = 'recall' is no figure.*\['accuracy'\]"
   ):
-    checkpoints.save(state_at(7), batches, {}, {'accuracy': 0.1})
+    checkpoints.save(state_at(7), {}, {'accuracy': 0.1})
   checkpoints.close()
 
 
-def test_if_none_can_be_read_nothing_is_changed(tmp_path, batches):
-  write(tmp_path, batches, [1, 2])
+def test_if_none_can_be_read_nothing_is_changed(tmp_path):
+  write(tmp_path, [1, 2])
   damage(tmp_path, 1, 'all')
   damage(tmp_path, 2, 'all')
   with pytest.raises(ValueError, match=r'no checkpoint in .* can be read.*Step 2: .*Step 1: '):
-    Checkpoints(tmp_path).restore(state_at(0), batches)
+    Checkpoints(tmp_path).restore(state_at(0))
   assert {path.name for path in tmp_path.iterdir()} == {'1', '2'}
 
 
-def test_a_full_disk_is_told_and_keeps_what_was_complete(tmp_path, batches):
+def test_a_full_disk_is_told_and_keeps_what_was_complete(tmp_path):
   """What a process may write to a file is bounded, as on a disk without space."""
-  write(tmp_path, batches, [1])
+  write(tmp_path, [1])
   limits = resource.getrlimit(resource.RLIMIT_FSIZE)
   handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
   checkpoints = Checkpoints(tmp_path)
   try:
     resource.setrlimit(resource.RLIMIT_FSIZE, (64, limits[1]))
     with pytest.raises(OSError, match=r'cannot be written .*steps \[1\]; with space'):
-      checkpoints.save(state_at(2), batches, {'seen': 2})
+      checkpoints.save(state_at(2), {'seen': 2})
       checkpoints.close()
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     signal.signal(signal.SIGXFSZ, handler)
-  state, progress = Checkpoints(tmp_path).restore(state_at(0), batches)
+  state, progress = Checkpoints(tmp_path).restore(state_at(0))
   assert progress == {'seen': 1} and state.step == 1
