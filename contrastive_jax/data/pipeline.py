@@ -233,8 +233,8 @@ def training_batches(
     replacement: whether a round may draw again what an earlier one did. Without, rounds walk
       through one order until all is drawn: the batches are those of `subset` 1.
     rows: [b] which rows of a batch this process feeds; default all.
-    threads: that prepare batches, in each worker; default: two, or, where pictures are kept in
-      memory, the caller's own, which saves what handing over costs.
+    threads: that prepare batches; default: two, or, with workers, or where pictures are kept in
+      memory, none but the process's own, which saves what handing over costs.
     workers: processes that prepare batches; 0 for none but the caller's.
 
   Returns:
@@ -263,7 +263,7 @@ def training_batches(
   stream = stream.random_map(_Prepare(source, tokenizer, image_size, captions, crop))
   rows = np.arange(batch_size) if rows is None else rows
   if threads is None:
-    threads = 0 if source.cached and crop is None else 2
+    threads = 0 if workers or (source.cached and crop is None) else 2
   skips = Skips(len(source))
   batches = _Rows(stream, rows, batch_size)
   return Batches(batches, skips, threads=threads, workers=workers), skips

@@ -1,0 +1,44 @@
+"""webdataset and torch's side of run.py, in an interpreter of its own.
+
+Reads a JSON line for each turn, {"pattern", "workers", "batch_size", "seconds"}, and answers with
+one: {"rate": examples a second}. The pipeline is that of open_clip's training, by its parts.
+"""
+
+import json
+import sys
+import time
+
+import open_clip
+import torch
+import webdataset
+
+
+def measure(pattern, workers, batch_size, seconds):
+  """Examples a second from the shards to a batch in the parent process."""
+  torch.set_num_threads(1)
+  transform = open_clip.image_transform(224, is_train=True)
+  tokenizer = open_clip.get_tokenizer('ViT-B-32')
+  examples = (
+    webdataset.WebDataset(pattern, resampled=True, shardshuffle=False)
+    .shuffle(1000)
+    .decode('pilrgb')
+    .rename(image='jpg;png;jpeg;webp', text='txt')
+    .map_dict(image=transform, text=lambda text: tokenizer(text)[0])
+    .to_tuple('image', 'text')
+    .batched(batch_size)
+  )
+  batches = iter(webdataset.WebLoader(examples, batch_size=None, num_workers=workers))
+  for _ in range(2 * workers):
+    next(batches)
+  start, count = time.perf_counter(), 0
+  while time.perf_counter() < start + seconds:
+    image, _ = next(batches)
+    count += len(image)
+  return count / (time.perf_counter() - start)
+
+
+if __name__ == '__main__':
+  answers = sys.stdout
+  sys.stdout = sys.stderr  # Nothing else may come between the answers.
+  for line in sys.stdin:
+    print(json.dumps({'rate': measure(**json.loads(line))}), file=answers, flush=True)

@@ -1,0 +1,179 @@
+"""Examples a second from disk to batch, beside raw decoding and beside webdataset with torch.
+
+  python experiments/data_throughput/run.py --data=FOLDER --peer_python=PEER/bin/python
+
+FOLDER takes the pictures, once, in every format. PEER is a virtual environment with
+requirements.txt of this folder. Prints the README's tables and writes results.json.
+"""
+
+import contextlib
+import io
+import json
+import multiprocessing
+import pathlib
+import subprocess
+import sys
+import time
+
+import numpy as np
+import tensorflow_datasets as tfds
+from absl import app, flags
+from PIL import Image
+
+FOLDER = pathlib.Path(__file__).parent
+sys.path.insert(0, str(FOLDER.parents[1]))
+from contrastive_jax import data  # noqa: E402
+from contrastive_jax.data import convert, images  # noqa: E402
+
+DATA = flags.DEFINE_string('data', None, 'Takes the pictures.', required=True)
+PEER_PYTHON = flags.DEFINE_string('peer_python', None, 'Interpreter that has open_clip.')
+ROUNDS = flags.DEFINE_integer('rounds', 3, 'Turns of each.', lower_bound=1)
+SECONDS = flags.DEFINE_float('seconds', 5.0, 'Seconds a turn.')
+EXAMPLES = flags.DEFINE_integer('examples', 6_900, 'Pictures.', lower_bound=1)
+
+SIDE, SIZE, CROP, BATCH = 256, 224, (0.9, 1.0), 64
+CAPTIONS = {'caption': 1.0}
+
+
+def enlarged(encoded: bytes) -> bytes:
+  """A picture as img2dataset would have written it: a JPEG of 256 pixels."""
+  picture = images.decode(encoded).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+  buffer = io.BytesIO()
+  picture.save(buffer, 'JPEG', quality=95)
+  return buffer.getvalue()
+
+
+class Pictures(tfds.core.GeneratorBasedBuilder):
+  """The pictures as a TFDS data set."""
+
+  VERSION = tfds.core.Version('1.0.0')
+
+  def _info(self):
+    features = {'image': tfds.features.Image(), 'caption': tfds.features.Text()}
+    return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+  def _split_generators(self, download_manager):
+    del download_manager
+    return {'train': self._generate_examples()}
+
+  def _generate_examples(self):
+    source = data.open_source('emoji', 'train')
+    for number in range(EXAMPLES.value):
+      example = source[number]
+      yield number, {'image': enlarged(example['image']), 'caption': example['caption']}
+
+
+def prepare(folder: pathlib.Path) -> dict[str, str]:
+  """Writes what is not there yet; the name of each source by its format."""
+  builder = Pictures(data_dir=folder, file_format='array_record')
+  builder.download_and_prepare()
+  names = {'tfds': f'tfds:{builder.data_path}'}
+  for style in ('arrayrecord', 'webdataset', 'jsonl'):
+    target = f'{style}:{folder / style}'
+    names[style] = convert.convert(names['tfds'], target, shard_size=1_000)['name']
+  return names
+
+
+def rate_of(batches, seconds: float, workers: int) -> float:
+  """Examples a second, once each worker has given two batches."""
+  for _ in range(2 * max(workers, 1)):
+    next(batches)
+  start, count = time.perf_counter(), 0
+  while time.perf_counter() < start + seconds:
+    count += len(next(batches)['id'])
+  return count / (time.perf_counter() - start)
+
+
+def ours(name: str, workers: int) -> float:
+  """The product's own batches."""
+  source = data.open_source(name, 'train')
+  source.cached = False  # As where the data is larger than the memory.
+  batches, _ = data.training_batches(
+    source,
+    data.ClipTokenizer(),
+    batch_size=BATCH,
+    image_size=SIZE,
+    captions=CAPTIONS,
+    crop=CROP,
+    seed=0,
+    workers=workers,
+  )
+  with contextlib.closing(batches):
+    return rate_of(batches, SECONDS.value, workers)
+
+
+def decode_alone(encoded, seconds, answers):
+  """Decodes and crops what is in memory, again and again."""
+  rng, count, start = np.random.default_rng(0), 0, time.perf_counter()
+  while time.perf_counter() < start + seconds:
+    picture = images.decode(encoded[count % len(encoded)])
+    images.random_resized_crop(picture, SIZE, rng, area=CROP)
+    count += 1
+  answers.put(count / (time.perf_counter() - start))
+
+
+def raw(encoded: list[bytes], workers: int) -> float:
+  """Pictures a second of `workers` processes that do nothing but decode and crop."""
+  context = multiprocessing.get_context('spawn')
+  answers = context.Queue()
+  arguments = (encoded, SECONDS.value, answers)
+  processes = [context.Process(target=decode_alone, args=arguments) for _ in range(workers)]
+  for process in processes:
+    process.start()
+  rates = [answers.get() for _ in processes]
+  for process in processes:
+    process.join()
+  return sum(rates)
+
+
+def start_peer(pattern: str):
+  """A function of the workers that asks webdataset and torch."""
+  process = subprocess.Popen(
+    [PEER_PYTHON.value, str(FOLDER / 'peer.py')],
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    text=True,
+  )
+
+  def theirs(workers):
+    turn = {'pattern': pattern, 'workers': workers, 'batch_size': BATCH, 'seconds': SECONDS.value}
+    print(json.dumps(turn), file=process.stdin, flush=True)
+    return json.loads(process.stdout.readline())['rate']
+
+  return theirs
+
+
+def main(_):
+  """Takes turns, and keeps each one's best."""
+  folder = pathlib.Path(DATA.value)
+  names = prepare(folder)
+  source = data.open_source(names['tfds'], 'train')
+  encoded = [source[number]['image'] for number in range(min(500, len(source)))]
+  systems = {'raw decoding': lambda workers: raw(encoded, workers)}
+  systems |= {name: lambda workers, name=name: ours(names[name], workers) for name in names}
+  if PEER_PYTHON.value:
+    shards = sorted(map(str, (folder / 'webdataset').glob('train-*.tar')))
+    systems['webdataset with torch'] = start_peer(shards)
+  else:
+    print('No --peer_python: webdataset with torch is left out.')
+  results = {name: {} for name in systems}
+  for _ in range(ROUNDS.value):
+    for workers in (1, 2):
+      for name, measure in systems.items():
+        best = results[name].get(str(workers), 0.0)
+        results[name][str(workers)] = max(best, measure(workers))
+  (FOLDER / 'results.json').write_text(json.dumps(results, indent=2) + '\n')
+  print('| | 1 worker | of raw | 2 workers | of raw | to webdataset with torch |')
+  print('|---|---:|---:|---:|---:|---:|')
+  peer = results.get('webdataset with torch')
+  for name, rates in results.items():
+    cells = [
+      f'{rates[workers]:,.0f} | {rates[workers] / results["raw decoding"][workers]:.0%}'
+      for workers in ('1', '2')
+    ]
+    ratios = [f'{rates[workers] / peer[workers]:.2f}x' for workers in ('1', '2')] if peer else []
+    print(f'| {name} | {" | ".join(cells)} | {", ".join(ratios)} |')
+
+
+if __name__ == '__main__':
+  app.run(main)
