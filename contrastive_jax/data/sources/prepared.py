@@ -1,14 +1,15 @@
 """Data sets that TFDS has prepared, and the embedded emoji, which are one."""
 
-import functools
 import re
 from collections.abc import Sequence
 from typing import Any
 
+import grain
 import tensorflow_datasets as tfds
 
 from contrastive_jax.data import emoji
 from contrastive_jax.data.sources import tfrecord
+from contrastive_jax.data.sources.source import BadExampleError
 
 _SKIP_DECODING = {'image': tfds.decode.SkipDecoding()}
 
@@ -44,17 +45,40 @@ def open_prepared(name: str, split: str, folder: str | None) -> tuple[Sequence[A
         f'{name!r} has no split {split!r}; '
         f'use one of {sorted(builder.info.splits)}, after its download_and_prepare()'
       )
-    if builder.info.file_format is tfds.core.FileFormat.TFRECORD:
-      parse = functools.partial(
-        builder.info.features.deserialize_example_np, decoders=_SKIP_DECODING
-      )
-      records = tfrecord.TfRecords(builder.info.splits[split].file_instructions, parse)
-    else:
-      records = builder.as_data_source(split, decoders=_SKIP_DECODING)
+    return _Prepared(builder.info, split), builder.info.splits[split].num_bytes
   except (tfds.core.DatasetNotFoundError, FileNotFoundError, NotImplementedError) as error:
     raise ValueError(
       f'config.data.name = {name!r} cannot be read from {folder or "the default TFDS folder"}: '
       f"{str(error).strip().splitlines()[0]} Use 'emoji', or prepare it with "
       f"tfds.builder({name!r}, file_format='array_record').download_and_prepare()"
     ) from error
-  return records, builder.info.splits[split].num_bytes
+
+
+class _Prepared(Sequence):
+  """The examples of a split by number, read anew by each process that it is sent to."""
+
+  def __init__(self, info: tfds.core.DatasetInfo, split: str):
+    instructions = info.splits[split].file_instructions
+    if info.file_format is tfds.core.FileFormat.TFRECORD:
+      self._records = tfrecord.TfRecords(instructions)
+    elif info.file_format is tfds.core.FileFormat.ARRAY_RECORD:
+      self._records = grain.sources.ArrayRecordDataSource(instructions)
+    else:
+      raise NotImplementedError(f'{info.file_format} is not read by place.')
+    self._features = info.features
+
+  def __len__(self) -> int:
+    return len(self._records)
+
+  def __getitem__(self, number: int) -> dict[str, Any]:
+    """The features, images encoded.
+
+    Raises:
+      BadExampleError: if the record cannot be read or does not parse.
+      RuntimeError: if an ArrayRecord file is lost or damaged.
+    """
+    record = self._records[number]
+    try:
+      return self._features.deserialize_example_np(record, decoders=_SKIP_DECODING)
+    except ValueError as error:
+      raise BadExampleError(f'the record does not parse: {error}') from error

@@ -134,7 +134,6 @@ def _scan_table(path: str) -> dict[str, np.ndarray]:
   """Offset and size, in bytes, of each row after the header, which may span lines: int64 [N, 2]."""
   system, plain = files.open_system(path)
   places, offset = [], 0
-  csv.field_size_limit(sys.maxsize)  # A huge caption is one bad example, not the end of a file.
   with system.open(plain, 'rb') as lines:
     taken = [0]
 
@@ -145,7 +144,7 @@ def _scan_table(path: str) -> dict[str, np.ndarray]:
 
     header = next(iter(texts()), '')
     offset = taken[0]
-    rows = csv.reader(texts(), delimiter=_separator(header))
+    rows = _reader(texts(), _separator(header))
     while True:
       try:
         row = next(rows, None)
@@ -157,6 +156,12 @@ def _scan_table(path: str) -> dict[str, np.ndarray]:
         places.append((offset, taken[0] - offset))
       offset = taken[0]
   return {'places': np.array(places, np.int64).reshape(-1, 2)}
+
+
+def _reader(lines: Iterable[str], separator: str):
+  # A huge caption is one bad example, not the end of a file. The limit is the whole process's.
+  csv.field_size_limit(sys.maxsize)
+  return csv.reader(lines, delimiter=separator)
 
 
 def _separator(header: str) -> str:
@@ -172,12 +177,12 @@ def _header(path: str, places: np.ndarray) -> tuple[list[str], str]:
   size = int(places[0, 0]) if len(places) else None
   text = files.read(path, 0, size).decode('utf-8-sig', errors='replace')
   separator = _separator(text)
-  names = next(csv.reader(_lines(text), delimiter=separator), [])
+  names = next(_reader(_lines(text), separator), [])
   return names, separator
 
 
 def _parse_row(text: str, names: Sequence[str], separator: str) -> dict[str, str]:
-  values = next(csv.reader(_lines(text), delimiter=separator), [])
+  values = next(_reader(_lines(text), separator), [])
   if len(values) != len(names):
     raise ValueError(f'it has {len(values)} columns, the header {len(names)}')
   return dict(zip(names, values, strict=True))

@@ -1,6 +1,5 @@
 """Random access to examples, each a dict of encoded image, texts and labels, and selections."""
 
-import functools
 import itertools
 import re
 from collections.abc import Mapping, Sequence
@@ -45,32 +44,41 @@ class Source:
     Raises:
       OSError: here or when an example is asked for, if its file is lost or damaged.
     """
-
-    def read(number):
-      try:
-        record = _text(records[number])
-        record.pop('error', None)  # A field of that name says nothing of whether it can be used.
-        return record | {'id': number}
-      except BadExampleError as error:
-        return {'id': number, 'error': str(error)}
-      except RuntimeError as error:  # ArrayRecord's, which names the file.
-        raise OSError(
-          f'example {number} cannot be read: {error}. Put the file back, or prepare the data set '
-          'anew; the same command goes on from the last checkpoint'
-        ) from error
-
     self.cached = cached
     self.ids = len(records)
-    self._read = functools.cache(read) if cached else read
+    self._records = records
+    self._kept: dict[int, dict[str, Any]] = {}
     selections = [_select(self._read, len(records), where) for where in wheres or ('',)]
     # One selection stays as it is: a list of all numbers of a large data set would fill the memory.
     self._numbers = selections[0] if len(selections) == 1 else [*itertools.chain(*selections)]
+
+  def __getstate__(self) -> dict[str, Any]:
+    # What goes to a process reads anew what it needs.
+    return vars(self) | {'_kept': {}}
 
   def __len__(self) -> int:
     return len(self._numbers)
 
   def __getitem__(self, index: int) -> dict[str, Any]:
     return self._read(self._numbers[index])
+
+  def _read(self, number: int) -> dict[str, Any]:
+    if number in self._kept:
+      return self._kept[number]
+    try:
+      record = _text(self._records[number])
+      record.pop('error', None)  # A field of that name says nothing of whether it can be used.
+      example = record | {'id': number}
+    except BadExampleError as error:
+      example = {'id': number, 'error': str(error)}
+    except RuntimeError as error:  # ArrayRecord's, which names the file.
+      raise OSError(
+        f'example {number} cannot be read: {error}. Put the file back, or prepare the data set '
+        'anew; the same command goes on from the last checkpoint'
+      ) from error
+    if self.cached:
+      self._kept[number] = example
+    return example
 
   def values(self, field: str) -> list:
     """All values of a field, in the order of the examples.

@@ -1,7 +1,7 @@
 """TFRecord files of a TFDS data set, read by place and without TensorFlow."""
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,19 +15,17 @@ _CHECKSUM = 4
 
 
 class TfRecords:
-  """Examples of TFRecord files by number."""
+  """Records of TFRecord files by number."""
 
-  def __init__(self, instructions: Sequence[Any], parse: Callable[[bytes], Any]):
+  def __init__(self, instructions: Sequence[Any]):
     """Finds the records, or reads what an earlier finding kept in `FILE.index.npz`.
 
     Args:
       instructions: TFDS's file instructions, with `filename`, `skip` and `take`.
-      parse: from a record to an example.
 
     Raises:
       ValueError: if a file is missing, or is cut off.
     """
-    self._parse = parse
     paths = list(dict.fromkeys(str(instruction.filename) for instruction in instructions))
     for path in paths:
       files.find(path)
@@ -44,18 +42,18 @@ class TfRecords:
   def __len__(self) -> int:
     return int(self._ends[-1])
 
-  def __getitem__(self, number: int) -> Any:
-    """Reads and parses a record.
+  def __getitem__(self, number: int) -> bytes:
+    """Reads a record.
 
     Raises:
-      BadExampleError: if it cannot be read or does not parse.
+      BadExampleError: if it cannot be read.
     """
     part, row = files.locate(self._ends, number)
     path, places = self._parts[part]
     offset, size = places[row].tolist()
     try:
-      return self._parse(files.read(path, offset, size))
-    except (OSError, ValueError) as error:
+      return files.read(path, offset, size)
+    except OSError as error:
       raise BadExampleError(f'{path}: the record at byte {offset}: {error}') from error
 
 

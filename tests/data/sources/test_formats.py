@@ -2,6 +2,7 @@
 
 import json
 
+import cloudpickle
 import fsspec
 import numpy as np
 import pytest
@@ -47,6 +48,35 @@ def test_slices_and_selections_are_those_of_tfds(style, examples, write):
   assert selected.values('id') == [e['id'] for e in examples if e['group'] == group]
   twice = data.open_source(name, f'train[group={group}]+train')
   assert len(twice) == len(selected) + len(examples)
+
+
+@pytest.fixture(params=(*FORMATS, 'csv', 'emoji', 'tfrecord', 'mixture'))
+def source(request, examples, write, prepared_as_tfrecord, tmp_path):
+  """Twenty or more examples in each of the forms that a source has."""
+  if request.param in FORMATS:
+    return data.open_source(write(request.param, examples), 'train')
+  if request.param == 'csv':
+    (tmp_path / 'image').write_bytes(examples[0]['image'])
+    lines = [f'image,{number}\n' for number in range(20)]
+    (tmp_path / 'pairs.csv').write_text('image,caption\n' + ''.join(lines))
+    return data.open_source(f'csv:{tmp_path}/pairs.csv', 'train[1:]+train[:1]')
+  name, split = {
+    'emoji': ('emoji', 'heldout_style[group=food-drink]+heldout_style'),
+    'tfrecord': ('pairs', 'heldout_composition'),
+    'mixture': ('emoji*2+pairs*1', 'heldout_composition[:20]'),
+  }[request.param]
+  return data.open_source(name, split, str(prepared_as_tfrecord))
+
+
+def test_another_process_reads_the_same(source):
+  """What is sent to a process is how to read, and nothing of what was read or is open."""
+  sent = cloudpickle.dumps(source)
+  read = [source[i] for i in range(20)]
+  size = sum(len(example['image']) for example in read)
+  assert len(cloudpickle.dumps(source)) - len(sent) < 5_000 < size
+  received = cloudpickle.loads(sent)
+  assert len(received) == len(source)
+  assert [received[i] for i in range(20)] == read
 
 
 def test_splits_have_files_of_their_own(examples, write, tmp_path):
