@@ -10,7 +10,6 @@ from absl import logging
 from PIL import Image
 
 from contrastive_jax import data
-from contrastive_jax.data.captions import caption_id, draw_caption
 
 
 class Examples(list):
@@ -214,21 +213,3 @@ def test_a_mistake_in_the_config_is_not_a_bad_picture():
     batches(examples(4), crop=(0.5, 2.0))
   with pytest.raises(ValueError, match=r"captions.*\['title'\]"):
     batches(examples(4), captions={'title': 1})
-
-
-def test_drawn_captions_are_of_the_fields_in_their_shares():
-  rng = np.random.default_rng(0)
-  example = {'caption': 'name', 'tags': ['a', 'b', 'c'], 'empty': []}
-  weights = {'caption': 3, 'tags': 1, 'empty': 9}
-  drawn = [draw_caption(example, weights, rng) for _ in range(2000)]
-  assert 0.7 < np.mean([text == 'name' for text in drawn]) < 0.8
-  tags = {text for text in drawn if text != 'name'}
-  assert all(set(text.split(', ')) <= {'a', 'b', 'c'} for text in tags) and len(tags) == 15
-  with pytest.raises(ValueError, match='empty'):
-    draw_caption(example, {'empty': 1}, rng)
-
-
-def test_caption_ids_tell_captions_apart():
-  ids = {int(caption_id(f'caption {i}')) for i in range(5000)}
-  assert len(ids) >= 4999
-  assert caption_id('a') == caption_id('a')
