@@ -1,4 +1,4 @@
-"""From text to token ids: any trained `tokenizers` file, and the vocabulary of OpenAI's CLIP."""
+"""From text to token ids: `tokenizer.json` files, SentencePiece models, and CLIP's vocabulary."""
 
 import functools
 import gzip
@@ -10,13 +10,31 @@ from collections.abc import Iterable
 import ftfy
 import numpy as np
 import regex
+import sentencepiece
 import tokenizers
 
 from contrastive_jax.data import emoji
 
+# The tokens that files call padding, start and end: the first is to have the id 0, and texts are
+# padded with it whatever else it stands for. A file without a start token is given one.
+_SPECIALS = (
+  ('<pad>', '<start>', '<end>'),  # as data.tokenizer trains them
+  ('!', '<|startoftext|>', '<|endoftext|>'),  # CLIP's, as Hugging Face spells them
+  ('!', '<start_of_text>', '<end_of_text>'),
+  ('[PAD]', '[CLS]', '[SEP]'),  # BERT
+  ('<pad>', '<bos>', '<eos>'),  # Gemma
+  ('<unk>', '<s>', '</s>'),  # Llama
+  ('<pad>', '<s>', '</s>'),
+  ('<pad>', None, '</s>'),  # T5
+)
+
 _CLIP_VOCABULARY = pathlib.Path(__file__).parent / 'clip_vocabulary/bpe_simple_vocab_16e6.txt.gz'
 _CLIP_MERGES = 48_894  # the file goes on; the model was trained with these alone
 _CLIP_START, _CLIP_END = '<start_of_text>', '<end_of_text>'
+# Byte-level words that end in '</w>', as CLIP's do; 'Ġ' is the letter of the space byte.
+_WORD_DECODER = tokenizers.decoders.Sequence(
+  [tokenizers.decoders.Replace('</w>', 'Ġ'), tokenizers.decoders.ByteLevel()]
+)
 _CLIP_WORDS = regex.compile(
   rf"{_CLIP_START}|{_CLIP_END}|'s|'t|'re|'ve|'m|'ll|'d|[\p{{L}}]+|[\p{{N}}]|[^\s\p{{L}}\p{{N}}]+",
   regex.IGNORECASE,
@@ -26,14 +44,14 @@ _CLIP_WORDS = regex.compile(
 class Tokenizer:
   """Token ids by a `tokenizer.json` of the `tokenizers` library.
 
-  Clean-up, such as lower case, is the file's own. Whatever a text says, its ids hold the start and
-  end tokens once.
+  Clean-up, such as lower case, is the file's own; its truncation, padding and template are not
+  used. Whatever a text says, its ids hold the start and end tokens once.
 
   Attributes:
     length: L, the ids of one text.
     vocab_size: V; every id is below it.
     pad_id: 0.
-    start_id: the first id of every text.
+    start_id: the first id of every text; of a file without a start token the one after its last.
     end_id: the last id of every text before the padding.
   """
 
@@ -43,34 +61,43 @@ class Tokenizer:
     """Reads the file.
 
     Args:
-      path: a `tokenizer.json` with the special tokens `<pad>` (id 0), `<start>` and `<end>`.
+      path: a `tokenizer.json` with special tokens for the padding (id 0), start and end, called as
+        `data.tokenizer` does, CLIP, BERT, Gemma, Llama or T5.
       length: L, the ids of one text, start and end included.
 
     Raises:
-      ValueError: if a special token is missing, or `length` has no room for one token of text.
+      ValueError: if it is no such file, a special token is missing, or `length` has no room for one
+        token of text.
     """
-    bpe = tokenizers.Tokenizer.from_str(pathlib.Path(path).read_text(encoding='utf-8'))
-    if bpe.token_to_id('<pad>') != 0 or None in map(bpe.token_to_id, ('<start>', '<end>')):
-      raise ValueError(
-        f'{path} has the ids {[bpe.token_to_id(t) for t in ("<pad>", "<start>", "<end>")]} for '
-        '<pad>, <start>, <end>; train it with those special tokens, <pad> first so that its id is 0'
-      )
-    bpe.no_padding()
-    bpe.no_truncation()
-    bpe.encode_special_tokens = True  # a caption that says '<end>' says it in ordinary tokens
-    self._set(bpe, length, '<start>', '<end>')
+    try:
+      self._bpe = tokenizers.Tokenizer.from_str(pathlib.Path(path).read_text(encoding='utf-8'))
+    except Exception as error:  # The library raises no narrower one.
+      raise ValueError(f'{path} is no tokenizer.json: {error}') from error
+    start, end = _find_specials(self._bpe, path)
+    self._bpe.no_padding()
+    self._bpe.no_truncation()
+    self._bpe.encode_special_tokens = True  # a caption that says '<end>' says it in ordinary tokens
+    if getattr(self._bpe.model, 'end_of_word_suffix', None):
+      self._bpe.decoder = _WORD_DECODER
+    size = 1 + max(self._bpe.get_vocab().values())  # ids may have gaps
+    self._set(length, size, start, end)
 
-  def _set(self, bpe: tokenizers.Tokenizer, length: int, start: str, end: str) -> None:
+  def _set(self, length: int, vocab_size: int, start_id: int | None, end_id: int) -> None:
     if length < 3:
       raise ValueError(f'length = {length} has no room for start, one token and end; use 3 or more')
-    self._bpe = bpe
     self.length = length
-    self.vocab_size = bpe.get_vocab_size()
-    self.start_id = bpe.token_to_id(start)
-    self.end_id = bpe.token_to_id(end)
+    self.vocab_size = vocab_size + (start_id is None)
+    self.start_id = vocab_size if start_id is None else start_id
+    self.end_id = end_id
 
-  def _encode(self, texts: list[str]) -> list[tokenizers.Encoding]:
-    return self._bpe.encode_batch(texts, add_special_tokens=False)
+  def _ids(self, texts: list[str]) -> list[list[int]]:
+    encodings = self._bpe.encode_batch(texts, add_special_tokens=False)
+    # A Unigram model knows '</s>' from its vocabulary too.
+    special = (self.start_id, self.end_id)
+    return [[token for token in encoding.ids if token not in special] for encoding in encodings]
+
+  def _text(self, ids: list[int]) -> str:
+    return self._bpe.decode(ids, skip_special_tokens=True)
 
   def __call__(self, texts: Iterable[str]) -> np.ndarray:
     """Encodes texts; one that is too long loses its last tokens and keeps the end token.
@@ -84,23 +111,92 @@ class Tokenizer:
     Raises:
       ValueError: if `texts` is one string, or holds something other than strings.
     """
+    return self.encode(texts)[0]
+
+  def encode(self, texts: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
+    """As a call, and how many tokens each text has lost by its length, int32 [B].
+
+    Raises:
+      ValueError: as a call.
+    """
     if isinstance(texts, str):
       raise ValueError(f'texts = {texts!r} is one string; give a list of strings, [{texts!r}]')
     texts = list(texts)
     for text in texts:
       if not isinstance(text, str):
         raise ValueError(f'texts holds {text!r}, a {type(text).__name__}; give strings')
+    room = self.length - 2
     tokens = np.full([len(texts), self.length], self.pad_id, np.int32)
-    for row, encoding in zip(tokens, self._encode(texts), strict=True):
-      ids = [self.start_id, *encoding.ids[: self.length - 2], self.end_id]
-      row[: len(ids)] = ids
-    return tokens
+    lost = np.zeros(len(texts), np.int32)
+    for number, ids in enumerate(self._ids(texts)):
+      lost[number] = max(len(ids) - room, 0)
+      ids = [self.start_id, *ids[:room], self.end_id]
+      tokens[number, : len(ids)] = ids
+    return tokens, lost
 
   def decode(self, ids: Iterable[int]) -> str:
     """The text of one row of ids [L], up to its first end token, without special tokens."""
     ids = np.trim_zeros(np.asarray(ids, np.int64), 'b')
     ids = itertools.takewhile(lambda token: token != self.end_id, ids.tolist())
-    return self._bpe.decode(list(ids), skip_special_tokens=True).strip()
+    return self._text(list(ids)).strip()
+
+
+def _find_specials(bpe: tokenizers.Tokenizer, path) -> tuple[int | None, int]:
+  """The ids of the start, None where there is no such token, and of the end."""
+  for pad, start, end in _SPECIALS:
+    ids = [0 if token is None else bpe.token_to_id(token) for token in (pad, start, end)]
+    if ids[0] == 0 and None not in ids:
+      return (None if start is None else ids[1]), ids[2]
+  known = ', '.join(f'({pad}, {start or "none"}, {end})' for pad, start, end in _SPECIALS)
+  raise ValueError(
+    f'{path} has {bpe.id_to_token(0)!r} for id 0, and no padding of id 0 with start and end tokens '
+    f'that are known: {known}; train one with `python -m contrastive_jax.data.tokenizer`'
+  )
+
+
+class SentencePieceTokenizer(Tokenizer):
+  """Token ids by a SentencePiece model [1]: `*.model`, such as T5's, Gemma's and Llama's.
+
+  The id 0 pads, whether the model means padding by it or, having none, the unknown.
+
+  References:
+    [1] Kudo and Richardson, SentencePiece: A Simple and Language Independent Subword Tokenizer and
+      Detokenizer for Neural Text Processing, 2018.
+  """
+
+  def __init__(self, path: str | pathlib.Path, length: int):
+    """Reads the file.
+
+    Args:
+      path: of the model. One without a start token, as T5's, is given one.
+      length: L, the ids of one text, start and end included.
+
+    Raises:
+      ValueError: if it is no such file, id 0 is a token of texts, there is no end token, or
+        `length` is below 3.
+    """
+    try:
+      model = sentencepiece.SentencePieceProcessor(model_proto=pathlib.Path(path).read_bytes())
+    except RuntimeError as error:
+      raise ValueError(f'{path} is no SentencePiece model: {error}') from error
+    size = model.get_piece_size()
+    if not size:
+      raise ValueError(f'{path} is no SentencePiece model: it has no piece')
+    padded = model.pad_id() == 0 or (model.pad_id() < 0 and model.unk_id() == 0)
+    if not padded or model.eos_id() < 1:
+      raise ValueError(
+        f'{path} has {model.id_to_piece(0)!r} for id 0, pad_id {model.pad_id()} and eos_id '
+        f'{model.eos_id()}; train it with --pad_id=0 --eos_id=1'
+      )
+    self._model = model
+    self._set(length, size, None if model.bos_id() < 0 else model.bos_id(), model.eos_id())
+
+  def _ids(self, texts: list[str]) -> list[list[int]]:
+    return [self._model.encode(text) for text in texts]  # As a list they would start threads.
+
+  def _text(self, ids: list[int]) -> str:
+    size = self._model.get_piece_size()  # A language model may write ids that no piece has.
+    return self._model.decode([token for token in ids if token < size])
 
 
 class ClipTokenizer(Tokenizer):
@@ -125,11 +221,14 @@ class ClipTokenizer(Tokenizer):
     Raises:
       ValueError: if the file is not that vocabulary, or `length` is below 3.
     """
-    self._set(_clip_bpe(str(vocabulary or _CLIP_VOCABULARY)), length, _CLIP_START, _CLIP_END)
+    self._bpe = _clip_bpe(str(vocabulary or _CLIP_VOCABULARY))
+    start, end = map(self._bpe.token_to_id, (_CLIP_START, _CLIP_END))
+    self._set(length, self._bpe.get_vocab_size(), start, end)
 
-  def _encode(self, texts: list[str]) -> list[tokenizers.Encoding]:
+  def _ids(self, texts: list[str]) -> list[list[int]]:
     words = [_CLIP_WORDS.findall(_clip_clean(text)) for text in texts]
-    return self._bpe.encode_batch(words, is_pretokenized=True, add_special_tokens=False)
+    encodings = self._bpe.encode_batch(words, is_pretokenized=True, add_special_tokens=False)
+    return [encoding.ids for encoding in encodings]
 
 
 def _clip_clean(text: str) -> str:
@@ -158,24 +257,27 @@ def _clip_bpe(path: str) -> tokenizers.Tokenizer:
   )
   bpe.add_special_tokens([_CLIP_START, _CLIP_END])
   bpe.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-  # 'Ġ' is the letter of the space byte.
-  bpe.decoder = tokenizers.decoders.Sequence(
-    [tokenizers.decoders.Replace('</w>', 'Ġ'), tokenizers.decoders.ByteLevel()]
-  )
+  bpe.decoder = _WORD_DECODER
   return bpe
 
 
 def open_tokenizer(name: str, length: int) -> Tokenizer:
-  """Opens a tokenizer by name: 'emoji' and 'clip' are embedded; else the path of a tokenizer.json.
+  """Opens a tokenizer by name.
+
+  Args:
+    name: 'emoji' and 'clip' are embedded; else the path of a SentencePiece model, which ends in
+      '.model', or of a `tokenizer.json`.
+    length: L, the ids of one text, start and end included.
 
   Raises:
-    ValueError: if it is neither.
+    ValueError: if there is no such file, or it cannot be used.
   """
   if name == 'clip':
     return ClipTokenizer(length)
-  path = emoji.TOKENIZER if name == 'emoji' else pathlib.Path(name)
+  path = emoji.TOKENIZER if name == 'emoji' else pathlib.Path(name).expanduser()
   if not path.is_file():
     raise ValueError(
-      f"config.data.tokenizer = {name!r} is no file; use 'emoji', 'clip' or a tokenizer.json"
+      f"config.data.tokenizer = {name!r} is no file; use 'emoji', 'clip', a tokenizer.json or a "
+      'SentencePiece .model'
     )
-  return Tokenizer(path, length)
+  return (SentencePieceTokenizer if path.suffix == '.model' else Tokenizer)(path, length)

@@ -16,6 +16,7 @@ from PIL import Image
 
 from contrastive_jax.data import emoji
 from contrastive_jax.data.emoji import build, emoji_dataset_builder
+from contrastive_jax.data.tokenizer import train_bpe
 
 
 def read(folder):
@@ -245,5 +246,5 @@ def test_special_tokens_come_first():
 
 
 def test_the_tokenizer_is_learned_from_train_alone(splits):
-  texts = [t.decode() for e in splits['train'] for t in (e['caption'], *e['tags'])]
-  assert build.train_tokenizer(texts).to_str(pretty=True) == emoji.TOKENIZER.read_text()
+  texts = {t.decode() for e in splits['train'] for t in (e['caption'], *e['tags'])}
+  assert train_bpe(texts).to_str(pretty=True) == emoji.TOKENIZER.read_text()
