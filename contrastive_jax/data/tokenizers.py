@@ -73,12 +73,12 @@ class Tokenizer:
       self._bpe = tokenizers.Tokenizer.from_str(pathlib.Path(path).read_text(encoding='utf-8'))
     except Exception as error:  # The library raises no narrower one.
       raise ValueError(f'{path} is no tokenizer.json: {error}') from error
-    start, end = _find_specials(self._bpe, path)
+    pad, start, end = _find_specials(self._bpe, path)
     self._bpe.no_padding()
     self._bpe.no_truncation()
     self._bpe.encode_special_tokens = True  # a caption that says '<end>' says it in ordinary tokens
-    if getattr(self._bpe.model, 'end_of_word_suffix', None):
-      self._bpe.decoder = _WORD_DECODER
+    if pad == '!':
+      self._bpe.decoder = _WORD_DECODER  # CLIP's file has one that leaves '</w>'
     size = 1 + max(self._bpe.get_vocab().values())  # ids may have gaps
     self._set(length, size, start, end)
 
@@ -141,12 +141,12 @@ class Tokenizer:
     return self._text(list(ids)).strip()
 
 
-def _find_specials(bpe: tokenizers.Tokenizer, path) -> tuple[int | None, int]:
-  """The ids of the start, None where there is no such token, and of the end."""
+def _find_specials(bpe: tokenizers.Tokenizer, path) -> tuple[str, int | None, int]:
+  """The token of id 0, the id of the start, None where there is no such token, and of the end."""
   for pad, start, end in _SPECIALS:
     ids = [0 if token is None else bpe.token_to_id(token) for token in (pad, start, end)]
     if ids[0] == 0 and None not in ids:
-      return (None if start is None else ids[1]), ids[2]
+      return pad, None if start is None else ids[1], ids[2]
   known = ', '.join(f'({pad}, {start or "none"}, {end})' for pad, start, end in _SPECIALS)
   raise ValueError(
     f'{path} has {bpe.id_to_token(0)!r} for id 0, and no padding of id 0 with start and end tokens '
