@@ -49,7 +49,9 @@ def emoji() -> ConfigDict:
   # Nearly half of train repeats a person in five skin tones; the rest comes thrice as often.
   config.data.split = 'train[skin_tone=]+train[skin_tone=]+train'
   config.data.tokenizer = 'emoji'
-  config.data.captions = ConfigDict({'caption': 1.0, 'tags': 0.0})  # fields, drawn by weight
+  # A field, of whose texts one is drawn, or several by weight: 'caption*0.7+join(tags)*0.3'
+  config.data.captions = 'caption'
+  config.data.prompts = ()  # ('a photo of {}', …), drawn alike, where captions are names
   config.data.size = 40  # side of the pictures as the host gives them
   config.data.crop = ()  # least and greatest share that a random crop shows; () for the whole
   config.data.subset = 1.0  # share of the examples that a round draws (RS2); 1 for all, an epoch
@@ -167,7 +169,7 @@ def make_paper(config: ConfigDict, variant: str) -> None:
   config.data.name = 'laion400m'
   config.data.split = 'train'
   config.data.tokenizer = 'clip'
-  config.data.captions = ConfigDict({'caption': 1.0})
+  config.data.captions = 'caption'
   config.data.size = 224
   config.data.crop = (0.9, 1.0)
   config.augmentation = ConfigDict()

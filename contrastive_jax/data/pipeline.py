@@ -5,7 +5,7 @@ all that a checkpoint needs to go on at the very example, on any number of proce
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import grain
@@ -14,7 +14,12 @@ from absl import flags, logging
 from PIL import Image
 
 from contrastive_jax.data import images
-from contrastive_jax.data.captions import caption_id, draw_caption
+from contrastive_jax.data.captions import (
+  caption_id,
+  check_captions,
+  draw_caption,
+  prompt_caption,
+)
 
 # Captions whose tokens are kept: they cost more than all else that an epoch repeats.
 _KEPT_CAPTIONS = 2**16
@@ -27,7 +32,13 @@ _BAD_IN_A_ROW = 100
 
 
 class Skips:
-  """Counts the bad examples, names them in the log, and stops the run when they are too many."""
+  """Counts the bad examples, names them in the log, and stops the run when they are too many.
+
+  Attributes:
+    seen: examples, bad ones too.
+    skipped: of them the bad ones.
+    truncated: captions that were too long for the tokenizer, and lost their ends.
+  """
 
   def __init__(self, examples: int, tolerated: float = _TOLERATED):
     """Starts from none.
@@ -36,8 +47,7 @@ class Skips:
       examples: in one pass over the data.
       tolerated: share of the examples seen, or of the first ones, that may be bad.
     """
-    self.seen = 0
-    self.skipped = 0
+    self.seen = self.skipped = self.truncated = 0
     self._first = min(examples, _FIRST)
     self._tolerated = tolerated
 
@@ -59,9 +69,10 @@ class Skips:
 class _Prepare:
   """(number of an example, random generator) -> what the model is shown of it, or its error."""
 
-  def __init__(self, source, tokenizer, image_size: int, captions, crop):
-    self._source, self._tokenizer, self._captions = source, tokenizer, dict(captions)
+  def __init__(self, source, tokenizer, image_size: int, captions, prompts, crop):
+    self._source, self._captions, self._prompts = source, dict(captions), tuple(prompts)
     self._image_size, self._crop = image_size, crop
+    self._encode = getattr(tokenizer, 'encode', lambda texts: (tokenizer(texts), [0]))
     self._remember()
 
   def _remember(self):
@@ -79,8 +90,9 @@ class _Prepare:
   def _whole(self, number):
     return images.resize(images.decode(self._source[number]['image']), self._image_size)
 
-  def _tokens(self, caption):
-    return {'tokens': self._tokenizer([caption])[0], 'same': caption_id(caption)}
+  def _tokens(self, text):
+    tokens, lost = self._encode([text])
+    return {'tokens': tokens[0], 'truncated': lost[0] > 0}
 
   def __call__(self, number: int, rng: np.random.Generator) -> dict[str, Any]:
     example = self._source[number]
@@ -88,6 +100,7 @@ class _Prepare:
       return example
     try:
       caption = draw_caption(example, self._captions, rng)
+      text = prompt_caption(caption, self._prompts, rng)
       if self._crop is None:
         image = self._kept_whole(number)
       else:
@@ -95,7 +108,8 @@ class _Prepare:
         image = images.random_resized_crop(picture, self._image_size, rng, area=self._crop)
     except ValueError as error:
       return {'id': example['id'], 'error': str(error)}
-    return {'image': image, 'id': np.int32(example['id'])} | self._kept_tokens(caption)
+    ids = {'id': np.int32(example['id']), 'same': caption_id(caption)}
+    return {'image': image} | ids | self._kept_tokens(text)
 
 
 class _Rounds(grain.MapDataset):
@@ -173,6 +187,7 @@ class Batches:
     batch = next(self._ahead)
     self._next += 1
     errors = batch.pop('errors')
+    self.skips.truncated += int(batch.pop('truncated').sum())
     self.skips.seen += len(batch['id']) - len(errors)
     for error in errors:
       self.skips(error)
@@ -210,6 +225,7 @@ def training_batches(
   batch_size: int,
   image_size: int,
   captions: Mapping[str, float],
+  prompts: Sequence[str] = (),
   crop: tuple[float, float] | None = None,
   seed: int,
   subset: float = 1.0,
@@ -222,10 +238,11 @@ def training_batches(
 
   Args:
     source: examples by number, from `open_source`.
-    tokenizer: list of texts -> [., L] integers.
+    tokenizer: list of texts -> [., L] integers; one with `encode` tells which were too long.
     batch_size: B, of all processes.
     image_size: S, the side of the pictures.
     captions: see `draw_caption`.
+    prompts: see `prompt_caption`.
     crop: least and greatest share of a picture that a random crop shows; None for the whole, as in
       evaluation.
     seed: of order, crops and captions.
@@ -239,7 +256,7 @@ def training_batches(
 
   Returns:
     Batches {'image': uint8 [b, S, S, 3], 'tokens': int32 [b, L], 'same': int32 [b], equal where
-    captions are, 'id': int32 [b]}, and the count of the examples that are skipped in them.
+    captions are, whatever the prompts, 'id': int32 [b]}, and the count of what is skipped in them.
 
   Raises:
     ValueError: if an option is out of range, or no example can be used.
@@ -248,7 +265,7 @@ def training_batches(
     [1] Okanovic et al., Repeated Random Sampling for Minimizing the Time-to-Accuracy of Learning,
     2024.
   """
-  _check(source, captions, crop)
+  _check(source, captions, prompts, crop)
   drawn = round(subset * len(source)) if 0 < subset <= 1 else 0
   if not drawn:
     raise ValueError(
@@ -260,7 +277,7 @@ def training_batches(
   stream = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
   if replacement and drawn < len(source):
     stream = _Rounds(stream, len(source), drawn)
-  stream = stream.random_map(_Prepare(source, tokenizer, image_size, captions, crop))
+  stream = stream.random_map(_Prepare(source, tokenizer, image_size, captions, prompts, crop))
   rows = np.arange(batch_size) if rows is None else rows
   if threads is None:
     threads = 0 if workers or (source.cached and crop is None) else 2
@@ -269,7 +286,7 @@ def training_batches(
   return Batches(batches, skips, threads=threads, workers=workers), skips
 
 
-def _check(source, captions, crop) -> None:
+def _check(source, captions, prompts, crop) -> None:
   """A mistake in the config must not look like a bad picture."""
   if crop is not None:
     images.random_resized_crop(Image.new('RGB', (8, 8)), 8, np.random.default_rng(0), area=crop)
@@ -278,11 +295,7 @@ def _check(source, captions, crop) -> None:
   first = next((example for example in examples if 'error' not in example), None)
   if first is None:
     raise ValueError(f'no example can be used; the first: {source[0]["error"]}')
-  if not captions or (missing := [field for field in captions if field not in first]):
-    raise ValueError(
-      f'config.data.captions = {captions} names {missing if captions else "nothing"}; '
-      f'use fields of {sorted(first)}'
-    )
+  check_captions(first, captions, prompts)
 
 
 def evaluation_images(source, image_size: int) -> np.ndarray:

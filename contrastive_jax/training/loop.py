@@ -28,6 +28,9 @@ from contrastive_jax.training.state import TrainState, plan_state, start_from
 from contrastive_jax.training.step import jit_train_step, make_train_step
 from contrastive_jax.training.watch import BadSteps, Clock, Trace
 
+# Of the data, see `Skips`.
+_COUNTS = ('seen', 'skipped', 'truncated')
+
 # A trace begins after so many steps, when all is compiled and warm.
 _UNTRACED = 3
 
@@ -233,14 +236,16 @@ def _first_state(run, checkpoints, skips, bad, initial) -> TrainState:
   bad.count = progress['bad_steps']
   # The counts are of all processes; they are added up again when they are next written.
   if jax.process_index() == 0:
-    skips.seen, skips.skipped = progress['seen'], progress['skipped']
+    for name in _COUNTS:
+      setattr(skips, name, progress[name])
   logging.info('continuing after step %d', checkpoints.latest_step)
   return state
 
 
 def _progress(skips, bad) -> dict[str, int]:
-  seen, skipped = processes.gather(np.array([[skips.seen, skips.skipped]])).sum(axis=0).tolist()
-  return {'seen': seen, 'skipped': skipped, 'bad_steps': bad.count}
+  own = np.array([[getattr(skips, name) for name in _COUNTS]])
+  counts = processes.gather(own).sum(axis=0).tolist()
+  return dict(zip(_COUNTS, counts, strict=True)) | {'bad_steps': bad.count}
 
 
 def _metrics_row(run, step, metrics, clock, ideal, skips, bad) -> dict[str, float]:
@@ -255,6 +260,7 @@ def _metrics_row(run, step, metrics, clock, ideal, skips, bad) -> dict[str, floa
     'train/step_seconds': seconds,
     'train/data_wait_seconds': waited,
     'train/skipped': progress['skipped'],
+    'train/truncated': progress['truncated'],
     'train/bad_steps': progress['bad_steps'],
   }
 
@@ -291,7 +297,8 @@ def _training_batches(run: Run, source: data.Source):
     run.tokenizer,
     batch_size=config.batch_size,
     image_size=config.data.size,
-    captions=config.data.captions.to_dict(),
+    captions=data.parse_captions(config.data.captions),
+    prompts=config.data.get('prompts', ()),
     crop=config.data.crop or None,
     subset=config.data.get('subset', 1.0),
     replacement=config.data.get('replacement', True),

@@ -202,6 +202,35 @@ def test_over_one_percent_of_bad_examples_stops_the_run():
       next(iterator)
 
 
+def test_prompts_are_tokens_and_not_another_caption():
+  plain, _ = batches(examples(8), batch_size=8)
+  iterator, _ = batches(examples(8), batch_size=8, prompts=('a {}', 'one more {} it is'))
+  one, other = next(plain), next(iterator)
+  np.testing.assert_array_equal(one['same'], other['same'])
+  longer = other['tokens'][:, 0] - one['tokens'][:, 0]
+  assert set(longer) == {2, 15}
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_captions_that_lose_their_end_are_counted(workers):
+  source = examples(6)
+  for number in (1, 4):
+    source[number]['caption'] = 'two words and more'
+  iterator, skips = data.training_batches(
+    source,
+    data.ClipTokenizer(length=5),
+    batch_size=6,
+    image_size=8,
+    captions={'caption': 1},
+    seed=0,
+    workers=workers,
+  )
+  with contextlib.closing(iterator):
+    for _ in range(3):
+      assert 'truncated' not in next(iterator)
+  assert (skips.seen, skips.truncated) == (18, 6)
+
+
 def test_all_bad_does_not_hang():
   iterator, _ = batches(examples(8, bad=set(range(8))))
   with pytest.raises(ValueError, match='cannot be used'):
