@@ -1,11 +1,15 @@
+import functools
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image, ImageEnhance, ImageOps
 
-from contrastive_jax.data.augmentation import augment
+from contrastive_jax.data.augmentation import augment, augment_on_host, policies
 
 EVERYTHING = {
   'degrees': 20.0,
@@ -20,7 +24,16 @@ EVERYTHING = {
   'hue': 0.2,
   'grey': 0.3,
   'erase': 0.5,
+  'flip_vertical': 0.5,
+  'crop': 0.7,
+  'rand_augment': 0.3,
+  'aug_mix': 0.3,
+  'blur': 0.5,
 }
+
+
+# Means of four pictures that all the first twelve of EVERYTHING changed.
+RECORDED = [78.03, 152.68, 115.27, 86.22]
 
 
 def pictures(B=4, H=16, seed=0):
@@ -28,7 +41,13 @@ def pictures(B=4, H=16, seed=0):
 
 
 def augmented(images, size, strengths, seed=0):
-  return augment(jax.random.split(jax.random.key(seed), len(images)), images, size, strengths)
+  keys = jax.random.split(jax.random.key(seed), len(images))
+  return compiled(size, tuple(strengths.items()))(keys, images)
+
+
+@functools.cache
+def compiled(size, strengths):
+  return jax.jit(lambda keys, images: augment(keys, images, size, dict(strengths)))
 
 
 @pytest.mark.parametrize('strengths', [{}, dict.fromkeys(EVERYTHING, 0.0)])
@@ -53,9 +72,39 @@ def test_a_function_of_its_key(seed):
   assert not np.array_equal(once, augmented(pictures(), 12, EVERYTHING, seed + 1))
 
 
-def test_certain_flip_and_grey():
-  flipped = augmented(pictures(), 16, {'flip': 1.0})
-  np.testing.assert_allclose(flipped, pictures()[:, :, ::-1], atol=1e-2)
+def test_a_picture_is_changed_whatever_its_company():
+  keys, images = jax.random.split(jax.random.key(0), 4), pictures()
+  change = compiled(12, tuple(EVERYTHING.items()))
+  np.testing.assert_array_equal(change(keys[::-1], images[::-1]), change(keys, images)[::-1])
+  others = np.concatenate([images[:1], pictures(3, seed=1)])
+  np.testing.assert_array_equal(change(keys, others)[0], change(keys, images)[0])
+
+
+def test_on_the_host_as_on_the_device():
+  seeds = np.arange(4)
+  change = compiled(12, tuple(EVERYTHING.items()))
+  there = change(jax.vmap(jax.random.key)(seeds), pictures())
+  here = augment_on_host(12, EVERYTHING)(seeds, pictures())
+  assert here.dtype == np.uint8
+  # Operations on whole numbers may turn the last bit into a step.
+  assert np.mean(np.abs(here - np.asarray(there)) <= 0.51) > 0.98
+
+
+def test_draws_stay_as_they_were_recorded():
+  """Published figures rest on them; strengths that came later must not move them."""
+  earlier = dict(list(EVERYTHING.items())[:12])
+  result = np.asarray(augmented(pictures(), 2, earlier, seed=5))
+  np.testing.assert_allclose(result.mean((1, 2, 3)), RECORDED, atol=0.05)
+
+
+@pytest.mark.parametrize(('name', 'axis'), [('flip', 2), ('flip_vertical', 1)])
+def test_a_certain_flip_undoes_itself(name, axis):
+  once = augmented(pictures(), 16, {name: 1.0})
+  np.testing.assert_allclose(once, np.flip(pictures(), axis), atol=1e-2)
+  np.testing.assert_allclose(augmented(once, 16, {name: 1.0}, seed=1), pictures(), atol=1e-2)
+
+
+def test_a_certain_grey_is_luma_in_all_channels():
   grey = np.asarray(augmented(pictures(), 16, {'grey': 1.0}))
   np.testing.assert_allclose(grey[..., 0], pictures() @ [0.299, 0.587, 0.114], atol=1e-2)
   np.testing.assert_allclose(grey[..., :1], grey[..., 1:2], atol=1e-3)
@@ -104,6 +153,45 @@ def test_hue_keeps_greys_and_chroma():
   np.testing.assert_allclose(*chroma, rtol=1e-3)
 
 
+@pytest.mark.parametrize('cut', [0.2, 0.92])
+@settings(max_examples=5, deadline=None)
+@given(seed=st.integers(0, 100))
+def test_a_crop_is_a_box_within_the_picture_of_the_area_asked_for(cut, seed):
+  """Pixels tell their places, so that a ramp's ends tell the box."""
+  rows, columns = np.mgrid[:64, :64] * 2 + 20
+  places = np.stack([rows, columns, columns], -1)[None].repeat(32, 0)
+  result = np.asarray(augmented(places, 16, {'crop': cut}, seed)) / 2
+  assert result.max() < 100  # No white.
+  height, width = (
+    (result[:, -2, 8, 0] - result[:, 1, 8, 0]) / 13 * 16 / 64,
+    (result[:, 8, -2, 1] - result[:, 8, 1, 1]) / 13 * 16 / 64,
+  )
+  area, aspect = height * width, width / height
+  assert area.min() > 0.99 * (1 - cut) and area.max() < 1.01
+  assert aspect.min() > 0.74 and aspect.max() < 1.35
+  assert np.ptp(area) > 0.5 * cut
+
+
+def test_blur_keeps_the_mean_and_lessens_what_differs():
+  flat = np.full((4, 16, 16, 3), 77.0)
+  np.testing.assert_allclose(augmented(flat, 16, {'blur': 1.0}), flat, atol=1e-3)
+  result = np.asarray(augmented(pictures(), 16, {'blur': 1.0}))
+  np.testing.assert_allclose(result.mean((1, 2)), pictures().mean((1, 2)), rtol=1e-4)
+  assert (result.std((1, 2)) < 1.001 * pictures().std((1, 2))).all()
+  assert result.std() < 0.8 * pictures().std()
+
+
+def test_blur_is_gaussian():
+  """A dot's variance is the square of a deviation of 0.1 to 2 pixels, the same both ways."""
+  dot = np.zeros((64, 33, 33, 3))
+  dot[:, 16, 16] = 255
+  result = np.asarray(augmented(dot, 33, {'blur': 1.0}))[..., 0] / 255
+  place = np.arange(33) - 16
+  rows, columns = result.sum(2) @ place**2, result.sum(1) @ place**2
+  np.testing.assert_allclose(rows, columns, rtol=1e-4)
+  assert rows.min() < 0.3 and 3 < rows.max() < 4
+
+
 def test_what_is_erased_is_a_box_of_one_colour():
   results = np.asarray(augmented(pictures(1).repeat(64, 0), 16, {'erase': 1.0}))
   for result in results:
@@ -121,10 +209,117 @@ def test_contrast_fixes_mid_grey():
   np.testing.assert_allclose(augmented(grey, 4, {'contrast': 1.0}), grey, atol=1e-3)
 
 
+# Policies
+
+
+def smooth_pictures(B=3, H=24):
+  """Of few extremes, so that operations on a picture's range show."""
+  coarse = np.random.default_rng(1).integers(30, 200, (B, 5, 5, 3), np.uint8)
+  return np.stack([np.asarray(Image.fromarray(c).resize((H, H), 3)) for c in coarse])
+
+
+def operated(images, names, levels):
+  operations = jnp.array([[policies.OPERATIONS.index(name) for name in names]] * len(images))
+  return np.asarray(operate(images, operations, jnp.array([levels] * len(images))))
+
+
+operate = jax.jit(policies.operate)
+
+
+def by_pil(name, level, picture):
+  factor, size = 1 + 0.9 * level, picture.width
+  if name in ('brightness', 'saturation', 'contrast', 'sharpness'):
+    kind = {'saturation': 'Color'}.get(name, name.capitalize())
+    return getattr(ImageEnhance, kind)(picture).enhance(factor)
+  if name in ('autocontrast', 'equalize'):
+    return getattr(ImageOps, name)(picture)
+  if name == 'posterize':
+    return ImageOps.posterize(picture, 8 - round(4 * abs(level)))
+  if name == 'solarize':
+    return ImageOps.solarize(picture, 256 * (1 - abs(level)))
+  if name == 'rotate':
+    return picture.rotate(30 * level, Image.Resampling.BILINEAR, fillcolor='white')
+  # Places of the result in the picture, shears about the centre.
+  slant, move = 0.3 * level, 0.45 * level * size
+  matrix = {
+    'identity': (1, 0, 0, 0, 1, 0),
+    'shear_x': (1, slant, -slant * size / 2, 0, 1, 0),
+    'shear_y': (1, 0, 0, slant, 1, -slant * size / 2),
+    'translate_x': (1, 0, move, 0, 1, 0),
+    'translate_y': (1, 0, 0, 0, 1, move),
+  }[name]
+  return picture.transform(
+    picture.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR, fillcolor='white'
+  )
+
+
+@pytest.mark.parametrize('level', [-0.75, 0.5, 1.0])
+@pytest.mark.parametrize('name', policies.OPERATIONS)
+def test_an_operation_is_pils(name, level):
+  result = operated(smooth_pictures(), [name], [level])
+  expected = [by_pil(name, level, Image.fromarray(picture)) for picture in smooth_pictures()]
+  distance = np.abs(result - np.stack([np.asarray(picture, int) for picture in expected]))
+  # At the corners, PIL does not mix the picture with what lies outside.
+  moves = policies.OPERATIONS.index(name) >= policies.OPERATIONS.index('rotate')
+  assert np.mean(distance <= 1.01) > (0.9 if moves else 0.999)
+
+
+@pytest.mark.parametrize('name', sorted({*policies.OPERATIONS} - {'autocontrast', 'equalize'}))
+def test_an_operation_of_level_zero_is_the_identity(name):
+  np.testing.assert_array_equal(operated(pictures(), [name], [0.0]), pictures())
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+  st.lists(st.sampled_from(policies.OPERATIONS[:9]), min_size=2, max_size=2),
+  st.lists(st.floats(-1, 1, width=16), min_size=2, max_size=2),
+)
+def test_a_chain_is_one_operation_after_the_other(names, levels):
+  one = operated(smooth_pictures(), names[:1], levels[:1])
+  two = operated(one, names[1:], levels[1:])
+  np.testing.assert_array_equal(operated(smooth_pictures(), names, levels), two)
+
+
+def test_moves_of_a_chain_are_joined_in_their_order():
+  """A quarter of the side down and a turn: near the middle, as two resamplings do."""
+  names, levels = ('translate_y', 'rotate'), (0.2, 1.0)
+  one = operated(smooth_pictures(H=48), names[:1], levels[:1])
+  two = operated(one, names[1:], levels[1:])[:, 18:30, 18:30]
+  both = operated(smooth_pictures(H=48), names, levels)[:, 18:30, 18:30]
+  other = operated(smooth_pictures(H=48), names[::-1], levels[::-1])[:, 18:30, 18:30]
+  assert np.abs(both - two).mean() < 1.5 < 3 < np.abs(both - other).mean()
+
+
+def test_rand_augment_makes_two_operations_of_the_list_at_its_level():
+  pairs = list(itertools.product(range(len(policies.OPERATIONS)), repeat=2))
+  signs = list(itertools.product((-0.5, 0.5), repeat=2))
+  operations, levels = (
+    np.array(list(v)) for v in zip(*itertools.product(pairs, signs), strict=True)
+  )
+  picture = smooth_pictures(1, 12)
+  made = np.asarray(operate(picture.repeat(len(levels), 0), operations, levels))
+  keys = jax.random.split(jax.random.key(0), 200)
+  drawn = set()
+  for result in np.asarray(policies.rand_augment(keys, picture.repeat(200, 0), 0.5)):
+    distances = np.abs(made - result).mean((1, 2, 3))
+    assert distances.min() < 0.1
+    drawn |= set(operations[distances.argmin()])
+  assert len(drawn) > 10  # Some pairs look the same.
+
+
+def test_aug_mix_is_a_mean_with_the_picture():
+  """Drawn again and again, some results are near the picture, and none leaves its range."""
+  results = np.asarray(augmented(pictures(1).repeat(64, 0), 16, {'aug_mix': 0.5}))
+  distances = np.abs(results - pictures(1)).mean((1, 2, 3))
+  assert distances.min() < 8 and distances.max() > 20
+  assert results.min() >= -1e-3 and results.max() <= 255.001
+
+
 @pytest.mark.parametrize(
   ('strengths', 'message'),
   [
-    ({'blur': 1.0}, r'config\.augmentation\.blur is unknown.*brightness'),
+    ({'blurr': 1.0}, r'config\.augmentation\.blurr is unknown.*brightness'),
+    ({'rand_augment': 9.0}, r'config\.augmentation\.rand_augment = 9\.0; use a number from 0 to 1'),
     ({'hue': 0.6}, r'config\.augmentation\.hue = 0\.6; use a number from 0 to 0\.5'),
     ({'flip': -0.1}, r'config\.augmentation\.flip = -0\.1'),
   ],

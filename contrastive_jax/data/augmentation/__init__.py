@@ -1,0 +1,9 @@
+"""Random changes of pictures, by name in config.augmentation, inside the step or on the host."""
+
+from contrastive_jax.data.augmentation.strengths import (
+  augment,
+  augment_on_host,
+  check_strengths,
+)
+
+__all__ = ['augment', 'augment_on_host', 'check_strengths']

@@ -1,0 +1,200 @@
+"""RandAugment and AugMix: operations drawn from a list, as PIL defines them, on a batch at once.
+
+Each picture has its own operations, and a batch goes through all of them with the ones not drawn
+undone; so the moves of a chain are joined in one resampling, made first. That differs from their
+order as drawn in what fills the corners, and little else.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from contrastive_jax.data.augmentation.changes import LUMA, WHITE, compose, convolve, resample
+
+# Pixels and moves apart; the last nine are AugMix's, which leaves out what its test corrupts.
+OPERATIONS = (
+  'identity',
+  'brightness',
+  'saturation',
+  'contrast',
+  'sharpness',
+  'posterize',
+  'solarize',
+  'autocontrast',
+  'equalize',
+  'rotate',
+  'shear_x',
+  'shear_y',
+  'translate_x',
+  'translate_y',
+)
+_MOVES = OPERATIONS.index('rotate')
+_AUG_MIX = OPERATIONS.index('posterize')
+# At level 1: degrees, slant, share of the side, change of a factor, bits taken away.
+_DEGREES, _SLANT, _MOVE, _FACTOR, _BITS = 30, 0.3, 0.45, 0.9, 4
+_CHAINS, _DEPTH = 3, 3
+
+
+def rand_augment(keys: jax.Array, images: jax.Array, level: float) -> jax.Array:
+  """Two operations of the fourteen, at a level of either sign [1].
+
+  Args:
+    keys: [B].
+    images: [B, S, S, 3] from 0 to 255.
+    level: of each operation, as a share of its greatest.
+
+  Returns:
+    [B, S, S, 3] whole numbers from 0 to 255.
+
+  References:
+    [1] Cubuk et al., RandAugment, 2020.
+  """
+
+  def draw(key):
+    kinds, signs = jax.random.split(key)
+    operations = jax.random.randint(kinds, (2,), 0, len(OPERATIONS))
+    return operations, level * jax.random.rademacher(signs, (2,), jnp.float32)
+
+  return operate(images, *jax.vmap(draw)(keys))
+
+
+def aug_mix(keys: jax.Array, images: jax.Array, level: float) -> jax.Array:
+  """A picture and the mean of three chains of one to three operations, at random weights [1].
+
+  Args:
+    keys: [B].
+    images: [B, S, S, 3] from 0 to 255.
+    level: the greatest that an operation is drawn at, as a share of its own greatest.
+
+  Returns:
+    [B, S, S, 3] from 0 to 255.
+
+  References:
+    [1] Hendrycks et al., AugMix, 2020.
+  """
+
+  def draw(key):
+    kinds, depths, levels, weights, share = jax.random.split(key, 5)
+    shape = (_CHAINS, _DEPTH)
+    operations = jax.random.randint(kinds, shape, _AUG_MIX, len(OPERATIONS))
+    depth = jax.random.randint(depths, (_CHAINS, 1), 1, _DEPTH + 1)
+    operations = jnp.where(jnp.arange(_DEPTH) < depth, operations, 0)
+    # Dirichlet(1, 1, 1) and Beta(1, 1).
+    weights = jax.random.exponential(weights, (_CHAINS,))
+    weights *= jax.random.uniform(share) / weights.sum()
+    return operations, jax.random.uniform(levels, shape, minval=-level, maxval=level), weights
+
+  operations, levels, weights = jax.vmap(draw)(keys)
+
+  def step(mixed, chain):
+    operations, levels, weights = chain
+    return mixed + weights[:, None, None, None] * operate(images, operations, levels), None
+
+  chains = jax.tree.map(lambda drawn: drawn.swapaxes(0, 1), (operations, levels, weights))
+  own = (1 - weights.sum(1))[:, None, None, None]
+  return jax.lax.scan(step, own * images, chains)[0]
+
+
+def operate(images: jax.Array, operations: jax.Array, levels: jax.Array) -> jax.Array:
+  """Makes a chain of operations on each picture.
+
+  Args:
+    images: [B, S, S, 3] from 0 to 255.
+    operations: [B, N] places in `OPERATIONS`.
+    levels: [B, N] from -1 to 1.
+
+  Returns:
+    [B, S, S, 3] whole numbers from 0 to 255.
+  """
+  moves = [_move(operations[:, n], levels[:, n]) for n in range(operations.shape[1])]
+  images = images.astype(jnp.float32)
+  images = jnp.round(resample(images, images.shape[1], *functools.reduce(compose, moves)))
+  change = jax.vmap(lambda operation, *inputs: jax.lax.switch(operation, _PIXELS, *inputs))
+
+  def step(images, drawn):
+    return jnp.clip(jnp.round(change(*drawn, images)), 0, WHITE), None
+
+  pixels = jnp.where(operations < _MOVES, operations, 0)  # All moves are the identity here.
+  return jax.lax.scan(step, images, (pixels.T, levels.T))[0]
+
+
+def _move(operations, levels):
+  """A matrix [B, 2, 2] and a move [B, 2], as `resample` takes them; of other operations none."""
+  rotate, shear_x, shear_y, translate_x, translate_y = (
+    jnp.where(operations == place, levels, 0.0) for place in range(_MOVES, len(OPERATIONS))
+  )
+  turn = jnp.deg2rad(_DEGREES * rotate)
+  # No two of them are drawn at once, so that a sum is a product.
+  matrix = [
+    [jnp.cos(turn), _SLANT * shear_y + jnp.sin(turn)],
+    [_SLANT * shear_x - jnp.sin(turn), jnp.cos(turn)],
+  ]
+  matrix = jnp.stack([jnp.stack(row, -1) for row in matrix], -2)
+  return matrix, _MOVE * jnp.stack([translate_y, translate_x], -1)
+
+
+# Pixels: (level, picture [S, S, 3] of whole numbers) -> picture, to be rounded and clipped.
+
+
+def _identity(level, picture):
+  return picture
+
+
+def _blend(other):
+  """PIL's ImageEnhance: towards what `other` makes of the picture, or away from it."""
+
+  def change(level, picture):
+    plain = other(picture)
+    return plain + (1 + _FACTOR * level) * (picture - plain)
+
+  return change
+
+
+def _luma(picture):
+  return jnp.round(picture @ LUMA)[..., None]
+
+
+def _smooth(picture):
+  """PIL's filter; the border stays."""
+  box = convolve(picture[None], jnp.ones((1, 3)))[0]
+  inner = ((box + 4 * picture) / 13)[1:-1, 1:-1]
+  return picture.at[1:-1, 1:-1].set(jnp.round(inner))
+
+
+def _posterize(level, picture):
+  step = 2.0 ** jnp.round(_BITS * jnp.abs(level))
+  return jnp.floor(picture / step) * step
+
+
+def _solarize(level, picture):
+  return jnp.where(picture < 256 * (1 - jnp.abs(level)), picture, WHITE - picture)
+
+
+def _autocontrast(level, picture):
+  least, most = picture.min((0, 1)), picture.max((0, 1))
+  scaled = jnp.floor((picture - least) * WHITE / jnp.maximum(most - least, 1))
+  return jnp.where(most > least, scaled, picture)
+
+
+def _equalize(level, picture):
+  def channel(values):
+    counts = jnp.zeros(256, jnp.int32).at[values].add(1)
+    step = (values.size - counts[values.max()]) // 255
+    table = (jnp.cumsum(counts) - counts + step // 2) // jnp.maximum(step, 1)
+    return jnp.where(step > 0, table[values], values)
+
+  return jax.vmap(channel, 2, 2)(picture.astype(jnp.int32)).astype(jnp.float32)
+
+
+_PIXELS = (
+  _identity,
+  _blend(jnp.zeros_like),
+  _blend(_luma),
+  _blend(lambda picture: jnp.round(_luma(picture).mean())),
+  _blend(_smooth),
+  _posterize,
+  _solarize,
+  _autocontrast,
+  _equalize,
+)
