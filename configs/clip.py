@@ -58,7 +58,7 @@ def emoji() -> ConfigDict:
   config.data.replacement = True  # whether a round may draw again what an earlier one did
   config.data.workers = 0  # processes that prepare batches, beside this one's threads
 
-  # On the device, which resamples from data.size to model.image.size; see data/augmentation.py
+  # On the device, which resamples from data.size to model.image.size; see data/augmentation/
   config.augmentation = ConfigDict(
     {
       'degrees': 10.0,
