@@ -60,7 +60,7 @@ def augment(
   Then policies of many operations, see `policies`:
 
   - rand_augment: level of two operations of fourteen; 0.3 is the paper's 9 of 30.
-  - aug_mix: greatest level in three chains, mixed with the picture; 0.3 is the paper's severity 3.
+  - aug_mix: greatest level in three chains, mixed with the picture; 0.3 is severity 3 of 10.
 
   Then one map of the colours:
 
