@@ -104,8 +104,7 @@ class _Prepare:
       if self._crop is None:
         image = self._kept_whole(number)
       else:
-        picture = images.decode(example['image'])
-        image = images.random_resized_crop(picture, self._image_size, rng, area=self._crop)
+        image = images.random_resized_crop(example['image'], self._image_size, rng, area=self._crop)
     except ValueError as error:
       return {'id': example['id'], 'error': str(error)}
     ids = {'id': np.int32(example['id']), 'same': caption_id(caption)}
