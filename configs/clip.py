@@ -100,7 +100,9 @@ def emoji() -> ConfigDict:
   config.model.text.heads = 4
 
   config.init_from = ''  # a folder of weights to start from; see interop/
+  # A weight, or {'weight': 1.0, 'scale': 10.0} and the like: what the loss takes by keyword
   config.objective = ConfigDict({'info_nce': 1.0})
+  config.views = 1  # of a picture, augmented each for itself; 2 for nt_xent, see configs/slip.py
 
   config.total_steps = 2000
   config.batch_size = 128

@@ -7,6 +7,7 @@ from contrastive_jax.losses.decoupled import decoupled
 from contrastive_jax.losses.hard_negative import hard_negative
 from contrastive_jax.losses.info_nce import info_nce
 from contrastive_jax.losses.nt_xent import nt_xent
+from contrastive_jax.losses.reweighting import reweighted_info_nce
 from contrastive_jax.losses.sigmoid import sigmoid
 from contrastive_jax.losses.supervised import supervised
 from contrastive_jax.losses.uniformity import cross_uniformity, uniformity
@@ -22,6 +23,7 @@ __all__ = [
   'info_nce',
   'nt_xent',
   'pairwise',
+  'reweighted_info_nce',
   'sigmoid',
   'supervised',
   'uniformity',

@@ -25,6 +25,7 @@ class Outputs:
     caption_logits: [B, L-1, V], position t predicts token t+1; None without a captioner.
     hidden: [B, L-1, C], what the captioner's output matrix makes the logits of; or None.
     vocabulary: [V, C], that matrix; or None.
+    second: [B, D] unit vectors of a second view of each image; None where a step draws one alone.
   """
 
   image: jax.Array
@@ -34,6 +35,7 @@ class Outputs:
   caption_logits: jax.Array | None = None
   hidden: jax.Array | None = None
   vocabulary: jax.Array | None = None
+  second: jax.Array | None = None
 
   def embeddings(self) -> 'Outputs':
     """Without what is said of single tokens."""

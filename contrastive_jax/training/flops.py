@@ -111,7 +111,8 @@ def analytic(config: ConfigDict, parameters) -> dict[str, float]:
       forward += 4 * queries * keys * (leaf.size // leaf.shape[-1])
     first = name.startswith(('image/stem/embed', 'image/stem/convolutions/0/'))
     parts[part] += B * forward * (2 if first else 3)
-  if {'info_nce', 'sigmoid'} & set(config.objective):
+  parts['image'] *= config.get('views', 1)
+  if {'info_nce', 'reweighted_info_nce', 'sigmoid'} & set(config.objective):
     parts['loss'] += _STREAMED * B * B * model.embed
   if 'captioning_streamed' in config.objective:
     words = B * (model.text.length - 1)

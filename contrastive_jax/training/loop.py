@@ -106,6 +106,7 @@ def build(config: ConfigDict, devices: list | None = None) -> Run:
     augment=lambda keys, images: augment(keys, images, size, strengths),
     average_decay=config.average_decay,
     micro_batches=config.micro_batches,
+    views=config.get('views', 1),
     skip_bad=config.bad_steps.action == 'skip',
     spike=config.bad_steps.spike,
   )

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -16,6 +17,8 @@ LOSSES: dict[str, Callable[..., jax.Array]] = {
   'cross_uniformity': losses.cross_uniformity,
   'hard_negative': losses.hard_negative,
   'info_nce': losses.info_nce,
+  'nt_xent': losses.nt_xent,
+  'reweighted_info_nce': losses.reweighted_info_nce,
   'sigmoid': losses.sigmoid,
   'uniformity': losses.uniformity,
 }
@@ -29,27 +32,40 @@ class Objective:
   so add up over the parts of a batch; the others compare all pairs of it, and take it whole.
   """
 
-  def __init__(self, weights: Mapping[str, float], mesh: Mesh | None = None, **options):
+  def __init__(
+    self,
+    weights: Mapping[str, float | Mapping[str, Any]],
+    mesh: Mesh | None = None,
+    **options,
+  ):
     """Checks the names.
 
     Args:
-      weights: the weight of each loss by its name in `LOSSES`.
+      weights: the weight of each loss by its name in `LOSSES`; or its `weight` and what it takes
+        by keyword, as in {'weight': 1.0, 'scale': 10.0}, rather than from the model or the batch.
       mesh: the mesh over which the batch is sharded, or None for one device.
-      **options: further arguments, such as `block_size` or `kernel='pallas'`. No config gives them:
-        the defaults serve every mesh, and the kernel has not run on an accelerator.
+      **options: further arguments of all losses, such as `block_size` or `kernel='pallas'`. No
+        config gives them: the defaults serve every mesh, and the kernel has not run on an
+        accelerator.
 
     Raises:
-      ValueError: if a name is unknown. When called, if a loss asks for what the model does not
-        give.
+      ValueError: if a name or an option is unknown, or a weight is missing. When called, if a loss
+        asks for what the model does not give.
     """
     if not weights:
       raise ValueError(f'config.objective is empty; weigh some of {sorted(LOSSES)}')
     for name in weights:
       if name not in LOSSES:
         raise ValueError(f'config.objective.{name} is unknown; use some of {sorted(LOSSES)}')
-    self._weights = dict(weights)
-    self._options = options | {'mesh': mesh}
+    self._options = {name: _options(name, given) for name, given in weights.items()}
+    self._weights = {name: given.pop('weight') for name, given in self._options.items()}
+    self._shared = options | {'mesh': mesh}
     self._of_tokens = [name for name in weights if {'logits', 'hidden'} & _parameters(name).keys()]
+
+  @property
+  def of_views(self) -> list[str]:
+    """The losses that compare two views of a picture."""
+    return [name for name in self._weights if 'second' in _parameters(name)]
 
   def __call__(self, outputs, batch):
     """The loss of a whole batch, and each loss by name where there are several."""
@@ -77,11 +93,11 @@ class Objective:
     return loss, {'loss': loss} | ({} if len(terms) == 1 else terms)
 
   def _losses(self, names, outputs, batch):
-    given = vars(outputs) | batch | self._options
+    given = vars(outputs) | batch | self._shared
     # The batch's pictures are pixels; the losses' are embeddings.
-    given |= {'image': outputs.image, 'text': outputs.text}
+    given |= {'image': outputs.image, 'text': outputs.text, 'first': outputs.image}
     given |= {'logits': outputs.caption_logits, 'labels': _labels(batch)}
-    return {name: LOSSES[name](**_arguments(name, given)) for name in names}
+    return {name: LOSSES[name](**_arguments(name, given | self._options[name])) for name in names}
 
 
 def _labels(batch):
@@ -90,6 +106,22 @@ def _labels(batch):
 
 def _parameters(name: str):
   return inspect.signature(LOSSES[name]).parameters
+
+
+def _options(name: str, given: float | Mapping) -> dict[str, Any]:
+  """The weight of a loss, and its own options."""
+  if not isinstance(given, Mapping):
+    return {'weight': given}
+  if 'weight' not in given:
+    raise ValueError(f'config.objective.{name} = {dict(given)} has no weight; give it one')
+  parameters = _parameters(name).values()
+  known = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY} - {'mesh'}
+  for option in given:
+    if option not in known | {'weight'}:
+      raise ValueError(
+        f'config.objective.{name}.{option} is unknown; use weight and some of {sorted(known)}'
+      )
+  return dict(given)
 
 
 def _arguments(name: str, given: Mapping):

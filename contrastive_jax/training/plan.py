@@ -200,7 +200,8 @@ def _loss_bytes(described: loop.Run) -> float | None:
   part_size = config.batch_size // config.micro_batches
 
   def outputs(parameters, images, tokens):
-    return described.definition.bind(parameters)(images, tokens)
+    outputs = described.definition.bind(parameters)(images, tokens)
+    return outputs.replace(second=outputs.image if config.get('views', 1) == 2 else None)
 
   def place(leaf):
     examples = leaf.ndim > 0 and leaf.shape[0] in (config.batch_size, part_size)

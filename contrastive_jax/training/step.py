@@ -28,6 +28,7 @@ def make_train_step(
   augment: Callable[[jax.Array, jax.Array], jax.Array] = lambda keys, images: images,
   average_decay: float = 0.0,
   micro_batches: int = 1,
+  views: int = 1,
   skip_bad: bool = False,
   spike: float = 0.0,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
@@ -42,19 +43,41 @@ def make_train_step(
     average_decay: of the parameters' moving average, where the state keeps one.
     micro_batches: n, parts in which the model visits the batch [1]. The step keeps the activations
       of one part alone, and gives the gradient of the whole, for a second forward pass.
+    views: of a picture: 1, or 2, each augmented for itself and encoded, for losses of `second`. The
+      first is what the texts are compared with.
     skip_bad: leave the state as it was at a bad step, but for its number.
     spike: a step is bad if its loss or gradient is not finite, or if the gradient's norm is more
       than so many times its average; 0 for no bound.
 
+  Raises:
+    ValueError: if there are not 1 or 2 views, or if a loss compares two and there is one.
+
   References:
     [1] Gao et al., Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup, 2021.
   """
+  if views not in (1, 2):
+    raise ValueError(f'config.views = {views}; use 1, or 2 for losses that compare two')
+  if views == 1 and objective.of_views:
+    raise ValueError(
+      f'config.objective.{objective.of_views[0]} compares two views of a picture, and '
+      'config.views = 1; use 2'
+    )
+
+  def look(keys, images):
+    """A view of each picture, and keys for the model."""
+    augment_keys, model_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
+    return normalize(augment(augment_keys, images)), model_keys
 
   def forward(parameters, part, count=None):
     """The embeddings, scale and bias of a part of the batch, and the losses of its tokens."""
-    augment_keys, model_keys = jax.vmap(jax.random.split, out_axes=1)(part['key'])
-    images = normalize(augment(augment_keys, part['image']))
-    outputs = definition.bind(parameters)(images, part['tokens'], keys=model_keys)
+    model = definition.bind(parameters)
+    images, keys = look(part['key'], part['image'])
+    outputs = model(images, part['tokens'], keys=keys)
+    if views == 2:
+      # A key beside the two that the first view is drawn with, which stays as it is without this.
+      others = jax.vmap(jax.random.fold_in, (0, None))(part['key'], 2)
+      images, keys = look(others, part['image'])
+      outputs = outputs.replace(second=model.encode_image(images, keys=keys))
     return outputs.embeddings(), objective.of_tokens(outputs, part, count)
 
   def visit(parameters, batch):
@@ -67,9 +90,9 @@ def make_train_step(
     outputs, of_tokens = jax.lax.map(visit_part, cut_batch(batch, micro_batches, mesh))
     return join_batch(outputs, mesh), jax.tree.map(jnp.sum, of_tokens)
 
-  def loss_and_metrics(parameters, batch):
+  def loss_and_metrics(parameters, batch, step):
     outputs, of_tokens = visit(parameters, batch)
-    loss, metrics = objective.join(of_tokens, outputs, batch)
+    loss, metrics = objective.join(of_tokens, outputs, batch | {'step': step})
     return loss, metrics | {'scale': outputs.scale}
 
   def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -77,7 +100,7 @@ def make_train_step(
     # A key an example: what is drawn for it hangs neither on the parts nor on the mesh.
     batch = batch | {'key': jax.random.split(key, len(batch['tokens']))}
     gradient_of = jax.value_and_grad(loss_and_metrics, has_aux=True)
-    (loss, metrics), gradients = gradient_of(state.parameters, batch)
+    (loss, metrics), gradients = gradient_of(state.parameters, batch, state.step)
     updates, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.parameters)
     parameters = optax.apply_updates(state.parameters, updates)
     average = state.average

@@ -43,6 +43,7 @@ def compiled(loss, batch, width, mesh, **options):
     (losses.sigmoid, {'bias': -10.0}),
     (losses.nt_xent, {}),
     (losses.hard_negative, {'k': 4}),
+    (losses.reweighted_info_nce, {}),
   ],
 )
 def test_no_buffer_holds_scores(loss, options, mesh):

@@ -37,6 +37,34 @@ def test_options_reach_the_losses():
     objective.Objective({'info_nce': 1.0}, kernel='cuda')(OUTPUTS, BATCH)
 
 
+def test_a_loss_takes_options_of_its_own():
+  own = {'weight': 2.0, 'scale': 5.0}
+  loss, metrics = objective.Objective({'info_nce': own, 'alignment': 1.0})(OUTPUTS, BATCH)
+  expected = losses.info_nce(OUTPUTS.image, OUTPUTS.text, scale=5.0)
+  assert metrics['info_nce'] == expected
+  assert loss == pytest.approx(2 * expected + metrics['alignment'])
+  assert own == {'weight': 2.0, 'scale': 5.0}
+
+
+@pytest.mark.parametrize('option', ['image', 'mesh', 'strategies', 'text'])
+def test_unknown_options_are_named(option):
+  message = rf"config\.objective\.info_nce\.{option} is unknown; use weight and some of .*'scale'"
+  with pytest.raises(ValueError, match=message):
+    objective.Objective({'info_nce': {'weight': 1.0, option: 1}})
+  with pytest.raises(ValueError, match=r"info_nce = \{'scale': 1.0\} has no weight"):
+    objective.Objective({'info_nce': {'scale': 1.0}})
+
+
+def test_the_step_ends_a_burn_in():
+  own = {'weight': 1.0, 'burn_in': 5, 'temperature': 0.1}
+  outputs = OUTPUTS.replace(image=jnp.eye(4)[jnp.array([1, 0, 2, 3])] / 2)
+  reweighted = objective.Objective({'reweighted_info_nce': own})
+  plain, _ = objective.Objective({'info_nce': 1.0})(outputs, BATCH)
+  early, late = (reweighted(outputs, BATCH | {'step': jnp.int32(n)})[0] for n in (4, 5))
+  assert early == pytest.approx(float(plain))
+  assert late > 1.1 * plain
+
+
 def test_unknown_and_unfed_losses_are_named():
   with pytest.raises(ValueError, match=r'config\.objective\.info is unknown.*info_nce'):
     objective.Objective({'info': 1.0})
@@ -46,6 +74,8 @@ def test_unknown_and_unfed_losses_are_named():
     objective.Objective({'captioning': 1.0})(OUTPUTS, BATCH)
   with pytest.raises(ValueError, match=r"captioning_streamed needs 'hidden'"):
     objective.Objective({'captioning_streamed': 1.0})(OUTPUTS, BATCH)
+  with pytest.raises(ValueError, match=r"nt_xent needs 'second'"):
+    objective.Objective({'nt_xent': 1.0})(OUTPUTS, BATCH)
   with pytest.raises(ValueError, match=r"sigmoid needs 'bias'"):
     objective.Objective({'sigmoid': 1.0})(OUTPUTS, BATCH)
 
@@ -56,6 +86,7 @@ def test_every_loss_of_the_table_is_fed():
     caption_logits=jnp.zeros((4, 2, 7)),
     hidden=jnp.zeros((4, 2, 5)),
     vocabulary=jnp.zeros((7, 5)),
+    second=jnp.eye(4),
   )
   for name in objective.LOSSES:
     loss, _ = objective.Objective({name: 1.0})(outputs, BATCH)

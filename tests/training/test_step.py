@@ -13,7 +13,7 @@ import pytest
 from contrastive_jax.data.augmentation import augment
 from contrastive_jax.models.definition import define
 from contrastive_jax.sharding.mesh import make_mesh
-from contrastive_jax.training.objective import Objective
+from contrastive_jax.training.objective import LOSSES, Objective
 from contrastive_jax.training.state import plan_state
 from contrastive_jax.training.step import jit_train_step, make_train_step
 from tests.models.towers import drawn
@@ -29,7 +29,10 @@ MODELS = {
     {'name': 'coca', 'queries': 3, 'pooler_heads': 2, 'decoder': {'layers': 2, 'heads': 2}},
     {'info_nce': 1.0, 'captioning': 2.0},
   ),
+  'slip': ({'name': 'clip'}, {'info_nce': 1.0, 'nt_xent': {'weight': 1.0, 'scale': 10.0}}),
+  'reweighted': ({'name': 'clip'}, {'reweighted_info_nce': {'weight': 1.0, 'temperature': 0.3}}),
 }
+VIEWS = {'slip': 2}
 
 
 def batch():
@@ -50,6 +53,7 @@ def make(name, shape='data:1', *, scan=False, remat='none', optimizer=None, **op
   size = math.prod(int(part.split(':')[1]) for part in shape.split(','))
   mesh = make_mesh(shape, jax.devices()[:size])
   optimizer = optimizer or optax.sgd(1.0)  # whose update is the gradient
+  options.setdefault('views', VIEWS.get(name, 1))
   rules = {'embed': 'fsdp', 'mlp': 'tensor', 'heads': 'tensor'}
   _, abstract = plan_state(definition, optimizer, mesh, rules)
 
@@ -83,6 +87,8 @@ def stepped(name, *arguments, **options):
     ('clip', 'data:8', {'micro_batches': 4, 'remat': 'full'}),
     ('coca', 'data:1', {'micro_batches': 2, 'remat': 'dots'}),
     ('coca', 'data:2,fsdp:2,tensor:2', {'micro_batches': 2, 'remat': 'full'}),
+    ('slip', 'data:2,fsdp:2,tensor:2', {'micro_batches': 2}),
+    ('reweighted', 'data:4', {'micro_batches': 2}),
   ],
 )
 def test_parts_remat_and_mesh_keep_loss_and_gradient(name, shape, options):
@@ -90,6 +96,24 @@ def test_parts_remat_and_mesh_keep_loss_and_gradient(name, shape, options):
   before, after = stepped(name), stepped(name, shape, **options)
   chex.assert_trees_all_close(before[1], after[1], rtol=1e-4)
   chex.assert_trees_all_close(before[0].parameters, after[0].parameters, rtol=1e-3, atol=2e-5)
+
+
+def test_a_second_view_is_another_and_leaves_the_first(monkeypatch):
+  def apart(image, second):
+    return jnp.mean(jnp.sum((image - second) ** 2, -1))
+
+  monkeypatch.setitem(LOSSES, 'apart', apart)
+  monkeypatch.setitem(MODELS, 'two views', ({'name': 'clip'}, {'info_nce': 1.0, 'apart': 1.0}))
+  _, metrics = stepped('two views', views=2)
+  assert metrics['apart'] > 0.01
+  assert metrics['info_nce'] == pytest.approx(stepped('clip')[1]['loss'], rel=1e-5)
+
+
+def test_the_number_of_views_is_checked():
+  with pytest.raises(ValueError, match=r'nt_xent compares two views .* config\.views = 1; use 2'):
+    make('slip', views=1)
+  with pytest.raises(ValueError, match=r'config\.views = 3; use 1, or 2'):
+    make('slip', views=3)
 
 
 def temporaries(**options):
