@@ -30,7 +30,7 @@ def get_config(variant: str = 'default') -> ConfigDict:
   # A temperature of 0.1, whatever the learned one of the pairs
   config.objective = ConfigDict({'info_nce': 1.0, 'nt_xent': {'weight': 1.0, 'scale': 10.0}})
   if variant.startswith('vit'):
-    # The paper models have no other: two views of one picture would be the same.
+    # CLIP's paper models have none, and two views of one picture would be the same.
     config.augmentation = ConfigDict(
       {'brightness': 0.4, 'contrast': 0.4, 'saturation': 0.4, 'hue': 0.1, 'grey': 0.2, 'flip': 0.5}
     )

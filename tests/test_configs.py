@@ -3,7 +3,7 @@ import math
 import jax
 import pytest
 
-from configs import clip, coca, siglip, slip
+from configs import clip, coca, reweighted, siglip, slip
 from contrastive_jax.models.definition import define
 from contrastive_jax.training import loop
 
@@ -37,7 +37,11 @@ def test_siglips_model_has_the_published_number_of_parameters():
 
 @pytest.mark.parametrize(
   ('recipe', 'variant'),
-  [(recipe, variant) for recipe in (clip, coca, siglip, slip) for variant in recipe.VARIANTS],
+  [
+    (recipe, variant)
+    for recipe in (clip, coca, reweighted, siglip, slip)
+    for variant in recipe.VARIANTS
+  ],
 )
 def test_every_variant_builds(recipe, variant):
   config = recipe.get_config(variant)
