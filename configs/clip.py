@@ -58,7 +58,8 @@ def emoji() -> ConfigDict:
   config.data.replacement = True  # whether a round may draw again what an earlier one did
   config.data.workers = 0  # processes that prepare batches, beside this one's threads
 
-  # On the device, which resamples from data.size to model.image.size; see data/augmentation/
+  # Resamples from data.size to model.image.size; see data/augmentation/
+  config.augment_on = 'device'  # or 'host', where that has cores to spare
   config.augmentation = ConfigDict(
     {
       'degrees': 10.0,

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from contrastive_jax import data
-from contrastive_jax.data.augmentation import augment, check_strengths
+from contrastive_jax.data.augmentation import augment, augment_on_host, check_strengths
 from contrastive_jax.models.definition import Definition, define
 from contrastive_jax.sharding import processes
 from contrastive_jax.sharding.mesh import batch_shards, local_rows, make_mesh, place_rows
@@ -43,6 +43,7 @@ class Run(NamedTuple):
     mesh: all devices.
     definition: the model.
     tokenizer: texts -> tokens.
+    augment: (step, batch) -> batch, on the host, before the step.
     create_state: seed -> the initial state, in place.
     abstract_state: its shapes and shardings.
     train_step: jitted; (state, batch) -> (state, metrics).
@@ -53,6 +54,7 @@ class Run(NamedTuple):
   mesh: Mesh
   definition: Definition
   tokenizer: data.Tokenizer
+  augment: Callable
   create_state: Callable[[int], TrainState]
   abstract_state: TrainState
   train_step: Callable
@@ -77,7 +79,7 @@ def build(config: ConfigDict, devices: list | None = None) -> Run:
       f'config.model.text.vocabulary = {config.model.text.vocabulary} is too small for the '
       f'tokenizer {config.data.tokenizer!r}; use {tokenizer.vocab_size} or more'
     )
-  strengths, size = config.augmentation.to_dict(), config.model.image.size
+  augment_in_step, augment_before = _augmentation(config)
   definition = define(**config.model.to_dict())
   objective = Objective(config.objective.to_dict(), mesh if mesh.size > 1 else None)
   optimizer_fields = config.optimizer.to_dict()
@@ -103,7 +105,7 @@ def build(config: ConfigDict, devices: list | None = None) -> Run:
     objective,
     optimizer,
     mesh,
-    augment=lambda keys, images: augment(keys, images, size, strengths),
+    augment=augment_in_step,
     average_decay=config.average_decay,
     micro_batches=config.micro_batches,
     views=config.get('views', 1),
@@ -115,11 +117,28 @@ def build(config: ConfigDict, devices: list | None = None) -> Run:
     mesh=mesh,
     definition=definition,
     tokenizer=tokenizer,
+    augment=augment_before,
     create_state=create_state,
     abstract_state=abstract_state,
     train_step=jit_train_step(train_step, abstract_state, mesh),
     schedule=schedule,
   )
+
+
+def _augmentation(config: ConfigDict) -> tuple[Callable, Callable]:
+  """(keys, images) -> images in the step, and (step, batch) -> batch before it."""
+  strengths, size = config.augmentation.to_dict(), config.model.image.size
+  if config.get('augment_on', 'device') == 'device':
+    return lambda keys, images: augment(keys, images, size, strengths), lambda step, batch: batch
+  change = augment_on_host(size, strengths)
+
+  def on_host(step, batch):
+    # By the example, so that its changes do not hang on which process feeds it.
+    seeds = [np.random.SeedSequence([config.seed, step, number]) for number in batch['id']]
+    seeds = np.array([seed.generate_state(1)[0] for seed in seeds])
+    return batch | {'image': change(seeds, batch['image'])}
+
+  return lambda keys, images: images, on_host
 
 
 def _check_config(config: ConfigDict, mesh: Mesh) -> None:
@@ -148,6 +167,12 @@ def _check_config(config: ConfigDict, mesh: Mesh) -> None:
   if config.bad_steps.action not in ('stop', 'skip'):
     raise ValueError(
       f"config.bad_steps.action = {config.bad_steps.action!r} is unknown; use 'stop' or 'skip'"
+    )
+  where, views = config.get('augment_on', 'device'), config.get('views', 1)
+  if where not in ('device', 'host') or (where == 'host' and views > 1):
+    raise ValueError(
+      f"config.augment_on = {where!r} with config.views = {views}; use 'device', or 'host' where "
+      'there is one view'
     )
   check_strengths(config.augmentation.to_dict())
   if not config.augmentation and config.data.size != config.model.image.size:
@@ -200,7 +225,7 @@ def train(
     for step in range(first + 1, config.total_steps + 1):
       with clock.waiting():
         # The step before still runs: a batch is on its way to the devices while they compute.
-        batch = next(batches)
+        batch = run.augment(step, next(batches))
         rows = place_rows(batch, run.mesh, config.batch_size)
       with trace.at(step):
         state, metrics = run.train_step(state, rows)

@@ -101,7 +101,8 @@ def plan(config: ConfigDict, topology: Topology, seconds: float = _SECONDS) -> d
 
 def abstract_batch(config: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
   """What a step takes of what the pipeline of `data` gives: all processes' parts."""
-  B, size = config.batch_size, config.data.size
+  on_host = config.get('augment_on', 'device') == 'host'
+  B, size = config.batch_size, (config.model.image if on_host else config.data).size
   return {
     'image': jax.ShapeDtypeStruct((B, size, size, 3), jnp.uint8),
     'tokens': jax.ShapeDtypeStruct((B, config.model.text.length), jnp.int32),

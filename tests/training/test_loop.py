@@ -74,20 +74,22 @@ def without_timings(rows):
   return [{k: v for k, v in row.items() if 'second' not in k} for row in rows]
 
 
-def test_killed_and_resumed_equals_never_killed(tmp_path, source):
+# The second runs on what the host changes and a worker reads; the first's changes are the step's.
+@pytest.mark.parametrize('host', [{}, {'augment_on': 'host', 'data.workers': 1}], ids=['', 'host'])
+def test_killed_and_resumed_equals_never_killed(tmp_path, source, host):
   (tmp_path / 'straight').mkdir()
   (tmp_path / 'killed').mkdir()
-  straight = train(tmp_path / 'straight', source, average_decay=0.9)
+  straight = train(tmp_path / 'straight', source, average_decay=0.9, **host)
   with pytest.raises(KeyboardInterrupt):
-    train(tmp_path / 'killed', source, kill_after(2), average_decay=0.9)
+    train(tmp_path / 'killed', source, kill_after(2), average_decay=0.9, **host)
   assert [row['step'] for row in read_metrics(tmp_path / 'killed')] == [1, 2, 3]
-  resumed = train(tmp_path / 'killed', source, average_decay=0.9)
+  resumed = train(tmp_path / 'killed', source, average_decay=0.9, **host)
   chex.assert_trees_all_equal(straight, resumed)
   rows = [without_timings(read_metrics(tmp_path / name)) for name in ('straight', 'killed')]
   assert rows[0] == rows[1] and [row['step'] for row in rows[0]] == [1, 2, 3, 4]
   # A finished run takes no further step.
   lines = (tmp_path / 'killed' / 'metrics.jsonl').read_text()
-  again = train(tmp_path / 'killed', source, average_decay=0.9)
+  again = train(tmp_path / 'killed', source, average_decay=0.9, **host)
   chex.assert_trees_all_equal(again, straight)
   assert (tmp_path / 'killed' / 'metrics.jsonl').read_text() == lines
 
@@ -266,6 +268,7 @@ def test_a_trace_opens(tmp_path, source):
     ({'model.image.heads': 5}, r'width = 32 does not divide over heads = 5'),
     ({'data.tokenizer': 'nothing.json'}, r"config\.data\.tokenizer = 'nothing\.json' is no file"),
     ({'augmentation.degrees': 200.0}, r'config\.augmentation\.degrees = 200\.0; use .* 0 to 180'),
+    ({'augment_on': 'host', 'views': 2}, r"config\.augment_on = 'host' with config\.views = 2"),
     ({'augmentation': {}}, r'config\.data\.size = 40 differs from .* 32'),
     ({'mesh': 'data:3'}, r'does not fit 8 devices'),
     ({'sharding.mlp': 'rows'}, r"config\.sharding\.mlp = 'rows'"),
