@@ -54,7 +54,7 @@ def run_mode(config, folder: pathlib.Path) -> None:
   run = loop.build(config)
   if _MODE.value == 'export':
     parameters = loop.restore(run, folder).evaluated
-    return print(interop.export_run(config.to_dict(), parameters, folder, run.tokenizer.end_id))
+    return print(interop.export_run(config.to_dict(), parameters, folder, run.tokenizer))
   source = data.open_source(config.data.name, config.data.split, config.data.folder or None)
   evaluator = open_evaluator(config, run.definition, run.tokenizer, run.mesh, source)
   train = _MODE.value == 'train'

@@ -115,7 +115,7 @@ def test_an_exported_run_can_be_started_from(finished, tmp_path):
   before = json.loads((workdir / 'results.json').read_text())
   for name in ('heldout_style/image_to_text_recall@10', 'heldout_style/zero_shot_group_accuracy@1'):
     assert f'| {name} | {before[name]:.4g} |' in card
-  assert 'interop.read(' in card and f'{before["parameters"]:,} parameters' in card
+  assert 'contrastive_jax.load(' in card and f'{before["parameters"]:,} parameters' in card
 
   started = [f'--config.init_from={workdir}/export', '--config.optimizer.learning_rate=0.0']
   done = smoke(*started, f'--workdir={tmp_path}/run', cwd=tmp_path)

@@ -53,9 +53,11 @@ class Tokenizer:
     pad_id: 0.
     start_id: the first id of every text; of a file without a start token the one after its last.
     end_id: the last id of every text before the padding.
+    path: the file that it was read from; None for CLIP's own vocabulary.
   """
 
   pad_id = 0
+  path: pathlib.Path | None = None
 
   def __init__(self, path: str | pathlib.Path, length: int):
     """Reads the file.
@@ -80,6 +82,7 @@ class Tokenizer:
     if pad == '!':
       self._bpe.decoder = _WORD_DECODER  # CLIP's file has one that leaves '</w>'
     size = 1 + max(self._bpe.get_vocab().values())  # ids may have gaps
+    self.path = pathlib.Path(path)
     self._set(length, size, start, end)
 
   def _set(self, length: int, vocab_size: int, start_id: int | None, end_id: int) -> None:
@@ -188,7 +191,7 @@ class SentencePieceTokenizer(Tokenizer):
         f'{path} has {model.id_to_piece(0)!r} for id 0, pad_id {model.pad_id()} and eos_id '
         f'{model.eos_id()}; train it with --pad_id=0 --eos_id=1'
       )
-    self._model = model
+    self._model, self.path = model, pathlib.Path(path)
     self._set(length, size, None if model.bos_id() < 0 else model.bos_id(), model.eos_id())
 
   def _ids(self, texts: list[str]) -> list[list[int]]:

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,29 +12,34 @@ from contrastive_jax.interop import open_clip, own
 from contrastive_jax.interop.model import Model, unroll
 from contrastive_jax.interop.table import NoForm
 
+# No name that another library would open, or that a folder of another's has.
+TOKENIZER = 'contrastive_jax_tokenizer'
 
-def export_run(
-  config: Mapping[str, Any], parameters: Any, workdir: pathlib.Path, end_id: int
-) -> str:
+
+def export_run(config: Mapping[str, Any], parameters: Any, workdir: pathlib.Path, tokenizer) -> str:
   """Writes `workdir/export`: weights, config and README.md, in open_clip's form where it has one.
+
+  The tokenizer's file, if the run has one, lies beside them.
 
   Args:
     config: the run's config.
     parameters: those to write.
     workdir: the run's folder, whose results.json the card quotes.
-    end_id: the token that ends a text.
+    tokenizer: the run's.
 
   Returns:
     A sentence that says what was written.
   """
   folder = workdir / 'export'
-  model = Model(dict(config['model']), parameters, end_id)
+  model = Model(dict(config['model']), parameters, tokenizer.end_id)
   try:
     open_clip.write_open_clip(model, folder)
     form, reason = 'open_clip', ''
   except NoForm as error:
     own.write_model(model, folder)
     form, reason = 'contrastive_jax', f'; open_clip cannot hold it: {error}'
+  if tokenizer.path:
+    shutil.copyfile(tokenizer.path, folder / f'{TOKENIZER}{tokenizer.path.suffix}')
   results = workdir / 'results.json'
   figures = json.loads(results.read_text()) if results.exists() else {}
   (folder / 'README.md').write_text(_card(config, model, figures, form), encoding='utf-8')
@@ -84,20 +90,17 @@ def _card(config, model: Model, figures: Mapping[str, float], form: str) -> str:
     '',
     '## How to load',
     '',
-    _usage(config, form),
+    _usage(config['data']['tokenizer'], form),
   ]
   return '\n'.join(lines) + '\n'
 
 
-def _usage(config, form: str) -> str:
-  length, tokenizer = config['model']['text']['length'], config['data']['tokenizer']
+def _usage(tokenizer: str, form: str) -> str:
   here = (
     '```python\n'
-    'from contrastive_jax import data, interop\n\n'
-    "model = interop.read('FOLDER')\n"
-    f'tokenizer = data.open_tokenizer({tokenizer!r}, {length})\n'
-    f'images = data.preprocess(picture, size={config["model"]["image"]["size"]})[None]\n'
-    "outputs = model(images, tokenizer(['a caption']))  # outputs.image, outputs.text, unit rows\n"
+    'import contrastive_jax\n\n'
+    "model = contrastive_jax.load('FOLDER')\n"
+    "model.encode_image(pictures), model.encode_text(['a caption'])  # unit rows\n"
     '```'
   )
   if form != 'open_clip':

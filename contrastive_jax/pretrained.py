@@ -1,0 +1,298 @@
+"""A trained model to use: pictures and texts in, NumPy arrays and captions out."""
+
+import dataclasses
+import functools
+import itertools
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from contrastive_jax import data, interop
+from contrastive_jax.evaluation.batches import in_batches, jit_batched
+from contrastive_jax.evaluation.zero_shot import class_embeddings
+from contrastive_jax.interop.export import TOKENIZER
+from contrastive_jax.models.generation import generate
+from contrastive_jax.pictures import Picture, Transform, read_transform
+from contrastive_jax.sharding.mesh import make_mesh
+from contrastive_jax.training import loop, workdir
+
+Pictures = Picture | Sequence[Picture]
+Tokenize = Callable[[Sequence[str]], np.ndarray]
+
+_CLIP_VOCABULARY = 49_408
+
+
+class Found(NamedTuple):
+  """What a search found for Q queries, best first.
+
+  Attributes:
+    indices: [Q, k] integers, which of the images.
+    scores: [Q, k] cosines.
+  """
+
+  indices: np.ndarray
+  scores: np.ndarray
+
+
+def load(
+  folder: str | pathlib.Path,
+  *,
+  tokenizer: str | pathlib.Path | Tokenize | None = None,
+  batch_size: int = 64,
+) -> 'Pretrained':
+  """Opens a trained model, whatever wrote it.
+
+      model = contrastive_jax.load('runs/coca-default')
+      model.search(pictures, 'a red fish', k=3).indices
+
+  Args:
+    folder: one of
+      a run's workdir, of which the newest checkpoint is read;
+      what `launch.py --mode=export` wrote;
+      open_clip's, with open_clip_config.json and its .safetensors;
+      Hugging Face's CLIPModel or SiglipModel, with config.json and model.safetensors.
+    tokenizer: 'clip', 'emoji', the path of a file, see `data.open_tokenizer`, or a function from N
+      strings to integers [N, L]. Default: that of the run, or of the run that was exported, or
+      CLIP's where the vocabulary has its size; without one, images alone can be encoded.
+    batch_size: pictures or texts encoded at a time, on all devices of this process.
+
+  Raises:
+    ValueError: if the folder holds no model, or one of another kind, or a tokenizer does not fit.
+  """
+  folder = pathlib.Path(folder)
+  if batch_size < 1:
+    raise ValueError(f'batch_size = {batch_size}; use 1 or more')
+  if (folder / 'checkpoints').is_dir():
+    model, found = _read_run(folder, tokenizer)
+  elif any((folder / name).is_file() for name in ('open_clip_config.json', 'config.json')):
+    model = interop.read(folder)
+    found = _find_tokenizer(folder, model, tokenizer)
+  else:
+    raise ValueError(
+      f'{folder} holds no model: give the workdir of a run (checkpoints/), what --mode=export '
+      "wrote, open_clip's (open_clip_config.json and open_clip_model.safetensors), or Hugging "
+      "Face's (config.json and model.safetensors)"
+    )
+  return Pretrained(model, found, read_transform(folder, model), batch_size)
+
+
+def _read_run(folder: pathlib.Path, tokenizer) -> tuple[interop.Model, Tokenize]:
+  config = workdir.read_config(folder)
+  # The run may have had another machine, and its batch no part in this.
+  config.mesh = 'data:-1'
+  if isinstance(tokenizer, str | pathlib.Path):
+    config.data.tokenizer = str(tokenizer)
+  run = loop.build(config, jax.local_devices()[:1])
+  parameters = loop.restore(run, folder).evaluated
+  model = interop.Model(config.model.to_dict(), parameters, run.tokenizer.end_id)
+  return model, tokenizer if callable(tokenizer) else run.tokenizer
+
+
+def _find_tokenizer(folder: pathlib.Path, model: interop.Model, given) -> Tokenize | None:
+  if callable(given):
+    return given
+  length, vocabulary = (model.fields['text'][name] for name in ('length', 'vocabulary'))
+  if given is None:
+    exported = next(folder.glob(f'{TOKENIZER}.*'), None)
+    given = exported or ('clip' if vocabulary == _CLIP_VOCABULARY else None)
+  if given is None:
+    return None
+  tokenizer = data.open_tokenizer(str(given), length)
+  if tokenizer.vocab_size > vocabulary:
+    raise ValueError(
+      f'tokenizer = {str(given)!r} has {tokenizer.vocab_size} ids, and the model in {folder} '
+      f'{vocabulary}; give the one that it was trained with'
+    )
+  return tokenizer
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pretrained:
+  """A model with its tokenizer and its transform of pictures, as `load` opens it.
+
+  Pictures are PIL's, paths of files, or arrays [H, W, 3] of uint8 or of floats from 0 to 1; texts
+  are strings. Each function takes one or many and gives a row for each, of one too. Many are cut
+  into batches of one shape, which is compiled once.
+
+  Attributes:
+    model: fields and parameters.
+    tokenizer: N strings -> integers [N, L]; None if it is not known.
+    transform: of pictures.
+    batch_size: pictures or texts encoded at a time.
+  """
+
+  model: interop.Model
+  tokenizer: Tokenize | None
+  transform: Transform
+  batch_size: int = 64
+
+  def encode_image(self, images: Pictures) -> np.ndarray:
+    """Unit vectors [N, D], float32, of pictures.
+
+    Raises:
+      ValueError: if there are none, or one cannot be used.
+    """
+    return self._in_batches(self._encode_image, _listed('images', images), self._pixels)
+
+  def encode_text(self, texts: str | Sequence[str]) -> np.ndarray:
+    """Unit vectors [N, D], float32, of texts.
+
+    Raises:
+      ValueError: if there are none, the tokenizer is not known, or its tokens do not fit.
+    """
+    texts = [texts] if isinstance(texts, str) else list(texts)
+    return self._in_batches(self._encode_text, _listed('texts', texts), self._tokens)
+
+  def caption(self, images: Pictures, *, key: jax.Array | None = None, **rules) -> list[str]:
+    """Writes a caption for each picture.
+
+        model.caption(pictures)                                     # greedy
+        model.caption(pictures, beams=4, rerank=True)
+        model.caption(pictures, temperature=0.7, top_p=0.9, key=jax.random.key(0))
+
+    Args:
+      images: N pictures.
+      key: draws the tokens; needed with a temperature.
+      **rules: fields of `models.generation.Rules`, but for the tokenizer's ids.
+
+    Raises:
+      ValueError: if the model cannot caption, or a rule cannot work.
+    """
+    if 'decoder' not in self.model.fields:
+      raise ValueError(f'the model is a {self.model.fields["name"]}, which has no captioner')
+    if not isinstance(self.tokenizer, data.Tokenizer):
+      raise ValueError(
+        f'captions need a data.Tokenizer, which decodes, and not {self.tokenizer!r}; load with '
+        "tokenizer='clip', or the path of its file"
+      )
+    rules |= {'start_id': self.tokenizer.start_id, 'end_id': self.tokenizer.end_id}
+    batches = itertools.count()
+
+    def write(parameters, pixels):
+      model, number = self.model.definition.bind(parameters), next(batches)
+      batch_key = None if key is None else jax.random.fold_in(key, number)
+      return generate(model, self.transform.normalize(pixels), key=batch_key, **rules).tokens
+
+    tokens = self._in_batches(write, _listed('images', images), self._pixels)
+    return [self.tokenizer.decode(row) for row in tokens]
+
+  def classify(
+    self, images: Pictures, labels: Sequence[str], *, templates: Sequence[str] = ('{}',)
+  ) -> np.ndarray:
+    """Probabilities [N, K] of labels: the softmax of scale · cosine over them.
+
+    A model with a bias, as SigLIP's, was trained to answer each pair by itself: it gives the
+    sigmoid of scale · cosine + bias, and a row need not sum to 1.
+
+    Args:
+      images: N pictures, or their embeddings [N, D].
+      labels: K names; their hyphens and underscores are read as spaces.
+      templates: prompts with `{}` for the name, whose embeddings are averaged.
+
+    Raises:
+      ValueError: as `encode_image` and `encode_text`, or if a template has no `{}`.
+    """
+    prototypes = class_embeddings(self.encode_text, _listed('labels', labels), templates)
+    cosines = self._embed('images', images, self.encode_image) @ prototypes.T
+    bound = self.model.definition.bind(self._parameters)
+    logits = np.exp(bound.log_scale[...]) * cosines
+    if bound.bias is None:
+      return np.asarray(jax.nn.softmax(logits, axis=1))
+    return np.asarray(jax.nn.sigmoid(logits + bound.bias[...]))
+
+  def search(self, images: Pictures, queries: str | Sequence[str] | Pictures, k: int = 5) -> Found:
+    """The k images nearest to each query.
+
+    Args:
+      images: N pictures, or embeddings [N, D] of pictures or texts, which need not be made anew for
+        each search.
+      queries: Q texts, Q pictures, or Q embeddings [Q, D]. Strings are texts, and no paths.
+      k: how many to find, at most N.
+
+    Raises:
+      ValueError: as `encode_image` and `encode_text`, or if there are fewer than k images.
+    """
+    are_texts = isinstance(queries, str) or (
+      not isinstance(queries, np.ndarray | jax.Array | pathlib.Path)
+      and all(isinstance(query, str) for query in _listed('queries', queries))
+    )
+    encode = self.encode_text if are_texts else self.encode_image
+    candidates = self._embed('images', images, self.encode_image)
+    if not 1 <= k <= len(candidates):
+      raise ValueError(f'k = {k} of {len(candidates)} images; use 1 to {len(candidates)}')
+    cosines = self._embed('queries', queries, encode) @ candidates.T
+    indices = np.argsort(-cosines, axis=1, kind='stable')[:, :k]
+    return Found(indices, np.take_along_axis(cosines, indices, axis=1))
+
+  def _embed(self, name: str, given, encode: Callable) -> np.ndarray:
+    """What is given, where it is embeddings, or their embeddings."""
+    if not isinstance(given, np.ndarray | jax.Array) or given.ndim != 2:
+      return encode(given)
+    if given.shape[1] != (D := self.model.fields['embed']) or not len(given):
+      raise ValueError(f'{name} are {given.shape}; give embeddings [N, {D}], or pictures')
+    return np.asarray(given, np.float32)
+
+  def _pixels(self, pictures: Sequence[Picture]) -> np.ndarray:
+    size = self.model.fields['image']['size']
+    return np.stack([self.transform.pixels(picture, size) for picture in pictures])
+
+  def _tokens(self, texts: Sequence[str]) -> np.ndarray:
+    if self.tokenizer is None:
+      raise ValueError(
+        "the folder does not say how its texts become tokens; load with tokenizer='clip', 'emoji', "
+        'the path of its file, or a function from strings to tokens'
+      )
+    tokens, fields = np.asarray(self.tokenizer(texts)), self.model.fields['text']
+    shape, vocabulary = (len(texts), fields['length']), fields['vocabulary']
+    if tokens.shape != shape or not np.all((tokens >= 0) & (tokens < vocabulary)):
+      raise ValueError(
+        f'tokenizer gives {list(tokens.shape)} ids from {tokens.min()} to {tokens.max()}; the '
+        f'model takes {list(shape)} ids from 0, below {vocabulary}'
+      )
+    return tokens
+
+  def _in_batches(self, function: Callable, inputs: Sequence, prepare: Callable) -> np.ndarray:
+    """Joins what a function of (parameters, batch) gives for inputs, prepared a batch at a time."""
+    # Few shapes are compiled, and one picture does not wait for a whole batch.
+    size = min(self.batch_size, 1 << (len(inputs) - 1).bit_length())
+    apply = functools.partial(function, self._parameters)
+    batches = (prepare(inputs[start : start + size]) for start in range(0, len(inputs), size))
+    return np.concatenate([in_batches(apply, batch, size, self._mesh) for batch in batches])
+
+  @functools.cached_property
+  def _mesh(self):
+    return make_mesh(devices=jax.local_devices())
+
+  @functools.cached_property
+  def _parameters(self) -> Any:
+    return jax.device_put(self.model.parameters, NamedSharding(self._mesh, PartitionSpec()))
+
+  @functools.cached_property
+  def _encode_image(self) -> Callable:
+    bind, normalize = self.model.definition.bind, self.transform.normalize
+
+    def encode(parameters, pixels):
+      return bind(parameters).encode_image(normalize(pixels)).astype('float32')
+
+    return jit_batched(encode, self._mesh)
+
+  @functools.cached_property
+  def _encode_text(self) -> Callable:
+    def encode(parameters, tokens):
+      return self.model.definition.bind(parameters).encode_text(tokens).astype('float32')
+
+    return jit_batched(encode, self._mesh)
+
+
+def _listed(name: str, given) -> Sequence:
+  """One or many as many."""
+  is_array = isinstance(given, np.ndarray | jax.Array)
+  one = np.ndim(given) == 3 if is_array else isinstance(given, Picture)
+  listed = [given] if one else given if is_array else list(given)
+  if not len(listed):
+    raise ValueError(f'{name} is empty; give one or more')
+  return listed
