@@ -18,6 +18,7 @@ from contrastive_jax.data.captions import (
   caption_id,
   check_captions,
   draw_caption,
+  keep_captions,
   prompt_caption,
 )
 
@@ -28,7 +29,7 @@ _KEPT_CAPTIONS = 2**16
 _TOLERATED = 0.01
 _FIRST = 10_000
 # More bad ones than this in a row are no accident.
-_BAD_IN_A_ROW = 100
+_BAD_IN_A_ROW = 20
 
 
 class Skips:
@@ -69,9 +70,9 @@ class Skips:
 class _Prepare:
   """(number of an example, random generator) -> what the model is shown of it, or its error."""
 
-  def __init__(self, source, tokenizer, image_size: int, captions, prompts, crop):
-    self._source, self._captions, self._prompts = source, dict(captions), tuple(prompts)
-    self._image_size, self._crop = image_size, crop
+  def __init__(self, source, tokenizer, image_size: int, captions, prompts, keep, crop):
+    self._source, self._image_size, self._crop = source, image_size, crop
+    self._captions, self._prompts, self._keep = dict(captions), tuple(prompts), keep
     self._encode = getattr(tokenizer, 'encode', lambda texts: (tokenizer(texts), [0]))
     self._remember()
 
@@ -94,21 +95,35 @@ class _Prepare:
     tokens, lost = self._encode([text])
     return {'tokens': tokens[0], 'truncated': lost[0] > 0}
 
+  def _text(self, example, rng):
+    """Of the caption that is drawn, or rows of those that are kept."""
+    if self._keep is None:
+      captions = [draw_caption(example, self._captions, rng)]
+    else:
+      captions = keep_captions(example, self._captions, self._keep, rng)
+    rows = [
+      {'same': caption_id(caption)} | self._kept_tokens(prompt_caption(caption, self._prompts, rng))
+      for caption in captions
+    ]
+    return rows[0] if self._keep is None else _stack(rows)
+
   def __call__(self, number: int, rng: np.random.Generator) -> dict[str, Any]:
     example = self._source[number]
     if 'error' in example:
       return example
     try:
-      caption = draw_caption(example, self._captions, rng)
-      text = prompt_caption(caption, self._prompts, rng)
+      text = self._text(example, rng)
       if self._crop is None:
         image = self._kept_whole(number)
       else:
         image = images.random_resized_crop(example['image'], self._image_size, rng, area=self._crop)
     except ValueError as error:
       return {'id': example['id'], 'error': str(error)}
-    ids = {'id': np.int32(example['id']), 'same': caption_id(caption)}
-    return {'image': image} | ids | self._kept_tokens(text)
+    return {'image': image, 'id': np.int32(example['id'])} | text
+
+
+def _stack(rows) -> dict[str, np.ndarray]:
+  return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
 class _Rounds(grain.MapDataset):
@@ -147,8 +162,7 @@ class _Rows(grain.MapDataset):
       return self.slice(index)
     errors = []
     examples = [self._good(index * self._batch_size + int(row), errors) for row in self._rows]
-    batch = {name: np.stack([example[name] for example in examples]) for name in examples[0]}
-    return batch | {'errors': errors}
+    return _stack(examples) | {'errors': errors}
 
   def _good(self, place: int, errors: list):
     example = self._parent[place]
@@ -225,6 +239,7 @@ def training_batches(
   image_size: int,
   captions: Mapping[str, float],
   prompts: Sequence[str] = (),
+  keep: int | None = None,
   crop: tuple[float, float] | None = None,
   seed: int,
   subset: float = 1.0,
@@ -242,6 +257,8 @@ def training_batches(
     image_size: S, the side of the pictures.
     captions: see `draw_caption`.
     prompts: see `prompt_caption`.
+    keep: K, captions of each example, see `keep_captions`; None to draw one. A step of one's own
+      takes them, as tokens [b, K, L] and `same` [b, K].
     crop: least and greatest share of a picture that a random crop shows; None for the whole, as in
       evaluation.
     seed: of order, crops and captions.
@@ -276,7 +293,7 @@ def training_batches(
   stream = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
   if replacement and drawn < len(source):
     stream = _Rounds(stream, len(source), drawn)
-  stream = stream.random_map(_Prepare(source, tokenizer, image_size, captions, prompts, crop))
+  stream = stream.random_map(_Prepare(source, tokenizer, image_size, captions, prompts, keep, crop))
   rows = np.arange(batch_size) if rows is None else rows
   if threads is None:
     threads = 0 if workers or (source.cached and crop is None) else 2

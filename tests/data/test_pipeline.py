@@ -211,6 +211,17 @@ def test_prompts_are_tokens_and_not_another_caption():
   assert set(longer) == {2, 15}
 
 
+def test_all_captions_are_kept_where_they_are_asked_for():
+  source = examples(8)
+  for example in source:
+    example['caption'] = ['a', 'bb', 'ccc'][: 1 + example['id'] % 3]
+  batch = next(batches(source, batch_size=8, keep=3)[0])
+  assert batch['tokens'].shape == (8, 3, 2) and batch['same'].shape == (8, 3)
+  lengths = {0: [1, 1, 1], 1: [1, 2, 1], 2: [1, 2, 3]}
+  for number, tokens in zip(batch['id'], batch['tokens'], strict=True):
+    assert tokens[:, 0].tolist() == lengths[number % 3]
+
+
 @pytest.mark.parametrize('workers', [0, 1])
 def test_captions_that_lose_their_end_are_counted(workers):
   source = examples(6)
