@@ -1,27 +1,55 @@
 """Files, local or in a bucket: patterns, reads at a place, and what is kept of a scan.
 
-Paths are fsspec's: `gs://` needs the package gcsfs, `s3://` needs s3fs.
+Paths are fsspec's: `gs://` needs the package gcsfs, `s3://` needs s3fs. Credentials and endpoints
+are those of the environment and of ~/.config/fsspec, see
+https://filesystem-spec.readthedocs.io/en/latest/features.html#configuration. In
+'simplecache::s3://bucket/file' the file is copied to a disk whole, the first time that it is read.
 """
 
 import collections
 import contextlib
+import fcntl
 import hashlib
 import io
 import itertools
 import operator
 import os
 import re
+import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
+from typing import Any
 
 import fsspec
 import numpy as np
 from absl import logging
+from fsspec.implementations.cached import SimpleCacheFileSystem
 from fsspec.implementations.local import LocalFileSystem
+
+from contrastive_jax.data import images
+from contrastive_jax.data.sources.source import BadExampleError
 
 # What scans wait for is the network.
 _THREADS = 16
+
+# Of what a network does, and the seconds before the second time; then twice as long each time.
+_TRIES = 5
+_PAUSE = 0.5
+# Asking again would not help.
+_FINAL = (
+  FileNotFoundError,
+  IsADirectoryError,
+  NotADirectoryError,
+  PermissionError,
+  TypeError,
+  ValueError,
+)
+
+# More than a picture may have, were it not compressed; what a path leads to may be endless.
+_LARGEST_IMAGE = 4 * images.MAX_PIXELS  # bytes
+
+_COPIED = 'simplecache::'
 
 
 def expand_braces(pattern: str) -> list[str]:
@@ -62,7 +90,7 @@ def find(pattern: str) -> list[str]:
   for path in expand_braces(pattern):
     system, plain = open_system(path)
     if re.search(r'[*?]', plain):
-      matches = system.glob(plain, detail=True)
+      matches = persist(path, system.glob, plain, detail=True)
       found = sorted(match for match, info in matches.items() if info['type'] != 'directory')
       if not found:
         raise ValueError(f'no file matches {path!r}')
@@ -71,7 +99,8 @@ def find(pattern: str) -> list[str]:
       found = [plain]
       said.append(path)
     local = isinstance(system, LocalFileSystem)
-    paths += found if local else [system.unstrip_protocol(match) for match in found]
+    copied = _COPIED if path.startswith(_COPIED) else ''
+    paths += found if local else [copied + system.unstrip_protocol(match) for match in found]
   with futures.ThreadPoolExecutor(_THREADS) as pool:
     there = list(pool.map(_is_file, said))
   missing = list(itertools.compress(said, map(operator.not_, there)))
@@ -102,17 +131,64 @@ def open_system(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
   """The file system of a path, and the path in it.
 
   Raises:
-    ValueError: if its protocol is unknown or needs a package that is not installed.
+    ValueError: if its protocol is unknown or needs a package that is not installed, or nothing says
+      where copies are kept.
   """
+  if path.startswith(_COPIED):
+    folder = fsspec.config.conf.get('simplecache', {}).get('cache_storage')
+    if not folder:
+      raise ValueError(
+        f'{path!r} is to be copied to a disk; '
+        'name a folder there in the variable FSSPEC_SIMPLECACHE_CACHE_STORAGE'
+      )
+    system, plain = open_system(path.removeprefix(_COPIED))
+    # Two protocols may know one name.
+    protocol = system.protocol if isinstance(system.protocol, str) else system.protocol[0]
+    return _Copies(fs=system, cache_storage=os.path.join(folder, protocol)), plain
   try:
     return fsspec.url_to_fs(path)
   except ImportError as error:
     raise ValueError(f'{path!r} needs a package: {error}') from error
 
 
+class _Copies(SimpleCacheFileSystem):
+  """fsspec's copies, each there whole or not at all, and made by one thread of one process."""
+
+  def _get_cached_file_before_open(self, path: str, **_) -> None:
+    copy = os.path.join(self.storage[-1], self._mapper(path))
+    with open(f'{copy}.lock', 'w') as lock:
+      fcntl.flock(lock, fcntl.LOCK_EX)
+      if not os.path.exists(copy):
+        with whole(copy) as partial:
+          self.fs.get_file(path, partial)
+
+
+def persist(path: str, act: Callable, *arguments, **options) -> Any:
+  """What `act` of the arguments gives; what it asks of `path` and fails is asked again a few times.
+
+  Raises:
+    OSError: if it failed each time, or asking again would not help.
+    ValueError: what it raises.
+  """
+  for attempt in range(_TRIES):
+    try:
+      return act(*arguments, **options)
+    except _FINAL:
+      raise
+    except Exception as error:  # Each file system has its own: aiohttp's, botocore's, gcsfs's.
+      problem = error
+      logging.warning('%s, time %d of %d: %r', path, attempt + 1, _TRIES, error)
+    if attempt + 1 < _TRIES:
+      time.sleep(_PAUSE * 2**attempt)
+  raise OSError(f'{path} failed {_TRIES} times, at last with {problem!r}') from problem
+
+
 def _is_file(path: str) -> bool:
   system, plain = open_system(path)
-  return system.isfile(plain)
+  try:
+    return persist(path, system.info, plain)['type'] == 'file'
+  except FileNotFoundError:
+    return False
 
 
 def read(path: str, offset: int = 0, size: int | None = None) -> bytes:
@@ -124,7 +200,23 @@ def read(path: str, offset: int = 0, size: int | None = None) -> bytes:
     OSError: if the file is not there or cannot be read.
   """
   system, plain = open_system(path)
-  return system.cat_file(plain, start=offset, end=None if size is None else offset + size)
+  end = None if size is None else offset + size
+  content = persist(path, system.cat_file, plain, start=offset, end=end)
+  if size is not None and len(content) > size:
+    raise OSError(f'{path} gives {len(content)} bytes for {size}: its server knows no ranges')
+  return content
+
+
+def read_image(path: str) -> bytes:
+  """The bytes of an image in a file of its own.
+
+  Raises:
+    BadExampleError: if it cannot be read.
+  """
+  try:
+    return read(path, 0, _LARGEST_IMAGE)
+  except (OSError, ValueError) as error:
+    raise BadExampleError(f'the image {path} cannot be read: {error}') from error
 
 
 def locate(ends: np.ndarray, number: int) -> tuple[int, int]:
@@ -164,7 +256,7 @@ def scan_all(
 
 def _scan_once(path: str, scan, kind: str) -> dict[str, np.ndarray]:
   system, plain = open_system(path)
-  info = system.info(plain)
+  info = persist(path, system.info, plain)
   # Whatever the file system tells of the file's version.
   told = [info.get(key) for key in ('size', 'mtime', 'LastModified', 'etag', 'ETag', 'md5Hash')]
   version = np.frombuffer(hashlib.sha256(str([kind, told]).encode()).digest(), np.uint8)
@@ -175,7 +267,7 @@ def _scan_once(path: str, scan, kind: str) -> dict[str, np.ndarray]:
         return {name: kept[name] for name in kept.files if name != 'version'}
   except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
     pass  # None yet, or not whole: it is made anew.
-  found = scan(path)
+  found = persist(path, scan, path)
   buffer = io.BytesIO()
   np.savez_compressed(buffer, version=version, **found)
   try:

@@ -6,7 +6,15 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from contrastive_jax.data.sources import array_record, files, mixture, prepared, rows, webdataset
+from contrastive_jax.data.sources import (
+  array_record,
+  files,
+  karpathy,
+  mixture,
+  prepared,
+  rows,
+  webdataset,
+)
 from contrastive_jax.data.sources.source import Source, parse_split
 
 _CACHED_BYTES = 2**28
@@ -18,6 +26,8 @@ _FORMATS = {
   'jsonl': lambda paths: rows.Rows(paths, table=False),
   'webdataset': webdataset.WebDataset,
 }
+# These say which split each example is of.
+_DIVIDED = {'karpathy': karpathy.Captioned}
 
 
 def open_source(name: str, split: str, folder: str | None = None) -> Source | mixture.Mixture:
@@ -31,6 +41,7 @@ def open_source(name: str, split: str, folder: str | None = None) -> Source | mi
         'train';
       'webdataset:PATTERN', tar shards; 'jsonl:PATTERN' and 'csv:PATTERN', with paths of images;
         'arrayrecord:PATTERN', as data.convert writes it;
+      'karpathy:PATTERN', dataset_flickr30k.json or dataset_coco.json in the folder of the images;
       'A*0.7+B*0.3', a mixture of such by weight.
       A pattern has braces, '{00000..00099}', and wildcards; in it, '{split}' is the split's name,
       and one without holds 'train' alone. Paths are fsspec's, gs:// and s3:// included.
@@ -47,11 +58,12 @@ def open_source(name: str, split: str, folder: str | None = None) -> Source | mi
     return mixture.Mixture(sources, [weight for _, weight in parts])
   plain, wheres = parse_split(split)
   scheme, separator, rest = name.partition(':')
-  if separator and scheme not in (*_FORMATS, 'tfds') and re.match(r'[^\d].*[/.]', rest):
+  schemes = {**_FORMATS, **_DIVIDED}
+  if separator and scheme not in (*schemes, 'tfds') and re.match(r'[^\d].*[/.]', rest):
     raise ValueError(
-      f'config.data.name = {name!r} starts with {scheme!r}; use one of {[*_FORMATS, "tfds"]}'
+      f'config.data.name = {name!r} starts with {scheme!r}; use one of {[*schemes, "tfds"]}'
     )
-  if scheme not in _FORMATS:
+  if scheme not in schemes:
     records, size = prepared.open_prepared(name.removeprefix('tfds:'), plain, folder)
     return Source(records, *wheres, cached=size < _CACHED_BYTES)
   try:
@@ -65,12 +77,14 @@ def open_source(name: str, split: str, folder: str | None = None) -> Source | mi
 
 def _open_files(scheme: str, pattern: str, split: str):
   name = split.split('[')[0]
-  if '{split}' not in pattern and name != 'train':
+  divided = _DIVIDED.get(scheme)
+  if not divided and '{split}' not in pattern and name != 'train':
     raise ValueError(
       f"it holds one split, 'train', and is asked for {split!r}; where each split has files of its "
       'own write {split} for its name, else drop it from config.evaluation'
     )
-  records = _FORMATS[scheme](files.find(pattern.replace('{split}', name)))
+  paths = files.find(pattern.replace('{split}', name))
+  records = divided(paths, name) if divided else _FORMATS[scheme](paths)
   if not len(records):
     raise ValueError('it holds no example')
   return records

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import grain
+import numpy as np
 import tensorflow_datasets as tfds
 
 from contrastive_jax.data import emoji
@@ -24,7 +25,8 @@ def open_prepared(name: str, split: str, folder: str | None) -> tuple[Sequence[A
     folder: where TFDS data sets are prepared; default TFDS's own.
 
   Returns:
-    The examples by number, images encoded; and the bytes of the split's files.
+    The examples by number, images encoded, classes by name, and of a sequence of maps with a `text`
+    the texts; and the bytes of the split's files.
 
   Raises:
     ValueError: if there is no such data set, prepared for random access, or no such split.
@@ -36,7 +38,7 @@ def open_prepared(name: str, split: str, folder: str | None) -> tuple[Sequence[A
   try:
     if name == 'emoji':
       builder = tfds.builder_from_directory(emoji.PREPARED)
-    elif name.startswith(('/', '.', '~')):
+    elif name.startswith(('/', '.', '~')) or '://' in name:
       builder = tfds.builder_from_directory(name)
     else:
       builder = tfds.builder(name, data_dir=folder, try_gcs=False)
@@ -46,11 +48,17 @@ def open_prepared(name: str, split: str, folder: str | None) -> tuple[Sequence[A
         f'use one of {sorted(builder.info.splits)}, after its download_and_prepare()'
       )
     return _Prepared(builder.info, split), builder.info.splits[split].num_bytes
-  except (tfds.core.DatasetNotFoundError, FileNotFoundError, NotImplementedError) as error:
+  except (
+    tfds.core.DatasetNotFoundError,
+    FileNotFoundError,
+    ImportError,  # Some builders are TensorFlow's; what they prepared needs none.
+    NotImplementedError,
+  ) as error:
     raise ValueError(
       f'config.data.name = {name!r} cannot be read from {folder or "the default TFDS folder"}: '
       f"{str(error).strip().splitlines()[0]} Use 'emoji', or prepare it with "
-      f"tfds.builder({name!r}, file_format='array_record').download_and_prepare()"
+      f"tfds.builder({name!r}, file_format='array_record').download_and_prepare(), "
+      'which for some needs TensorFlow'
     ) from error
 
 
@@ -79,6 +87,20 @@ class _Prepared(Sequence):
     """
     record = self._records[number]
     try:
-      return self._features.deserialize_example_np(record, decoders=_SKIP_DECODING)
+      example = self._features.deserialize_example_np(record, decoders=_SKIP_DECODING)
     except ValueError as error:
       raise BadExampleError(f'the record does not parse: {error}') from error
+    return _named(self._features, example)
+
+
+def _named(feature: tfds.features.FeatureConnector, value: Any) -> Any:
+  """The value with classes by their names; '' stands for none, which TFDS calls -1."""
+  if isinstance(feature, tfds.features.ClassLabel):
+    names = [feature.int2str(number) if number >= 0 else '' for number in np.ravel(value).tolist()]
+    return names if np.ndim(value) else names[0]
+  if isinstance(feature, tfds.features.Sequence):
+    value = _named(feature.feature, value)
+    return value['text'] if isinstance(value, dict) and 'text' in value else value
+  if isinstance(feature, tfds.features.FeaturesDict):
+    return {name: _named(feature[name], item) for name, item in value.items()}
+  return value

@@ -23,8 +23,6 @@ _FIELDS = {
   'image': ('image', 'filepath', 'file_name', 'image_path', 'path'),
   'caption': ('caption', 'title', 'text'),
 }
-# More than a picture may have, were it not compressed; what a path leads to may be endless.
-_LARGEST_IMAGE = 4 * images.MAX_PIXELS  # bytes
 
 
 class Rows:
@@ -44,7 +42,7 @@ class Rows:
       table: whether they are CSV, separated by commas or tabs, with a header; else JSONL.
 
     Raises:
-      ValueError: if there is no field of the image's path or of the caption.
+      ValueError: if there is no field of the image's path.
     """
     self._paths = paths
     indices = files.scan_all(
@@ -73,13 +71,12 @@ class Rows:
         field: next((name for name in candidates if name in row), None)
         for field, candidates in _FIELDS.items()
       }
-      for field, name in names.items():
-        if name is None:
-          raise ValueError(
-            f'{self._paths[0]} has no field for the {field}; it has {sorted(row)}, '
-            f'name one of them {", ".join(_FIELDS[field])}'
-          )
-      return names
+      if names['image'] is None:
+        raise ValueError(
+          f'{self._paths[0]} has no field for the image; it has {sorted(row)}, '
+          f'name one of them {", ".join(_FIELDS["image"])}'
+        )
+      return {field: name for field, name in names.items() if name}
     raise ValueError(f'{self._paths[0]} cannot be used: {error}')
 
   def _row(self, number: int) -> tuple[str, Mapping[str, Any]]:
@@ -98,7 +95,7 @@ class Rows:
     return path, row
 
   def __getitem__(self, number: int) -> dict[str, Any]:
-    """The row's fields, with the image's bytes as `image` and the text as `caption`.
+    """The row's fields, with the image's bytes as `image` and the text as `caption`, if it has one.
 
     Raises:
       BadExampleError: if the row does not parse, or its image is not there.
@@ -111,10 +108,7 @@ class Rows:
       others[field] = others.pop(own, '')
     if '://' not in name:
       name = posixpath.join(posixpath.dirname(path), name)
-    try:
-      others['image'] = files.read(name, 0, _LARGEST_IMAGE)
-    except (OSError, ValueError) as error:
-      raise BadExampleError(f'the image {name} cannot be read: {error}') from error
+    others['image'] = files.read_image(name)
     return others
 
 

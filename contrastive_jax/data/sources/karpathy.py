@@ -1,0 +1,63 @@
+"""The retrieval sets as the field divides them: dataset_flickr30k.json, dataset_coco.json.
+
+Karpathy and Li's files name each image, its split and its captions.
+"""
+
+import json
+import posixpath
+from collections.abc import Sequence
+from typing import Any
+
+from contrastive_jax.data.sources import files
+from contrastive_jax.data.sources.source import BadExampleError
+
+
+class Captioned:
+  """Images of a split by number, each with all of its captions.
+
+  Attributes:
+    bytes: None, as how large the images are is not known.
+  """
+
+  bytes = None
+
+  def __init__(self, paths: Sequence[str], split: str):
+    """Reads the files.
+
+    Args:
+      paths: of the files, each in the folder of the images that it names.
+      split: 'train', 'val', 'test', or 'restval' of COCO.
+
+    Raises:
+      ValueError: if a file is not of this form, or has no such split.
+    """
+    self._images, splits = [], set()
+    for path in paths:
+      try:
+        entries = json.loads(files.read(path))['images']
+        splits.update(entry['split'] for entry in entries)
+        self._images += [
+          (posixpath.dirname(path), entry) for entry in entries if entry['split'] == split
+        ]
+      except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ValueError(f"{path} is no file of Karpathy's splits: {error!r}") from error
+    if not self._images:
+      raise ValueError(f'{paths[0]} has no split {split!r}; use one of {sorted(map(str, splits))}')
+
+  def __len__(self) -> int:
+    return len(self._images)
+
+  def __getitem__(self, number: int) -> dict[str, Any]:
+    """The image's bytes, its `captions`, and its `filename`.
+
+    Raises:
+      BadExampleError: if the entry has no captions, or the image cannot be read.
+    """
+    folder, entry = self._images[number]
+    try:
+      captions = [sentence['raw'] for sentence in entry['sentences']]
+      name = posixpath.join(entry.get('filepath', ''), entry['filename'])  # A folder in COCO alone.
+    except (TypeError, KeyError) as error:
+      raise BadExampleError(f'the entry {number} has no {error}') from error
+    image = files.read_image(posixpath.join(folder, name))
+    return {'image': image, 'captions': captions, 'filename': entry['filename']}
