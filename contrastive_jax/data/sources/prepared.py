@@ -7,6 +7,7 @@ from typing import Any
 import grain
 import numpy as np
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core import read_only_builder
 
 from contrastive_jax.data import emoji
 from contrastive_jax.data.sources import tfrecord
@@ -41,7 +42,7 @@ def open_prepared(name: str, split: str, folder: str | None) -> tuple[Sequence[A
     elif name.startswith(('/', '.', '~')) or '://' in name:
       builder = tfds.builder_from_directory(name)
     else:
-      builder = tfds.builder(name, data_dir=folder, try_gcs=False)
+      builder = _find(name, folder)
     if re.split(r'[\[+]', split)[0] not in builder.info.splits:
       raise ValueError(
         f'{name!r} has no split {split!r}; '
@@ -51,7 +52,7 @@ def open_prepared(name: str, split: str, folder: str | None) -> tuple[Sequence[A
   except (
     tfds.core.DatasetNotFoundError,
     FileNotFoundError,
-    ImportError,  # Some builders are TensorFlow's; what they prepared needs none.
+    ImportError,
     NotImplementedError,
   ) as error:
     raise ValueError(
@@ -60,6 +61,14 @@ def open_prepared(name: str, split: str, folder: str | None) -> tuple[Sequence[A
       f"tfds.builder({name!r}, file_format='array_record').download_and_prepare(), "
       'which for some needs TensorFlow'
     ) from error
+
+
+def _find(name: str, folder: str | None) -> tfds.core.DatasetBuilder:
+  """The builder from what is on the disk, which needs no code, as some of that is TensorFlow's."""
+  try:
+    return read_only_builder.builder_from_files(name, data_dir=folder)
+  except tfds.core.DatasetNotFoundError:
+    return tfds.builder(name, data_dir=folder, try_gcs=False)
 
 
 class _Prepared(Sequence):
