@@ -123,7 +123,7 @@ def file_type(encoded: bytes) -> str:
   try:
     with Image.open(io.BytesIO(encoded), formats=_FORMATS) as image:
       return image.format.lower()
-  except (OSError, SyntaxError, ValueError) as error:
+  except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
     raise ValueError(f'{len(encoded)} bytes are no picture: {error}') from error
 
 

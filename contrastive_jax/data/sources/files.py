@@ -16,7 +16,6 @@ import operator
 import os
 import re
 import time
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from typing import Any
@@ -154,13 +153,15 @@ def open_system(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
 class _Copies(SimpleCacheFileSystem):
   """fsspec's copies, each there whole or not at all, and made by one thread of one process."""
 
-  def _get_cached_file_before_open(self, path: str, **_) -> None:
-    copy = os.path.join(self.storage[-1], self._mapper(path))
-    with open(f'{copy}.lock', 'w') as lock:
-      fcntl.flock(lock, fcntl.LOCK_EX)
-      if not os.path.exists(copy):
-        with whole(copy) as partial:
-          self.fs.get_file(path, partial)
+  def _open(self, path: str, mode: str = 'rb', **options):
+    copy = os.path.join(self.storage[-1], self._mapper(self._strip_protocol(path)))
+    if mode == 'rb' and not os.path.exists(copy):
+      with open(f'{copy}.lock', 'w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not os.path.exists(copy):
+          with whole(copy) as partial:
+            self.fs.get_file(path, partial)
+    return super()._open(path, mode, **options)
 
 
 def persist(path: str, act: Callable, *arguments, **options) -> Any:
@@ -265,14 +266,14 @@ def _scan_once(path: str, scan, kind: str) -> dict[str, np.ndarray]:
     with np.load(io.BytesIO(system.cat_file(index))) as kept:
       if np.array_equal(kept['version'], version):
         return {name: kept[name] for name in kept.files if name != 'version'}
-  except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
-    pass  # None yet, or not whole: it is made anew.
+  except Exception as error:  # None yet, or not whole: it is made anew.
+    logging.debug('no index of %s: %r', path, error)
   found = persist(path, scan, path)
   buffer = io.BytesIO()
   np.savez_compressed(buffer, version=version, **found)
   try:
     _write_index(system, index, buffer.getvalue())
-  except (OSError, NotImplementedError) as error:
+  except Exception as error:  # Read-only file systems have many words for no.
     logging.info('the index of %s is kept in memory alone: %s', path, error)
   return found
 

@@ -171,8 +171,10 @@ def _header(path: str, places: np.ndarray) -> tuple[list[str], str]:
   size = int(places[0, 0]) if len(places) else None
   text = files.read(path, 0, size).decode('utf-8-sig', errors='replace')
   separator = _separator(text)
-  names = next(_reader(_lines(text), separator), [])
-  return names, separator
+  try:
+    return next(_reader(_lines(text), separator), []), separator
+  except csv.Error as error:
+    raise ValueError(f'the header of {path} does not parse: {error}') from error
 
 
 def _parse_row(text: str, names: Sequence[str], separator: str) -> dict[str, str]:

@@ -2,7 +2,9 @@
 
 import io
 import json
+import struct
 import tarfile
+import zlib
 
 import numpy as np
 import pytest
@@ -41,7 +43,15 @@ def batches(source, **options):
   return data.training_batches(source, tokenizer, image_size=8, seed=0, **options)
 
 
+def bomb():
+  """A PNG that says it has 100,000 x 100,000 pixels."""
+  header = struct.pack('>4sIIBBBBB', b'IHDR', 100_000, 100_000, 8, 2, 0, 0, 0)
+  start = struct.pack('>I', 13) + header + struct.pack('>I', zlib.crc32(header))
+  return picture(7)[:8] + start + picture(7)[33:]
+
+
 FAULTS = {
+  'bomb': {'png': bomb(), 'txt': b'a caption'},
   'truncated': {'png': picture(7)[:40], 'txt': b'a caption'},
   'lying': {'png': b'<html>404</html>', 'txt': b'a caption'},
   'empty picture': {'png': b'', 'txt': b'a caption'},
@@ -62,7 +72,7 @@ FAULTS = {
 def faulty(tmp_path_factory):
   """A shard with each fault once among good examples, the first of all a fault."""
   place = tmp_path_factory.mktemp('faulty') / 'pairs.tar'
-  samples = [good(number) for number in range(1400)]
+  samples = [good(number) for number in range(1500)]
   for step, (fault, parts) in enumerate(FAULTS.items()):
     samples[step * 100] = fault.replace(' ', '_'), parts
   return f'webdataset:{pack(place, samples)}'
@@ -72,7 +82,7 @@ def test_every_fault_is_skipped_counted_and_named(faulty, caplog):
   logging.use_absl_handler()
   iterator, skips = batches(data.open_source(faulty, 'train'))
   with caplog.at_level('WARNING'):
-    seen = np.concatenate([next(iterator)['id'] for _ in range(28)])
+    seen = np.concatenate([next(iterator)['id'] for _ in range(30)])
   bad = {step * 100 for step in range(len(FAULTS))}
   assert not bad & set(seen)
   assert {record.args[0] for record in caplog.records if 'skipped' in record.msg} == bad
@@ -82,9 +92,9 @@ def test_every_fault_is_skipped_counted_and_named(faulty, caplog):
 def test_convert_drops_and_names_them(faulty, tmp_path):
   report = convert(faulty, str(tmp_path / 'target'), shard_size=400)
   assert [number for number, _ in report['skipped']] == [i * 100 for i in range(len(FAULTS))]
-  assert report['written'] == 1400 - len(FAULTS)
+  assert report['written'] == 1500 - len(FAULTS)
   kept = data.open_source(report['name'], 'train')
-  assert kept.values('caption') == [f'caption {i}' for i in range(1400) if i % 100 or i >= 1300]
+  assert kept.values('caption') == [f'caption {i}' for i in range(1500) if i % 100 or i >= 1400]
   state = json.loads((tmp_path / 'target/train.convert.json').read_text())
   assert [pair for shard in state['shards'] for pair in shard['skipped']] == report['skipped']
 
@@ -102,7 +112,8 @@ def test_over_one_percent_stops_training_and_conversion(tmp_path):
 
 
 def test_evaluation_of_a_bad_example_is_refused(faulty):
-  source = data.open_source(faulty, 'train[700:701]')
+  place = 100 * [*FAULTS].index('no caption')
+  source = data.open_source(faulty, f'train[{place}:{place + 1}]')
   with pytest.raises(ValueError, match=r'example 0 cannot be used: .*has only'):
     source.values('caption')
   with pytest.raises(ValueError, match='example 0 cannot be evaluated'):
