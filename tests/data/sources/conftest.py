@@ -53,3 +53,25 @@ def prepared_as_tfrecord(tmp_path_factory):
       # Checksums are not read, so zeros stand for them.
       file.write(struct.pack('<Q4x', len(record)) + record + bytes(4))
   return folder
+
+
+@pytest.fixture(
+  params=['arrayrecord', 'csv', 'emoji', 'jsonl', 'mixture', 'tfrecord', 'webdataset']
+)
+def open_anew(request, examples, write, prepared_as_tfrecord, tmp_path):
+  """A function that opens twenty or more examples in one of the forms that a source has."""
+  if request.param in WRITERS:
+    name, split = write(request.param, examples), 'train'
+  elif request.param == 'csv':
+    for i, example in enumerate(examples):
+      (tmp_path / f'{i}.png').write_bytes(example['image'])
+    lines = [f'{i}.png,{example["caption"]}\n' for i, example in enumerate(examples)]
+    (tmp_path / 'pairs.csv').write_text('image,caption\n' + ''.join(lines))
+    name, split = f'csv:{tmp_path}/pairs.csv', 'train[1:]+train[:1]'
+  else:
+    name, split = {
+      'emoji': ('emoji', 'heldout_style[group=food-drink]+heldout_style[group=activities]'),
+      'tfrecord': ('pairs', 'heldout_composition[:50]'),
+      'mixture': ('emoji*2+pairs*1', 'heldout_composition[:20]'),
+    }[request.param]
+  return lambda: data.open_source(name, split, str(prepared_as_tfrecord))

@@ -50,26 +50,9 @@ def test_slices_and_selections_are_those_of_tfds(style, examples, write):
   assert len(twice) == len(selected) + len(examples)
 
 
-@pytest.fixture(params=(*FORMATS, 'csv', 'emoji', 'tfrecord', 'mixture'))
-def source(request, examples, write, prepared_as_tfrecord, tmp_path):
-  """Twenty or more examples in each of the forms that a source has."""
-  if request.param in FORMATS:
-    return data.open_source(write(request.param, examples), 'train')
-  if request.param == 'csv':
-    (tmp_path / 'image').write_bytes(examples[0]['image'])
-    lines = [f'image,{number}\n' for number in range(20)]
-    (tmp_path / 'pairs.csv').write_text('image,caption\n' + ''.join(lines))
-    return data.open_source(f'csv:{tmp_path}/pairs.csv', 'train[1:]+train[:1]')
-  name, split = {
-    'emoji': ('emoji', 'heldout_style[group=food-drink]+heldout_style'),
-    'tfrecord': ('pairs', 'heldout_composition'),
-    'mixture': ('emoji*2+pairs*1', 'heldout_composition[:20]'),
-  }[request.param]
-  return data.open_source(name, split, str(prepared_as_tfrecord))
-
-
-def test_another_process_reads_the_same(source):
+def test_another_process_reads_the_same(open_anew):
   """What is sent to a process is how to read, and nothing of what was read or is open."""
+  source = open_anew()
   sent = cloudpickle.dumps(source)
   read = [source[i] for i in range(20)]
   size = sum(len(example['image']) for example in read)
