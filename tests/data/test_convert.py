@@ -7,6 +7,7 @@ import pytest
 
 from contrastive_jax import data
 from contrastive_jax.data import convert as module
+from contrastive_jax.data import emoji
 from contrastive_jax.data.convert import convert
 
 STYLES = ('arrayrecord', 'jsonl', 'webdataset')
@@ -94,12 +95,21 @@ def test_the_command_reports(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('style', STYLES)
+@pytest.mark.parametrize('style', [*STYLES, 'tfds'])
 def test_what_is_converted_trains_and_is_evaluated(tmp_path, style):
-  for split in ('train[:500]', 'heldout_style[:50]', 'heldout_composition[:50]'):
-    report = convert('emoji', f'{style}:{tmp_path}/data', split=split, shard_size=100)
+  """Ten thousand pairs of a converted set, and TFDS's own folder, by the command of a run."""
+  if style == 'tfds':
+    name = f'tfds:{emoji.PREPARED}'
+  else:
+    # What the config takes of the emoji: some of them come thrice.
+    thrice = 'train[skin_tone=]+train[skin_tone=]+train'
+    for split in (thrice, 'heldout_style[:50]', 'heldout_composition[:50]'):
+      report = convert('emoji', f'{style}:{tmp_path}/data', split=split, shard_size=1000)
+    name = report['name']
+    assert len(data.open_source(name, 'train')) >= 10_000
   command = [sys.executable, 'launch.py', '--config=configs/clip.py:smoke']
-  command += [f'--config.data.name={report["name"]}', f'--workdir={tmp_path}/run']
+  command += [f'--config.data.name={name}', f'--workdir={tmp_path}/run']
+  command += ['--config.data.split=train']
   command += ['--config.evaluation.zero_shot=()']  # Not all classes are among so few.
   subprocess.run(command, check=True, timeout=600)
   last = json.loads((tmp_path / 'run/metrics.jsonl').read_text().splitlines()[-1])

@@ -19,7 +19,7 @@ from contrastive_jax.data.sources import array_record, source, tfrecord, webdata
 
 # Damaged ones are read in a few milliseconds; the deadline is for what hangs.
 FUZZ = settings(
-  max_examples=60, deadline=5000, suppress_health_check=[HealthCheck.function_scoped_fixture]
+  max_examples=40, deadline=20_000, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
