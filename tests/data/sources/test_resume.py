@@ -8,7 +8,7 @@ import pytest
 
 from contrastive_jax import data
 
-B, LAST = 8, 40
+B, LAST = 4, 24
 
 
 def letters(texts):

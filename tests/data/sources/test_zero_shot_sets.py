@@ -290,6 +290,8 @@ def test_the_splits_of_karpathy_and_li(file, tmp_path):
   assert len(data.open_source(name, 'test[:3]')) == 3
   with pytest.raises(ValueError, match=r"no split 'dev'; use one of .*'test', 'train', 'val'"):
     data.open_source(name, 'dev')
+  report = convert(name, f'jsonl:{tmp_path}/converted', split='test', shard_size=2)
+  assert everything(report['name'], 'test') == found
   next(tmp_path.rglob(found[1]['filename'])).unlink()
   assert ['error' in example for example in everything(name, 'test')] == [False, True, *[False] * 3]
 
