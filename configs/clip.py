@@ -29,6 +29,7 @@ def get_config(variant: str = 'default') -> ConfigDict:
     )
     config.evaluation.splits = ('train[vendor=twemoji,skin_tone=,group!=flags]',)
     config.evaluation.probe_split = 'train[vendor=noto,skin_tone=,group!=flags]'
+    config.evaluation.pairs = ()
   elif variant != 'default':
     make_paper(config, variant)
   return config
@@ -137,12 +138,21 @@ def emoji() -> ConfigDict:
   config.profile = 0  # steps to trace into the workdir, for xprof and Perfetto
   config.evaluate_every = 1000
   config.evaluation = ConfigDict()
+  # Splits of the data, or other data sets as NAME=SOURCE: 'stamps=jsonl:/data/stamps.jsonl'
   config.evaluation.splits = ('heldout_style', 'heldout_composition')
   config.evaluation.batch_size = 256
-  config.evaluation.zero_shot = ('group', 'subgroup')  # fields that hold a class
+  # Fields to retrieve by: a text, several, or texts by language; beyond the first at the end alone
+  config.evaluation.texts = ('caption',)
+  # Fields that hold a class, or FIELD=NAMES: 'label=imagenet', or a file with the labels' names
+  config.evaluation.zero_shot = ('group', 'subgroup')
+  # Prompts, or where they are: 'imagenet' for CLIP's 80, or a file
   config.evaluation.templates = ('{}', 'an emoji of {}', 'a picture of {}', '{} symbol')
-  config.evaluation.probes = ()  # on the frozen encoder: ('linear',) tells the same classes apart
+  # On the frozen encoder, for the same classes, at the end of the run
+  config.evaluation.probes = ('linear', 'neighbours', 'prototypes')
   config.evaluation.probe_split = 'train[skin_tone=,group!=flags]'  # what probes are fitted to
+  # An example and a partner that agree in these fields make a pair, scored as Winoground's
+  config.evaluation.pairs = ('vendor', 'concept')
+  config.evaluation.partners = 'train[skin_tone!=]'  # '' for the split itself
   config.evaluation.captions = ConfigDict()  # rules of models/generation.py, where a model captions
   return config
 
@@ -210,3 +220,4 @@ def make_paper(config: ConfigDict, variant: str) -> None:
   config.evaluate_every = 10_000
   config.evaluation.splits = ('validation',)
   config.evaluation.zero_shot = ()
+  config.evaluation.pairs = ()

@@ -1,12 +1,15 @@
 """Many inputs through a jitted function, batch by batch."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from contrastive_jax.sharding.mesh import batch_sharding, batch_shards, place_whole
+from contrastive_jax.sharding.mesh import batch_sharding, batch_shards, make_mesh, place_whole
+
+_BLOCK_BYTES = 2**26
 
 
 def jit_batched(function: Callable, mesh: Mesh) -> Callable:
@@ -18,18 +21,56 @@ def jit_batched(function: Callable, mesh: Mesh) -> Callable:
   )
 
 
-def in_batches(
-  function: Callable[[np.ndarray], object], inputs: np.ndarray, batch_size: int, mesh: Mesh
-) -> np.ndarray:
-  """Applies a function to inputs [N, ...] and joins what comes out, [N, ...].
+def in_batches(function: Callable[[Any], Any], inputs: Any, batch_size: int, mesh: Mesh) -> Any:
+  """Applies a function to inputs [N, ...] and joins what comes out, [N, ...]; or trees of them.
 
   The batch size grows to a multiple of the mesh's shards, and the last batch is filled up, so that
   one shape is compiled.
   """
   batch_size = -(-batch_size // batch_shards(mesh)) * batch_shards(mesh)
+  size = len(jax.tree.leaves(inputs)[0])
+
+  def fill(array):
+    missing = batch_size - len(array)
+    return np.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1)) if missing else array
+
   outputs = []
-  for start in range(0, len(inputs), batch_size):
-    batch = inputs[start : start + batch_size]
-    filled = np.pad(batch, [(0, batch_size - len(batch))] + [(0, 0)] * (batch.ndim - 1))
-    outputs.append(np.asarray(function(place_whole(filled, mesh)))[: len(batch)])
-  return np.concatenate(outputs)
+  for start in range(0, size, batch_size):
+    batch = jax.tree.map(lambda array: array[start : start + batch_size], inputs)  # noqa: B023
+    number = min(batch_size, size - start)
+    out = function(place_whole(jax.tree.map(fill, batch), mesh))
+    outputs.append(jax.tree.map(lambda array: np.asarray(array)[:number], out))  # noqa: B023
+  return jax.tree.map(lambda *parts: np.concatenate(parts), *outputs)
+
+
+def compare(function: Callable, candidates: Any, queries: Any, mesh: Mesh) -> Any:
+  """Applies a function of all candidates to the queries, in blocks that bound what is in memory.
+
+  Args:
+    function: from `jit_batched`; (candidates [N, ...], queries [b, ...]) -> [b, ...].
+    candidates: a tree of arrays [N, ...], of which every device gets a copy.
+    queries: a tree of arrays [Q, ...], cut over the mesh.
+    mesh: the mesh.
+
+  Returns:
+    A tree of arrays [Q, ...].
+  """
+  copies = place_copies(candidates, mesh)
+  offered, asked = (len(jax.tree.leaves(side)[0]) for side in (candidates, queries))
+  size = min(asked, max(1, _BLOCK_BYTES // (4 * offered)))
+  return in_batches(lambda batch: function(copies, batch), queries, size, mesh)
+
+
+def place_copies(tree: Any, mesh: Mesh) -> Any:
+  """Arrays that every process holds whole, as one copy a device."""
+  whole = NamedSharding(mesh, PartitionSpec())
+
+  def put(array):
+    return jax.make_array_from_process_local_data(whole, array, array.shape)
+
+  return jax.tree.map(put, tree)
+
+
+def one_device() -> Mesh:
+  """The mesh of one device."""
+  return make_mesh('data:1', jax.local_devices()[:1])

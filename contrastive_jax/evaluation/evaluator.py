@@ -1,6 +1,7 @@
-"""The evaluation of a run: embeds its held-out splits, then retrieval, zero-shot and captions."""
+"""The evaluation of a run: embeds its held-out splits, and follows the config's protocols."""
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -14,36 +15,68 @@ from contrastive_jax.data.images import normalize
 from contrastive_jax.evaluation.batches import in_batches, jit_batched
 from contrastive_jax.evaluation.captioner import Captioner
 from contrastive_jax.evaluation.captioning import score_captions
+from contrastive_jax.evaluation.examples import Neighbours, Prototypes
+from contrastive_jax.evaluation.pairs import find_pairs, pair_accuracies
 from contrastive_jax.evaluation.probes import linear_probe
 from contrastive_jax.evaluation.report import Retrieved
-from contrastive_jax.evaluation.retrieval import recall
-from contrastive_jax.evaluation.zero_shot import class_embeddings
+from contrastive_jax.evaluation.retrieval import languages, retrieve
+from contrastive_jax.evaluation.zero_shot import (
+  class_embeddings,
+  classify,
+  read_classes,
+  read_templates,
+)
 from contrastive_jax.models.definition import Definition
 
 _RECALLS = (1, 5, 10)
-_ACCURACIES = (1, 5)
-_PROBES = {'linear': linear_probe}
+
+# A probe is called with unit features, labels and `mesh=`, and what it returns has
+# `figures(features, labels)`, numbers by name.
+PROBES: dict[str, Callable[..., Any]] = {
+  'linear': linear_probe,
+  'neighbours': Neighbours,
+  'prototypes': Prototypes,
+}
 
 
 def open_evaluator(
   config: ConfigDict, definition: Definition, tokenizer: data.Tokenizer, mesh: Mesh, source
 ) -> 'Evaluator':
-  """The evaluator that a config describes; `source` has the training examples."""
+  """The evaluator that a config describes; `source` has the training examples.
+
+  Raises:
+    ValueError: if a split, a file or a probe cannot be used.
+  """
   evaluation = config.evaluation
-  open_split = partial(data.open_source, config.data.name, folder=config.data.folder or None)
+  open_split = partial(_open_split, config.data.name, config.data.folder or None)
+  sources = dict(map(open_split, evaluation.splits))
+  # What was trained before there were these fields is evaluated without.
+  pairs, partners = evaluation.get('pairs', ()), evaluation.get('partners', '')
+  probes = evaluation.probes if sources and evaluation.zero_shot else ()
   return Evaluator(
     definition,
     tokenizer,
-    {split: open_split(split) for split in evaluation.splits},
+    sources,
     mesh,
     image_size=config.model.image.size,
     batch_size=evaluation.batch_size,
-    classes={field: sorted(set(source.values(field))) for field in evaluation.zero_shot},
-    templates=evaluation.templates,
-    probes={kind: open_split(evaluation.probe_split) for kind in evaluation.probes},
+    classes=dict(read_classes(field, source.values) for field in evaluation.zero_shot),
+    templates=read_templates(evaluation.templates),
+    texts=evaluation.get('texts', ('caption',)),
+    probes=probes,
+    probe_source=open_split(evaluation.probe_split)[1] if probes else None,
+    pairs=pairs,
+    partners=open_split(partners)[1] if sources and pairs and partners else None,
     captions=evaluation.get('captions', {}),
     candidates=source,
   )
+
+
+def _open_split(name: str, folder: str | None, split: str) -> tuple[str, data.Source]:
+  """The name and the examples of a split of a data set, or of another one, 'NAME=SOURCE'."""
+  if other := re.fullmatch(r'(\w+)=(\w+:.*)', split):
+    return other[1], data.open_source(other[2], 'train', folder)
+  return split, data.open_source(name, split, folder)
 
 
 class Evaluator:
@@ -58,9 +91,13 @@ class Evaluator:
     *,
     image_size: int,
     batch_size: int,
-    classes: Mapping[str, Sequence[str]],
+    classes: Mapping[str, Mapping[str, str]],
     templates: Sequence[str],
-    probes: Mapping[str, data.Source] | None = None,
+    texts: Sequence[str] = ('caption',),
+    probes: Sequence[str] = (),
+    probe_source: data.Source | None = None,
+    pairs: Sequence[str] = (),
+    partners: data.Source | None = None,
     captions: Mapping[str, Any] | None = None,
     candidates: data.Source | None = None,
   ):
@@ -73,34 +110,41 @@ class Evaluator:
       mesh: the mesh over which batches are cut.
       image_size: side of the pictures.
       batch_size: pictures or texts embedded at a time.
-      classes: names by the field that holds an example's class.
+      classes: by the field that holds an example's class the names by label. A split without the
+        field is not classified by it.
       templates: prompts for a class.
-      probes: for each kind of probe, 'linear', the examples that it is fitted to.
+      texts: fields with a text, several, or texts by language, the first of them not the latter. By
+        this retrieval is measured while training too, by the others at the end alone.
+      probes: names in `PROBES`, for each field of `classes`.
+      probe_source: the examples that they are fitted to.
+      pairs: fields in which two examples agree that differ in their text, and are hard to tell
+        apart for it; empty for none.
+      partners: from which the second of a pair is taken; default: the split itself.
       captions: how to caption, see `Captioner`; empty for not at all.
       candidates: examples from whose captions retrieval chooses, to compare with.
 
     Raises:
-      ValueError: if a probe is unknown, or the model cannot caption so.
+      ValueError: if a probe is unknown, no split has a field, or the model cannot caption so.
     """
-    probes = probes or {}
     for probe in probes:
-      if probe not in _PROBES:
+      if probe not in PROBES:
         raise ValueError(
-          f'config.evaluation.probes has no {probe!r}; use some of {tuple(_PROBES)}. '
+          f'config.evaluation.probes has no {probe!r}; use some of {tuple(PROBES)}. '
           'experiments/probes has those that train'
         )
-    self._tokenizer = tokenizer
-    self._batch_size = batch_size
+    for field in classes:
+      if sources and not any(_has(source, field) for source in sources.values()):
+        raise ValueError(f'config.evaluation.zero_shot names {field!r}, which no split has')
+    self._tokenizer, self._batch_size, self._mesh = tokenizer, batch_size, mesh
     self._classes, self._templates = classes, templates
-    self._mesh = mesh
+    self._texts, self._probes, self._pairs = texts, probes, pairs
 
-    def decode(sources):
-      return {
-        name: {'source': source, 'images': data.evaluation_images(source, image_size)}
-        for name, source in sources.items()
-      }
+    def decode(source):
+      return {'source': source, 'images': data.evaluation_images(source, image_size)}
 
-    self._splits, self._probes = decode(sources), decode(probes)
+    self._splits = {name: decode(source) for name, source in sources.items()}
+    self._probed = decode(probe_source) if probes else None
+    self._partners = decode(partners) if partners is not None and pairs else None
     self._encode_image = jit_batched(
       lambda parameters, images: definition.bind(parameters).encode_image(normalize(images)), mesh
     )
@@ -111,7 +155,9 @@ class Evaluator:
       Captioner(definition, tokenizer, mesh, image_size, batch_size, captions) if captions else None
     )
     # Only where they are asked for: a large data set's captions would fill the memory.
-    self._candidates = list(dict.fromkeys(candidates.values('caption'))) if captions else []
+    self._candidates = (
+      list(dict.fromkeys(map(_first, candidates.values(texts[0])))) if captions else []
+    )
 
   def __call__(self, parameters) -> dict[str, float]:
     """The figures of every split: recall of both directions, accuracy of every class field."""
@@ -122,44 +168,112 @@ class Evaluator:
     figures, retrieved = {}, []
     encode_text = partial(self._encode_texts, parameters)
     prototypes = {
-      field: class_embeddings(encode_text, names, self._templates)
+      field: class_embeddings(encode_text, list(names.values()), self._templates)
       for field, names in self._classes.items()
     }
     for name, split in self._splits.items():
-      captions = split['source'].values('caption')
-      texts = list(dict.fromkeys(captions))
-      image = self._batched(self._encode_image, parameters, split['images'])
-      text = encode_text(texts)
-      tasks: dict[str, Any] = {
-        'image_to_text_recall': (image, text, captions, texts, _RECALLS),
-        'text_to_image_recall': (text, image, texts, captions, _RECALLS),
-      }
-      for field, prototype in prototypes.items():
-        tasks[f'zero_shot_{field}_accuracy'] = (
-          image,
-          prototype,
-          split['source'].values(field),
-          self._classes[field],
-          _ACCURACIES,
-        )
-      for task, arguments in tasks.items():
-        for k, value in recall(*arguments).items():
-          figures[f'{name}/{task}@{k}'] = value
-      rows = {caption: row for row, caption in enumerate(texts)}
-      pairs = text[[rows[caption] for caption in captions]]
-      retrieved.append(Retrieved(name, split['images'], captions, image, pairs))
+      texts = split['source'].values(self._texts[0])
+      image = self._encode_images(parameters, split)
+      own, text = retrieve(image, texts, encode_text, _RECALLS, mesh=self._mesh)
+      for field, labels in self._labels(split).items():
+        classes = list(self._classes[field])
+        scores = classify(image, prototypes[field], labels, classes, mesh=self._mesh)
+        own |= {f'zero_shot_{field}_{measure}': value for measure, value in scores.items()}
+      figures |= _named(name, own)
+      retrieved.append(Retrieved(name, split['images'], list(map(_first, texts)), image, text))
     return figures, retrieved
 
   def finish(self, parameters) -> tuple[dict[str, float], list[Retrieved]]:
-    """`evaluate`, with what is too slow to be done while training: the probes and the captions."""
+    """`evaluate`, with what is too slow to be done while training.
+
+    That is the probes, the retrieval by other texts, the pairs and the captions.
+    """
     figures, retrieved = self.evaluate(parameters)
-    figures |= self.probe(parameters)
+    figures |= self.probe(parameters, {split.name: split.image_embeddings for split in retrieved})
+    for split in retrieved:
+      figures |= _named(split.name, self._retrieve_others(parameters, split))
+    figures |= self._compare_pairs(parameters, retrieved)
     if self._captioner is None:
       return figures, retrieved
     offered = self._encode_texts(parameters, self._candidates)
     splits = (self._caption(parameters, split, offered) for split in retrieved)
     scores, captioned = zip(*splits, strict=True)
     return figures | {k: v for score in scores for k, v in score.items()}, list(captioned)
+
+  def probe(self, parameters, embedded: Mapping[str, np.ndarray] | None = None) -> dict[str, float]:
+    """The figures on every split of probes fitted to each class field, on unit embeddings.
+
+    Args:
+      parameters: the model's.
+      embedded: the splits' pictures as unit vectors, by name; None to embed them here.
+    """
+    if self._probed is None:
+      return {}
+    if embedded is None:
+      embedded = {name: self._encode_images(parameters, s) for name, s in self._splits.items()}
+    features = self._encode_images(parameters, self._probed)
+    figures = {}
+    for field, labels in self._labels(self._probed).items():
+      for kind in self._probes:
+        fitted = PROBES[kind](features, labels, mesh=self._mesh)
+        for name, split in self._splits.items():
+          if field in (tests := self._labels(split)):
+            own = fitted.figures(embedded[name], tests[field])
+            figures |= {f'{name}/{field}_{measure}': value for measure, value in own.items()}
+    return figures
+
+  def _retrieve_others(self, parameters, split: Retrieved) -> dict[str, float]:
+    """Recall of a split by the further fields of texts that it has, and by language."""
+    source, figures = self._splits[split.name]['source'], {}
+    for field in self._texts[1:]:
+      if not _has(source, field):
+        continue
+      values = source.values(field)
+      tasks = {field: (range(len(values)), values)}
+      if isinstance(values[0], Mapping):
+        tasks = {f'{field}_{language}': task for language, task in languages(values).items()}
+      for task, (rows, texts) in tasks.items():
+        encode = partial(self._encode_texts, parameters)
+        image = split.image_embeddings[np.array(rows)]
+        own, _ = retrieve(image, texts, encode, _RECALLS, mesh=self._mesh)
+        figures |= {f'{task}_{measure}': value for measure, value in own.items()}
+    return figures
+
+  def _compare_pairs(self, parameters, retrieved: Sequence[Retrieved]) -> dict[str, float]:
+    """Winoground's scores of the pairs of every split that has any."""
+    if not self._pairs:
+      return {}
+    whole = None
+    if self._partners:
+      captions = list(map(_first, self._partners['source'].values(self._texts[0])))
+      images = self._encode_images(parameters, self._partners)
+      whole = (
+        self._keys(self._partners),
+        captions,
+        (images, self._encode_texts(parameters, captions)),
+      )
+    figures = {}
+    for split in retrieved:
+      keys = self._keys(self._splits[split.name])
+      own = keys, split.captions, (split.image_embeddings, split.text_embeddings)
+      other = whole or own
+      pairs = find_pairs(*own[:2], *other[:2])
+      if len(pairs):
+        scores = pair_accuracies(own[2], other[2], pairs, mesh=self._mesh)
+        figures |= _named(split.name, scores)
+    return figures
+
+  def _keys(self, split) -> list:
+    """What an example shares with another that makes a pair with it; nothing where it lacks it."""
+    source = split['source']
+    if not all(_has(source, field) for field in self._pairs):
+      return [object() for _ in range(len(source))]
+    return list(zip(*map(source.values, self._pairs), strict=True))
+
+  def _labels(self, split) -> dict[str, list[str]]:
+    """The labels of a split's examples by the class fields that it has."""
+    source = split['source']
+    return {f: list(map(str, source.values(f))) for f in self._classes if _has(source, f)}
 
   def _caption(self, parameters, split: Retrieved, offered) -> tuple[dict[str, float], Retrieved]:
     """The scores of the captions written for a split's pictures, and the split with them.
@@ -170,7 +284,8 @@ class Evaluator:
     written = self._captioner(parameters, split.images)
     nearest = np.argmax(split.image_embeddings @ offered.T, axis=1)
     texts = {'caption': written, 'retrieved_caption': [self._candidates[row] for row in nearest]}
-    references = [[caption] for caption in split.captions]
+    own = self._splits[split.name]['source'].values(self._texts[0])
+    references = [[right] if isinstance(right, str) else list(right) for right in own]
     figures = {
       f'{split.name}/{kind}_{measure}': value
       for kind, captions in texts.items()
@@ -178,25 +293,23 @@ class Evaluator:
     }
     return figures, dataclasses.replace(split, generated=written)
 
-  def probe(self, parameters) -> dict[str, float]:
-    """The accuracy on every split of probes fitted to each class field, on unit embeddings."""
-
-    def embed(split):
-      return self._batched(self._encode_image, parameters, split['images'])
-
-    embedded = {name: embed(split) for name, split in self._splits.items()} if self._probes else {}
-    figures = {}
-    for kind, examples in self._probes.items():
-      features = embed(examples)
-      for field in self._classes:
-        fitted = _PROBES[kind](features, examples['source'].values(field), mesh=self._mesh)
-        for name, image in embedded.items():
-          labels = self._splits[name]['source'].values(field)
-          figures[f'{name}/{field}_{kind}_probe_accuracy'] = fitted.accuracy(image, labels)
-    return figures
+  def _encode_images(self, parameters, split) -> np.ndarray:
+    return self._batched(self._encode_image, parameters, split['images'])
 
   def _encode_texts(self, parameters, texts: Sequence[str]) -> np.ndarray:
     return self._batched(self._encode_text, parameters, self._tokenizer(texts))
 
   def _batched(self, encode, parameters, inputs) -> np.ndarray:
     return in_batches(partial(encode, parameters), inputs, self._batch_size, self._mesh)
+
+
+def _has(source, field: str) -> bool:
+  return field in source[0]
+
+
+def _first(texts: str | Sequence[str]) -> str:
+  return texts if isinstance(texts, str) else texts[0]
+
+
+def _named(split: str, figures: Mapping[str, float]) -> dict[str, float]:
+  return {f'{split}/{measure}': value for measure, value in figures.items()}

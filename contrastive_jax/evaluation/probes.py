@@ -9,6 +9,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
+from contrastive_jax.evaluation.zero_shot import mean_per_class
 from contrastive_jax.sharding.mesh import batch_shards, place_whole
 
 _MOST_STEPS = 1000
@@ -32,9 +33,20 @@ class LinearProbe(NamedTuple):
 
   def accuracy(self, features: np.ndarray, labels: Sequence) -> float:
     """The share of features [N, D] classified as labelled; a label outside `classes` is a miss."""
+    return float(self._right(features, labels).mean())
+
+  def figures(self, features: np.ndarray, labels: Sequence) -> dict[str, float]:
+    """Accuracy, and the same within each class, averaged over the classes."""
+    right = self._right(features, labels)
+    return {
+      'linear_probe_accuracy': float(right.mean()),
+      'linear_probe_mean_per_class_recall': mean_per_class(right, labels),
+    }
+
+  def _right(self, features, labels):
     predicted = np.argmax(features @ self.weights + self.bias, axis=1)
     pairs = zip(predicted, labels, strict=True)
-    return float(np.mean([self.classes[k] == label for k, label in pairs]))
+    return np.array([self.classes[k] == label for k, label in pairs])
 
 
 def linear_probe(
@@ -68,25 +80,25 @@ def linear_probe(
     raise ValueError(f'{len(features)} features do not go with {len(labels)} labels')
   if validation is None:
     order = np.random.default_rng(seed).permutation(len(labels))
-    held, kept = np.split(order, [max(1, len(labels) // 5)])
-    parts = [(features[rows], [labels[row] for row in rows]) for rows in (kept, held)]
+    held = order[: max(1, len(labels) // 5)]
   else:
-    parts = [(features, labels), validation]
-  classes = sorted({label for _, names in parts for label in names})
+    held = len(labels) + np.arange(len(validation[1]))
+    features, labels = np.concatenate([features, validation[0]]), [*labels, *validation[1]]
+  classes = sorted(set(labels))
   if len(classes) < 2:
     raise ValueError(f'a probe tells classes apart, and the labels are all of {classes}')
 
   codes = {label: code for code, label in enumerate(classes)}
+  numbers = np.array([codes[label] for label in labels], np.int32)
+  training = numbers.copy()
+  training[held] = -1  # counts for nothing; another shape would be compiled anew
 
-  def fit(features, labels, l2):
-    numbers = [codes[label] for label in labels]
+  def fit(numbers, l2):
     weights, bias = logistic_regression(features, numbers, len(classes), l2, mesh=mesh)
     return LinearProbe(classes, weights, bias, l2)
 
-  train, held_out = parts
-  l2 = search_l2(lambda l2: fit(*train, l2).accuracy(*held_out))
-  everything = np.concatenate([train[0], held_out[0]]), [*train[1], *held_out[1]]
-  return fit(*everything, l2)
+  held_out = features[held], [labels[row] for row in held]
+  return fit(numbers, search_l2(lambda l2: fit(training, l2).accuracy(*held_out)))
 
 
 def search_l2(score: Callable[[float], float]) -> float:
@@ -120,7 +132,7 @@ def logistic_regression(
 
   Args:
     features: N rows x, [N, D].
-    labels: [N] integers y from 0 to K - 1.
+    labels: [N] integers y from 0 to K - 1; a row of −1 counts for nothing.
     classes: K.
     l2: strength.
     mesh: over which the examples are cut; None for one device.
@@ -139,7 +151,6 @@ def logistic_regression(
 
 @jax.jit(static_argnums=3)
 def _minimize(features, labels, l2, classes):
-  """Rows labelled −1 fill up the last shard, and count for nothing."""
   targets = jax.nn.one_hot(labels, classes)
   number = jnp.sum(labels >= 0)
 

@@ -19,6 +19,7 @@ from contrastive_jax import data  # noqa: E402
 from contrastive_jax.data.augmentation import augment  # noqa: E402
 from contrastive_jax.evaluation import finetuning  # noqa: E402
 from contrastive_jax.evaluation.evaluator import Evaluator  # noqa: E402
+from contrastive_jax.evaluation.zero_shot import read_classes  # noqa: E402
 from contrastive_jax.training import loop, workdir  # noqa: E402
 from contrastive_jax.training.optimizer import make_optimizer, make_schedule  # noqa: E402
 from contrastive_jax.training.rates import hold, parameter_rates  # noqa: E402
@@ -62,9 +63,10 @@ def evaluate(run, parameters, train, tests, fields) -> dict[str, float]:
     run.mesh,
     image_size=run.config.model.image.size,
     batch_size=run.config.evaluation.batch_size,
-    classes={field: sorted(set(train.values(field))) for field in fields},
+    classes=dict(read_classes(field, train.values) for field in fields),
     templates=run.config.evaluation.templates,
-    probes={'linear': train},
+    probes=('linear',),
+    probe_source=train,
   )
   return ({} if FASHION.value else evaluator(parameters)) | evaluator.probe(parameters)
 

@@ -8,6 +8,7 @@ from contrastive_jax import data
 from contrastive_jax.data.images import normalize
 from contrastive_jax.evaluation.evaluator import Evaluator
 from contrastive_jax.evaluation.probes import linear_probe, logistic_regression, search_l2
+from contrastive_jax.evaluation.zero_shot import read_classes
 from contrastive_jax.sharding.mesh import make_mesh
 from tests.models.towers import parameters_of, tiny
 
@@ -122,12 +123,12 @@ def test_the_evaluator_probes_its_splits():
       make_mesh('data:8'),
       image_size=32,
       batch_size=256,
-      classes={'skin_tone': sorted(set(seen.values('skin_tone')))},
+      classes=dict([read_classes('skin_tone', seen.values)]),
       templates=('{}',),
       **fields,
     )
 
-  figures = evaluator(probes={'linear': seen}).probe(parameters)
+  figures = evaluator(probes=['linear'], probe_source=seen).probe(parameters)
   encode = jax.jit(lambda images: definition.bind(parameters).encode_image(normalize(images)))
   examples = [
     (np.asarray(encode(data.evaluation_images(source, 32))), source.values('skin_tone'))
@@ -135,7 +136,8 @@ def test_the_evaluator_probes_its_splits():
   ]
   expected = linear_probe(*examples[0]).accuracy(*examples[1])
   name = f'{split}/skin_tone_linear_probe_accuracy'
-  assert figures == {name: pytest.approx(expected, abs=0.02)}
+  assert figures.keys() == {name, name.replace('accuracy', 'mean_per_class_recall')}
+  assert figures[name] == pytest.approx(expected, abs=0.02)
   assert evaluator().probe(parameters) == {}
   with pytest.raises(ValueError, match=r"config\.evaluation\.probes has no 'nearest'.*linear"):
-    evaluator(probes={'nearest': seen})
+    evaluator(probes=['nearest'], probe_source=seen)

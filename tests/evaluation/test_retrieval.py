@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contrastive_jax.evaluation.retrieval import recall
-from contrastive_jax.evaluation.zero_shot import class_embeddings
 
 
 def expected_recall(scores, right, k):
@@ -50,13 +49,3 @@ def test_a_query_without_an_answer_is_an_error():
   one = np.ones((1, 2), np.float32)
   with pytest.raises(ValueError, match="no right candidate, such as 'a'"):
     recall(one, one, ['a'], ['b'], [1])
-
-
-def test_class_embeddings_are_means_of_prompts():
-  table = {'a x x': [1, 0], 'a y': [0, 1], 'x x': [1, 0], 'y': [1, 0]}
-  found = class_embeddings(
-    lambda texts: np.array([table[text] for text in texts], float), ['x-x', 'y'], ['a {}', '{}']
-  )
-  np.testing.assert_allclose(found, [[1, 0], [0.5**0.5, 0.5**0.5]])
-  with pytest.raises(ValueError, match=r'has no \{\}'):
-    class_embeddings(lambda texts: texts, ['x'], ['an emoji'])

@@ -1,0 +1,111 @@
+"""Classifiers that keep examples: the nearest ones vote, or a few are averaged."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh
+
+from contrastive_jax.evaluation.batches import compare, jit_batched, one_device
+from contrastive_jax.evaluation.zero_shot import classify
+
+
+class Neighbours(NamedTuple):
+  """k-NN: each of the k nearest examples votes for its class with exp(cosine / temperature) [1].
+
+  Attributes:
+    features: [N, D] unit vectors.
+    labels: N labels.
+    mesh: over which what is classified is cut; None for one device.
+    neighbours: k, at most N.
+    temperature: the lower, the more the nearest count.
+
+  References:
+    [1] Wu et al., Unsupervised Feature Learning via Non-Parametric Instance Discrimination, 2018.
+  """
+
+  features: np.ndarray
+  labels: Sequence
+  mesh: Mesh | None = None
+  neighbours: int = 20
+  temperature: float = 0.07
+
+  def votes(self, features: np.ndarray) -> tuple[list, np.ndarray]:
+    """The K classes in order, and the votes that each of the features [M, D] gets, [M, K]."""
+    classes = sorted(set(self.labels))
+    codes = {label: code for code, label in enumerate(classes)}
+    numbers = np.array([codes[label] for label in self.labels], np.int32)
+    mesh = self.mesh or one_device()
+    k = min(self.neighbours, len(numbers))
+    examples = np.asarray(self.features, np.float32), numbers
+    vote = _voter(mesh, k, self.temperature, len(classes))
+    return classes, compare(vote, examples, np.asarray(features, np.float32), mesh)
+
+  def figures(self, features: np.ndarray, labels: Sequence) -> dict[str, float]:
+    """Accuracy of the class of most votes, and the mean over classes of that within each."""
+    classes, votes = self.votes(features)
+    own = classify(votes, np.eye(len(classes)), labels, classes, [1], mesh=self.mesh)
+    return {
+      'neighbours_accuracy': own['accuracy@1'],
+      'neighbours_mean_per_class_recall': own['mean_per_class_recall'],
+    }
+
+
+@functools.cache
+def _voter(mesh: Mesh, k: int, temperature: float, classes: int) -> Callable:
+  def vote(examples, features):
+    vectors, numbers = examples
+    scores, rows = lax.top_k(jnp.dot(features, vectors.T, precision='highest'), k)
+    # The greatest cosine's weight is 1, whatever the temperature.
+    weights = jnp.exp((scores - scores[:, :1]) / temperature)
+    return jnp.einsum('bn,bnk->bk', weights, jax.nn.one_hot(numbers[rows], classes))
+
+  return jit_batched(vote, mesh)
+
+
+class Prototypes(NamedTuple):
+  """Few shots: a class is the mean of a few of its examples, drawn at random [1].
+
+  Attributes:
+    features: [N, D] unit vectors.
+    labels: N labels.
+    mesh: over which what is classified is cut; None for one device.
+    shots: examples a class; a class that has fewer gives all.
+    draws: over which the accuracy is averaged.
+    seed: of the draws.
+
+  References:
+    [1] Snell et al., Prototypical Networks for Few-shot Learning, 2017.
+  """
+
+  features: np.ndarray
+  labels: Sequence
+  mesh: Mesh | None = None
+  shots: Sequence[int] = (1, 4, 16)
+  draws: int = 10
+  seed: int = 0
+
+  def draw(self, shots: int, number: int) -> tuple[list, np.ndarray]:
+    """The K classes in order, and the unit prototypes of one draw, [K, D]."""
+    labels = np.array(self.labels)
+    order = np.random.default_rng([self.seed, number]).permutation(len(labels))
+    classes = sorted(set(self.labels))
+    rows = [order[labels[order] == label][:shots] for label in classes]
+    means = np.stack([self.features[own].mean(axis=0) for own in rows])
+    return classes, means / np.linalg.norm(means, axis=1, keepdims=True)
+
+  def figures(self, features: np.ndarray, labels: Sequence) -> dict[str, float]:
+    """The accuracy of the nearest prototype by the number of shots."""
+
+    def accuracy(shots, number):
+      classes, prototypes = self.draw(shots, number)
+      return classify(features, prototypes, labels, classes, [1], mesh=self.mesh)['accuracy@1']
+
+    return {
+      f'{shots}_shot_accuracy': float(np.mean([accuracy(shots, n) for n in range(self.draws)]))
+      for shots in self.shots
+    }

@@ -1,0 +1,60 @@
+"""Every protocol of the evaluation on finished runs: retrieval, zero-shot, probes, pairs, languages.
+
+  python experiments/protocols/run.py --workdir=runs/clip-default --workdir=runs/coca-default
+
+With --stamps=FILE, which tux_paint.py writes, also on pictures of another domain. Prints the README's
+tables and writes results.json.
+"""
+
+import json
+import pathlib
+import sys
+import time
+
+from absl import app, flags
+
+FOLDER = pathlib.Path(__file__).parent
+sys.path.insert(0, str(FOLDER.parents[1]))
+from configs import clip  # noqa: E402
+from contrastive_jax import data  # noqa: E402
+from contrastive_jax.evaluation.evaluator import open_evaluator  # noqa: E402
+from contrastive_jax.training import loop, workdir  # noqa: E402
+
+WORKDIRS = flags.DEFINE_multi_string('workdir', None, 'Folder of a finished run.', required=True)
+STAMPS = flags.DEFINE_string('stamps', None, 'JSON Lines of tux_paint.py.')
+OUTPUT = flags.DEFINE_string('output', str(FOLDER / 'results.json'), 'Where the figures go.')
+
+
+def evaluate(folder: pathlib.Path) -> dict[str, float]:
+  """The figures of a run by all protocols, and the seconds that they took."""
+  config = workdir.read_config(folder)
+  # As configs/clip.py has it today, whatever the run was trained with.
+  evaluation = clip.get_config().evaluation
+  for field in ('probes', 'probe_split', 'pairs', 'partners'):
+    config.evaluation[field] = evaluation[field]
+  config.evaluation.texts = ('caption', 'names')
+  if STAMPS.value:
+    stamps = f'stamps=jsonl:{pathlib.Path(STAMPS.value).absolute()}'
+    config.evaluation.splits = (*config.evaluation.splits, stamps)
+  run = loop.build(config)
+  parameters = loop.restore(run, folder).evaluated
+  source = data.open_source(config.data.name, config.data.split, config.data.folder or None)
+  start = time.perf_counter()
+  evaluator = open_evaluator(config, run.definition, run.tokenizer, run.mesh, source)
+  figures, _ = evaluator.finish(parameters)
+  return figures | {'seconds': time.perf_counter() - start}
+
+
+def main(_):
+  """Evaluates, prints and writes."""
+  results = {pathlib.Path(name).name: evaluate(pathlib.Path(name)) for name in WORKDIRS.value}
+  pathlib.Path(OUTPUT.value).write_text(json.dumps(results, indent=2) + '\n')
+  print(f'| | {" | ".join(results)} |\n|---|{"---:|" * len(results)}')
+  for figure in dict.fromkeys(name for row in results.values() for name in row):
+    form = '.2f' if figure.endswith('cider') else '.1f' if figure == 'seconds' else '.1%'
+    cells = (f'{row[figure]:{form}}' if figure in row else '' for row in results.values())
+    print(f'| {figure} | {" | ".join(cells)} |')
+
+
+if __name__ == '__main__':
+  app.run(main)
