@@ -57,8 +57,13 @@ def compare(function: Callable, candidates: Any, queries: Any, mesh: Mesh) -> An
   """
   copies = place_copies(candidates, mesh)
   offered, asked = (len(jax.tree.leaves(side)[0]) for side in (candidates, queries))
-  size = min(asked, max(1, _BLOCK_BYTES // (4 * offered)))
+  size = block_size(asked, offered)
   return in_batches(lambda batch: function(copies, batch), queries, size, mesh)
+
+
+def block_size(queries: int, candidates: int) -> int:
+  """The number of queries whose scores with all candidates, in float32, are held at a time."""
+  return min(queries, max(1, _BLOCK_BYTES // (4 * candidates)))
 
 
 def place_copies(tree: Any, mesh: Mesh) -> Any:

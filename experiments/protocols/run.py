@@ -1,13 +1,14 @@
-"""Every protocol of the evaluation on finished runs: retrieval, zero-shot, probes, pairs, languages.
+"""Every protocol of the evaluation, on finished runs.
 
   python experiments/protocols/run.py --workdir=runs/clip-default --workdir=runs/coca-default
 
-With --stamps=FILE, which tux_paint.py writes, also on pictures of another domain. Prints the README's
-tables and writes results.json.
+With --stamps=FILE, which tux_paint.py writes, also on pictures of another domain. Prints the
+README's table and writes results.json.
 """
 
 import json
 import pathlib
+import re
 import sys
 import time
 
@@ -17,8 +18,11 @@ FOLDER = pathlib.Path(__file__).parent
 sys.path.insert(0, str(FOLDER.parents[1]))
 from configs import clip  # noqa: E402
 from contrastive_jax import data  # noqa: E402
-from contrastive_jax.evaluation.evaluator import open_evaluator  # noqa: E402
+from contrastive_jax.evaluation.evaluator import PROBES, open_evaluator  # noqa: E402
 from contrastive_jax.training import loop, workdir  # noqa: E402
+
+# results.json has the other cut-offs too.
+SHOWN = re.compile(r'.*(@1|accuracy|per_class_recall|exact_match|cider|seconds)')
 
 WORKDIRS = flags.DEFINE_multi_string('workdir', None, 'Folder of a finished run.', required=True)
 STAMPS = flags.DEFINE_string('stamps', None, 'JSON Lines of tux_paint.py.')
@@ -30,8 +34,9 @@ def evaluate(folder: pathlib.Path) -> dict[str, float]:
   config = workdir.read_config(folder)
   # As configs/clip.py has it today, whatever the run was trained with.
   evaluation = clip.get_config().evaluation
-  for field in ('probes', 'probe_split', 'pairs', 'partners'):
+  for field in ('probe_split', 'pairs', 'partners'):
     config.evaluation[field] = evaluation[field]
+  config.evaluation.probes = tuple(PROBES)
   config.evaluation.texts = ('caption', 'names')
   if STAMPS.value:
     stamps = f'stamps=jsonl:{pathlib.Path(STAMPS.value).absolute()}'
@@ -50,7 +55,8 @@ def main(_):
   results = {pathlib.Path(name).name: evaluate(pathlib.Path(name)) for name in WORKDIRS.value}
   pathlib.Path(OUTPUT.value).write_text(json.dumps(results, indent=2) + '\n')
   print(f'| | {" | ".join(results)} |\n|---|{"---:|" * len(results)}')
-  for figure in dict.fromkeys(name for row in results.values() for name in row):
+  names = dict.fromkeys(name for row in results.values() for name in row)
+  for figure in filter(SHOWN.fullmatch, names):
     form = '.2f' if figure.endswith('cider') else '.1f' if figure == 'seconds' else '.1%'
     cells = (f'{row[figure]:{form}}' if figure in row else '' for row in results.values())
     print(f'| {figure} | {" | ".join(cells)} |')

@@ -1,11 +1,15 @@
 import itertools
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contrastive_jax.evaluation.retrieval import recall
+from contrastive_jax.evaluation.batches import block_size
+from contrastive_jax.evaluation.retrieval import _counter, languages, recall, retrieve
+from contrastive_jax.sharding.mesh import make_mesh
 
 
 def expected_recall(scores, right, k):
@@ -19,14 +23,17 @@ def expected_recall(scores, right, k):
   return np.mean(hits)
 
 
-@given(st.integers(0, 10_000), st.integers(1, 5), st.integers(1, 4))
-def test_recall_is_the_mean_over_all_orders_of_ties(seed, N, k):
+@settings(deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 5), st.integers(1, 4), st.sampled_from([1, 8]))
+def test_recall_is_the_mean_over_all_orders_of_ties(seed, N, k, devices):
   rng = np.random.default_rng(seed)
   candidates = rng.integers(-1, 2, (N, 2)).astype(np.float32)
   queries = rng.integers(-1, 2, (3, 2)).astype(np.float32)
   candidate_ids = rng.integers(0, 3, N)
   query_ids = rng.choice(candidate_ids, 3)
-  found = recall(queries, candidates, query_ids.tolist(), candidate_ids.tolist(), [k])[k]
+  mesh = make_mesh('data:-1', jax.devices()[:devices])
+  ids = query_ids.tolist(), candidate_ids.tolist()
+  found = recall(queries, candidates, *ids, [k], mesh=mesh)[k]
   right = query_ids[:, None] == candidate_ids
   assert found == pytest.approx(expected_recall(queries @ candidates.T, right, k), abs=1e-6)
 
@@ -49,3 +56,53 @@ def test_a_query_without_an_answer_is_an_error():
   one = np.ones((1, 2), np.float32)
   with pytest.raises(ValueError, match="no right candidate, such as 'a'"):
     recall(one, one, ['a'], ['b'], [1])
+
+
+@pytest.mark.parametrize('devices', [1, 8])
+def test_equal_candidates_tie_wherever_they_stand(devices):
+  random = np.random.default_rng(0)
+  x = random.normal(size=(33, 19)).astype(np.float32)
+  copies = np.repeat(x, 7, axis=0)  # of which the first alone is right
+  ids = [row if copy == 0 else -1 for row in range(33) for copy in range(7)]
+  mesh = make_mesh('data:-1', jax.devices()[:devices])
+  found = recall(x, copies, range(33), ids, [1, 5, 10], mesh=mesh)
+  unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+  assert found[1] <= 1 / 7 + 1e-6
+  found = recall(unit, unit.repeat(7, axis=0), range(33), ids, [1, 5, 10], mesh=mesh)
+  assert found == pytest.approx({1: 1 / 7, 5: 5 / 7, 10: 1})
+
+
+def test_a_hundred_thousand_by_a_hundred_thousand_need_less_than_a_gigabyte():
+  N, D = 100_000, 512
+  mesh = make_mesh('data:1', jax.devices()[:1])
+
+  def side(rows):
+    return jax.ShapeDtypeStruct((rows, D), jnp.float32), jax.ShapeDtypeStruct((rows,), jnp.int32)
+
+  compiled = _counter(mesh).lower(side(N), side(block_size(N, N))).compile()
+  assert compiled.memory_analysis().temp_size_in_bytes < 2**30 / 2
+
+
+def test_several_texts_an_image_are_candidates_of_their_own():
+  vectors = {'a': [1, 0, 0], 'b': [0, 1, 0], 'c': [0, 0, 1]}
+
+  def encode(texts):
+    return np.array([vectors[text] for text in texts], np.float32)
+
+  image = encode('abc')
+  figures, first = retrieve(image, [['c', 'a'], ['b'], ['a', 'b', 'c']], encode, [1, 2])
+  # The first image's 'a' ties with the third's, and so on.
+  assert figures['image_to_text_recall@1'] == pytest.approx(1 / 2)
+  assert figures['image_to_text_recall@2'] == 1
+  assert figures['text_to_image_recall@1'] == pytest.approx(3 / 6)
+  np.testing.assert_array_equal(first, encode('cba'))
+  single, _ = retrieve(image, ['a', 'b', 'a'], encode, [1])
+  assert single == {'image_to_text_recall@1': pytest.approx(5 / 6), 'text_to_image_recall@1': 1.0}
+  with pytest.raises(ValueError, match='example 1 of 2 has no text'):
+    retrieve(image[:2], [['a'], []], encode, [1])
+
+
+def test_a_language_that_few_have_is_left_out():
+  texts = [{'de': 'Hund', 'fr': ''}, {'de': 'Katze', 'fr': 'chat'}, {}]
+  assert languages(texts, fewest=2) == {'de': ([0, 1], ['Hund', 'Katze'])}
+  assert languages(texts, fewest=1)['fr'] == ([1], ['chat'])

@@ -1,0 +1,70 @@
+"""Tux Paint's stamps as JSON Lines: pictures of another domain whose captions are emoji's names.
+
+  apt-get install tuxpaint-stamps-default
+  python experiments/protocols/tux_paint.py --target=FOLDER
+
+The stamps are under the GPL and no part of this repository. Where the package may not be installed,
+`dpkg -x` unpacks it, and --stamps says where. A stamp is kept if what its English description says,
+but for an article and a full stop, is the name of an emoji.
+"""
+
+import io
+import json
+import pathlib
+import re
+import sys
+
+from absl import app, flags
+from PIL import Image
+
+FOLDER = pathlib.Path(__file__).parent
+sys.path.insert(0, str(FOLDER.parents[1]))
+from contrastive_jax import data  # noqa: E402
+
+STAMPS = flags.DEFINE_string('stamps', '/usr/share/tuxpaint/stamps', 'Where the stamps are.')
+TARGET = flags.DEFINE_string('target', None, 'Folder for stamps.jsonl and pictures.', required=True)
+
+
+def read(description: pathlib.Path) -> tuple[str, dict[str, str]]:
+  """The caption in plain words, and the description in other languages."""
+  first, *others = description.read_text(encoding='utf-8', errors='replace').splitlines() or ['']
+  caption = re.sub(r'^(a|an|the) ', '', first.strip().rstrip('.!').lower())
+  pairs = (line.partition('.utf8=') for line in others)
+  return caption, {language: text.strip() for language, _, text in pairs if text.strip()}
+
+
+def main(_):
+  """Writes the file, and says how many there are by language."""
+  root, target = pathlib.Path(STAMPS.value), pathlib.Path(TARGET.value)
+  if not root.is_dir():
+    raise app.UsageError(f'--stamps={root} is no folder; install tuxpaint-stamps-default')
+  known = {name.lower() for name in data.open_source('emoji', 'train').values('caption')}
+  (target / 'stamps').mkdir(parents=True, exist_ok=True)
+  rows = []
+  for path in sorted(root.rglob('*.png')):
+    description = path.with_suffix('.txt')
+    if not description.exists() or (found := read(description))[0] not in known:
+      continue
+    with Image.open(path) as image:
+      # As the emoji are: over white, since transparency is dropped when pictures are read.
+      image = image.convert('RGBA')
+      side = max(image.size)
+      square = Image.new('RGBA', (side, side), 'white')
+      square.alpha_composite(image, ((side - image.width) // 2, (side - image.height) // 2))
+    file = io.BytesIO()
+    square.convert('RGB').save(file, 'PNG')
+    name = f'stamps/{len(rows):04}.png'
+    (target / name).write_bytes(file.getvalue())
+    rows.append({'image': name, 'caption': found[0], 'names': found[1]})
+  lines = (json.dumps(row, ensure_ascii=False) + '\n' for row in rows)
+  (target / 'stamps.jsonl').write_text(''.join(lines), encoding='utf-8')
+  languages = sorted({language for row in rows for language in row['names']})
+  enough = [lang for lang in languages if sum(lang in row['names'] for row in rows) >= 50]
+  print(
+    f'{len(rows)} stamps, {len({row["caption"] for row in rows})} captions; '
+    f'{len(enough)} languages with 50 or more: {" ".join(enough)}'
+  )
+
+
+if __name__ == '__main__':
+  app.run(main)
