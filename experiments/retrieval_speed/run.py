@@ -1,0 +1,131 @@
+"""Recall of N images and N texts both ways: time and memory, beside faiss's flat index.
+
+  pip install -r experiments/retrieval_speed/requirements.txt
+  python experiments/retrieval_speed/run.py --size=100000
+
+Each measurement has a process of its own; the two take turns. Stopped, the same command goes on.
+Prints the README's table from results.json, which it writes.
+"""
+
+import collections
+import json
+import pathlib
+import resource
+import subprocess
+import sys
+import time
+
+import numpy as np
+from absl import app, flags
+
+FOLDER = pathlib.Path(__file__).parent
+ROOT = FOLDER.parents[1]
+sys.path.insert(0, str(ROOT))
+
+SIZE = flags.DEFINE_integer('size', 10_000, 'N, images and as many texts.', lower_bound=1)
+WIDTH = flags.DEFINE_integer('width', 512, 'D of the embeddings.', lower_bound=1)
+REPEATS = flags.DEFINE_integer('repeats', 3, 'Measurements of each.', lower_bound=1)
+MEASURE = flags.DEFINE_enum('measure', None, ['ours', 'faiss'], 'Of a child: what it measures.')
+OUTPUT = flags.DEFINE_string('output', str(FOLDER / 'results.json'), 'Where the figures go.')
+
+KS = (1, 5, 10)
+
+
+def draw() -> tuple[np.ndarray, np.ndarray]:
+  """Unit vectors [N, D] of images and, not far from these, of texts."""
+  random = np.random.default_rng(0)
+  image = random.standard_normal((SIZE.value, WIDTH.value), np.float32)
+  text = random.standard_normal((SIZE.value, WIDTH.value), np.float32)
+  text *= 5
+  text += image
+  for vectors in (image, text):
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+  return image, text
+
+
+def recall_ours(image, text) -> list[float]:
+  """Recalls by contrastive_jax, a device a core."""
+  from contrastive_jax.evaluation.retrieval import recall
+  from contrastive_jax.sharding import cpu
+  from contrastive_jax.sharding.mesh import make_mesh
+
+  cpu.split_cores()
+  mesh, ids = make_mesh(), range(len(image))
+  ways = (image, text), (text, image)
+  return [value for way in ways for value in recall(*way, ids, ids, KS, mesh=mesh).values()]
+
+
+def recall_faiss(image, text) -> list[float]:
+  """Recalls by faiss's exact search, with as many threads as it likes."""
+  import faiss
+
+  found = []
+  for queries, candidates in ((image, text), (text, image)):
+    index = faiss.IndexFlatIP(candidates.shape[1])
+    index.add(candidates)
+    _, rows = index.search(queries, max(KS))
+    right = rows == np.arange(len(queries))[:, None]
+    found += [float(right[:, :k].any(axis=1).mean()) for k in KS]
+  return found
+
+
+def measure() -> dict:
+  """Seconds, peak memory beyond the embeddings, and recalls, of one method in this process."""
+  function = recall_ours if MEASURE.value == 'ours' else recall_faiss
+  image, text = draw()
+  # Compiling, and what libraries take for themselves, is not the data's.
+  function(image[:64], text[:64])
+  before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  start, busy = time.perf_counter(), time.process_time()
+  recalls = function(image, text)
+  seconds, busy = time.perf_counter() - start, time.process_time() - busy
+  after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  return {
+    'seconds': seconds,
+    'processor_seconds': busy,
+    'gigabytes': (after - before) * 1024 / 1e9,
+    'recalls': recalls,
+  }
+
+
+def main(_):
+  """Measures what is still missing, in turn, and prints all that there is."""
+  if MEASURE.value:
+    print(json.dumps(measure()))
+    return
+  output = pathlib.Path(OUTPUT.value)
+  results = json.loads(output.read_text()) if output.exists() else []
+  for repeat in range(REPEATS.value):
+    for method in ('ours', 'faiss'):
+      key = {'method': method, 'size': SIZE.value, 'width': WIDTH.value, 'repeat': repeat}
+      if any(key.items() <= row.items() for row in results):
+        continue
+      command = [sys.executable, __file__, f'--measure={method}']
+      command += [f'--size={SIZE.value}', f'--width={WIDTH.value}']
+      child = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+      results.append(key | json.loads(child.stdout.splitlines()[-1]))
+      output.write_text(json.dumps(results, indent=2) + '\n')
+  report(results)
+
+
+def report(results) -> None:
+  """The least time and the greatest memory of each method; they must find the same."""
+  rows = collections.defaultdict(list)
+  for row in results:
+    rows[row['size'], row['width'], row['method']].append(row)
+  print(
+    '| N | D | | seconds, least | of all cores | GB beyond the embeddings | recall@1, both ways |'
+  )
+  print('|---:|---:|---|---:|---:|---:|---:|')
+  for (size, width, method), own in sorted(rows.items()):
+    seconds, busy = (min(r[field] for r in own) for field in ('seconds', 'processor_seconds'))
+    memory = max(row['gigabytes'] for row in own)
+    first, second = own[0]['recalls'][0], own[0]['recalls'][len(KS)]
+    print(
+      f'| {size:,} | {width} | {method} | {seconds:.2f} | {busy:.2f} | {memory:.2f} '
+      f'| {first:.2%}, {second:.2%} |'
+    )
+
+
+if __name__ == '__main__':
+  app.run(main)
