@@ -1,18 +1,24 @@
 """Laws of the final evaluation's captions."""
 
+import json
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from contrastive_jax import data
 from contrastive_jax.data.images import normalize
 from contrastive_jax.evaluation.captioning import score_captions
-from contrastive_jax.evaluation.evaluator import Evaluator
+from contrastive_jax.evaluation.evaluator import Evaluator, _open_split
+from contrastive_jax.evaluation.zero_shot import read_classes
 from contrastive_jax.models.generation import generate
 from contrastive_jax.sharding.mesh import make_mesh
 from tests.models.towers import drawn, tiny, tiny_coca
 
 SPLIT = 'heldout_composition[vendor=twemoji,skin_tone=dark]'
+WAYS = 'image_to_text', 'text_to_image'
 IMAGE = {'size': 32, 'patch': 16}
 TEXT = {'vocabulary': 4096, 'length': 8}
 
@@ -58,6 +64,69 @@ def test_captions_are_generated_scored_and_compared_with_retrieved_ones():
       assert figures[f'{SPLIT}/{kind}_{measure}'] == pytest.approx(value), (kind, measure)
   assert figures[f'{SPLIT}/retrieved_caption_bleu_4'] > 0
   assert not any('caption' in name for name in evaluator(parameters))
+
+
+def test_eight_devices_evaluate_as_one_another_data_set_and_several_captions_included(tmp_path):
+  lines = []
+  for row, color in enumerate(('red', 'green', 'blue')):
+    Image.new('RGB', (32, 32), color).save(tmp_path / f'{row}.png')
+    lines.append({'image': f'{row}.png', 'caption': [f'a {color} square', color]})
+  (tmp_path / 'squares.jsonl').write_text('\n'.join(map(json.dumps, lines)))
+  splits = SPLIT, f'squares=jsonl:{tmp_path}/squares.jsonl'
+  partners = data.open_source('emoji', 'train[vendor=twemoji,skin_tone=light]')
+  definition = tiny(image=IMAGE, text=TEXT)
+  parameters = drawn(definition, deviation=0.6)
+
+  def finish(mesh):
+    evaluator = Evaluator(
+      definition,
+      data.open_tokenizer('emoji', TEXT['length']),
+      dict(_open_split('emoji', None, split) for split in splits),
+      mesh,
+      image_size=IMAGE['size'],
+      batch_size=64,
+      classes=dict([read_classes('subgroup', partners.values)]),
+      templates=['{}', 'an emoji of {}'],
+      texts=('caption', 'names'),
+      probes=('neighbours', 'prototypes'),
+      probe_source=partners,
+      pairs=('vendor', 'concept'),
+      partners=partners,
+    )
+    return evaluator(parameters), *evaluator.finish(parameters)
+
+  training, figures, retrieved = finish(make_mesh('data:4,fsdp:2'))
+  alone = finish(make_mesh('data:1', jax.devices()[:1]))
+  assert figures == pytest.approx(alone[1], abs=1e-6)
+  assert training.items() <= figures.items()
+  measures = (
+    'image_to_text_recall@1',
+    'zero_shot_subgroup_accuracy@5',
+    'zero_shot_subgroup_mean_per_class_recall',
+    'subgroup_neighbours_accuracy',
+    'subgroup_16_shot_accuracy',
+    'names_ja_text_to_image_recall@10',
+    'pairs_group_accuracy',
+  )
+  assert {f'{SPLIT}/{measure}' for measure in measures} <= figures.keys()
+  # The other data set has texts, and no classes, languages or partners.
+  squares = {name.split('/')[-1] for name in figures if name.startswith('squares/')}
+  assert squares == {f'{way}_recall@{k}' for way in WAYS for k in (1, 5, 10)}
+  assert retrieved[1].captions == ['a red square', 'a green square', 'a blue square']
+
+
+def test_a_class_that_no_split_has_is_refused():
+  with pytest.raises(ValueError, match="zero_shot names 'label', which no split has"):
+    Evaluator(
+      tiny(image=IMAGE, text=TEXT),
+      None,
+      {SPLIT: data.open_source('emoji', SPLIT)},
+      make_mesh('data:8'),
+      image_size=IMAGE['size'],
+      batch_size=64,
+      classes={'label': {'0': 'tench'}},
+      templates=['{}'],
+    )
 
 
 @pytest.mark.parametrize(
