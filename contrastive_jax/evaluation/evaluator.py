@@ -53,6 +53,13 @@ def open_evaluator(
   # What was trained before there were these fields is evaluated without.
   pairs, partners = evaluation.get('pairs', ()), evaluation.get('partners', '')
   probes = evaluation.probes if sources and evaluation.zero_shot else ()
+  try:
+    partners = open_split(partners)[1] if sources and pairs and partners else None
+  except ValueError as error:
+    raise ValueError(
+      f'config.evaluation.partners = {partners!r}: {error}; config.evaluation.pairs = () does '
+      'without'
+    ) from error
   return Evaluator(
     definition,
     tokenizer,
@@ -66,7 +73,7 @@ def open_evaluator(
     probes=probes,
     probe_source=open_split(evaluation.probe_split)[1] if probes else None,
     pairs=pairs,
-    partners=open_split(partners)[1] if sources and pairs and partners else None,
+    partners=partners,
     captions=evaluation.get('captions', {}),
     candidates=source,
   )
@@ -193,7 +200,7 @@ class Evaluator:
     for split in retrieved:
       figures |= _named(split.name, self._retrieve_others(parameters, split))
     figures |= self._compare_pairs(parameters, retrieved)
-    if self._captioner is None:
+    if self._captioner is None or not retrieved:
       return figures, retrieved
     offered = self._encode_texts(parameters, self._candidates)
     splits = (self._caption(parameters, split, offered) for split in retrieved)
