@@ -164,6 +164,7 @@ def make_tiny(config: ConfigDict) -> None:
   config.log_every = 1
   config.checkpoint_every = 1
   config.evaluate_every = 1_000_000
+  config.evaluation.probes = config.evaluation.pairs = ()
   config.model.embed = 16
   config.model.image.stem_blocks = (0, 0, 1)
   for tower in (config.model.image, config.model.text):
