@@ -1,7 +1,8 @@
-"""The one entry: trains, evaluates, plans or exports what a config describes.
+"""The one entry: trains, evaluates, compares, plans or exports what a config describes.
 
 python launch.py --config=configs/clip.py
 python launch.py --mode=evaluate --workdir=runs/clip-default    or --mode=export
+python launch.py --mode=compare --workdirs=runs/clip-default,runs/coca-default
 python launch.py --mode=plan --config=configs/coca.py:large --topology=v5e:16x16
 """
 
@@ -13,14 +14,15 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from contrastive_jax import data, interop
-from contrastive_jax.evaluation import results
+from contrastive_jax.evaluation import compare, results
 from contrastive_jax.evaluation.evaluator import open_evaluator
 from contrastive_jax.sharding import cpu, processes
 from contrastive_jax.training import logger, loop, plan, workdir
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'A file of configs/, or FILE:VARIANT.')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run; default runs/NAME-VARIANT.')
-_MODES = ['train', 'evaluate', 'plan', 'export']
+_WORKDIRS = flags.DEFINE_list('workdirs', [], 'Runs to compare with the first of them.')
+_MODES = ['train', 'evaluate', 'compare', 'plan', 'export']
 _MODE = flags.DEFINE_enum('mode', 'train', _MODES, 'What to do.')
 _TOPOLOGY = flags.DEFINE_string('topology', 'cpu:8', 'To plan for: v5e:16x16, h100:64, …')
 _COORDINATOR = flags.DEFINE_string('coordinator', None, 'HOST:PORT of the first process.')
@@ -31,6 +33,9 @@ _PROCESS = flags.DEFINE_integer('process', None, 'The number of this one, from 0
 def main(_) -> None:
   """Joins the run's other processes, if there are any, and runs the mode."""
   logging.set_verbosity(logging.WARNING)
+  if _MODE.value == 'compare':
+    compare_runs([pathlib.Path(folder) for folder in _WORKDIRS.value], _WORKDIR.value)
+    return
   if (config := _CONFIG.value) is None and _WORKDIR.value is None:
     raise app.UsageError('give --config=configs/clip.py, or the --workdir of a run to go on with')
   folder = pathlib.Path(_WORKDIR.value or workdir.default_workdir(config))
@@ -45,6 +50,16 @@ def main(_) -> None:
     jax.config.update('jax_compilation_cache_dir', str(cache))
   with processes.joined(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value):
     run_mode(config, folder)
+
+
+def compare_runs(folders: list[pathlib.Path], to: str | None) -> None:
+  """Writes compare.html into --workdir, or into the folder that holds the first run."""
+  runs = [
+    compare.open_run(folder, workdir.read_config(folder), logger.read_metrics(folder))
+    for folder in folders
+  ]
+  to = pathlib.Path(to) if to else (folders or [pathlib.Path()])[0].resolve().parent
+  compare.write(to / 'compare.html', runs)
 
 
 def run_mode(config, folder: pathlib.Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -15,11 +16,12 @@ from contrastive_jax.data.images import normalize
 from contrastive_jax.evaluation.batches import in_batches, jit_batched
 from contrastive_jax.evaluation.captioner import Captioner
 from contrastive_jax.evaluation.captioning import score_captions
+from contrastive_jax.evaluation.diagnostics import diagnose
 from contrastive_jax.evaluation.examples import Neighbours, Prototypes
 from contrastive_jax.evaluation.pairs import find_pairs, pair_accuracies
 from contrastive_jax.evaluation.probes import linear_probe
-from contrastive_jax.evaluation.report import Retrieved
 from contrastive_jax.evaluation.retrieval import languages, retrieve
+from contrastive_jax.evaluation.retrieved import Retrieved
 from contrastive_jax.evaluation.zero_shot import (
   class_embeddings,
   classify,
@@ -158,6 +160,7 @@ class Evaluator:
     self._encode_text = jit_batched(
       lambda parameters, tokens: definition.bind(parameters).encode_text(tokens), mesh
     )
+    self._scale = lambda parameters: jnp.exp(definition.bind(parameters).log_scale[...])
     self._captioner = (
       Captioner(definition, tokenizer, mesh, image_size, batch_size, captions) if captions else None
     )
@@ -173,6 +176,7 @@ class Evaluator:
   def evaluate(self, parameters) -> tuple[dict[str, float], list[Retrieved]]:
     """The figures, and the splits with their embeddings."""
     figures, retrieved = {}, []
+    scale = float(self._scale(parameters))
     encode_text = partial(self._encode_texts, parameters)
     prototypes = {
       field: class_embeddings(encode_text, list(names.values()), self._templates)
@@ -180,14 +184,19 @@ class Evaluator:
     }
     for name, split in self._splits.items():
       texts = split['source'].values(self._texts[0])
+      captions, labels, predictions = list(map(_first, texts)), self._labels(split), {}
       image = self._encode_images(parameters, split)
       own, text = retrieve(image, texts, encode_text, _RECALLS, mesh=self._mesh)
-      for field, labels in self._labels(split).items():
+      for field, right in labels.items():
         classes = list(self._classes[field])
-        scores = classify(image, prototypes[field], labels, classes, mesh=self._mesh)
+        scores = classify(image, prototypes[field], right, classes, mesh=self._mesh)
         own |= {f'zero_shot_{field}_{measure}': value for measure, value in scores.items()}
+        nearest = np.argmax(image @ prototypes[field].T, axis=1)
+        predictions[field] = [classes[row] for row in nearest]
+      own |= diagnose(image, text, captions, labels, scale, self._mesh)
       figures |= _named(name, own)
-      retrieved.append(Retrieved(name, split['images'], list(map(_first, texts)), image, text))
+      shown = {'classes': labels, 'predictions': predictions}
+      retrieved.append(Retrieved(name, split['images'], captions, image, text, **shown))
     return figures, retrieved
 
   def finish(self, parameters) -> tuple[dict[str, float], list[Retrieved]]:

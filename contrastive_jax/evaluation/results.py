@@ -1,4 +1,4 @@
-"""What a finished run leaves: results.json, report.html, and a table on the terminal."""
+"""What a finished run leaves: results, outcomes, the report, and a table on the terminal."""
 
 import json
 import pathlib
@@ -9,14 +9,15 @@ import rich.console
 import rich.table
 from ml_collections import ConfigDict
 
-from contrastive_jax.evaluation import report
+from contrastive_jax.evaluation import figures, outcomes, report
+from contrastive_jax.evaluation.retrieved import Retrieved
 
 
 def write(
   folder: pathlib.Path,
   config: ConfigDict,
   results: dict[str, float],
-  splits: Sequence[report.Retrieved],
+  splits: Sequence[Retrieved],
   metrics: Sequence[dict[str, float]],
 ) -> None:
   """Writes and shows the final figures.
@@ -29,6 +30,7 @@ def write(
     metrics: the lines of metrics.jsonl.
   """
   (folder / 'results.json').write_text(json.dumps(results, indent=2) + '\n')
+  outcomes.write(folder / 'outcomes.npz', splits)
   report.write(
     folder / 'report.html',
     title=f'{config.name} {config.variant}',
@@ -45,6 +47,6 @@ def write(
   )
   table = rich.table.Table('result', rich.table.Column('', justify='right'))
   for name, value in results.items():
-    table.add_row(name, f'{value:.1%}' if report.is_fraction(name) else f'{value:,.4g}')
+    table.add_row(name, f'{value:.1%}' if figures.is_fraction(name) else f'{value:,.4g}')
   rich.console.Console().print(table)
   print(f'{folder}/report.html shows the curves, retrieved pictures and mistakes')

@@ -1,0 +1,187 @@
+"""Several runs side by side: their curves on one plot, and how far apart their results are."""
+
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import rich.console
+import rich.table
+from ml_collections import ConfigDict
+
+from contrastive_jax.evaluation import figures, outcomes, plots, report, training_curves
+
+MOST = 6  # runs: more lines could not be told apart
+LEVEL = 0.95
+
+_WIDTH = 150  # of an interval's drawing, in SVG units
+
+
+class Run(NamedTuple):
+  """What a workdir holds of a finished run."""
+
+  folder: pathlib.Path
+  config: ConfigDict
+  metrics: Sequence[Mapping[str, float]]
+  results: Mapping[str, float]
+  outcomes: Mapping[str, outcomes.Outcome]
+
+
+def open_run(folder: pathlib.Path, config: ConfigDict, metrics) -> Run:
+  """Reads the rest of a run.
+
+  Raises:
+    ValueError: if it has no results.
+  """
+  path = folder / 'results.json'
+  if not path.exists():
+    raise ValueError(
+      f'workdir {folder} has no results.json; finish it, or run --mode=evaluate --workdir={folder}'
+    )
+  found = outcomes.read(folder / 'outcomes.npz')
+  return Run(folder, config, metrics, json.loads(path.read_text()), found)
+
+
+def write(path: pathlib.Path, runs: Sequence[Run]) -> None:
+  """Compares runs with the first of them, on a page and on the terminal.
+
+  Args:
+    path: the page to write.
+    runs: two to six.
+
+  Raises:
+    ValueError: if there are fewer or more, or no result that all of them have.
+  """
+  if not 2 <= len(runs) <= MOST:
+    raise ValueError(f'--workdirs names {len(runs)} runs; give 2 to {MOST}, comma-separated')
+  shared = [name for name in runs[0].results if all(name in run.results for run in runs)]
+  if not shared:
+    raise ValueError('the runs of --workdirs share no result; compare runs with the same splits')
+  names = [chr(ord('A') + place) for place in range(len(runs))]
+  rows, notes = _compare(runs, names, shared)
+  page = report.render(
+    'compare.html',
+    runs=[
+      {'name': name, 'folder': str(run.folder), 'title': f'{run.config.name} {run.config.variant}'}
+      for name, run in zip(names, runs, strict=True)
+    ],
+    fields=_differing([run.config for run in runs]),
+    tables=_tables(rows),
+    panels=_panels(runs, names),
+    notes=notes,
+    level=LEVEL,
+    width=_WIDTH,
+  )
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_text(page, encoding='utf-8')
+  _print(rows, notes, names)
+  print(f'{path} shows the curves and the intervals')
+
+
+def _compare(runs, names, shared) -> tuple[list[dict], list[str]]:
+  """Every shared result of every run, beside its difference from the first's; and what is amiss."""
+  rows, notes = [], []
+  for name in shared:
+    first = figures.figure(name, runs[0].results[name])
+    row = {'figure': first, 'others': []}
+    for run in runs[1:]:
+      other = figures.figure(name, run.results[name])
+      entry = {'figure': other, 'difference': None, 'text': _signed(first, other), 'sure': False}
+      if name in runs[0].outcomes and name in run.outcomes:
+        before, after = runs[0].outcomes[name], run.outcomes[name]
+        try:
+          found = outcomes.difference(before, after, level=LEVEL)
+          entry |= {'difference': found, 'sure': found.low > 0 or found.high < 0}
+        except ValueError:
+          entry['text'] = 'other queries'
+          notes.append(f'{name}: the queries of {run.folder} are not those of {runs[0].folder}')
+      row['others'].append(entry)
+    rows.append(row)
+  for name, run in zip(names, runs, strict=True):
+    if not run.outcomes:
+      notes.append(
+        f'{name} has no outcomes.npz, so that its differences have no interval; write it with '
+        f'--mode=evaluate --workdir={run.folder}'
+      )
+  return rows, notes
+
+
+def _signed(first: figures.Figure, other: figures.Figure) -> str:
+  """A difference as it is read, of fractions in points."""
+  change = other.value - first.value
+  if figures.is_fraction(first.name):
+    text = f'{100 * change:+.1f}'
+  else:
+    text = f'{change:+,.0f}' if float(change).is_integer() else f'{change:+,.4g}'
+  return text.replace('-', '−')
+
+
+def _tables(rows) -> list[dict]:
+  """The rows by group; each interval on an axis that its table shares."""
+  groups = {}
+  for row in rows:
+    groups.setdefault(row['figure'].group, []).append(row)
+  tables = []
+  for group, members in groups.items():
+    found = [e['difference'] for row in members for e in row['others'] if e['difference']]
+    reach = max((abs(end) for d in found for end in (d.low, d.high)), default=0) or 1
+    axis = plots.Axis(-reach, reach, 4, _WIDTH - 4)
+    for entry in (entry for row in members for entry in row['others'] if entry['difference']):
+      entry['places'] = [axis(value) for value in entry['difference']]
+      entry['interval'] = ' to '.join(f'{100 * v:+.1f}' for v in entry['difference'][1:])
+      entry['interval'] = entry['interval'].replace('-', '−')
+    tables.append({'group': group, 'rows': members, 'reach': reach if found else None})
+  return tables
+
+
+def _differing(configs: Sequence[ConfigDict]) -> list[dict]:
+  """The fields in which the configs differ, with every config's value."""
+  flat = [_flat(json.loads(json.dumps(config.to_dict())), 'config') for config in configs]
+  fields = dict.fromkeys(field for config in flat for field in config)
+  return [
+    {'field': field, 'values': [config.get(field, 'absent') for config in flat]}
+    for field in fields
+    if len({repr(config.get(field, 'absent')) for config in flat}) > 1
+  ]
+
+
+def _flat(node: Any, prefix: str) -> dict[str, Any]:
+  if not isinstance(node, dict):
+    return {prefix: node}
+  return {k: v for key, child in node.items() for k, v in _flat(child, f'{prefix}.{key}').items()}
+
+
+def _panels(runs, names) -> dict[str, list[dict]]:
+  """One plot a measure, at its first cut-off alone, a curve a run."""
+  series = [training_curves.read(run.metrics) for run in runs]
+  steps = [line['step'] for run in runs for line in run.metrics]
+  x_axis = plots.horizontal(0, max(steps, default=0) or 1, integer=True)
+  groups, places = {}, {name: place for place, name in enumerate(names)}
+  for group, measure in dict.fromkeys(key for curves in series for key in curves):
+    curves = [found.get((group, measure), {}) for found in series]
+    kinds = sorted({kind for found in curves for kind in found}, key=training_curves.order)
+    for kind in kinds[:1] if kinds[0].startswith('@') else kinds:
+      own = {name: found[kind] for name, found in zip(names, curves, strict=True) if kind in found}
+      title = measure + (f' {kind}' if kind.startswith('@') else f'_{kind}' if kind else '')
+      groups.setdefault(group, []).append(
+        training_curves.panel(title, own, x_axis, style='runs', places=places)
+      )
+  return dict(sorted(groups.items(), key=lambda item: item[0] != 'train'))
+
+
+def _print(rows, notes, names) -> None:
+  table = rich.table.Table('result', rich.table.Column(names[0], justify='right'))
+  for name in names[1:]:
+    table.add_column(name, justify='right')
+    table.add_column(f'{name} − {names[0]}, {LEVEL:.0%} interval', justify='right')
+  for row in rows:
+    cells = [row['figure'].text]
+    for entry in row['others']:
+      interval = f' ({entry["interval"]})' if 'interval' in entry else ''
+      text = f'{entry["text"]}{interval}'
+      cells += [entry['figure'].text, f'[bold]{text}[/bold]' if entry['sure'] else text]
+    table.add_row(row['figure'].name, *cells)
+  console = rich.console.Console()
+  console.print(table)
+  for note in notes:
+    console.print(note, markup=False)

@@ -1,0 +1,264 @@
+"""The contrastive space in figures: how near pairs are, how far the rest, and what has collapsed.
+
+All are functions of unit embeddings in memory linear in their number.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from contrastive_jax import losses
+from contrastive_jax.evaluation.probes import logistic_regression
+from contrastive_jax.losses import pairwise
+from contrastive_jax.sharding.mesh import batch_shards, place_whole
+
+SAMPLE = 8192  # pairs at most that `diagnose` looks at, so that it stays cheap beside training
+
+
+def diagnose(
+  image: np.ndarray,
+  text: np.ndarray,
+  captions: Sequence[str],
+  classes: Mapping[str, Sequence[str]],
+  scale: float,
+  mesh: Mesh,
+) -> dict[str, float]:
+  """The figures of N pairs, or of 8,192 of them drawn at random where there are more.
+
+  Args:
+    image: [N, D] unit vectors, row i paired with row i of `text`.
+    text: [N, D] unit vectors.
+    captions: N strings; pairs of equal caption are not negatives of each other.
+    classes: N labels by the name of the field that holds them.
+    scale: the model's inverse temperature.
+    mesh: over which a sample is cut; fewer pairs are left on one device.
+
+  Returns:
+    Figures by the name of their function, with `_image`, `_text` or the field's name after it; and
+    `hard_negative_share`, of the hardest 1% at the model's own temperature. Empty for fewer than
+    two different captions, which have no negatives.
+  """
+  if len(set(captions)) < 2:
+    return {}
+  rows = np.arange(len(captions))
+  if sampled := len(rows) > SAMPLE and SAMPLE % batch_shards(mesh) == 0:
+    rows = np.sort(np.random.default_rng(0).choice(rows, SAMPLE, replace=False))
+  image, text = image[rows], text[rows]
+  same = np.unique(np.asarray(captions)[rows], return_inverse=True)[1].astype(np.int32)
+  options = {'mesh': mesh if sampled else None}
+  images, texts, ids = place_whole((image, text, same), mesh) if sampled else (image, text, same)
+  figures = {
+    'alignment': _alignment(images, texts),
+    'uniformity_image': _uniformity(images, images, **options),
+    'uniformity_text': _uniformity(texts, texts, **options),
+    'hard_negative_share': hard_negative_shares(
+      images, texts, scales=[scale], hardest=(max(1, len(rows) // 100),), same=ids, **options
+    )[0, 0],
+    'modality_gap': modality_gap(image, text),
+    'separability': separability(image, text),
+    'effective_rank_image': effective_rank(image),
+    'effective_rank_text': effective_rank(text),
+    'collapsed_dimensions_image': collapsed_dimensions(image),
+    'collapsed_dimensions_text': collapsed_dimensions(text),
+  }
+  for field, labels in classes.items():
+    labels = np.asarray(labels)[rows]
+    if len(set(labels)) < len(labels):
+      figures[f'tolerance_{field}'] = tolerance(image, labels)
+  return {name: float(value) for name, value in figures.items()}
+
+
+_alignment = jax.jit(losses.alignment)
+# Of one modality with itself, where `uniformity` would average two.
+_uniformity = jax.jit(losses.cross_uniformity, static_argnames='mesh')
+
+
+def modality_gap(image: np.ndarray, text: np.ndarray) -> float:
+  """The distance between the mean image and the mean text [1], from 0 to 2.
+
+  Args:
+    image: [N, D] unit vectors.
+    text: [M, D] unit vectors.
+
+  References:
+    [1] Liang et al., Mind the Gap: Understanding the Modality Gap in Multi-modal Contrastive
+      Representation Learning, 2022.
+
+  >>> modality_gap(np.eye(2), -np.eye(2)) == 2**0.5
+  True
+  """
+  return float(np.linalg.norm(image.mean(0, np.float64) - text.mean(0, np.float64)))
+
+
+def separability(image: np.ndarray, text: np.ndarray, *, mesh: Mesh | None = None) -> float:
+  """How well a linear classifier tells images from texts [1]: its accuracy on unseen pairs.
+
+  Logistic regression is fitted to every other pair and tested on the rest, so that what it learns
+  is the modality and no pair.
+
+  Args:
+    image: [N, D] unit vectors, row i paired with row i of `text`.
+    text: [N, D] unit vectors.
+    mesh: over which the examples are cut; None for one device.
+
+  Returns:
+    About a half where the modalities share their place, 1 where a plane parts them.
+
+  Raises:
+    ValueError: if the shapes differ, or there are not two pairs.
+
+  References:
+    [1] Fahim et al., It's Not a Modality Gap: Characterizing and Addressing the Contrastive Gap,
+      2024. Its code was not at hand: the classifier and the split are our reading.
+  """
+  if image.shape != text.shape or len(image) < 2:
+    raise ValueError(f'image {image.shape} and text {text.shape}; give two [N, D] with N of 2 up')
+  train, test = (
+    (np.concatenate([image[part], text[part]]), np.repeat([0, 1], len(image[part])))
+    for part in (slice(0, None, 2), slice(1, None, 2))
+  )
+  weights, bias = logistic_regression(*train, 2, 1.0, mesh=mesh)
+  return float(np.mean(np.argmax(test[0] @ weights + bias, axis=1) == test[1]))
+
+
+def spectrum(embeddings: np.ndarray) -> np.ndarray:
+  """The variance along each principal direction, [D] in descending order.
+
+  Its fall to nothing is dimensional collapse [1]. N embeddings span N − 1 directions at most.
+
+  Args:
+    embeddings: [N, D]
+
+  References:
+    [1] Jing et al., Understanding Dimensional Collapse in Contrastive Self-supervised Learning,
+      2022.
+
+  >>> spectrum(np.array([[1.0, 0.0], [-1.0, 0.0]]))
+  array([1., 0.])
+  """
+  centred = embeddings - embeddings.mean(0, np.float64)
+  return np.maximum(np.linalg.eigvalsh(centred.T @ centred / len(centred))[::-1], 0.0)
+
+
+def effective_rank(embeddings: np.ndarray) -> float:
+  """The number of directions in use [1]: exp of the entropy of the shares σₖ / Σ σ.
+
+  σ are the singular values of the centred embeddings; without centring it is RankMe [2].
+
+  Args:
+    embeddings: [N, D]
+
+  Returns:
+    From 1, all on a line, to D, the same spread in every direction; 0 where all coincide.
+
+  References:
+    [1] Roy and Vetterli, The Effective Rank: A Measure of Effective Dimensionality, 2007.
+    [2] Garrido et al., RankMe: Assessing the Downstream Performance of Pretrained Self-Supervised
+      Representations by Their Rank, 2023.
+
+  >>> round(effective_rank(np.concatenate([np.eye(4), -np.eye(4)])), 4)
+  4.0
+  """
+  values = np.sqrt(spectrum(embeddings))
+  shares = values[values > 1e-7 * max(values[0], 1e-7)]  # below is rounding
+  shares = shares / shares.sum()
+  return float(np.exp(-np.sum(shares * np.log(shares)))) if len(shares) else 0.0
+
+
+def collapsed_dimensions(embeddings: np.ndarray, *, below: float = 1e-3) -> int:
+  """The number of directions whose variance is under `below` of the directions' mean.
+
+  Args:
+    embeddings: [N, D]; fewer than D + 1 of them leave D + 1 − N directions without variance.
+    below: what counts as collapsed.
+
+  >>> collapsed_dimensions(np.array([[1.0, 0.0], [-1.0, 0.0]]))
+  1
+  """
+  variances = spectrum(embeddings)
+  return int(np.sum(variances <= below * variances.mean()))
+
+
+def tolerance(embeddings: np.ndarray, labels: Sequence) -> float:
+  """The mean cosine of different examples of one class [1], each such pair counting once.
+
+  Args:
+    embeddings: [N, D] unit vectors.
+    labels: N of any type that sorts.
+
+  Returns:
+    From −1 to 1. Low where a class is torn apart: the price of uniformity.
+
+  Raises:
+    ValueError: if no two examples share a label.
+
+  References:
+    [1] Wang and Liu, Understanding the Behaviour of Contrastive Loss, 2021.
+
+  >>> tolerance(np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]), ['a', 'b', 'a'])
+  1.0
+  """
+  _, codes, counts = np.unique(np.asarray(labels), return_inverse=True, return_counts=True)
+  pairs = np.sum(counts * (counts - 1))
+  if not pairs:
+    raise ValueError(f'no two of the {len(counts)} labels are equal, so that no class has a pair')
+  sums = np.zeros((len(counts), embeddings.shape[1]))
+  np.add.at(sums, codes, embeddings)
+  # ‖Σ x‖² holds every pair of a class twice, and each example with itself.
+  return float((np.sum(sums**2) - np.sum(np.square(embeddings, dtype=np.float64))) / pairs)
+
+
+@partial(jax.jit, static_argnames=('hardest', 'block_size', 'mesh'))
+def hard_negative_shares(
+  image: jax.Array,
+  text: jax.Array,
+  *,
+  scales: jax.Array,
+  hardest: tuple[int, ...],
+  same: jax.Array | None = None,
+  block_size: int | None = None,
+  mesh: Mesh | None = None,
+) -> jax.Array:
+  """The shares of InfoNCE's gradient on negatives that fall to each image's hardest.
+
+  The loss of image i pushes text j away with a force in proportion to exp(scale · sᵢⱼ), so that
+  j's share is rᵢ(j) = exp(scale · sᵢⱼ) / Σ_{k ≠ i} exp(scale · sᵢₖ) [1]. The lower the temperature,
+  1 / scale, the more of it is the hardest negatives'.
+
+  Args:
+    image: [N, D] unit vectors, row i paired with row i of `text`.
+    text: [N, D] unit vectors.
+    scales: [S] inverse temperatures.
+    hardest: for each of H shares how many negatives it counts.
+    same: [N] integers; pairs of the same integer are not negatives of each other.
+    block_size: rows and columns visited at a time; chosen from a memory budget by default.
+    mesh: the mesh over which the pairs are sharded, by its axes named 'data' and 'fsdp'; None for
+      one device.
+
+  Returns:
+    [S, H], means over the images that have negatives; NaN if none has.
+
+  Raises:
+    ValueError: if the shapes do not match, or N does not divide over the mesh.
+
+  References:
+    [1] Wang and Liu, Understanding the Behaviour of Contrastive Loss, 2021.
+
+  >>> hard_negative_shares(jnp.eye(5), jnp.eye(5), scales=jnp.array([9.0]), hardest=(1, 2))
+  Array([[0.25, 0.5 ]], dtype=float32)
+  """
+  options = {'exclude': same, 'diagonal': False, 'block_size': block_size, 'mesh': mesh}
+  similarities, _ = pairwise.top_k(image, text, max(hardest), **options)
+
+  def at(scale):
+    total, _ = pairwise.logsumexp(image, text, scale=scale, **options)
+    has_negatives = jnp.isfinite(total)
+    taken = [jax.nn.logsumexp(scale * similarities[:, :count], axis=1) for count in hardest]
+    shares = [jnp.exp(jnp.where(has_negatives, part - total, 0.0)) for part in taken]
+    return jnp.stack([jnp.mean(share, where=has_negatives) for share in shares])
+
+  return jax.lax.map(at, jnp.asarray(scales, jnp.float32))

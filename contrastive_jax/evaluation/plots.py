@@ -1,0 +1,150 @@
+"""Small line plots: where their lines, ticks and labels lie on an SVG canvas.
+
+`page/plot.html` draws what `plot` returns.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib import ticker
+
+POINTS = 240  # per curve: more would not be seen
+
+_WIDTH, _HEIGHT = 360, 204  # of the canvas, in SVG units
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 294, 10, 176  # of the plot on it
+_LINE = 13  # the height of a label
+
+
+class Axis:
+  """Maps values from `low` to `high` to positions on the canvas, and names the round ones."""
+
+  def __init__(
+    self,
+    low: float,
+    high: float,
+    start: float,
+    stop: float,
+    *,
+    integer: bool = False,
+    logarithmic: bool = False,
+  ):
+    self._map = math.log10 if logarithmic else float
+    if logarithmic:
+      low, high = (low, high) if high > low else (low / 2, high * 2)
+      locator = ticker.LogLocator(numticks=6)
+    else:
+      margin = 0 if high > low else 0.05 * abs(low) or 1
+      low, high = low - margin, high + margin
+      locator = ticker.MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10], integer=integer)
+    self._ends = self._map(low), self._map(high)
+    self._start, self._stop = start, stop
+    self.ticks = [tick for tick in locator.tick_values(low, high) if low <= tick <= high]
+
+  def __call__(self, value: float) -> float:
+    """The position of a value."""
+    low, high = self._ends
+    share = (self._map(value) - low) / (high - low)
+    return float(self._start + share * (self._stop - self._start))
+
+
+def horizontal(low: float, high: float, **options) -> Axis:
+  """An axis along the canvas."""
+  return Axis(low, high, _LEFT, _RIGHT, **options)
+
+
+def plot(
+  curves: Mapping[str, np.ndarray],
+  x_axis: Axis,
+  *,
+  format_value: Callable[[float], str],
+  format_x: Callable[[float], str] = '{:,.0f}'.format,
+  low: float | None = None,
+  logarithmic: bool = False,
+  label: str = 'value',
+  places: Mapping[str, int] | None = None,
+  **said: Any,
+) -> dict:
+  """A plot of labelled curves.
+
+  Args:
+    curves: [n, 2] points by the curve's name.
+    x_axis: made by `horizontal`.
+    format_value: a value in words.
+    format_x: a value of the horizontal axis in words.
+    low: where the vertical axis begins; by default at the least value.
+    logarithmic: whether the vertical axis is.
+    label: 'value' says a curve's name and last value at its end, 'name' the name alone, and 'peak'
+      says the name over the curve's greatest value.
+    places: the number of each curve's style; by default its place among the curves.
+    **said: what else the page is to know, such as the title.
+  """
+  at_peak = label == 'peak'
+  curves = {name: thinned(np.asarray(curve, float)) for name, curve in curves.items()}
+  values = np.concatenate([curve[:, 1] for curve in curves.values()])
+  high = values.max()
+  if low is not None:
+    high = high if high > low else low + 1
+  y_axis = Axis(
+    values.min() if low is None else low,
+    high,
+    _BOTTOM,
+    _TOP + _LINE * at_peak,
+    logarithmic=logarithmic,
+  )
+  lines = []
+  for place, (name, curve) in enumerate(curves.items()):
+    points = [(x_axis(x), y_axis(y)) for x, y in curve]
+    labelled = points[int(curve[:, 1].argmax())] if at_peak else points[-1]
+    value = format_value(curve[-1, 1]) if label == 'value' else ''
+    lines.append(
+      {
+        'points': ' '.join(f'{x:.1f},{y:.1f}' for x, y in points),
+        'place': place if places is None else places[name],
+        'end': labelled,
+        'label': f'{name} {value}'.strip(),
+        'label_y': labelled[1] - 8,
+      }
+    )
+  if not at_peak:
+    _spread(lines)
+  return said | {
+    'lines': lines,
+    'at_peak': at_peak,
+    'x_ticks': [(x_axis(tick), format_x(tick)) for tick in x_axis.ticks],
+    'y_ticks': [(y_axis(tick), format_value(tick)) for tick in y_axis.ticks],
+    'box': {
+      'width': _WIDTH,
+      'height': _HEIGHT,
+      'left': _LEFT,
+      'right': _RIGHT,
+      'top': _TOP,
+      'bottom': _BOTTOM,
+    },
+  }
+
+
+def percent(value: float) -> str:
+  """A fraction as a tick or a label has it."""
+  return f'{100 * value:.3g}%'
+
+
+def plain(value: float) -> str:
+  """Any other value as a tick or a label has it."""
+  return f'{value:,.4g}'.replace('-', '−')
+
+
+def thinned(curve: np.ndarray) -> np.ndarray:
+  """[n, 2] points as at most `POINTS`, each the mean of its neighbours."""
+  if len(curve) <= POINTS:
+    return curve
+  return np.stack([part.mean(0) for part in np.array_split(curve, POINTS)])
+
+
+def _spread(lines: list[dict]) -> None:
+  """Places the lines' labels beside their ends, from the bottom up, so that none overlap."""
+  floor, ceiling = _BOTTOM, _TOP + _LINE * (len(lines) - 1)
+  for line in sorted(lines, key=lambda line: -line['end'][1]):
+    line['label_y'] = min(max(line['end'][1], ceiling), floor)
+    floor, ceiling = line['label_y'] - _LINE, ceiling - _LINE

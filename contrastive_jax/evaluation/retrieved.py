@@ -1,0 +1,61 @@
+"""A split as a model sees it."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Retrieved:
+  """A split as the model sees it: N pairs and their embeddings. Row i of each field is one pair.
+
+  Attributes:
+    name: the split's name, as it begins the names of its results.
+    images: [N, S, S, 3] uint8.
+    captions: N strings. Pairs of equal caption are right answers to each other.
+    image_embeddings: [N, D] float32 unit vectors.
+    text_embeddings: [N, D] float32 unit vectors.
+    generated: N strings, what the model writes of the images; None if it does not.
+    classes: N labels by the field that holds them.
+    predictions: N labels by field, what the model takes the images for.
+
+  Raises:
+    ValueError: if a field's shape or dtype is another.
+  """
+
+  name: str
+  images: np.ndarray
+  captions: Sequence[str]
+  image_embeddings: np.ndarray
+  text_embeddings: np.ndarray
+  generated: Sequence[str] | None = None
+  classes: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+  predictions: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+
+  def __post_init__(self):
+    N = len(self.captions)
+    images = self.images
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[::3] != (N, 3):
+      raise ValueError(
+        f'images of split {self.name!r} are {images.dtype} {images.shape}; '
+        f'give uint8 [N, S, S, 3] with N = {N}, the number of captions'
+      )
+    for field in ('image_embeddings', 'text_embeddings'):
+      shape = getattr(self, field).shape
+      if len(shape) != 2 or shape != (N, self.image_embeddings.shape[1]):
+        raise ValueError(
+          f'{field} of split {self.name!r} have shape {shape}; give [N, D] with N = {N}, '
+          'the number of captions, and the same D for images and texts'
+        )
+    if self.generated is not None and len(self.generated) != N:
+      raise ValueError(
+        f'generated of split {self.name!r} has {len(self.generated)} captions; give N = {N}'
+      )
+    for kind in ('classes', 'predictions'):
+      for field, labels in getattr(self, kind).items():
+        if len(labels) != N or field not in self.classes:
+          raise ValueError(
+            f'{kind} of split {self.name!r} have {len(labels)} labels of {field!r}; give N = {N}, '
+            'and predictions of fields that classes hold'
+          )
