@@ -1,6 +1,7 @@
 """Several runs side by side: their curves on one plot, and how far apart their results are."""
 
 import json
+import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -80,30 +81,39 @@ def write(path: pathlib.Path, runs: Sequence[Run]) -> None:
 
 def _compare(runs, names, shared) -> tuple[list[dict], list[str]]:
   """Every shared result of every run, beside its difference from the first's; and what is amiss."""
-  rows, notes = [], []
+  notes = [
+    f'{name} has no outcomes.npz, so that its differences have no interval; write it with '
+    f'--mode=evaluate --workdir={run.folder}'
+    for name, run in zip(names, runs, strict=True)
+    if not run.outcomes
+  ]
+  rows = []
   for name in shared:
     first = figures.figure(name, runs[0].results[name])
-    row = {'figure': first, 'others': []}
+    others = []
     for run in runs[1:]:
       other = figures.figure(name, run.results[name])
-      entry = {'figure': other, 'difference': None, 'text': _signed(first, other), 'sure': False}
-      if name in runs[0].outcomes and name in run.outcomes:
-        before, after = runs[0].outcomes[name], run.outcomes[name]
-        try:
-          found = outcomes.difference(before, after, level=LEVEL)
-          entry |= {'difference': found, 'sure': found.low > 0 or found.high < 0}
-        except ValueError:
-          entry['text'] = 'other queries'
-          notes.append(f'{name}: the queries of {run.folder} are not those of {runs[0].folder}')
-      row['others'].append(entry)
-    rows.append(row)
-  for name, run in zip(names, runs, strict=True):
-    if not run.outcomes:
-      notes.append(
-        f'{name} has no outcomes.npz, so that its differences have no interval; write it with '
-        f'--mode=evaluate --workdir={run.folder}'
+      found, amiss = _difference(name, runs[0], run)
+      notes += [f'{name}: {amiss}'] if amiss else []
+      sure = found is not None and (found.low > 0 or found.high < 0)
+      others.append(
+        {'figure': other, 'difference': found, 'text': _signed(first, other), 'sure': sure}
       )
+    rows.append({'figure': first, 'others': others})
   return rows, notes
+
+
+def _difference(name: str, first: Run, other: Run) -> tuple[outcomes.Difference | None, str]:
+  """The interval of a result's difference, None where there is none; and what is amiss."""
+  if not all(name in run.outcomes for run in (first, other)):
+    return None, ''
+  for run in (first, other):
+    if not math.isclose(run.outcomes[name].hits.mean(), run.results[name], abs_tol=1e-4):
+      return None, f'outcomes.npz of {run.folder} is of another evaluation than its results.json'
+  try:
+    return outcomes.difference(first.outcomes[name], other.outcomes[name], level=LEVEL), ''
+  except ValueError:
+    return None, f'the queries of {other.folder} are not those of {first.folder}: no interval'
 
 
 def _signed(first: figures.Figure, other: figures.Figure) -> str:

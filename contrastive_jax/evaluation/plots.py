@@ -31,12 +31,11 @@ class Axis:
     logarithmic: bool = False,
   ):
     self._map = math.log10 if logarithmic else float
-    if logarithmic:
-      low, high = (low, high) if high > low else (low / 2, high * 2)
+    margin = 0 if high > low else 0.05 * abs(low) or 1
+    low, high = low - margin, high + margin
+    if logarithmic and high > 100 * low:  # fewer decades have too few round numbers
       locator = ticker.LogLocator(numticks=6)
     else:
-      margin = 0 if high > low else 0.05 * abs(low) or 1
-      low, high = low - margin, high + margin
       locator = ticker.MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10], integer=integer)
     self._ends = self._map(low), self._map(high)
     self._start, self._stop = start, stop

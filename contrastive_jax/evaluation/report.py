@@ -6,6 +6,7 @@ shown, `page/report.html` how it looks.
 """
 
 import base64
+import functools
 import hashlib
 import pathlib
 import re
@@ -99,6 +100,22 @@ def render(template: str, *, script: str | None = None, **shown: Any) -> str:
     script: the file of the one script that the page may run; None for no script at all.
     **shown: what the template shows.
   """
+  code = (_PAGE / script).read_text(encoding='utf-8') if script else ''
+  digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
+  return (
+    _environment()
+    .get_template(template)
+    .render(
+      style=markupsafe.Markup((_PAGE / 'style.css').read_text(encoding='utf-8')),
+      script=markupsafe.Markup(code),
+      script_source=f"'sha256-{digest}'" if script else "'none'",
+      **shown,
+    )
+  )
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
   environment = jinja2.Environment(
     loader=jinja2.FileSystemLoader(_PAGE),
     autoescape=True,
@@ -107,14 +124,7 @@ def render(template: str, *, script: str | None = None, **shown: Any) -> str:
     lstrip_blocks=True,
   )
   environment.filters.update(label=figures.label, decimal=_decimal, picture=picture)
-  code = (_PAGE / script).read_text(encoding='utf-8') if script else ''
-  digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
-  return environment.get_template(template).render(
-    style=markupsafe.Markup((_PAGE / 'style.css').read_text(encoding='utf-8')),
-    script=markupsafe.Markup(code),
-    script_source=f"'sha256-{digest}'" if script else "'none'",
-    **shown,
-  )
+  return environment
 
 
 def picture(image: np.ndarray) -> str:

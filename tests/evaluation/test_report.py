@@ -1,15 +1,23 @@
 """Laws of the report: self-contained, complete, harmless, and honest about right and wrong."""
 
+import base64
 import dataclasses
+import hashlib
+import io
+import json
 import re
+import shutil
+import subprocess
 
 import html5lib
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from contrastive_jax.evaluation import report
+from contrastive_jax.evaluation import exhibits, plots, report, search_box, space
+from contrastive_jax.evaluation.retrieved import Retrieved
 
 SUMMARY = {'Configuration': 'configs/clip.py', 'Parameters': '2,412,033'}
 RESULTS = {
@@ -39,7 +47,14 @@ def make_split(N=40, captions=None, seed=0, name='heldout_style', noise=0.9):
     return (embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)).astype(np.float32)
 
   images = generator.integers(0, 256, size=(N, 16, 16, 3), dtype=np.uint8)
-  return report.Retrieved(name, images, captions, embed(), embed())
+  classes = {
+    'group': [f'group {row % 3}' for row in range(N)],
+    'id': [str(row) for row in range(N)],
+  }
+  predictions = {'group': [f'group {row % 2}' for row in range(N)]}
+  return Retrieved(
+    name, images, captions, embed(), embed(), classes=classes, predictions=predictions
+  )
 
 
 def write(folder, **changes):
@@ -74,6 +89,11 @@ def find(element, tag, kind=''):
   ]
 
 
+def stored(tree):
+  """What the search boxes search."""
+  return [json.loads(s.text) for s in tree.iter('script') if s.get('type') == 'application/json']
+
+
 @pytest.fixture(scope='module')
 def split():
   return make_split()
@@ -88,15 +108,20 @@ def test_asks_nothing_of_the_network(tree):
   for element in tree.iter():
     if not isinstance(element.tag, str):
       continue
-    assert element.tag not in ('script', 'iframe', 'object', 'embed', 'base', 'form')
+    assert element.tag not in ('iframe', 'object', 'embed', 'base', 'form')
     for name, value in element.attrib.items():
       if name in ('src', 'srcset', 'href', 'poster', 'data', 'action') or 'href' in str(name):
         assert value.startswith(('data:', '#')), (element.tag, name, value)
       assert 'url(' not in value
   for style in tree.iter('style'):
     assert 'url(' not in style.text and '@import' not in style.text
-  policy = next(meta for meta in tree.iter('meta') if meta.get('http-equiv'))
-  assert "default-src 'none'" in policy.get('content')
+  [policy] = [meta.get('content') for meta in tree.iter('meta') if meta.get('http-equiv')]
+  assert "default-src 'none'" in policy
+  # One script may run, the page's own; what else has that tag is data.
+  [code] = [script for script in tree.iter('script') if script.get('type') != 'application/json']
+  digest = base64.b64encode(hashlib.sha256(code.text.encode()).digest()).decode()
+  assert re.search(r'script-src ([^;]*);', policy)[1] == f"'sha256-{digest}'"
+  assert not re.search(r'fetch|XMLHttp|WebSocket|sendBeacon|import|innerHTML|eval|write', code.text)
 
 
 def test_same_inputs_give_the_same_page(tmp_path, split):
@@ -110,10 +135,15 @@ def test_text_is_shown_never_interpreted(tmp_path_factory, text):
   inputs = {'title': text, 'summary': {text: text}, 'results': {f'{text}/{text}@1': 0.5}}
   metrics = [{'step': 1, f'{text}/{text}': 1.0}]
   split = make_split(2, [text, 'other'], name=text)
-  splits = [dataclasses.replace(split, generated=['other', text])]
+  classes = {text: [text, 'other']}
+  splits = [
+    dataclasses.replace(split, generated=['other', text], classes=classes, predictions=classes)
+  ]
   page = write(tmp_path_factory.mktemp('report'), metrics=metrics, splits=splits, **inputs)
   tree = parse(page)
-  assert not list(tree.iter('script'))
+  code, *others = [s.get('type') for s in tree.iter('script')][::-1]
+  assert code is None and others == ['application/json']
+  assert text in stored(tree)[0]['captions']
   assert text_of(next(tree.iter('h1'))) == text
   for kind in ('query', 'text', 'muted'):
     assert text in [text_of(line) for line in find(tree, 'p', kind)]
@@ -143,10 +173,11 @@ def test_chance_counts_distinct_captions(tmp_path):
 
 
 def test_every_metric_has_a_curve_with_its_last_value(tree):
-  curves = [text_of(panel) for panel in find(tree, 'svg') if find(panel, 'text')]
+  section = next(section for section in tree.iter('section') if section.get('id') == 'training')
+  curves = [text_of(panel) for panel in find(section, 'svg')]
   assert len(curves) == 3
-  assert curves[0].endswith('4.2') and curves[2].endswith('15.1')
-  assert curves[1].endswith('@1 10%')
+  assert curves[0].endswith('4.2') and curves[1].endswith('15.1')
+  assert curves[2].endswith('@1 10%')
 
 
 def figures_of(tree, title):
@@ -161,16 +192,16 @@ def test_marks_agree_with_numpy(tree, split):
   for query in find(figure, 'div', 'own'):
     caption = text_of(find(query, 'p', 'query')[0])
     source = next(query.iter('img')).get('src')
-    row = next(r for r, image in enumerate(split.images) if report._picture(image) == source)
+    row = next(r for r, image in enumerate(split.images) if report.picture(image) == source)
     assert captions[row] == caption
     nearest = np.argsort(-similarity[:, row])
     found = next(
       child for item in find(figure, 'li') if query in list(item) for child in find(item, 'ol')
     )
-    assert len(found) == report.FOUND
+    assert len(found) == exhibits.FOUND
     for item, expected in zip(found, nearest, strict=False):
       picture, mark = next(item.iter('img')), find(item, 'svg', 'mark')[0]
-      assert picture.get('src') == report._picture(split.images[expected])
+      assert picture.get('src') == report.picture(split.images[expected])
       verdict = 'right' if captions[expected] == caption else 'wrong'
       assert item.get('class') == mark.get('aria-label') == verdict
       seen.add(verdict)
@@ -186,9 +217,9 @@ def test_captions_are_distinct_best_first_and_rightly_marked(tree, split):
   for item in find(figures_of(tree, 'Captions retrieved')[0], 'li', 'with-picture'):
     own = text_of(find(item, 'p', 'query')[0])
     source = next(item.iter('img')).get('src')
-    row = next(r for r, image in enumerate(split.images) if report._picture(image) == source)
+    row = next(r for r, image in enumerate(split.images) if report.picture(image) == source)
     assert captions[row] == own
-    expected = captions[first[np.argsort(-similarity[row, first])]][: report.FOUND]
+    expected = captions[first[np.argsort(-similarity[row, first])]][: exhibits.FOUND]
     found = list(find(item, 'ol')[0])
     assert [text_of(find(li, 'span', 'text')[0]) for li in found] == list(expected)
     for li, caption in zip(found, expected, strict=True):
@@ -202,7 +233,7 @@ def test_worst_mistakes_are_those_of_the_largest_margin(tree, split):
   margin = np.where(right, -2, similarity).max(1) - np.where(right, similarity, -2).max(1)
   figure = figures_of(tree, 'worst mistakes')[0]
   shown = [float(m) for m in re.findall(r'margin of (\d\.\d+)', text_of(figure))]
-  expected = np.sort(margin[margin > 0])[::-1][: report.MISTAKES]
+  expected = np.sort(margin[margin > 0])[::-1][: exhibits.MISTAKES]
   np.testing.assert_allclose(shown, expected, atol=0.0051)
   assert f'{np.sum(margin > 0)} of the 40 pictures' in text_of(figure)
   for item in find(figure, 'li'):
@@ -214,10 +245,10 @@ def test_written_captions_stand_beside_their_pictures_and_are_rightly_marked(tmp
   written = [c.upper() if row % 2 else f'<b>{c}</b>' for row, c in enumerate(split.captions)]
   tree = parse(write(tmp_path, splits=[dataclasses.replace(split, generated=written)]))
   items = find(figures_of(tree, 'Captions written')[0], 'li')
-  assert len(items) == report.WRITTEN
+  assert len(items) == exhibits.WRITTEN
   for item in items:
     source = next(item.iter('img')).get('src')
-    row = next(r for r, image in enumerate(split.images) if report._picture(image) == source)
+    row = next(r for r, image in enumerate(split.images) if report.picture(image) == source)
     verdict = 'right' if row % 2 else 'wrong'
     assert item.get('class') == find(item, 'svg', 'mark')[0].get('aria-label') == verdict
     reference = [] if row % 2 else [split.captions[row]]
@@ -281,7 +312,7 @@ def test_one_caption_for_all_pairs_is_never_wrong(tmp_path):
 
 
 def test_an_empty_split_is_left_out(tmp_path):
-  empty = report.Retrieved(
+  empty = Retrieved(
     'empty', np.zeros((0, 8, 8, 3), np.uint8), [], *[np.zeros((0, 4), np.float32)] * 2
   )
   assert not list(parse(write(tmp_path, splits=[empty], metrics=[])).iter('figure'))
@@ -307,3 +338,173 @@ def test_size_stays_small_with_large_pictures(tmp_path):
 def test_fields_that_disagree_are_refused_by_name(split, field, value):
   with pytest.raises(ValueError, match=f'{field} of split .*N = 40'):
     dataclasses.replace(split, **{field: value})
+
+
+def test_the_search_box_holds_the_pictures_and_nearly_their_cosines(tree, split):
+  box = stored(tree)[0]
+  image, text = (
+    np.frombuffer(base64.b64decode(box[side]), np.int8).reshape(-1, box['dimension']).astype(int)
+    for side in ('image', 'text')
+  )
+  assert sorted(box['captions']) == sorted(set(split.captions))
+  assert len(image) == len(box['own']) == 40 and len(text) == len(box['captions'])
+  rows = np.random.default_rng(0).permutation(40)
+  assert [box['captions'][place] for place in box['own']] == [split.captions[row] for row in rows]
+  pairs = {split.captions[row]: row for row in rows}
+  of_caption = [pairs[caption] for caption in box['captions']]
+  cosines = split.image_embeddings[rows] @ split.text_embeddings[of_caption].T
+  np.testing.assert_allclose(image @ text.T * box['unit'], cosines, atol=0.02)
+  sheet = Image.open(io.BytesIO(base64.b64decode(box['tiles'].partition(',')[2])))
+  assert sheet.size == (box['columns'] * box['side'], -(-40 // box['columns']) * box['side'])
+
+
+def test_the_search_box_keeps_a_split_of_any_size_small():
+  split = make_split(2000)
+  wide = np.ones((2000, 768), np.float32) / 768**0.5
+  wide = dataclasses.replace(split, image_embeddings=wide, text_embeddings=wide)
+  assert len(search_box.stored(split, 1)['own']) == search_box.PICTURES
+  assert len(json.dumps(search_box.stored(wide, 4))) < 1_400_000
+
+
+@pytest.mark.parametrize('D', [1, 2, 7])
+def test_the_map_keeps_the_distances_that_two_components_can(D):
+  x = np.random.default_rng(0).normal(size=(16, D)) * ([9, 3] + [1e-5] * 5)[:D]
+  plane, method = space.project(x)
+  assert method == 'PCA' and plane.shape == (16, 2)
+  distances = [np.linalg.norm(z[:, None] - z, axis=2) for z in (x, plane)]
+  np.testing.assert_allclose(*distances, atol=1e-3)
+
+
+def test_umap_makes_the_map_where_it_is_installed():
+  pytest.importorskip('umap')
+  plane, method = space.project(np.random.default_rng(0).normal(size=(40, 6)))
+  assert method == 'UMAP' and plane.shape == (40, 2) and np.isfinite(plane).all()
+
+
+def test_every_pair_is_on_the_map_and_its_classes_apart(tree):
+  figure = figures_of(tree, 'A map of the embedding space')[0]
+  paths = {path.get('id'): path.get('d') for path in find(figure, 'path') if path.get('id')}
+  assert len(paths) == 6
+  for kind, mark in (('pictures', 'h0'), ('captions', 'l12')):
+    counts = [d.count(mark) for name, d in sorted(paths.items()) if name.endswith(kind)]
+    assert sorted(counts) == [13, 13, 14]
+  corners = [
+    [int(number) for number in place.split()]
+    for name, d in paths.items()
+    if name.endswith('pictures')
+    for place in re.findall(r'M(\d+ \d+)h0', d)
+  ]
+  assert len(corners) == 40 and np.min(corners) >= 0 and np.max(corners) <= space.SIDE
+  names = [text_of(text) for text in find(figure, 'text')]
+  assert sorted(names) == ['group 0', 'group 1', 'group 2']
+  assert text_of(find(figure, 'h4')[0]) == 'group 0 14'
+
+
+def test_confusions_are_counted(tree, split):
+  figure = figures_of(tree, 'What classes are taken for')[0]
+  truth, taken = split.classes['group'], split.predictions['group']
+  columns = [text_of(head) for head in find(find(figure, 'table', 'shares')[0], 'th')]
+  assert columns[:3] == ['group 0', 'group 1', 'group 2']
+  rows = [row for row in find(find(figure, 'table', 'shares')[0], 'tr') if find(row, 'td')][1:]
+  pairs = list(zip(truth, taken, strict=True))
+  for own, row in zip(columns[:3], rows, strict=True):
+    for other, cell in zip(columns[:3], find(row, 'td'), strict=True):
+      count = pairs.count((own, other))
+      assert cell.get('title') == f'{count} of {truth.count(own)}'
+      assert text_of(cell) == (f'{100 * count / truth.count(own):.0f}' if count else '')
+      assert (cell.get('class') == 'right') == (own == other)
+  [frequent] = find(figure, 'table', 'frequent')
+  counts = [int(text_of(find(row, 'td')[2]).split()[0]) for row in find(frequent, 'tr')[1:]]
+  wrong = [pairs.count(pair) for pair in set(pairs) if pair[0] != pair[1]]
+  assert counts == sorted(wrong, reverse=True)
+
+
+def test_the_space_is_plotted_with_the_models_temperature(tmp_path, split, tree):
+  plots_of = [find(panel, 'h3')[0].text.strip() for panel in find(tree, 'div', 'kinds')]
+  assert {'Similarities', 'Spectrum'} <= set(plots_of)
+  page = write(tmp_path, splits=[split], metrics=[{'step': 1, 'train/scale': 20.0}])
+  assert 'the model’s 0.050' in page
+  assert 'the model’s' not in write(tmp_path, splits=[split], metrics=[])
+
+
+def test_modalities_of_a_measure_share_a_plot(tmp_path):
+  line = {'step': 1, 'b/uniformity_text': -2.0, 'b/uniformity_image': -1.0}
+  tree = parse(write(tmp_path, metrics=[line]))
+  [panel] = find(tree, 'svg')
+  assert [text_of(text) for text in find(panel, 'text', 'end')] == ['image −1', 'text −2']
+
+
+def test_labels_of_curves_do_not_overlap():
+  curves = {name: np.array([[0, 0.0], [1, 1 + 1e-6 * place]]) for place, name in enumerate('abcde')}
+  axis = plots.horizontal(0, 1)
+  lines = plots.plot(curves, axis, format_value=plots.plain)['lines']
+  heights = sorted(line['label_y'] for line in lines)
+  assert np.diff(heights).min() >= 11
+
+
+@pytest.mark.parametrize(
+  ('kind', 'labels', 'message'),
+  [('classes', {'group': ['a']}, 'classes .* 1 labels'), ('predictions', {'x': ['a'] * 40}, "'x'")],
+)
+def test_labels_that_disagree_are_refused(split, kind, labels, message):
+  with pytest.raises(ValueError, match=message):
+    dataclasses.replace(split, **{kind: labels})
+
+
+@pytest.fixture(scope='module')
+def browse(tmp_path_factory):
+  """A page and a fragment -> the page's tree once a headless browser has run it."""
+  browser = next(
+    filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None
+  )
+  if browser is None:
+    pytest.skip('no Chromium')
+  profile = tmp_path_factory.mktemp('profile')
+  flags = [
+    '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
+    '--disable-background-networking', '--disable-component-update', '--disable-sync',
+    '--virtual-time-budget=10000', '--enable-logging=stderr', f'--user-data-dir={profile}',
+  ]  # fmt: skip
+
+  def run(page, fragment):
+    address = f'{page.as_uri()}#{fragment}'
+    done = subprocess.run(
+      [browser, *flags, '--dump-dom', address],
+      capture_output=True,
+      text=True,
+      timeout=120,
+      check=True,
+    )
+    assert 'CONSOLE' not in done.stderr, done.stderr
+    return html5lib.parse(done.stdout, namespaceHTMLElements=False)
+
+  return run
+
+
+@pytest.mark.slow
+def test_a_browser_searches_offline_and_breaks_no_rule(tmp_path, browse):
+  """The console stays silent: nothing was blocked, nothing failed, and no caption ran."""
+  captions = [f'caption {row}' for row in range(24)]
+  captions[7] = (
+    '<img src=x onerror="document.title=1"> & </script><script>document.title=2</script>'
+  )
+  split = make_split(24, captions)
+  write(tmp_path, splits=[split, make_split(9, name='b')])
+  for query, row in (('CAPTION 17', 17), ('img%20onerror', 7)):
+    tree = browse(tmp_path / 'report.html', f'q={query}')
+    assert text_of(next(tree.iter('title'))) == 'clip · report'
+    figure = find(tree, 'figure', 'search')[0]
+    assert find(figure, 'button')[0].text == captions[row]
+    assert find(figure, 'button')[0].get('aria-pressed') == 'true'
+    cosines = split.image_embeddings @ split.text_embeddings[row]
+    hits = find(figure, 'ol', 'hits')[0]
+    shown = [find(hit, 'p', 'name')[0].text for hit in hits]
+    values = [float(find(hit, 'p', 'note')[0].text[2:].replace('−', '-')) for hit in hits]
+    expected = np.array([cosines[captions.index(caption)] for caption in shown])
+    np.testing.assert_allclose(values, expected, atol=0.02)
+    np.testing.assert_allclose(expected, np.sort(cosines)[::-1][: len(shown)], atol=0.02)
+    assert [hit.get('class') == 'right' for hit in hits] == [
+      name == captions[row] for name in shown
+    ]
+  tree = browse(tmp_path / 'report.html', 'q=no%20such%20thing')
+  assert text_of(find(tree, 'p', 'said')[0]) == 'No caption holds these words.'
