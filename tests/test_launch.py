@@ -48,6 +48,7 @@ def test_a_run_leaves_what_the_readme_says(finished):
         assert 0 <= results[f'{split}/{direction}_recall@{k}'] <= 1
     for field in ('group', 'subgroup'):
       assert 0 <= results[f'{split}/zero_shot_{field}_accuracy@1'] <= 1
+  assert 0 <= results['heldout_style/alignment'] <= 4
   assert results['step'] == 3
   assert json.loads((workdir / 'config.json').read_text())['total_steps'] == 3
   assert '<html' in (workdir / 'report.html').read_text()
@@ -104,6 +105,15 @@ def test_mistakes_are_named(arguments, message, tmp_path):
   done = launch(*arguments, cwd=tmp_path)
   assert done.returncode != 0
   assert message in done.stderr + done.stdout
+
+
+def test_runs_are_compared_with_the_first(finished, tmp_path):
+  workdir, _ = finished
+  done = launch('--mode=compare', f'--workdirs={workdir},{workdir}', cwd=tmp_path)
+  assert done.returncode == 0, done.stderr
+  assert '(+0.0 to +0.0)' in (workdir.parent / 'compare.html').read_text()
+  done = launch('--mode=compare', f'--workdirs={workdir},nowhere', cwd=tmp_path)
+  assert done.returncode != 0 and 'workdir nowhere holds no run' in done.stderr
 
 
 def test_an_exported_run_can_be_started_from(finished, tmp_path):

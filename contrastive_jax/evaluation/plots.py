@@ -33,7 +33,7 @@ class Axis:
     self._map = math.log10 if logarithmic else float
     margin = 0 if high > low else 0.05 * abs(low) or 1
     low, high = low - margin, high + margin
-    if logarithmic and high > 100 * low:  # fewer decades have too few round numbers
+    if logarithmic and high > 30 * low:  # fewer decades have too few round numbers
       locator = ticker.LogLocator(numticks=6)
     else:
       locator = ticker.MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10], integer=integer)

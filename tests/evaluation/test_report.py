@@ -397,7 +397,7 @@ def test_every_pair_is_on_the_map_and_its_classes_apart(tree):
   assert len(corners) == 40 and np.min(corners) >= 0 and np.max(corners) <= space.SIDE
   names = [text_of(text) for text in find(figure, 'text')]
   assert sorted(names) == ['group 0', 'group 1', 'group 2']
-  assert text_of(find(figure, 'h4')[0]) == 'group 0 14'
+  assert text_of(find(figure, 'h3')[0]) == 'group 0 14'
 
 
 def test_confusions_are_counted(tree, split):
