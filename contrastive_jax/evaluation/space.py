@@ -105,7 +105,7 @@ def _part(groups: list[dict]) -> None:
   placed = []
   for group in sorted(groups, key=lambda group: group['at'][1]):
     x, y = group['at']
-    half = 10 * len(group['name'])
+    half = 10 * len(group['name']) + 15  # a dot before it
     x = min(max(x, half), SIDE - half)
     while near := [
       top for top, other, width in placed if abs(top - y) < _LABEL and abs(other - x) < half + width

@@ -396,8 +396,52 @@ def test_every_pair_is_on_the_map_and_its_classes_apart(tree):
   ]
   assert len(corners) == 40 and np.min(corners) >= 0 and np.max(corners) <= space.SIDE
   names = [text_of(text) for text in find(figure, 'text')]
-  assert sorted(names) == ['group 0', 'group 1', 'group 2']
-  assert text_of(find(figure, 'h3')[0]) == 'group 0 14'
+  assert sorted(names) == ['● group 0', '● group 1', '● group 2']
+  assert text_of(find(figure, 'h3')[0]) == '● group 0 14'
+
+
+# From linear RGB to what is seen without the cones for red, or for green: Machado et al., A
+# Physiologically-based Model for Simulation of Color Vision Deficiency, 2009.
+VISIONS = {
+  'all cones': np.eye(3),
+  'no red': [
+    [0.152286, 1.052583, -0.204868],
+    [0.114503, 0.786281, 0.099216],
+    [-0.003882, -0.048116, 1.051998],
+  ],
+  'no green': [
+    [0.367322, 0.860646, -0.227968],
+    [0.280085, 0.672501, 0.047413],
+    [-0.011820, 0.042940, 0.968881],
+  ],
+}
+
+
+def linear(color):
+  """The linear RGB of '#rrggbb'."""
+  values = np.array([int(color[place : place + 2], 16) for place in (1, 3, 5)]) / 255
+  return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+
+
+def lab(rgb):
+  """CIELAB of linear RGB, whose distances are those that are seen."""
+  to_xyz = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+  x = np.array(to_xyz) @ np.clip(rgb, 0, 1) / [0.9505, 1, 1.089]
+  x, y, z = np.where(x > 0.008856, np.cbrt(x), 7.787 * x + 16 / 116)
+  return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize('vision', VISIONS)
+@pytest.mark.parametrize('scheme', [0, 1], ids=['light', 'dark'])
+def test_the_colors_of_classes_stay_apart_and_off_the_paper(tree, scheme, vision):
+  style = next(tree.iter('style')).text
+  colors = [
+    re.findall(rf'--{name}: (#[0-9a-f]{{6}});', style)[scheme]
+    for name in ('paper', *(f'color{place}' for place in range(space.CLASSES)))
+  ]
+  seen = [lab(VISIONS[vision] @ linear(color)) for color in colors]
+  distances = np.linalg.norm(np.array(seen)[:, None] - seen, axis=2)
+  assert distances[~np.eye(len(seen), dtype=bool)].min() > 25
 
 
 def test_confusions_are_counted(tree, split):
