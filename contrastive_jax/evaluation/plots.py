@@ -92,20 +92,11 @@ def plot(
     _TOP + _LINE * at_peak,
     logarithmic=logarithmic,
   )
-  lines = []
-  for place, (name, curve) in enumerate(curves.items()):
-    points = [(x_axis(x), y_axis(y)) for x, y in curve]
-    labelled = points[int(curve[:, 1].argmax())] if at_peak else points[-1]
-    value = format_value(curve[-1, 1]) if label == 'value' else ''
-    lines.append(
-      {
-        'points': ' '.join(f'{x:.1f},{y:.1f}' for x, y in points),
-        'place': place if places is None else places[name],
-        'end': labelled,
-        'label': f'{name} {value}'.strip(),
-        'label_y': labelled[1] - 8,
-      }
-    )
+  lines = [
+    _line(name, curve, x_axis, y_axis, at_peak, format_value if label == 'value' else None)
+    | {'place': place if places is None else places[name]}
+    for place, (name, curve) in enumerate(curves.items())
+  ]
   if not at_peak:
     _spread(lines)
   return said | {
@@ -121,6 +112,19 @@ def plot(
       'top': _TOP,
       'bottom': _BOTTOM,
     },
+  }
+
+
+def _line(name, curve, x_axis, y_axis, at_peak, format_value) -> dict:
+  """A curve's points, and its label beside its end or over its peak."""
+  points = [(x_axis(x), y_axis(y)) for x, y in curve]
+  end = points[int(curve[:, 1].argmax())] if at_peak else points[-1]
+  value = '' if format_value is None else format_value(curve[-1, 1])
+  return {
+    'points': ' '.join(f'{x:.1f},{y:.1f}' for x, y in points),
+    'end': end,
+    'label': f'{name} {value}'.strip(),
+    'label_y': end[1] - 8,
   }
 
 

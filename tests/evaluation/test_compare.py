@@ -9,7 +9,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from contrastive_jax.evaluation import compare, outcomes, retrieval
-from tests.evaluation.test_report import find, make_split, parse, text_of
+from tests.evaluation.pages import find, make_split, parse, text_of
 
 METRICS = [{'step': step, 'train/loss': 5 / step, 's/recall@1': 0.1 * step} for step in (1, 2, 3)]
 

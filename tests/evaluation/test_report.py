@@ -3,95 +3,25 @@
 import base64
 import dataclasses
 import hashlib
-import io
-import json
 import re
-import shutil
-import subprocess
 
-import html5lib
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
-from contrastive_jax.evaluation import exhibits, plots, report, search_box, space
+from contrastive_jax.evaluation import exhibits, plots, report
 from contrastive_jax.evaluation.retrieved import Retrieved
-
-SUMMARY = {'Configuration': 'configs/clip.py', 'Parameters': '2,412,033'}
-RESULTS = {
-  'heldout_style/image_to_text_recall@1': 0.3117,
-  'heldout_style/image_to_text_recall@10': 0.6623,
-  'heldout_style/text_to_image_recall@1': 0.2904,
-  'heldout_style/group_zero_shot_top5': 0.7311,
-  'heldout_style/median_rank': 7,
-  'heldout_composition/text_to_image_recall@5': 0.5151,
-  'unknown/deep/alignment': -1.0371,
-  'evaluation_seconds': 9.132,
-}
-METRICS = [
-  {'step': 50, 'train/loss': 5.1, 'train/scale': 14.3},
-  {'step': 100, 'train/loss': 4.2, 'train/scale': 15.1, 'validation/image_to_text_recall@1': 0.1},
-]
-
-
-def make_split(N=40, captions=None, seed=0, name='heldout_style', noise=0.9):
-  """Noisy pairs; by default every third caption occurs twice."""
-  generator = np.random.default_rng(seed)
-  captions = captions or [f'caption {row - 1 if row % 3 == 1 else row}' for row in range(N)]
-  meaning = generator.normal(size=(N, 8))
-
-  def embed():
-    embeddings = meaning + noise * generator.normal(size=meaning.shape)
-    return (embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)).astype(np.float32)
-
-  images = generator.integers(0, 256, size=(N, 16, 16, 3), dtype=np.uint8)
-  classes = {
-    'group': [f'group {row % 3}' for row in range(N)],
-    'id': [str(row) for row in range(N)],
-  }
-  predictions = {'group': [f'group {row % 2}' for row in range(N)]}
-  return Retrieved(
-    name, images, captions, embed(), embed(), classes=classes, predictions=predictions
-  )
-
-
-def write(folder, **changes):
-  inputs = {
-    'title': 'clip',
-    'summary': SUMMARY,
-    'results': RESULTS,
-    'metrics': METRICS,
-    'splits': (),
-  }
-  report.write(folder / 'report.html', **(inputs | changes))
-  return (folder / 'report.html').read_text(encoding='utf-8')
-
-
-def parse(page):
-  """The page as an ElementTree; raises on anything that is not valid HTML."""
-  parser = html5lib.HTMLParser(strict=True, namespaceHTMLElements=False)
-  return parser.parse(page)
-
-
-def text_of(element):
-  return ' '.join(''.join(element.itertext()).split())
-
-
-def find(element, tag, kind=''):
-  """The descendants of a tag and a class; the tag may be SVG's, which has a namespace."""
-  return [
-    child
-    for child in element.iter()
-    if str(child.tag).rpartition('}')[2] == tag
-    and (not kind or kind in child.get('class', '').split())
-  ]
-
-
-def stored(tree):
-  """What the search boxes search."""
-  return [json.loads(s.text) for s in tree.iter('script') if s.get('type') == 'application/json']
+from tests.evaluation.pages import (
+  RESULTS,
+  figures_of,
+  find,
+  make_split,
+  parse,
+  stored,
+  text_of,
+  write,
+)
 
 
 @pytest.fixture(scope='module')
@@ -178,10 +108,6 @@ def test_every_metric_has_a_curve_with_its_last_value(tree):
   assert len(curves) == 3
   assert curves[0].endswith('4.2') and curves[1].endswith('15.1')
   assert curves[2].endswith('@1 10%')
-
-
-def figures_of(tree, title):
-  return [f for f in tree.iter('figure') if title in text_of(next(f.iter('figcaption')))]
 
 
 def test_marks_agree_with_numpy(tree, split):
@@ -340,110 +266,6 @@ def test_fields_that_disagree_are_refused_by_name(split, field, value):
     dataclasses.replace(split, **{field: value})
 
 
-def test_the_search_box_holds_the_pictures_and_nearly_their_cosines(tree, split):
-  box = stored(tree)[0]
-  image, text = (
-    np.frombuffer(base64.b64decode(box[side]), np.int8).reshape(-1, box['dimension']).astype(int)
-    for side in ('image', 'text')
-  )
-  assert sorted(box['captions']) == sorted(set(split.captions))
-  assert len(image) == len(box['own']) == 40 and len(text) == len(box['captions'])
-  rows = np.random.default_rng(0).permutation(40)
-  assert [box['captions'][place] for place in box['own']] == [split.captions[row] for row in rows]
-  pairs = {split.captions[row]: row for row in rows}
-  of_caption = [pairs[caption] for caption in box['captions']]
-  cosines = split.image_embeddings[rows] @ split.text_embeddings[of_caption].T
-  np.testing.assert_allclose(image @ text.T * box['unit'], cosines, atol=0.02)
-  sheet = Image.open(io.BytesIO(base64.b64decode(box['tiles'].partition(',')[2])))
-  assert sheet.size == (box['columns'] * box['side'], -(-40 // box['columns']) * box['side'])
-
-
-def test_the_search_box_keeps_a_split_of_any_size_small():
-  split = make_split(2000)
-  wide = np.ones((2000, 768), np.float32) / 768**0.5
-  wide = dataclasses.replace(split, image_embeddings=wide, text_embeddings=wide)
-  assert len(search_box.stored(split, 1)['own']) == search_box.PICTURES
-  assert len(json.dumps(search_box.stored(wide, 4))) < 1_400_000
-
-
-@pytest.mark.parametrize('D', [1, 2, 7])
-def test_the_map_keeps_the_distances_that_two_components_can(D):
-  x = np.random.default_rng(0).normal(size=(16, D)) * ([9, 3] + [1e-5] * 5)[:D]
-  plane, method = space.project(x)
-  assert method == 'PCA' and plane.shape == (16, 2)
-  distances = [np.linalg.norm(z[:, None] - z, axis=2) for z in (x, plane)]
-  np.testing.assert_allclose(*distances, atol=1e-3)
-
-
-def test_umap_makes_the_map_where_it_is_installed():
-  pytest.importorskip('umap')
-  plane, method = space.project(np.random.default_rng(0).normal(size=(40, 6)))
-  assert method == 'UMAP' and plane.shape == (40, 2) and np.isfinite(plane).all()
-
-
-def test_every_pair_is_on_the_map_and_its_classes_apart(tree):
-  figure = figures_of(tree, 'A map of the embedding space')[0]
-  paths = {path.get('id'): path.get('d') for path in find(figure, 'path') if path.get('id')}
-  assert len(paths) == 6
-  for kind, mark in (('pictures', 'h0'), ('captions', 'l12')):
-    counts = [d.count(mark) for name, d in sorted(paths.items()) if name.endswith(kind)]
-    assert sorted(counts) == [13, 13, 14]
-  corners = [
-    [int(number) for number in place.split()]
-    for name, d in paths.items()
-    if name.endswith('pictures')
-    for place in re.findall(r'M(\d+ \d+)h0', d)
-  ]
-  assert len(corners) == 40 and np.min(corners) >= 0 and np.max(corners) <= space.SIDE
-  names = [text_of(text) for text in find(figure, 'text')]
-  assert sorted(names) == ['● group 0', '● group 1', '● group 2']
-  assert text_of(find(figure, 'h3')[0]) == '● group 0 14'
-
-
-# From linear RGB to what is seen without the cones for red, or for green: Machado et al., A
-# Physiologically-based Model for Simulation of Color Vision Deficiency, 2009.
-VISIONS = {
-  'all cones': np.eye(3),
-  'no red': [
-    [0.152286, 1.052583, -0.204868],
-    [0.114503, 0.786281, 0.099216],
-    [-0.003882, -0.048116, 1.051998],
-  ],
-  'no green': [
-    [0.367322, 0.860646, -0.227968],
-    [0.280085, 0.672501, 0.047413],
-    [-0.011820, 0.042940, 0.968881],
-  ],
-}
-
-
-def linear(color):
-  """The linear RGB of '#rrggbb'."""
-  values = np.array([int(color[place : place + 2], 16) for place in (1, 3, 5)]) / 255
-  return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
-
-
-def lab(rgb):
-  """CIELAB of linear RGB, whose distances are those that are seen."""
-  to_xyz = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
-  x = np.array(to_xyz) @ np.clip(rgb, 0, 1) / [0.9505, 1, 1.089]
-  x, y, z = np.where(x > 0.008856, np.cbrt(x), 7.787 * x + 16 / 116)
-  return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
-
-
-@pytest.mark.parametrize('vision', VISIONS)
-@pytest.mark.parametrize('scheme', [0, 1], ids=['light', 'dark'])
-def test_the_colors_of_classes_stay_apart_and_off_the_paper(tree, scheme, vision):
-  style = next(tree.iter('style')).text
-  colors = [
-    re.findall(rf'--{name}: (#[0-9a-f]{{6}});', style)[scheme]
-    for name in ('paper', *(f'color{place}' for place in range(space.CLASSES)))
-  ]
-  seen = [lab(VISIONS[vision] @ linear(color)) for color in colors]
-  distances = np.linalg.norm(np.array(seen)[:, None] - seen, axis=2)
-  assert distances[~np.eye(len(seen), dtype=bool)].min() > 25
-
-
 def test_confusions_are_counted(tree, split):
   figure = figures_of(tree, 'What classes are taken for')[0]
   truth, taken = split.classes['group'], split.predictions['group']
@@ -461,14 +283,6 @@ def test_confusions_are_counted(tree, split):
   counts = [int(text_of(find(row, 'td')[2]).split()[0]) for row in find(frequent, 'tr')[1:]]
   wrong = [pairs.count(pair) for pair in set(pairs) if pair[0] != pair[1]]
   assert counts == sorted(wrong, reverse=True)
-
-
-def test_the_space_is_plotted_with_the_models_temperature(tmp_path, split, tree):
-  plots_of = [find(panel, 'h3')[0].text.strip() for panel in find(tree, 'div', 'kinds')]
-  assert {'Similarities', 'Spectrum'} <= set(plots_of)
-  page = write(tmp_path, splits=[split], metrics=[{'step': 1, 'train/scale': 20.0}])
-  assert 'the model’s 0.050' in page
-  assert 'the model’s' not in write(tmp_path, splits=[split], metrics=[])
 
 
 def test_modalities_of_a_measure_share_a_plot(tmp_path):
@@ -493,62 +307,3 @@ def test_labels_of_curves_do_not_overlap():
 def test_labels_that_disagree_are_refused(split, kind, labels, message):
   with pytest.raises(ValueError, match=message):
     dataclasses.replace(split, **{kind: labels})
-
-
-@pytest.fixture(scope='module')
-def browse(tmp_path_factory):
-  """A page and a fragment -> the page's tree once a headless browser has run it."""
-  browser = next(
-    filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None
-  )
-  if browser is None:
-    pytest.skip('no Chromium')
-  profile = tmp_path_factory.mktemp('profile')
-  flags = [
-    '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
-    '--disable-background-networking', '--disable-component-update', '--disable-sync',
-    '--virtual-time-budget=10000', '--enable-logging=stderr', f'--user-data-dir={profile}',
-  ]  # fmt: skip
-
-  def run(page, fragment):
-    address = f'{page.as_uri()}#{fragment}'
-    done = subprocess.run(
-      [browser, *flags, '--dump-dom', address],
-      capture_output=True,
-      text=True,
-      timeout=120,
-      check=True,
-    )
-    assert 'CONSOLE' not in done.stderr, done.stderr
-    return html5lib.parse(done.stdout, namespaceHTMLElements=False)
-
-  return run
-
-
-@pytest.mark.slow
-def test_a_browser_searches_offline_and_breaks_no_rule(tmp_path, browse):
-  """The console stays silent: nothing was blocked, nothing failed, and no caption ran."""
-  captions = [f'caption {row}' for row in range(24)]
-  captions[7] = (
-    '<img src=x onerror="document.title=1"> & </script><script>document.title=2</script>'
-  )
-  split = make_split(24, captions)
-  write(tmp_path, splits=[split, make_split(9, name='b')])
-  for query, row in (('CAPTION 17', 17), ('img%20onerror', 7)):
-    tree = browse(tmp_path / 'report.html', f'q={query}')
-    assert text_of(next(tree.iter('title'))) == 'clip · report'
-    figure = find(tree, 'figure', 'search')[0]
-    assert find(figure, 'button')[0].text == captions[row]
-    assert find(figure, 'button')[0].get('aria-pressed') == 'true'
-    cosines = split.image_embeddings @ split.text_embeddings[row]
-    hits = find(figure, 'ol', 'hits')[0]
-    shown = [find(hit, 'p', 'name')[0].text for hit in hits]
-    values = [float(find(hit, 'p', 'note')[0].text[2:].replace('−', '-')) for hit in hits]
-    expected = np.array([cosines[captions.index(caption)] for caption in shown])
-    np.testing.assert_allclose(values, expected, atol=0.02)
-    np.testing.assert_allclose(expected, np.sort(cosines)[::-1][: len(shown)], atol=0.02)
-    assert [hit.get('class') == 'right' for hit in hits] == [
-      name == captions[row] for name in shown
-    ]
-  tree = browse(tmp_path / 'report.html', 'q=no%20such%20thing')
-  assert text_of(find(tree, 'p', 'said')[0]) == 'No caption holds these words.'
