@@ -109,7 +109,7 @@ def _difference(name: str, first: Run, other: Run) -> tuple[outcomes.Difference 
     return None, ''
   for run in (first, other):
     if not math.isclose(run.outcomes[name].hits.mean(), run.results[name], abs_tol=1e-4):
-      return None, f'outcomes.npz of {run.folder} is of another evaluation than its results.json'
+      return None, f'the outcomes of {run.folder} are not those of its results.json: no interval'
   try:
     return outcomes.difference(first.outcomes[name], other.outcomes[name], level=LEVEL), ''
   except ValueError:

@@ -212,4 +212,4 @@ def test_outcomes_of_another_evaluation_give_no_interval(tmp_path):
   ]
   compare.write(tmp_path / 'compare.html', runs)
   page = (tmp_path / 'compare.html').read_text()
-  assert f'{name}: outcomes.npz of {tmp_path}/b is of another evaluation' in page
+  assert f'{name}: the outcomes of {tmp_path}/b are not those of its results.json' in page
