@@ -8,16 +8,17 @@ from typing import NamedTuple
 import numpy as np
 
 from contrastive_jax.evaluation.captioning import is_right
+from contrastive_jax.evaluation.retrieval import hits
 from contrastive_jax.evaluation.retrieved import Retrieved
 
-_CHUNK = 512  # rows of the similarity matrix held at a time
+CUTOFFS = (1, 5, 10)
 
 
 class Outcome(NamedTuple):
   """What came of Q queries.
 
   Attributes:
-    hits: [Q] float32, the chance that a query's first answer is right: 0 or 1 but for ties.
+    hits: [Q] float32, the chance that a query's answer is right: 0 or 1 but for ties.
     captions: [Q] uint32, a checksum of each query's caption. Queries of equal caption are not
       independent of each other.
   """
@@ -41,9 +42,14 @@ def outcomes(split: Retrieved) -> dict[str, Outcome]:
   codes = {caption: code for code, caption in enumerate(dict.fromkeys(split.captions))}
   own = np.array([codes[caption] for caption in split.captions])
   image, text = split.image_embeddings, split.text_embeddings[first]
+  ways = {
+    'image_to_text_recall': (image, text, own, own[first], captions),
+    'text_to_image_recall': (text, image, own[first], own, captions[first]),
+  }
   found = {
-    'image_to_text_recall@1': Outcome(_hits(image, text, own, own[first]), captions),
-    'text_to_image_recall@1': Outcome(_hits(text, image, own[first], own), captions[first]),
+    f'{way}@{k}': Outcome(chances.astype(np.float32), queries)
+    for way, (*arguments, queries) in ways.items()
+    for k, chances in hits(*arguments, CUTOFFS).items()
   }
   for field, predicted in split.predictions.items():
     right = [a == b for a, b in zip(split.classes[field], predicted, strict=True)]
@@ -52,18 +58,6 @@ def outcomes(split: Retrieved) -> dict[str, Outcome]:
     right = [is_right(a, [b]) for a, b in zip(split.generated, split.captions, strict=True)]
     found['caption_exact_match'] = Outcome(np.array(right, np.float32), captions)
   return {f'{split.name}/{task}': outcome for task, outcome in found.items()}
-
-
-def _hits(queries, candidates, query_ids, candidate_ids) -> np.ndarray:
-  """[Q], the chance that the first candidate has the query's id, equal ones in random order."""
-  hits = []
-  for start in range(0, len(queries), _CHUNK):
-    rows = slice(start, start + _CHUNK)
-    scores = queries[rows] @ candidates.T
-    nearest = scores == scores.max(1, keepdims=True)
-    right = nearest & (query_ids[rows, None] == candidate_ids)
-    hits.append(right.sum(1) / nearest.sum(1))
-  return np.concatenate(hits).astype(np.float32)
 
 
 def write(path: pathlib.Path, splits: Sequence[Retrieved]) -> None:
