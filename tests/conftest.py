@@ -5,6 +5,9 @@ import os
 import jax
 import pytest
 
+# It makes what a test expects, with CLIP_benchmark, which is not installed here.
+collect_ignore = ['evaluation/clip_benchmark/make.py']
+
 # Before any computation: all of this is fixed once the backend starts.
 jax.config.update('jax_platforms', 'cpu')
 jax.config.update('jax_num_cpu_devices', 8)
