@@ -123,7 +123,8 @@ class Evaluator:
         field is not classified by it.
       templates: prompts for a class.
       texts: fields with a text, several, or texts by language, the first of them not the latter. By
-        this retrieval is measured while training too, by the others at the end alone.
+        this retrieval is measured while training too, by the others at the end alone. A split
+        without the first is not retrieved.
       probes: names in `PROBES`, for each field of `classes`.
       probe_source: the examples that they are fitted to.
       pairs: fields in which two examples agree that differ in their text, and are hard to tell
@@ -174,7 +175,7 @@ class Evaluator:
     return self.evaluate(parameters)[0]
 
   def evaluate(self, parameters) -> tuple[dict[str, float], list[Retrieved]]:
-    """The figures, and the splits with their embeddings."""
+    """The figures, and the splits that have texts with their embeddings."""
     figures, retrieved = {}, []
     scale = float(self._scale(parameters))
     encode_text = partial(self._encode_texts, parameters)
@@ -183,21 +184,28 @@ class Evaluator:
       for field, names in self._classes.items()
     }
     for name, split in self._splits.items():
-      texts = split['source'].values(self._texts[0])
-      captions, labels, predictions = list(map(_first, texts)), self._labels(split), {}
       image = self._encode_images(parameters, split)
-      own, text = retrieve(image, texts, encode_text, _RECALLS, mesh=self._mesh)
-      for field, right in labels.items():
-        classes = list(self._classes[field])
-        scores = classify(image, prototypes[field], right, classes, mesh=self._mesh)
-        own |= {f'zero_shot_{field}_{measure}': value for measure, value in scores.items()}
-        nearest = np.argmax(image @ prototypes[field].T, axis=1)
-        predictions[field] = [classes[row] for row in nearest]
-      own |= diagnose(image, text, captions, labels, scale, self._mesh)
+      own, shown = self._classify(image, split, prototypes)
+      if _has(split['source'], self._texts[0]):
+        texts = split['source'].values(self._texts[0])
+        captions = list(map(_first, texts))
+        recalls, text = retrieve(image, texts, encode_text, _RECALLS, mesh=self._mesh)
+        space = diagnose(image, text, captions, shown['classes'], scale, self._mesh)
+        own = recalls | own | space
+        retrieved.append(Retrieved(name, split['images'], captions, image, text, **shown))
       figures |= _named(name, own)
-      shown = {'classes': labels, 'predictions': predictions}
-      retrieved.append(Retrieved(name, split['images'], captions, image, text, **shown))
     return figures, retrieved
+
+  def _classify(self, image, split, prototypes) -> tuple[dict[str, float], dict[str, Any]]:
+    """Zero-shot figures of a split, and what its classes are and are taken for."""
+    figures, labels, predictions = {}, self._labels(split), {}
+    for field, right in labels.items():
+      classes = list(self._classes[field])
+      scores = classify(image, prototypes[field], right, classes, mesh=self._mesh)
+      figures |= {f'zero_shot_{field}_{measure}': value for measure, value in scores.items()}
+      nearest = np.argmax(image @ prototypes[field].T, axis=1)
+      predictions[field] = [classes[row] for row in nearest]
+    return figures, {'classes': labels, 'predictions': predictions}
 
   def finish(self, parameters) -> tuple[dict[str, float], list[Retrieved]]:
     """`evaluate`, with what is too slow to be done while training.
@@ -221,12 +229,15 @@ class Evaluator:
 
     Args:
       parameters: the model's.
-      embedded: the splits' pictures as unit vectors, by name; None to embed them here.
+      embedded: splits' pictures as unit vectors, by name; others are embedded here.
     """
     if self._probed is None:
       return {}
-    if embedded is None:
-      embedded = {name: self._encode_images(parameters, s) for name, s in self._splits.items()}
+    given = embedded or {}
+    embedded = {
+      name: given[name] if name in given else self._encode_images(parameters, split)
+      for name, split in self._splits.items()
+    }
     features = self._encode_images(parameters, self._probed)
     figures = {}
     for field, labels in self._labels(self._probed).items():

@@ -72,8 +72,10 @@ def test_eight_devices_evaluate_as_one_another_data_set_and_several_captions_inc
     Image.new('RGB', (32, 32), color).save(tmp_path / f'{row}.png')
     lines.append({'image': f'{row}.png', 'caption': [f'a {color} square', color]})
   (tmp_path / 'squares.jsonl').write_text('\n'.join(map(json.dumps, lines)))
-  splits = SPLIT, f'squares=jsonl:{tmp_path}/squares.jsonl'
   partners = data.open_source('emoji', 'train[vendor=twemoji,skin_tone=light]')
+  labelled = [{'image': f'{i}.png', 'subgroup': partners[i]['subgroup']} for i in range(3)]
+  (tmp_path / 'labelled.jsonl').write_text('\n'.join(map(json.dumps, labelled)))
+  splits = SPLIT, *(f'{name}=jsonl:{tmp_path}/{name}.jsonl' for name in ('squares', 'labelled'))
   definition = tiny(image=IMAGE, text=TEXT)
   parameters = drawn(definition, deviation=0.6)
 
@@ -113,6 +115,10 @@ def test_eight_devices_evaluate_as_one_another_data_set_and_several_captions_inc
   squares = {name.split('/')[-1] for name in figures if name.startswith('squares/')}
   assert {f'{way}_recall@{k}' for way in WAYS for k in (1, 5, 10)} <= squares
   assert not [name for name in squares if 'subgroup' in name or '_ja_' in name or 'pairs' in name]
+  # And what has no texts is classified.
+  classified = {name.split('/')[-1] for name in figures if name.startswith('labelled/')}
+  assert {'zero_shot_subgroup_accuracy@1', 'subgroup_neighbours_accuracy'} <= classified
+  assert not [name for name in classified if '_to_' in name]
   assert retrieved[1].captions == ['a red square', 'a green square', 'a blue square']
 
 
