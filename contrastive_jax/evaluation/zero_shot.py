@@ -103,8 +103,8 @@ def read_classes(field: str, values: Callable[[str], Sequence]) -> tuple[str, di
 
   Args:
     field: 'FIELD', whose values are names, their hyphens and underscores read as spaces; or
-      'FIELD=NAMES', whose values are labels, with NAMES 'imagenet' or a file: a name a line or a
-      JSON list for labels from 0, or a JSON mapping from labels to names.
+      'FIELD=NAMES', whose values are labels, with NAMES 'imagenet', for its WordNet ids, or a
+      file: a name a line or a JSON list for labels from 0, or a JSON mapping from labels to names.
     values: the values of a field.
 
   Raises:

@@ -194,7 +194,7 @@ def test_templates_and_names_come_from_the_data_or_a_file(tmp_path):
     {'a-d': 'a d', 'b_c': 'b c'},
   )
   field, names = read_classes('label=imagenet', None)
-  assert field == 'label' and len(names) == 1000 and names['0'] == 'tench'
+  assert field == 'label' and len(names) == 1000 and names['n01440764'] == 'tench'
   mapping = tmp_path / 'names.json'
   mapping.write_text('{"n01440764": "tench"}')
   assert read_classes(f'label={mapping}', None) == ('label', {'n01440764': 'tench'})
