@@ -25,7 +25,7 @@ from contrastive_jax import data  # noqa: E402
 from contrastive_jax.data.sources import array_record  # noqa: E402
 
 WORKDIR = flags.DEFINE_string('workdir', 'runs/data_selection', 'Holds a folder a run.')
-STEPS = flags.DEFINE_integer('steps', 500, 'Of every run.', lower_bound=1)
+STEPS = flags.DEFINE_integer('steps', 300, 'Of every run.', lower_bound=1)
 SEEDS = flags.DEFINE_integer('seeds', 3, 'Runs of an arm.', lower_bound=1)
 OVERRIDES = flags.DEFINE_multi_string('override', [], 'FIELD=VALUE of all configs.')
 OUTPUT = flags.DEFINE_string('output', str(FOLDER / 'results.json'), 'Where the figures go.')
