@@ -25,9 +25,15 @@ def class_embeddings(
   Returns:
     [K, D]
 
+  Raises:
+    ValueError: if a template has no `{}`: all classes would be one.
+
   References:
     [1] Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021.
   """
+  for template in templates:
+    if '{}' not in template:
+      raise ValueError(f"template {template!r} has no {{}} for the class's name; write one into it")
   prompts = encode([template.format(name) for name in classes for template in templates])
   means = prompts.reshape(len(classes), len(templates), -1).mean(axis=1)
   return means / np.linalg.norm(means, axis=1, keepdims=True)
