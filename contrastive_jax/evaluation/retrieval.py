@@ -128,7 +128,8 @@ def hits(
 
   Candidates are counted, not sorted: those of a score above the best right one's, and those of
   equal score. Equal ones count at their expectation under random order, so that a constant model
-  scores chance and not 1 or 0. Of the scores [Q, N] a block of rows exists at a time.
+  scores chance and not 1 or 0; a score that is no number counts as above, so that a broken model
+  scores 0. Of the scores [Q, N] a block of rows exists at a time.
 
   Args:
     queries: [Q, D] embeddings.
@@ -171,8 +172,9 @@ def _count(candidates, queries):
   scores = jnp.dot(rows, vectors.T, precision='highest')
   right = wanted[:, None] == offered
   best = jnp.max(scores, axis=1, keepdims=True, where=right, initial=-jnp.inf)
-  tied = scores == best
-  return jax.tree.map(lambda counted: jnp.sum(counted, axis=1), (scores > best, tied, tied & right))
+  # Not `scores > best`, which NaN never is.
+  above, tied = ~(scores <= best), scores == best
+  return jax.tree.map(lambda counted: jnp.sum(counted, axis=1), (above, tied, tied & right))
 
 
 def _chances(places: np.ndarray, wrong: np.ndarray, right: np.ndarray) -> np.ndarray:

@@ -43,6 +43,15 @@ def test_a_constant_model_scores_chance():
   assert recall(ones, ones, range(50), range(50), [1, 5]) == pytest.approx({1: 0.02, 5: 0.1})
 
 
+def test_a_score_that_is_no_number_counts_as_above():
+  eye, ids = np.eye(6, dtype=np.float32), range(6)
+  broken = eye.copy()
+  broken[0] = np.nan
+  assert recall(np.nan * eye, eye, ids, ids, [1, 5]) == {1: 0, 5: 0}
+  assert recall(broken, eye, ids, ids, [1]) == pytest.approx({1: 5 / 6})
+  assert recall(eye, broken, ids, ids, [1, 2]) == pytest.approx({1: 0, 2: 5 / 6})
+
+
 def test_more_rows_than_a_block():
   rng = np.random.default_rng(0)
   x = rng.normal(size=(1500, 16)).astype(np.float32)
