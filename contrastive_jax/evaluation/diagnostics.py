@@ -35,7 +35,7 @@ def diagnose(
     captions: N strings; pairs of equal caption are not negatives of each other.
     classes: N labels by the name of the field that holds them.
     scale: the model's inverse temperature.
-    mesh: over which a sample is cut; fewer pairs are left on one device.
+    mesh: over which a sample is cut, if it divides; fewer pairs are left on one device.
 
   Returns:
     Figures by the name of their function, with `_image`, `_text` or the field's name after it; and
@@ -45,12 +45,13 @@ def diagnose(
   if len(set(captions)) < 2:
     return {}
   rows = np.arange(len(captions))
-  if sampled := len(rows) > SAMPLE and SAMPLE % batch_shards(mesh) == 0:
+  if sampled := len(rows) > SAMPLE:
     rows = np.sort(np.random.default_rng(0).choice(rows, SAMPLE, replace=False))
   image, text = image[rows], text[rows]
   same = np.unique(np.asarray(captions)[rows], return_inverse=True)[1].astype(np.int32)
-  options = {'mesh': mesh if sampled else None}
-  images, texts, ids = place_whole((image, text, same), mesh) if sampled else (image, text, same)
+  cut = sampled and SAMPLE % batch_shards(mesh) == 0
+  options = {'mesh': mesh if cut else None}
+  images, texts, ids = place_whole((image, text, same), mesh) if cut else (image, text, same)
   figures = {
     'alignment': _alignment(images, texts),
     'uniformity_image': _uniformity(images, images, **options),

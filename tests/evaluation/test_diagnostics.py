@@ -103,9 +103,9 @@ def test_tolerance_is_the_mean_over_pairs_of_a_class(pairs):
     diagnostics.tolerance(x, range(24))
 
 
-@pytest.mark.parametrize('sample', [8192, 16])
+@pytest.mark.parametrize('sample', [8192, 16, 12])
 def test_all_figures_at_once(pairs, sample, monkeypatch):
-  """Of all pairs on one device, or of a sample that eight share."""
+  """Of all pairs on one device, or of a sample that eight share, or cannot."""
   monkeypatch.setattr(diagnostics, 'SAMPLE', sample)
   captions = [f'caption {row // 2}' for row in range(24)]
   classes = {'group': ['a', 'b'] * 12, 'id': range(24)}
