@@ -3,7 +3,7 @@
 import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -134,7 +134,8 @@ class Evaluator:
       candidates: examples from whose captions retrieval chooses, to compare with.
 
     Raises:
-      ValueError: if a probe is unknown, no split has a field, or the model cannot caption so.
+      ValueError: if a probe is unknown, no split has a field, a split has none of the classes, or
+        the model cannot caption so.
     """
     for probe in probes:
       if probe not in PROBES:
@@ -142,18 +143,22 @@ class Evaluator:
           f'config.evaluation.probes has no {probe!r}; use some of {tuple(PROBES)}. '
           'experiments/probes has those that train'
         )
-    for field in classes:
-      if sources and not any(_has(source, field) for source in sources.values()):
-        raise ValueError(f'config.evaluation.zero_shot names {field!r}, which no split has')
+    for setting, fields in (('zero_shot', classes), ('texts', texts[1:])):
+      for field in fields:
+        if sources and not any(_has(source, field) for source in sources.values()):
+          raise ValueError(f'config.evaluation.{setting} names {field!r}, which no split has')
     self._tokenizer, self._batch_size, self._mesh = tokenizer, batch_size, mesh
     self._classes, self._templates = classes, templates
     self._texts, self._probes, self._pairs = texts, probes, pairs
 
     def decode(source):
-      return {'source': source, 'images': data.evaluation_images(source, image_size)}
+      # Fields are asked for at each evaluation, and a large source keeps nothing.
+      images, values = data.evaluation_images(source, image_size), cache(source.values)
+      return {'source': source, 'images': images, 'values': values}
 
     self._splits = {name: decode(source) for name, source in sources.items()}
     self._probed = decode(probe_source) if probes else None
+    self._check_labels()
     self._partners = decode(partners) if partners is not None and pairs else None
     self._encode_image = jit_batched(
       lambda parameters, images: definition.bind(parameters).encode_image(normalize(images)), mesh
@@ -187,7 +192,7 @@ class Evaluator:
       image = self._encode_images(parameters, split)
       own, shown = self._classify(image, split, prototypes)
       if _has(split['source'], self._texts[0]):
-        texts = split['source'].values(self._texts[0])
+        texts = split['values'](self._texts[0])
         captions = list(map(_first, texts))
         recalls, text = retrieve(image, texts, encode_text, _RECALLS, mesh=self._mesh)
         space = diagnose(image, text, captions, shown['classes'], scale, self._mesh)
@@ -251,19 +256,19 @@ class Evaluator:
 
   def _retrieve_others(self, parameters, split: Retrieved) -> dict[str, float]:
     """Recall of a split by the further fields of texts that it has, and by language."""
-    source, figures = self._splits[split.name]['source'], {}
+    own, figures = self._splits[split.name], {}
     for field in self._texts[1:]:
-      if not _has(source, field):
+      if not _has(own['source'], field):
         continue
-      values = source.values(field)
+      values = own['values'](field)
       tasks = {field: (range(len(values)), values)}
       if isinstance(values[0], Mapping):
         tasks = {f'{field}_{language}': task for language, task in languages(values).items()}
       for task, (rows, texts) in tasks.items():
         encode = partial(self._encode_texts, parameters)
         image = split.image_embeddings[np.array(rows)]
-        own, _ = retrieve(image, texts, encode, _RECALLS, mesh=self._mesh)
-        figures |= {f'{task}_{measure}': value for measure, value in own.items()}
+        recalls, _ = retrieve(image, texts, encode, _RECALLS, mesh=self._mesh)
+        figures |= {f'{task}_{measure}': value for measure, value in recalls.items()}
     return figures
 
   def _compare_pairs(self, parameters, retrieved: Sequence[Retrieved]) -> dict[str, float]:
@@ -272,7 +277,7 @@ class Evaluator:
       return {}
     whole = None
     if self._partners:
-      captions = list(map(_first, self._partners['source'].values(self._texts[0])))
+      captions = list(map(_first, self._partners['values'](self._texts[0])))
       images = self._encode_images(parameters, self._partners)
       whole = (
         self._keys(self._partners),
@@ -292,15 +297,30 @@ class Evaluator:
 
   def _keys(self, split) -> list:
     """What an example shares with another that makes a pair with it; nothing where it lacks it."""
-    source = split['source']
-    if not all(_has(source, field) for field in self._pairs):
-      return [object() for _ in range(len(source))]
-    return list(zip(*map(source.values, self._pairs), strict=True))
+    if not all(_has(split['source'], field) for field in self._pairs):
+      return [object() for _ in range(len(split['source']))]
+    return list(zip(*map(split['values'], self._pairs), strict=True))
+
+  def _check_labels(self) -> None:
+    """Refuses what could only be found wrong once it is embedded, perhaps after the training."""
+    learned = self._labels(self._probed) if self._probed else {}
+    for setting, known, remedy in (
+      ('zero_shot', self._classes, "name these in a file, 'FIELD=FILE'"),
+      ('probe_split', learned, 'use one with these labels, or config.evaluation.probes = ()'),
+    ):
+      for name, split in self._splits.items():
+        for field, labels in self._labels(split).items():
+          if field in known and set(labels).isdisjoint(known[field]):
+            raise ValueError(
+              f'config.evaluation.{setting}: split {name!r} has {field!r} of {labels[0]!r} and so '
+              f'on, none of the known {len(set(known[field]))}, {next(iter(known[field]))!r} and '
+              f'so on; {remedy}'
+            )
 
   def _labels(self, split) -> dict[str, list[str]]:
     """The labels of a split's examples by the class fields that it has."""
-    source = split['source']
-    return {f: list(map(str, source.values(f))) for f in self._classes if _has(source, f)}
+    fields = (field for field in self._classes if _has(split['source'], field))
+    return {field: list(map(str, split['values'](field))) for field in fields}
 
   def _caption(self, parameters, split: Retrieved, offered) -> tuple[dict[str, float], Retrieved]:
     """The scores of the captions written for a split's pictures, and the split with them.
@@ -311,7 +331,7 @@ class Evaluator:
     written = self._captioner(parameters, split.images)
     nearest = np.argmax(split.image_embeddings @ offered.T, axis=1)
     texts = {'caption': written, 'retrieved_caption': [self._candidates[row] for row in nearest]}
-    own = self._splits[split.name]['source'].values(self._texts[0])
+    own = self._splits[split.name]['values'](self._texts[0])
     references = [[right] if isinstance(right, str) else list(right) for right in own]
     figures = {
       f'{split.name}/{kind}_{measure}': value

@@ -122,8 +122,28 @@ def test_eight_devices_evaluate_as_one_another_data_set_and_several_captions_inc
   assert retrieved[1].captions == ['a red square', 'a green square', 'a blue square']
 
 
-def test_a_class_that_no_split_has_is_refused():
-  with pytest.raises(ValueError, match="zero_shot names 'label', which no split has"):
+@pytest.mark.parametrize(
+  ('fields', 'message'),
+  [
+    ({'classes': {'label': {'0': 'tench'}}}, "zero_shot names 'label', which no split has"),
+    ({'texts': ('caption', 'name')}, "texts names 'name', which no split has"),
+    (
+      {'classes': {'subgroup': {'n01440764': 'tench'}}},
+      r"zero_shot: split '.*' has 'subgroup' of 'person-.*' and so on, none of the known 1, 'n0144",
+    ),
+    (
+      {
+        'classes': {'subgroup': {'person-role': 'role'}},
+        'probes': ('neighbours',),
+        'probe_source': data.open_source('emoji', 'train[group=flags,vendor=noto]'),
+      },
+      'probe_split: split .* none of the known',
+    ),
+  ],
+  ids=['class', 'text', 'labels', 'probe'],
+)
+def test_what_no_split_has_is_refused_before_the_training(fields, message):
+  with pytest.raises(ValueError, match=rf'config\.evaluation\.{message}'):
     Evaluator(
       tiny(image=IMAGE, text=TEXT),
       None,
@@ -131,8 +151,7 @@ def test_a_class_that_no_split_has_is_refused():
       make_mesh('data:8'),
       image_size=IMAGE['size'],
       batch_size=64,
-      classes={'label': {'0': 'tench'}},
-      templates=['{}'],
+      **{'classes': {}, 'templates': ['{}']} | fields,
     )
 
 
