@@ -14,7 +14,7 @@ Picture = Image.Image | np.ndarray | str | pathlib.Path
 
 # Of Hugging Face's processors, whose file holds the whole transform.
 PROCESSOR = 'preprocessor_config.json'
-_SIGLIP = {'image_mean': [0.5] * 3, 'image_std': [0.5] * 3, 'size': {'height': 0, 'width': 0}}
+_SIGLIP = {'image_mean': [0.5] * 3, 'image_std': [0.5] * 3}
 
 
 class Transform(NamedTuple):
@@ -40,8 +40,7 @@ class Transform(NamedTuple):
 
   def normalize(self, pixels):
     """float32 [..., 3] of pixels [..., 3], values from 0 to 255."""
-    mean, deviation = (np.array(row, np.float32) for row in (self.mean, self.deviation))
-    return (pixels.astype('float32') / 255 - mean) / deviation
+    return clip.normalize(pixels, *np.array([self.mean, self.deviation], np.float32))
 
 
 def open_picture(picture: Picture) -> Image.Image:
@@ -83,7 +82,10 @@ def read_transform(folder: pathlib.Path, model: Model) -> Transform:
     return _of_open_clip(model.source.get('preprocess_cfg') or {})
   if kind := model.source.get('model_type'):
     known = tensors.read_json(folder / PROCESSOR) if (folder / PROCESSOR).is_file() else {}
-    return _of_hugging_face((_SIGLIP if kind == 'siglip' else {}) | known)
+    size = model.fields['image']['size']
+    if kind == 'siglip':
+      known = _SIGLIP | {'size': {'height': size, 'width': size}} | known
+    return _of_hugging_face(known, size)
   return Transform()
 
 
@@ -98,11 +100,13 @@ def _of_open_clip(given: Mapping[str, Any]) -> Transform:
   )
 
 
-def _of_hugging_face(given: Mapping[str, Any]) -> Transform:
+def _of_hugging_face(given: Mapping[str, Any], size: int) -> Transform:
   _check(PROCESSOR, given, 'resample', Image.Resampling.BICUBIC, (Image.Resampling.BICUBIC,))
-  size = given.get('size', {})
+  # What is resized to more than the model takes, and cropped, is another picture.
+  shorter, both = {'shortest_edge': size}, {'height': size, 'width': size}
+  _check(PROCESSOR, given, 'size', size, (size, shorter, both))
   return Transform(
-    isinstance(size, Mapping) and 'height' in size,
+    given.get('size') == both,
     given.get('image_mean', Transform().mean),
     given.get('image_std', Transform().deviation),
   )

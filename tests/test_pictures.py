@@ -84,9 +84,12 @@ def test_hugging_faces_models_are_shown_what_their_processors_show(tmp_path):
   (tmp_path / 'clip' / PROCESSOR).write_text(json.dumps(processor))
   found = read_transform(tmp_path / 'clip', interop.read(tmp_path / 'clip'))
   assert found == Transform(False, [0.1, 0.2, 0.3], [1, 1, 1])
-  (tmp_path / 'clip' / PROCESSOR).write_text(json.dumps(processor | {'resample': 2}))
-  with pytest.raises(interop.NoForm, match='resample = 2'):
-    read_transform(tmp_path / 'clip', interop.read(tmp_path / 'clip'))
+  (tmp_path / 'siglip' / PROCESSOR).write_text(json.dumps({'size': {'shortest_edge': 8}}))
+  assert not read_transform(tmp_path / 'siglip', interop.read(tmp_path / 'siglip')).squash
+  for entry, name in (({'resample': 2}, 'resample = 2'), ({'size': 9}, r'size = 9 .* \[8, ')):
+    (tmp_path / 'clip' / PROCESSOR).write_text(json.dumps(processor | entry))
+    with pytest.raises(interop.NoForm, match=name):
+      read_transform(tmp_path / 'clip', interop.read(tmp_path / 'clip'))
 
 
 @pytest.mark.slow

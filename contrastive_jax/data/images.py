@@ -156,16 +156,22 @@ def resize(image: Image.Image, size: int) -> np.ndarray:
   return np.asarray(image.crop((left, top, left + size, top + size)).convert('RGB'))
 
 
-def normalize(image: 'np.ndarray | jax.Array') -> 'np.ndarray | jax.Array':
-  """Brings pixels to the mean and deviation of CLIP's training set.
+def normalize(
+  image: 'np.ndarray | jax.Array',
+  mean: np.ndarray = MEAN,
+  deviation: np.ndarray = STANDARD_DEVIATION,
+) -> 'np.ndarray | jax.Array':
+  """Brings pixels to a mean and a deviation, by default those of CLIP's training set.
 
   Args:
     image: [..., 3], values from 0 to 255, a NumPy or a JAX array.
+    mean: [3] float32, subtracted from values from 0 to 1.
+    deviation: [3] float32, by which these are then divided.
 
   Returns:
     float32 [..., 3], of the same library.
   """
-  return (image.astype('float32') / 255 - MEAN) / STANDARD_DEVIATION
+  return (image.astype('float32') / 255 - mean) / deviation
 
 
 def preprocess(image: Image.Image, size: int = 224) -> np.ndarray:
