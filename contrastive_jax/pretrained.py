@@ -190,7 +190,7 @@ class Pretrained:
 
     Args:
       images: N pictures, or their embeddings [N, D].
-      labels: K names; their hyphens and underscores are read as spaces.
+      labels: K names, as the prompts are to say them.
       templates: prompts with `{}` for the name, whose embeddings are averaged.
 
     Raises:
@@ -210,7 +210,7 @@ class Pretrained:
     Args:
       images: N pictures, or embeddings [N, D] of pictures or texts, which need not be made anew for
         each search.
-      queries: Q texts, Q pictures, or Q embeddings [Q, D]. Strings are texts, and no paths.
+      queries: Q texts, Q pictures, or Q embeddings [Q, D]; or one. Strings are texts, and no paths.
       k: how many to find, at most N.
 
     Raises:
@@ -230,11 +230,12 @@ class Pretrained:
 
   def _embed(self, name: str, given, encode: Callable) -> np.ndarray:
     """What is given, where it is embeddings, or their embeddings."""
-    if not isinstance(given, np.ndarray | jax.Array) or given.ndim != 2:
+    if not isinstance(given, np.ndarray | jax.Array) or given.ndim > 2:
       return encode(given)
-    if given.shape[1] != (D := self.model.fields['embed']) or not len(given):
+    rows = np.atleast_2d(np.asarray(given, np.float32))
+    if rows.shape[1] != (D := self.model.fields['embed']) or not len(rows):
       raise ValueError(f'{name} are {given.shape}; give embeddings [N, {D}], or pictures')
-    return np.asarray(given, np.float32)
+    return rows
 
   def _pixels(self, pictures: Sequence[Picture]) -> np.ndarray:
     size = self.model.fields['image']['size']

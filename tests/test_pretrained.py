@@ -182,7 +182,7 @@ def test_a_search_gives_the_nearest_first(clip):
     found = clip.search(corpus, texts, k=7)
     np.testing.assert_array_equal(found.indices, np.argsort(-cosines, axis=1))
     np.testing.assert_allclose(found.scores, -np.sort(-cosines, axis=1), atol=1e-6)
-  for query in (images[4], Image.fromarray(images[4]), embedded[4:5]):
+  for query in (images[4], Image.fromarray(images[4]), embedded[4:5], embedded[4]):
     found = clip.search(embedded, query, k=1)
     assert found.indices.tolist() == [[4]] and found.scores[0, 0] == pytest.approx(1, abs=1e-5)
   # Texts are found as pictures are, by their embeddings.
