@@ -51,17 +51,11 @@ def open_evaluator(
   """
   evaluation = config.evaluation
   open_split = partial(_open_split, config.data.name, config.data.folder or None)
-  sources = dict(map(open_split, evaluation.splits))
+  sources = dict(open_split(split, 'splits') for split in evaluation.splits)
   # What was trained before there were these fields is evaluated without.
   pairs, partners = evaluation.get('pairs', ()), evaluation.get('partners', '')
-  probes = evaluation.probes if sources and evaluation.zero_shot else ()
-  try:
-    partners = open_split(partners)[1] if sources and pairs and partners else None
-  except ValueError as error:
-    raise ValueError(
-      f'config.evaluation.partners = {partners!r}: {error}; config.evaluation.pairs = () does '
-      'without'
-    ) from error
+  fields = evaluation.zero_shot if sources else ()
+  probes = evaluation.probes if fields else ()
   return Evaluator(
     definition,
     tokenizer,
@@ -69,23 +63,36 @@ def open_evaluator(
     mesh,
     image_size=config.model.image.size,
     batch_size=evaluation.batch_size,
-    classes=dict(read_classes(field, source.values) for field in evaluation.zero_shot),
+    classes=dict(read_classes(field, source.values) for field in fields),
     templates=read_templates(evaluation.templates),
     texts=evaluation.get('texts', ('caption',)),
     probes=probes,
-    probe_source=open_split(evaluation.probe_split)[1] if probes else None,
+    probe_source=open_split(evaluation.probe_split, 'probe_split')[1] if probes else None,
     pairs=pairs,
-    partners=partners,
+    partners=open_split(partners, 'partners')[1] if sources and pairs and partners else None,
     captions=evaluation.get('captions', {}),
     candidates=source,
   )
 
 
-def _open_split(name: str, folder: str | None, split: str) -> tuple[str, data.Source]:
+# What an evaluation can do without.
+_WITHOUT = {'splits': 'splits', 'probe_split': 'probes', 'partners': 'pairs'}
+
+
+def _open_split(
+  name: str, folder: str | None, split: str, setting: str = 'splits'
+) -> tuple[str, data.Source]:
   """The name and the examples of a split of a data set, or of another one, 'NAME=SOURCE'."""
-  if other := re.fullmatch(r'(\w+)=(\w+:.*)', split):
-    return other[1], data.open_source(other[2], 'train', folder)
-  return split, data.open_source(name, split, folder)
+  other = re.fullmatch(r'(\w+)=(\w+:.*)', split)
+  try:
+    if other:
+      return other[1], data.open_source(other[2], 'train', folder)
+    return split, data.open_source(name, split, folder)
+  except ValueError as error:
+    raise ValueError(
+      f'config.evaluation.{setting} names {split!r}: {error}; config.evaluation.'
+      f'{_WITHOUT[setting]} = () does without'
+    ) from error
 
 
 class Evaluator:

@@ -114,11 +114,17 @@ def read_classes(field: str, values: Callable[[str], Sequence]) -> tuple[str, di
     values: the values of a field.
 
   Raises:
-    ValueError: if there is no such file.
+    ValueError: if there is no such file, or the examples have no such field.
   """
   field, _, place = field.partition('=')
   if not place:
-    labels = sorted({str(value) for value in values(field)})
+    try:
+      labels = sorted({str(value) for value in values(field)})
+    except ValueError as error:
+      raise ValueError(
+        f'config.evaluation.zero_shot names {field!r}, whose classes are those of the training '
+        f"data: {error}; use another field, 'FIELD=NAMES', or ()"
+      ) from error
     return field, {label: label.replace('-', ' ').replace('_', ' ') for label in labels}
   names = _read(place, 'classes', 'zero_shot')
   pairs = names.items() if isinstance(names, Mapping) else enumerate(names)

@@ -1,4 +1,4 @@
-"""Laws of the final evaluation's captions."""
+"""Laws of the evaluation: its captions, its splits, and what it refuses."""
 
 import json
 
@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from configs import clip
 from contrastive_jax import data
 from contrastive_jax.data.images import normalize
 from contrastive_jax.evaluation.captioning import score_captions
-from contrastive_jax.evaluation.evaluator import Evaluator, _open_split
+from contrastive_jax.evaluation.evaluator import Evaluator, _open_split, open_evaluator
 from contrastive_jax.evaluation.zero_shot import read_classes
 from contrastive_jax.models.generation import generate
 from contrastive_jax.sharding.mesh import make_mesh
@@ -153,6 +154,38 @@ def test_what_no_split_has_is_refused_before_the_training(fields, message):
       batch_size=64,
       **{'classes': {}, 'templates': ['{}']} | fields,
     )
+
+
+def open_with(**fields):
+  config = clip.get_config('smoke')
+  config.evaluation.update({'splits': (SPLIT,)} | fields)
+  tokenizer, source = (
+    data.open_tokenizer('emoji', 16),
+    data.open_source('emoji', 'train[group=flags]'),
+  )
+  return open_evaluator(
+    config, tiny(image=IMAGE, text=TEXT), tokenizer, make_mesh('data:8'), source
+  )
+
+
+@pytest.mark.parametrize(
+  ('fields', 'message'),
+  [
+    ({'splits': ('heldout',)}, r"splits names 'heldout': .*splits = \(\) does without"),
+    ({'splits': ('other=jsonl:/no.jsonl',)}, "splits names 'other=jsonl:/no.jsonl': "),
+    ({'probes': ('linear',), 'probe_split': 'no'}, r"probe_split names 'no': .*probes = \(\) does"),
+    ({'pairs': ('concept',), 'partners': 'no'}, r"partners names 'no': .*pairs = \(\) does"),
+    ({'zero_shot': ('kind',)}, "zero_shot names 'kind', .* has no field 'kind'"),
+  ],
+  ids=['split', 'source', 'probe_split', 'partners', 'classes'],
+)
+def test_what_cannot_be_opened_is_named_by_its_field(fields, message):
+  with pytest.raises(ValueError, match=rf'config\.evaluation\.{message}'):
+    open_with(**{'zero_shot': ('skin_tone',)} | fields)
+
+
+def test_without_splits_nothing_else_is_needed():
+  open_with(splits=(), zero_shot=('kind',), probes=('linear',), probe_split='no', partners='no')
 
 
 @pytest.mark.parametrize(
