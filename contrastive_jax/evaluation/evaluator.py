@@ -183,7 +183,7 @@ class Evaluator:
     )
 
   def __call__(self, parameters) -> dict[str, float]:
-    """The figures of every split: recall of both directions, accuracy of every class field."""
+    """The figures of every split: recall both ways, accuracy by class field, and of the space."""
     return self.evaluate(parameters)[0]
 
   def evaluate(self, parameters) -> tuple[dict[str, float], list[Retrieved]]:
