@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from contrastive_jax import data
 from contrastive_jax.data.images import normalize
-from contrastive_jax.evaluation.batches import in_batches, jit_batched
+from contrastive_jax.evaluation.batches import block_size, in_batches, jit_batched
 from contrastive_jax.evaluation.captioner import Captioner
 from contrastive_jax.evaluation.captioning import score_captions
 from contrastive_jax.evaluation.diagnostics import diagnose
@@ -336,7 +336,10 @@ class Evaluator:
     pictures: what a model that does not write would say.
     """
     written = self._captioner(parameters, split.images)
-    nearest = np.argmax(split.image_embeddings @ offered.T, axis=1)
+    images = split.image_embeddings
+    size = block_size(len(images), len(offered))
+    blocks = (images[start : start + size] for start in range(0, len(images), size))
+    nearest = np.concatenate([np.argmax(block @ offered.T, axis=1) for block in blocks])
     texts = {'caption': written, 'retrieved_caption': [self._candidates[row] for row in nearest]}
     own = self._splits[split.name]['values'](self._texts[0])
     references = [[right] if isinstance(right, str) else list(right) for right in own]
