@@ -65,14 +65,17 @@ def open_source(name: str, split: str, folder: str | None = None) -> Source | mi
     )
   if scheme not in schemes:
     records, size = prepared.open_prepared(name.removeprefix('tfds:'), plain, folder)
-    return Source(records, *wheres, cached=size < _CACHED_BYTES)
+    return Source(records, *wheres, cached=_is_small(size))
   try:
     records = _open_files(scheme, rest, plain)
     part = _Slice(records, plain)
   except ValueError as error:
     raise ValueError(f'config.data.name = {name!r}: {error}') from error
-  small = records.bytes is not None and records.bytes < _CACHED_BYTES
-  return Source(part, *wheres, cached=small)
+  return Source(part, *wheres, cached=_is_small(records.bytes))
+
+
+def _is_small(size: int | None) -> bool:
+  return size is not None and size < _CACHED_BYTES
 
 
 def _open_files(scheme: str, pattern: str, split: str):

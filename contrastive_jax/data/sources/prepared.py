@@ -7,6 +7,7 @@ from typing import Any
 import grain
 import numpy as np
 import tensorflow_datasets as tfds
+from google.protobuf.message import DecodeError
 from tensorflow_datasets.core import read_only_builder
 
 from contrastive_jax.data import emoji
@@ -16,7 +17,7 @@ from contrastive_jax.data.sources.source import BadExampleError
 _SKIP_DECODING = {'image': tfds.decode.SkipDecoding()}
 
 
-def open_prepared(name: str, split: str, folder: str | None) -> tuple[Sequence[Any], int]:
+def open_prepared(name: str, split: str, folder: str | None) -> tuple[Sequence[Any], int | None]:
   """Opens a split.
 
   Args:
@@ -27,7 +28,7 @@ def open_prepared(name: str, split: str, folder: str | None) -> tuple[Sequence[A
 
   Returns:
     The examples by number, images encoded, classes by name, and of a sequence of maps with a `text`
-    the texts; and the bytes of the split's files.
+    the texts; and the bytes of the whole splits' files, None where they are not known.
 
   Raises:
     ValueError: if there is no such data set, prepared for random access, or no such split.
@@ -43,12 +44,15 @@ def open_prepared(name: str, split: str, folder: str | None) -> tuple[Sequence[A
       builder = tfds.builder_from_directory(name)
     else:
       builder = _find(name, folder)
-    if re.split(r'[\[+]', split)[0] not in builder.info.splits:
+    names = {part.split('[')[0].strip() for part in split.split('+')}
+    if not names <= builder.info.splits.keys():
       raise ValueError(
         f'{name!r} has no split {split!r}; '
         f'use one of {sorted(builder.info.splits)}, after its download_and_prepare()'
       )
-    return _Prepared(builder.info, split), builder.info.splits[split].num_bytes
+    # TFDS says 0 for what it does not know, and of every slice.
+    sizes = [int(builder.info.splits[name].num_bytes) for name in names]
+    return _Prepared(builder.info, split), sum(sizes) if all(sizes) else None
   except (
     tfds.core.DatasetNotFoundError,
     FileNotFoundError,
@@ -97,7 +101,7 @@ class _Prepared(Sequence):
     record = self._records[number]
     try:
       example = self._features.deserialize_example_np(record, decoders=_SKIP_DECODING)
-    except ValueError as error:
+    except (ValueError, DecodeError) as error:
       raise BadExampleError(f'the record does not parse: {error}') from error
     return _named(self._features, example)
 

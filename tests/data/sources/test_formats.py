@@ -1,6 +1,7 @@
 """Every format gives the examples that were written, any part of them, and names what is bad."""
 
 import json
+import shutil
 
 import cloudpickle
 import fsspec
@@ -10,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from contrastive_jax import data
-from contrastive_jax.data.sources import files
+from contrastive_jax.data.sources import files, opening
 
 FORMATS = ('arrayrecord', 'jsonl', 'webdataset')
 TEXTS = st.text(st.characters(codec='utf-8'))
@@ -134,6 +135,23 @@ def test_tfds_reads_tfrecord_without_tensorflow(prepared_as_tfrecord):
   ):
     source = data.open_source(name, split, folder and str(folder))
     assert [source[i] for i in range(20)] == everything(expected)
+
+
+def test_a_damaged_record_is_one_bad_example(prepared_as_tfrecord, tmp_path):
+  folder = shutil.copytree(prepared_as_tfrecord, tmp_path / 'tfds')
+  (file,) = folder.glob('pairs/1.0.0/*-of-00001')
+  content = bytearray(file.read_bytes())
+  content[12:40] = bytes([255]) * 28  # Of the first record: its length comes before.
+  file.write_bytes(content)
+  source = data.open_source('pairs', 'heldout_composition', str(folder))
+  assert 'the record does not parse' in source[0]['error'] and 'image' in source[1]
+
+
+@pytest.mark.parametrize('split', ['train', 'train[:9]', 'train[:50%]+heldout_style[5:]'])
+def test_a_part_of_a_large_set_is_not_kept_in_memory(split, monkeypatch):
+  assert data.open_source('emoji', split).cached
+  monkeypatch.setattr(opening, '_CACHED_BYTES', 2**20)
+  assert not data.open_source('emoji', split).cached
 
 
 def test_a_split_in_the_name_stands_for_train():
