@@ -21,7 +21,7 @@ from absl import app, flags, logging
 
 from contrastive_jax.data import images
 from contrastive_jax.data.captions import draw_caption
-from contrastive_jax.data.pipeline import Skips
+from contrastive_jax.data.pipeline import Skips, encoded_image
 from contrastive_jax.data.sources import array_record, files, open_source, rows, webdataset
 
 _SPLIT = flags.DEFINE_string('split', 'train', 'Split of the source, as config.data.split.')
@@ -126,7 +126,7 @@ def _good(source, numbers: range, skips: Skips, skipped: list) -> Iterator[dict[
     example = source[number]
     if 'error' not in example:
       try:
-        images.decode(example['image'])
+        images.decode(encoded_image(example))
         if 'caption' in example:
           draw_caption(example, {'caption': 1.0}, np.random.default_rng(0))
       except ValueError as error:

@@ -24,12 +24,16 @@ from contrastive_jax.data.captions import (
 
 # Captions whose tokens are kept: they cost more than all else that an epoch repeats.
 _KEPT_CAPTIONS = 2**16
+# Of pictures of a source that may be kept, once they are decoded and resized.
+_KEPT_BYTES = 2**28
 
 # Of the examples seen, or of the first ones, this share may be bad.
 _TOLERATED = 0.01
 _FIRST = 10_000
 # More bad ones than this in a row are no accident.
 _BAD_IN_A_ROW = 20
+# Examples all over the data, of which one at least is to be good before the first batch.
+_LOOKED_AT = 50
 
 
 class Skips:
@@ -77,7 +81,8 @@ class _Prepare:
     self._remember()
 
   def _remember(self):
-    self._kept_whole = functools.cache(self._whole) if self._source.cached else self._whole
+    keep = _fit_in_memory(self._source, self._image_size)
+    self._kept_whole = functools.cache(self._whole) if keep else self._whole
     self._kept_tokens = functools.lru_cache(_KEPT_CAPTIONS)(self._tokens)
 
   def __getstate__(self):
@@ -89,7 +94,7 @@ class _Prepare:
     self._remember()
 
   def _whole(self, number):
-    return images.resize(images.decode(self._source[number]['image']), self._image_size)
+    return images.resize(images.decode(encoded_image(self._source[number])), self._image_size)
 
   def _tokens(self, text):
     tokens, lost = self._encode([text])
@@ -116,10 +121,30 @@ class _Prepare:
       if self._crop is None:
         image = self._kept_whole(number)
       else:
-        image = images.random_resized_crop(example['image'], self._image_size, rng, area=self._crop)
+        encoded = encoded_image(example)
+        image = images.random_resized_crop(encoded, self._image_size, rng, area=self._crop)
     except ValueError as error:
       return {'id': example['id'], 'error': str(error)}
     return {'image': image, 'id': np.int32(example['id'])} | text
+
+
+def _fit_in_memory(source, image_size: int) -> bool:
+  """Whether all pictures may be kept: those of a small file, decoded and enlarged, may be large."""
+  return source.cached and 3 * image_size**2 * len(source) <= _KEPT_BYTES
+
+
+def encoded_image(example: Mapping[str, Any]) -> bytes:
+  """The bytes of the example's picture.
+
+  Raises:
+    ValueError: if it has none.
+  """
+  if isinstance(image := example.get('image'), bytes):
+    return image
+  raise ValueError(
+    f"the field 'image' is {'missing' if image is None else type(image).__name__}, no encoded "
+    f'picture; the fields are {sorted(example)}'
+  )
 
 
 def _stack(rows) -> dict[str, np.ndarray]:
@@ -296,7 +321,8 @@ def training_batches(
   stream = stream.random_map(_Prepare(source, tokenizer, image_size, captions, prompts, keep, crop))
   rows = np.arange(batch_size) if rows is None else rows
   if threads is None:
-    threads = 0 if workers or (source.cached and crop is None) else 2
+    kept = crop is None and _fit_in_memory(source, image_size)
+    threads = 0 if workers or kept else 2
   skips = Skips(len(source))
   batches = _Rows(stream, rows, batch_size)
   return Batches(batches, skips, threads=threads, workers=workers), skips
@@ -306,11 +332,13 @@ def _check(source, captions, prompts, crop) -> None:
   """A mistake in the config must not look like a bad picture."""
   if crop is not None:
     images.random_resized_crop(Image.new('RGB', (8, 8)), 8, np.random.default_rng(0), area=crop)
-  # The first examples may be bad ones.
-  examples = (source[i] for i in range(min(len(source), _FIRST)))
+  # The first examples may be bad ones; those of a bucket that stays away take seconds each.
+  places = np.linspace(0, len(source) - 1, min(len(source), _LOOKED_AT)).astype(int).tolist()
+  examples = (source[place] for place in places)
   first = next((example for example in examples if 'error' not in example), None)
   if first is None:
-    raise ValueError(f'no example can be used; the first: {source[0]["error"]}')
+    raise ValueError(f'no example of {len(places)} can be used; the first: {source[0]["error"]}')
+  encoded_image(first)
   check_captions(first, captions, prompts)
 
 
@@ -320,10 +348,11 @@ def evaluation_images(source, image_size: int) -> np.ndarray:
   Raises:
     ValueError: if one cannot be used: figures without it would be of another data set.
   """
-
-  def resized(example):
+  # Filled in place: a list to stack would take as much memory again.
+  pictures = np.empty([len(source), image_size, image_size, 3], np.uint8)
+  for number in range(len(source)):
+    example = source[number]
     if 'error' in example:
       raise ValueError(f'example {example["id"]} cannot be evaluated: {example["error"]}')
-    return images.resize(images.decode(example['image']), image_size)
-
-  return np.stack([resized(source[i]) for i in range(len(source))])
+    pictures[number] = images.resize(images.decode(encoded_image(example)), image_size)
+  return pictures

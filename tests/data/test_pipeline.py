@@ -10,6 +10,7 @@ from absl import logging
 from PIL import Image
 
 from contrastive_jax import data
+from contrastive_jax.data import pipeline
 
 
 class Examples(list):
@@ -253,3 +254,45 @@ def test_a_mistake_in_the_config_is_not_a_bad_picture():
     batches(examples(4), crop=(0.5, 2.0))
   with pytest.raises(ValueError, match=r"captions.*\['title'\]"):
     batches(examples(4), captions={'title': 1})
+  for pictures in ({}, {'image': np.zeros([8, 8, 3])}):
+    source = examples(4)
+    for example in source:
+      del example['image']
+      example |= pictures
+    with pytest.raises(ValueError, match=r"'image' is (missing|ndarray).*'caption', 'id'"):
+      batches(source)
+
+
+@pytest.mark.parametrize('crop', [None, (0.5, 1.0)])
+def test_an_example_without_a_picture_is_skipped(crop):
+  source = examples(400)
+  source[7]['image'] = None
+  iterator, skips = batches(source, batch_size=100, crop=crop)
+  assert 7 not in ids_of(iterator, 4) and skips.skipped == 1
+
+
+@pytest.mark.parametrize('limit', [0, 2**28])
+def test_pictures_are_decoded_once_where_they_fit_in_memory(limit, monkeypatch):
+  monkeypatch.setattr(pipeline, '_KEPT_BYTES', limit)
+  decode, calls = pipeline.images.decode, []
+  monkeypatch.setattr(pipeline.images, 'decode', lambda data: calls.append(data) or decode(data))
+  ids_of(batches(examples(8), crop=None, threads=0)[0], 6)
+  assert len(calls) == (8 if limit else 24)
+
+
+def test_data_that_stays_away_is_noticed_soon():
+  asked = []
+
+  class Away:
+    cached = False
+
+    def __len__(self):
+      return 10**9
+
+    def __getitem__(self, number):
+      asked.append(number)
+      return {'id': number, 'error': 'the bucket failed 5 times'}
+
+  with pytest.raises(ValueError, match=r'no example of \d+ can be used; .*failed 5 times'):
+    batches(Away())
+  assert len(asked) < 100
