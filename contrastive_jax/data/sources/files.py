@@ -35,6 +35,8 @@ _THREADS = 16
 # Of what a network does, and the seconds before the second time; then twice as long each time.
 _TRIES = 5
 _PAUSE = 0.5
+# Seconds after which a long scan says how far it is.
+_SILENCE = 30
 # Asking again would not help.
 _FINAL = (
   FileNotFoundError,
@@ -252,7 +254,13 @@ def scan_all(
     ValueError: what `scan` raises.
   """
   with futures.ThreadPoolExecutor(_THREADS) as pool:
-    return list(pool.map(lambda path: _scan_once(path, scan, kind), paths))
+    found, said = [], time.monotonic()
+    for arrays in pool.map(lambda path: _scan_once(path, scan, kind), paths):
+      found.append(arrays)
+      if time.monotonic() > said + _SILENCE:
+        said = time.monotonic()
+        logging.warning('%d of %d files are indexed', len(found), len(paths))
+    return found
 
 
 def _scan_once(path: str, scan, kind: str) -> dict[str, np.ndarray]:

@@ -7,6 +7,7 @@ import cloudpickle
 import fsspec
 import numpy as np
 import pytest
+from absl import logging
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -100,6 +101,14 @@ def test_a_folder_that_cannot_be_written_is_read(examples, write, monkeypatch):
 def test_a_file_that_changed_is_scanned_anew(examples, write):
   data.open_source(write('webdataset', examples[:5]), 'train')
   assert len(data.open_source(write('webdataset', examples[:7]), 'train')) == 7
+
+
+def test_a_long_scan_says_how_far_it_is(examples, write, monkeypatch, caplog):
+  logging.use_absl_handler()
+  monkeypatch.setattr(files, '_SILENCE', -1)
+  with caplog.at_level('WARNING'):
+    data.open_source(write('webdataset', examples), 'train')
+  assert [record.args for record in caplog.records] == [(1, 3), (2, 3), (3, 3)]
 
 
 @pytest.mark.parametrize('content', [b'', b'not an archive', b'PK\x03\x04'])
