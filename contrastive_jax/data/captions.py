@@ -113,22 +113,6 @@ def keep_captions(
   return [*itertools.islice(itertools.cycle(texts), count)]
 
 
-def all_captions(example: Mapping[str, Any], weights: Mapping[str, float]) -> list[str]:
-  """All texts of the example, one at least; a joined list is one, whole.
-
-  Args:
-    example: texts by field.
-    weights: the fields, those of weight 0 left out.
-
-  Raises:
-    ValueError: as `draw_caption`.
-  """
-  texts = []
-  for field, found in _find(example, weights).items():
-    texts += [', '.join(found)] if _is_joined(field) else found
-  return texts
-
-
 def prompt_caption(caption: str, prompts: Sequence[str], rng: np.random.Generator) -> str:
   """The caption in one of the prompts, such as 'a photo of {}'; without prompts as it is.
 

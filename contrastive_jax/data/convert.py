@@ -24,11 +24,6 @@ from contrastive_jax.data.captions import draw_caption
 from contrastive_jax.data.pipeline import Skips, encoded_image
 from contrastive_jax.data.sources import array_record, files, open_source, rows, webdataset
 
-_SPLIT = flags.DEFINE_string('split', 'train', 'Split of the source, as config.data.split.')
-_FOLDER = flags.DEFINE_string('folder', None, 'Of prepared TFDS data sets, as config.data.folder.')
-_SHARD_SIZE = flags.DEFINE_integer('shard_size', 10_000, 'Examples of a shard.', lower_bound=1)
-_TOLERATED = flags.DEFINE_float('tolerated', 0.01, 'Share of bad examples that stops.', 0.0, 1.0)
-
 _FORMATS = {
   'arrayrecord': ('array_record', array_record.write),
   'jsonl': ('jsonl', rows.write),
@@ -152,14 +147,8 @@ def main(arguments: list[str]) -> None:
   if len(arguments) != 3:
     raise app.UsageError('give SOURCE and TARGET')
   _, name, target = arguments
-  report = convert(
-    name,
-    target,
-    split=_SPLIT.value,
-    folder=_FOLDER.value,
-    shard_size=_SHARD_SIZE.value,
-    tolerated=_TOLERATED.value,
-  )
+  names = ('split', 'folder', 'shard_size', 'tolerated')
+  report = convert(name, target, **{name: flags.FLAGS[name].value for name in names})
   print(
     f'wrote {report["written"]:,} of {report["examples"]:,} examples, '
     f'skipped {len(report["skipped"]):,}'
@@ -170,4 +159,9 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == '__main__':
+  # Here, as other commands of one process may have flags of the same names.
+  flags.DEFINE_string('split', 'train', 'Split of the source, as config.data.split.')
+  flags.DEFINE_string('folder', None, 'Of prepared TFDS data sets, as config.data.folder.')
+  flags.DEFINE_integer('shard_size', 10_000, 'Examples of a shard.', lower_bound=1)
+  flags.DEFINE_float('tolerated', 0.01, 'Share of bad examples that stops.', 0.0, 1.0)
   app.run(main)

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from contrastive_jax.data.captions import (
-  all_captions,
   caption_id,
   check_captions,
   draw_caption,
@@ -54,8 +53,8 @@ def test_of_several_captions_each_is_drawn_as_often(field, example):
 
 
 @pytest.mark.parametrize(('field', 'example'), FORMS)
-def test_all_captions_are_those_of_every_form(field, example):
-  assert all_captions(example, {field: 1.0}) == FIVE
+def test_all_captions_of_every_form_are_kept(field, example):
+  assert keep_captions(example, {field: 1.0}, len(FIVE), NoDraws()) == FIVE
 
 
 def test_the_default_recipe_draws_nothing():
@@ -80,7 +79,6 @@ def test_all_kept_captions_repeat_where_there_are_fewer(count, numbers):
 
 def test_a_joined_list_is_one_text():
   example, weights = {'caption': 'name', 'tags': ['a', 'b']}, {'caption': 1, 'join(tags)': 1}
-  assert all_captions(example, weights) == ['name', 'a, b']
   kept = [keep_captions(example, weights, 2, np.random.default_rng(seed)) for seed in range(50)]
   assert {tags for _, tags in kept} == {'a', 'b', 'a, b', 'b, a'}
   assert {name for name, _ in kept} == {'name'}
@@ -143,7 +141,6 @@ def test_what_is_no_caption_is_a_bad_example(value, message):
   for read in (
     lambda: draw_caption({'caption': value}, {'caption': 1}, rng),
     lambda: keep_captions({'caption': value}, {'caption': 1}, 3, rng),
-    lambda: all_captions({'caption': value}, {'caption': 1}),
   ):
     with pytest.raises(ValueError, match=message):
       read()
