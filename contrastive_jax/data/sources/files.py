@@ -271,7 +271,7 @@ def _scan_once(path: str, scan, kind: str) -> dict[str, np.ndarray]:
   version = np.frombuffer(hashlib.sha256(str([kind, told]).encode()).digest(), np.uint8)
   index = f'{plain}.index.npz'
   try:
-    with np.load(io.BytesIO(system.cat_file(index))) as kept:
+    with np.load(io.BytesIO(persist(index, system.cat_file, index))) as kept:
       if np.array_equal(kept['version'], version):
         return {name: kept[name] for name in kept.files if name != 'version'}
   except Exception as error:  # None yet, or not whole: it is made anew.

@@ -55,16 +55,28 @@ def prepared_as_tfrecord(tmp_path_factory):
   return folder
 
 
+def write_images(folder, examples):
+  for i, example in enumerate(examples):
+    (folder / f'{i}.png').write_bytes(example['image'])
+
+
 @pytest.fixture(
-  params=['arrayrecord', 'csv', 'emoji', 'jsonl', 'mixture', 'tfrecord', 'webdataset']
+  params=['arrayrecord', 'csv', 'emoji', 'jsonl', 'karpathy', 'mixture', 'tfrecord', 'webdataset']
 )
 def open_anew(request, examples, write, prepared_as_tfrecord, tmp_path):
   """A function that opens twenty or more examples in one of the forms that a source has."""
   if request.param in WRITERS:
     name, split = write(request.param, examples), 'train'
+  elif request.param == 'karpathy':
+    write_images(tmp_path, examples)
+    entries = [
+      {'filename': f'{i}.png', 'split': 'train', 'sentences': [{'raw': t} for t in example['tags']]}
+      for i, example in enumerate(examples)
+    ]
+    (tmp_path / 'pairs.json').write_text(json.dumps({'images': entries}))
+    name, split = f'karpathy:{tmp_path}/pairs.json', 'train'
   elif request.param == 'csv':
-    for i, example in enumerate(examples):
-      (tmp_path / f'{i}.png').write_bytes(example['image'])
+    write_images(tmp_path, examples)
     lines = [f'{i}.png,{example["caption"]}\n' for i, example in enumerate(examples)]
     (tmp_path / 'pairs.csv').write_text('image,caption\n' + ''.join(lines))
     name, split = f'csv:{tmp_path}/pairs.csv', 'train[1:]+train[:1]'

@@ -107,6 +107,14 @@ def test_a_bucket_that_stays_away_is_many_bad_examples(bucket, pauses, caplog):
     data.open_source(bucket(99), 'train')
 
 
+def test_an_index_is_found_where_the_bucket_fails_for_a_moment(bucket, pauses, monkeypatch):
+  name = bucket(0)
+  data.open_source(name, 'train')
+  monkeypatch.setattr(Bucket, '_open', None)  # Which alone would scan.
+  bucket(2)
+  assert len(data.open_source(name, 'train')) == 24
+
+
 def test_what_is_not_there_is_not_asked_again(pauses):
   with pytest.raises(FileNotFoundError):
     files.read('flaky://bucket/nothing')

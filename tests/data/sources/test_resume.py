@@ -21,7 +21,7 @@ def open_batches(source, rows=None, workers=0):
     letters,
     batch_size=B,
     image_size=8,
-    captions={'caption': 1.0},
+    captions={'caption' if 'caption' in source[0] else 'captions': 1.0},
     crop=(0.5, 1.0),
     seed=3,
     rows=rows,
