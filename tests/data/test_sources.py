@@ -1,5 +1,6 @@
 import shutil
 
+import numpy as np
 import pytest
 
 from contrastive_jax import data
@@ -34,6 +35,7 @@ def test_texts_are_strings_and_images_encoded():
   ('name', 'split', 'message'),
   [
     ('no_such_set', 'train', r"config\.data\.name = 'no_such_set'.*Use 'emoji'"),
+    ('tfds:/no/such/folder', 'train', r"config\.data\.name = '/no/such/folder'.*dataset_info"),
     ('emoji', 'test', r"no split 'test'.*heldout_style"),
     ('emoji', 'train[colour=red]', r"no field 'colour'.*vendor"),
     ('emoji', 'train[vendor=acme]', 'selects no example'),
@@ -44,6 +46,13 @@ def test_texts_are_strings_and_images_encoded():
 def test_what_is_not_there_is_named(name, split, message, tmp_path):
   with pytest.raises(ValueError, match=message):
     data.open_source(name, split, str(tmp_path))
+
+
+def test_a_number_is_selected_as_it_is_written():
+  records = [{'label': 7}, {'label': np.int64(8)}, {'label': 0.5}, {'label': True}, {'label': '7'}]
+  chosen = lambda where: data.Source(records, where).values('id')  # noqa: E731
+  assert chosen('label=7') == [0, 4] and chosen('label!=7') == [1, 2, 3]
+  assert chosen('label=8') == [1] and chosen('label=0.5') == [2] and chosen('label=True') == [3]
 
 
 def test_tfds_slices_work():

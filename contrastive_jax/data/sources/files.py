@@ -60,7 +60,7 @@ def expand_braces(pattern: str) -> list[str]:
   ['a-08.tar', 'a-09.tar', 'a-10.tar', 'b-08.tar', 'b-09.tar', 'b-10.tar']
 
   Raises:
-    ValueError: if braces are nested, or one lacks its other.
+    ValueError: if braces are nested, one lacks its other, or a range counts down.
   """
   parts = re.split(r'\{([^{}]*)\}', pattern)
   if re.search(r'[{}]', ''.join(parts[::2])):
@@ -75,6 +75,8 @@ def expand_braces(pattern: str) -> list[str]:
 def _choices(braced: str) -> list[str]:
   if match := re.fullmatch(r'(\d+)\.\.(\d+)', braced):
     first, last = match.groups()
+    if int(first) > int(last):
+      raise ValueError(f'{{{braced}}} counts down; write {{{last}..{first}}}')
     width = len(first) if first.startswith('0') else 0
     return [f'{number:0{width}}' for number in range(int(first), int(last) + 1)]
   return braced.split(',') if ',' in braced else [f'{{{braced}}}']

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from google.protobuf.message import DecodeError
 from tensorflow_datasets.core import read_only_builder
+from tensorflow_datasets.core.dataset_info import DatasetInfoFileError
 
 from contrastive_jax.data import emoji
 from contrastive_jax.data.sources import tfrecord
@@ -53,6 +54,11 @@ def open_prepared(name: str, split: str, folder: str | None) -> tuple[Sequence[A
     # TFDS says 0 for what it does not know, and of every slice.
     sizes = [int(builder.info.splits[name].num_bytes) for name in names]
     return _Prepared(builder.info, split), sum(sizes) if all(sizes) else None
+  except DatasetInfoFileError as error:
+    raise ValueError(
+      f'config.data.name = {name!r} is no prepared TFDS data set: {error}; give the folder of its '
+      'version, as in NAME/1.0.0'
+    ) from error
   except (
     tfds.core.DatasetNotFoundError,
     FileNotFoundError,

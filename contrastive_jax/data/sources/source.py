@@ -20,7 +20,10 @@ def plain(value: Any) -> Any:
   """
   if isinstance(value, np.ndarray | np.generic):
     return value.tolist()
-  raise TypeError(f'{value!r}, a {type(value).__name__}, cannot be written')
+  raise TypeError(
+    f'{str(value)[:50]}, a {type(value).__name__}, cannot be written in this format; arrayrecord '
+    'takes bytes, text, numbers, lists and dicts'
+  )
 
 
 class Source:
@@ -148,8 +151,15 @@ def _select(read, count: int, where: str) -> Sequence[int]:
   selected = [
     number
     for number in range(count)
-    if all((read(number).get(field) == value) == (sign == '=') for field, sign, value in conditions)
+    if all(
+      _is(read(number).get(field), value) == (sign == '=') for field, sign, value in conditions
+    )
   ]
   if not selected:
     raise ValueError(f'[{where}] selects no example')
   return selected
+
+
+def _is(value: Any, text: str) -> bool:
+  """Whether a field is what a condition says; a number is as it is written."""
+  return value == text or (isinstance(value, int | float | np.number) and str(value) == text)

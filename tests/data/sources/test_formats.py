@@ -103,6 +103,13 @@ def test_a_file_that_changed_is_scanned_anew(examples, write):
   assert len(data.open_source(write('webdataset', examples[:7]), 'train')) == 7
 
 
+@pytest.mark.parametrize('style', ['jsonl', 'webdataset'])
+def test_what_a_format_cannot_hold_is_named(style, examples, write):
+  with pytest.raises(TypeError, match=r'a bytes, cannot be written .*arrayrecord'):
+    write(style, [examples[0] | {'embedding': bytes([255])}])
+  assert len(data.open_source(write('arrayrecord', [examples[0] | {'e': b'\xff'}]), 'train')) == 1
+
+
 def test_a_long_scan_says_how_far_it_is(examples, write, monkeypatch, caplog):
   logging.use_absl_handler()
   monkeypatch.setattr(files, '_SILENCE', -1)
@@ -186,6 +193,7 @@ def test_braces(pattern, paths):
   [
     ('webdataset:{folder}/gone-{{0..3}}.tar', r'4 of 4 files are missing.*gone-0\.tar'),
     ('webdataset:{folder}/{{{{a,b}},c}}.tar', 'nested braces'),
+    ('webdataset:{folder}/{{9..1}}.tar', r'\{9\.\.1\} counts down; write \{1\.\.9\}'),
     ('jsonl:{folder}/*.jsonl', 'no file matches'),
     ('webdataset:{folder}/text', r'text is no tar shard'),
     ('arrayrecord:{folder}/text', 'damaged'),
