@@ -181,11 +181,16 @@ def persist(path: str, act: Callable, *arguments, **options) -> Any:
     except _FINAL:
       raise
     except Exception as error:  # Each file system has its own: aiohttp's, botocore's, gcsfs's.
-      problem = error
       logging.warning('%s, time %d of %d: %r', path, attempt + 1, _TRIES, error)
-    if attempt + 1 < _TRIES:
-      time.sleep(_PAUSE * 2**attempt)
-  raise OSError(f'{path} failed {_TRIES} times, at last with {problem!r}') from problem
+      if attempt + 1 == _TRIES or _refused(error):
+        raise OSError(f'{path} failed {attempt + 1} times, at last with {error!r}') from error
+    time.sleep(_PAUSE * 2**attempt)
+
+
+def _refused(error: Exception) -> bool:
+  """Whether a web server says no, as 403, and would again; not that it is busy."""
+  status = getattr(error, 'status', None)
+  return isinstance(status, int) and 400 <= status < 500 and status not in (408, 429)
 
 
 def _is_file(path: str) -> bool:

@@ -175,8 +175,10 @@ def test_copies_need_a_folder(bucket, monkeypatch):
 
 
 @contextlib.contextmanager
-def serve(folder, *, ranges):
-  """A web server that hangs up on each second request; without ranges it gives whole files."""
+def serve(folder, *, ranges=True, status=None):
+  """A web server that hangs up on each second request; without ranges it gives whole files; with a
+  status it gives that alone.
+  """
   requests = itertools.count()
 
   class Handler(http.server.SimpleHTTPRequestHandler):
@@ -187,6 +189,9 @@ def serve(folder, *, ranges):
       pass
 
     def do_GET(self):
+      if status:
+        self.send_error(status)
+        return
       if next(requests) % 2:
         self.close_connection = True
         return
@@ -222,6 +227,17 @@ def test_a_web_server_that_hangs_up_is_read(style, examples, write, tmp_path, pa
     name = f'{style}:{address}/pairs-{{00000..00002}}.{ENDINGS[style]}'
     assert everything(data.open_source(name, 'train')) == examples
   assert pauses
+
+
+@pytest.mark.parametrize(('status', 'tries'), [(403, 1), (429, 5), (503, 5)])
+def test_a_refusal_is_not_asked_again(status, tries, tmp_path, pauses):
+  pytest.importorskip('aiohttp')
+  with (
+    serve(tmp_path, status=status) as address,
+    pytest.raises(OSError, match=rf'failed {tries} times.*status={status}'),
+  ):
+    files.read(f'{address}/a.jpg')
+  assert len(pauses) == tries - 1
 
 
 def test_a_server_that_knows_no_ranges_is_found_out(examples, write, tmp_path):
