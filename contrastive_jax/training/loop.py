@@ -204,13 +204,14 @@ def train(
   Raises:
     FloatingPointError: at a bad step, see `BadSteps`; the last checkpoint is kept.
     Preempted: after a SIGTERM, when the step that ran then is saved.
-    ValueError: when over 1% of the examples cannot be used.
+    ValueError: when over 1% of the examples cannot be used, or the data has more or fewer of them
+      than at the checkpoint.
   """
   config = run.config
   batches, skips = _training_batches(run, source)
   checkpoints = _open_checkpoints(config, workdir)
   bad = BadSteps(workdir, skip=config.bad_steps.action == 'skip')
-  state = _first_state(run, checkpoints, skips, bad, initial)
+  state = _first_state(run, source, checkpoints, skips, bad, initial)
   first = int(state.step)
   batches.set_state({'batch': first})
   # However training ends, a checkpoint that is being written is finished.
@@ -245,7 +246,8 @@ def train(
         if row | figures:
           logger.write(step, row | figures)
         if save or preempted:
-          checkpoints.save(state, _progress(skips, bad), figures)
+          progress = _progress(skips, bad) | {'examples': len(source)}
+          checkpoints.save(state, progress, figures)
       logger.advance(step)
       if preempted:
         logging.warning('%s', stop := Preempted(step))
@@ -253,12 +255,19 @@ def train(
   return state
 
 
-def _first_state(run, checkpoints, skips, bad, initial) -> TrainState:
+def _first_state(run, source, checkpoints, skips, bad, initial) -> TrainState:
   """The newest checkpoint's, with all that goes on from there, or a new one."""
   if checkpoints.latest_step is None:
     state = run.create_state(run.config.seed)
     return state if initial is None else start_from(state, initial)
   state, progress = checkpoints.restore(run.abstract_state)
+  had = progress.get('examples', len(source))
+  if had != len(source) and int(state.step) < run.config.total_steps:
+    raise ValueError(
+      f'config.data.name = {run.config.data.name!r} has {len(source)} examples, and had {had} at '
+      f'step {int(state.step)}: in another order, some would come twice and some not at all; put '
+      'the data back as it was, or begin in another --workdir'
+    )
   bad.count = progress['bad_steps']
   # The counts are of all processes; they are added up again when they are next written.
   if jax.process_index() == 0:

@@ -83,6 +83,9 @@ def test_killed_and_resumed_equals_never_killed(tmp_path, source, host):
   with pytest.raises(KeyboardInterrupt):
     train(tmp_path / 'killed', source, kill_after(2), average_decay=0.9, **host)
   assert [row['step'] for row in read_metrics(tmp_path / 'killed')] == [1, 2, 3]
+  with pytest.raises(ValueError, match=r'has 600 examples, and had 644 at step 2'):
+    shorter = data.open_source('emoji', 'heldout_composition[:600]')
+    train(tmp_path / 'killed', shorter, average_decay=0.9, **host)
   resumed = train(tmp_path / 'killed', source, average_decay=0.9, **host)
   chex.assert_trees_all_equal(straight, resumed)
   rows = [without_timings(read_metrics(tmp_path / name)) for name in ('straight', 'killed')]
