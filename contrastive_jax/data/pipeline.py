@@ -34,6 +34,8 @@ _FIRST = 10_000
 _BAD_IN_A_ROW = 20
 # Examples all over the data, of which one at least is to be good before the first batch.
 _LOOKED_AT = 50
+# Examples that ids of int32, as the devices have them, tell apart.
+_MOST = 2**31
 
 
 class Skips:
@@ -330,6 +332,11 @@ def training_batches(
 
 def _check(source, captions, prompts, crop) -> None:
   """A mistake in the config must not look like a bad picture."""
+  if len(source) > _MOST:
+    raise ValueError(
+      f'config.data.name has {len(source)} examples, whose ids are int32; train on a slice, as '
+      f'config.data.split = train[:{_MOST}]'
+    )
   if crop is not None:
     images.random_resized_crop(Image.new('RGB', (8, 8)), 8, np.random.default_rng(0), area=crop)
   # The first examples may be bad ones; those of a bucket that stays away take seconds each.

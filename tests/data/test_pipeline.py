@@ -280,6 +280,11 @@ def test_pictures_are_decoded_once_where_they_fit_in_memory(limit, monkeypatch):
   assert len(calls) == (8 if limit else 24)
 
 
+def test_more_examples_than_ids_are_refused():
+  with pytest.raises(ValueError, match=r'has 3000000000 examples.*train\[:2147483648\]'):
+    batches(range(3 * 10**9))
+
+
 def test_data_that_stays_away_is_noticed_soon():
   asked = []
 
