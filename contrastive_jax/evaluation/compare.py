@@ -180,7 +180,8 @@ def _panels(runs, names) -> dict[str, list[dict]]:
 
 
 def _print(rows, notes, names) -> None:
-  table = rich.table.Table('result', rich.table.Column(names[0], justify='right'))
+  result = rich.table.Column('result', overflow='fold')
+  table = rich.table.Table(result, rich.table.Column(names[0], justify='right'))
   for name in names[1:]:
     table.add_column(name, justify='right')
     table.add_column(f'{name} − {names[0]}, {LEVEL:.0%} interval', justify='right')
