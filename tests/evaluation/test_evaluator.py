@@ -100,7 +100,7 @@ def test_eight_devices_evaluate_as_one_another_data_set_and_several_captions_inc
 
   training, figures, retrieved = finish(make_mesh('data:4,fsdp:2'))
   alone = finish(make_mesh('data:1', jax.devices()[:1]))
-  assert figures == pytest.approx(alone[1], abs=1e-6)
+  assert figures == pytest.approx(alone[1], rel=1e-5, abs=1e-6)
   assert training.items() <= figures.items()
   measures = (
     'image_to_text_recall@1',
