@@ -251,13 +251,14 @@ class Evaluator:
       for name, split in self._splits.items()
     }
     features = self._encode_images(parameters, self._probed)
+    tests = {name: self._labels(split) for name, split in self._splits.items()}
     figures = {}
     for field, labels in self._labels(self._probed).items():
       for kind in self._probes:
         fitted = PROBES[kind](features, labels, mesh=self._mesh)
-        for name, split in self._splits.items():
-          if field in (tests := self._labels(split)):
-            own = fitted.figures(embedded[name], tests[field])
+        for name, own_labels in tests.items():
+          if field in own_labels:
+            own = fitted.figures(embedded[name], own_labels[field])
             figures |= {f'{name}/{field}_{measure}': value for measure, value in own.items()}
     return figures
 
