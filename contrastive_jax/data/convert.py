@@ -20,8 +20,9 @@ import rich.progress
 from absl import app, flags, logging
 
 from contrastive_jax.data import images
+from contrastive_jax.data.batches import Skips
 from contrastive_jax.data.captions import draw_caption
-from contrastive_jax.data.pipeline import Skips, encoded_image
+from contrastive_jax.data.pipeline import encoded_image
 from contrastive_jax.data.sources import array_record, files, open_source, rows, webdataset
 
 _FORMATS = {

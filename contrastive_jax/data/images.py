@@ -14,7 +14,7 @@ import contextlib
 import io
 import math
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from PIL import Image
@@ -204,15 +204,32 @@ def random_resized_crop(
   area: tuple[float, float] = (0.9, 1.0),
   aspect: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> np.ndarray:
-  """Cuts a random box and resizes it to S x S, bicubic [1].
+  """`resized_crop` at a random place [1], uint8 [S, S, 3].
 
-  The box always has the area drawn; an aspect at which it would not fit is brought to the nearest
-  that does.
+  References:
+    [1] Szegedy et al., Going Deeper with Convolutions, 2015.
+  """
+  return resized_crop(image, size, rng.random(4), area=area, aspect=aspect)
+
+
+def resized_crop(
+  image: Image.Image | bytes,
+  size: int,
+  place: Sequence[float],
+  *,
+  area: tuple[float, float] = (0.9, 1.0),
+  aspect: tuple[float, float] = (3 / 4, 4 / 3),
+) -> np.ndarray:
+  """Cuts a box and resizes it to S x S, bicubic.
+
+  The box always has the area asked for; an aspect at which it would not fit is brought to the
+  nearest that does.
 
   Args:
-    image: an RGB picture, or the bytes of one, decoded as `decode` does to suit the box drawn.
+    image: an RGB picture, or the bytes of one, decoded as `decode` does to suit the box.
     size: S, pixels.
-    rng: the source of randomness.
+    place: four numbers from 0 to 1: the box's area and the logarithm of its aspect within their
+      ranges, and how far it lies to the right and to the bottom.
     area: least and greatest share of the picture's area.
     aspect: least and greatest width of the box over its height.
 
@@ -221,30 +238,30 @@ def random_resized_crop(
 
   Raises:
     ValueError: if a range is empty or out of bounds, or the bytes do not decode.
-
-  References:
-    [1] Szegedy et al., Going Deeper with Convolutions, 2015.
   """
   _check('area', 1e-6, 1, *area)
   _check('aspect', 1e-6, 1e6, *aspect)
   if not isinstance(image, bytes):
-    return _cut(image, _draw_box(*image.size, rng, area, aspect), size)
+    return _cut(image, _box(*image.size, place, area, aspect), size)
   with _opened(image) as opened:
     orientation = _orientation(opened)
-    box = _draw_box(*opened.size[:: -1 if orientation >= 5 else 1], rng, area, aspect)
+    box = _box(*opened.size[:: -1 if orientation >= 5 else 1], place, area, aspect)
     scale = _shrink(opened, size / min(box[2] - box[0], box[3] - box[1]))
     pixels = _pixels(opened, orientation)
-  return _cut(pixels, [scale * place for place in box], size)
+  return _cut(pixels, [scale * side for side in box], size)
 
 
-def _draw_box(width, height, rng, area, aspect):
+def _box(width, height, place, area, aspect):
   """Left, top, right, bottom, in pixels."""
-  share, ratio = rng.uniform(*area), math.exp(rng.uniform(*np.log(aspect)))
+  at_area, at_aspect, right, down = map(float, place)
+  share = area[0] + (area[1] - area[0]) * at_area
+  least, greatest = map(math.log, aspect)
+  ratio = math.exp(least + (greatest - least) * at_aspect)
   shape = width / height
   ratio = min(max(ratio, share * shape), shape / share)
   box_width = min(math.sqrt(share * width * height * ratio), width)
   box_height = min(box_width / ratio, height)
-  left, top = rng.uniform(size=2) * (width - box_width, height - box_height)
+  left, top = right * (width - box_width), down * (height - box_height)
   return left, top, left + box_width, top + box_height
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import grain
 import numpy as np
-from absl import flags, logging
 from PIL import Image
 
 from contrastive_jax.data import images
+from contrastive_jax.data.batches import Batches, Skips
 from contrastive_jax.data.captions import (
   caption_id,
   check_captions,
@@ -26,65 +26,50 @@ from contrastive_jax.data.captions import (
 _KEPT_CAPTIONS = 2**16
 # Of pictures of a source that may be kept, once they are decoded and resized.
 _KEPT_BYTES = 2**28
-
-# Of the examples seen, or of the first ones, this share may be bad.
-_TOLERATED = 0.01
-_FIRST = 10_000
-# More bad ones than this in a row are no accident.
-_BAD_IN_A_ROW = 20
 # Examples all over the data, of which one at least is to be good before the first batch.
 _LOOKED_AT = 50
 # Examples that ids of int32, as the devices have them, tell apart.
 _MOST = 2**31
 
 
-class Skips:
-  """Counts the bad examples, names them in the log, and stops the run when they are too many.
+class _Draw:
+  """(number of an example, random generator) -> the example, and all that chance decides of it."""
 
-  Attributes:
-    seen: examples, bad ones too.
-    skipped: of them the bad ones.
-    truncated: captions that were too long for the tokenizer, and lost their ends.
-  """
+  def __init__(self, source, captions, prompts, keep):
+    self._source, self._captions = source, dict(captions)
+    self._prompts, self._keep = tuple(prompts), keep
 
-  def __init__(self, examples: int, tolerated: float = _TOLERATED):
-    """Starts from none.
-
-    Args:
-      examples: in one pass over the data.
-      tolerated: share of the examples seen, or of the first ones, that may be bad.
-    """
-    self.seen = self.skipped = self.truncated = 0
-    self._first = min(examples, _FIRST)
-    self._tolerated = tolerated
-
-  def __call__(self, example: Mapping[str, Any]) -> bool:
-    """True for a good example."""
-    self.seen += 1
-    if 'error' not in example:
-      return True
-    self.skipped += 1
-    logging.warning('skipped example %s: %s', example['id'], example['error'])
-    if self.skipped > self._tolerated * max(self.seen, self._first):
-      raise ValueError(
-        f'{self.skipped} of {self.seen} examples cannot be used, over {self._tolerated:.0%}; '
-        f'the last is {example["id"]}: {example["error"]}'
-      )
-    return False
+  def __call__(self, number: int, rng: np.random.Generator) -> dict[str, Any]:
+    example = self._source[number]
+    if 'error' in example:
+      return example
+    try:
+      if self._keep is None:
+        captions = [draw_caption(example, self._captions, rng)]
+      else:
+        captions = keep_captions(example, self._captions, self._keep, rng)
+      return {
+        'id': example['id'],
+        'number': number,
+        'image': encoded_image(example),
+        'captions': captions,
+        'texts': [prompt_caption(caption, self._prompts, rng) for caption in captions],
+        'place': rng.random(4),
+      }
+    except ValueError as error:
+      return {'id': example['id'], 'error': str(error)}
 
 
-class _Prepare:
-  """(number of an example, random generator) -> what the model is shown of it, or its error."""
+class _Show:
+  """What the model is shown of an example that was drawn: its pixels and its tokens."""
 
-  def __init__(self, source, tokenizer, image_size: int, captions, prompts, keep, crop):
-    self._source, self._image_size, self._crop = source, image_size, crop
-    self._captions, self._prompts, self._keep = dict(captions), tuple(prompts), keep
+  def __init__(self, tokenizer, image_size: int, crop, keep, in_memory: bool):
     self._encode = getattr(tokenizer, 'encode', lambda texts: (tokenizer(texts), [0]))
+    self.image_size, self._crop, self._keep, self._in_memory = image_size, crop, keep, in_memory
     self._remember()
 
   def _remember(self):
-    keep = _fit_in_memory(self._source, self._image_size)
-    self._kept_whole = functools.cache(self._whole) if keep else self._whole
+    self._kept_pictures = {}
     self._kept_tokens = functools.lru_cache(_KEPT_CAPTIONS)(self._tokens)
 
   def __getstate__(self):
@@ -95,39 +80,45 @@ class _Prepare:
     vars(self).update(state)
     self._remember()
 
-  def _whole(self, number):
-    return images.resize(images.decode(encoded_image(self._source[number])), self._image_size)
+  def _whole(self, drawn):
+    picture = self._kept_pictures.get(drawn['number'])
+    if picture is None:
+      picture = images.resize(images.decode(drawn['image']), self.image_size)
+      if self._in_memory:
+        self._kept_pictures[drawn['number']] = picture
+    return picture
 
   def _tokens(self, text):
     tokens, lost = self._encode([text])
-    return {'tokens': tokens[0], 'truncated': lost[0] > 0}
+    return tokens[0], lost[0] > 0
 
-  def _text(self, example, rng):
-    """Of the caption that is drawn, or rows of those that are kept."""
-    if self._keep is None:
-      captions = [draw_caption(example, self._captions, rng)]
-    else:
-      captions = keep_captions(example, self._captions, self._keep, rng)
-    rows = [
-      {'same': caption_id(caption)} | self._kept_tokens(prompt_caption(caption, self._prompts, rng))
-      for caption in captions
-    ]
-    return rows[0] if self._keep is None else _stack(rows)
+  def pixels(self, drawn: Mapping[str, Any]) -> np.ndarray:
+    """uint8 [S, S, 3].
 
-  def __call__(self, number: int, rng: np.random.Generator) -> dict[str, Any]:
-    example = self._source[number]
-    if 'error' in example:
-      return example
-    try:
-      text = self._text(example, rng)
-      if self._crop is None:
-        image = self._kept_whole(number)
-      else:
-        encoded = encoded_image(example)
-        image = images.random_resized_crop(encoded, self._image_size, rng, area=self._crop)
-    except ValueError as error:
-      return {'id': example['id'], 'error': str(error)}
-    return {'image': image, 'id': np.int32(example['id'])} | text
+    Raises:
+      ValueError: if the picture does not decode, or the example was a bad one before.
+    """
+    if 'error' in drawn:
+      raise ValueError(drawn['error'])
+    if self._crop is None:
+      return self._whole(drawn)
+    return images.resized_crop(drawn['image'], self.image_size, drawn['place'], area=self._crop)
+
+  def texts(self, drawn: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    """Ids, and of each caption what it is known by, its tokens, and whether they are all."""
+    captions = [caption for example in drawn for caption in example['captions']]
+    tokens = [self._kept_tokens(text) for example in drawn for text in example['texts']]
+    columns = {
+      'same': np.array([caption_id(caption) for caption in captions]),
+      'tokens': np.stack([row for row, _ in tokens]),
+      'truncated': np.array([lost for _, lost in tokens]),
+    }
+    if self._keep is not None:
+      columns = {
+        name: column.reshape(len(drawn), self._keep, *column.shape[1:])
+        for name, column in columns.items()
+      }
+    return columns | {'id': np.array([example['id'] for example in drawn], np.int32)}
 
 
 def _fit_in_memory(source, image_size: int) -> bool:
@@ -149,10 +140,6 @@ def encoded_image(example: Mapping[str, Any]) -> bytes:
   )
 
 
-def _stack(rows) -> dict[str, np.ndarray]:
-  return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-
-
 class _Rounds(grain.MapDataset):
   """Of each epoch of the parent's stream its first examples alone, so many as a round has."""
 
@@ -168,94 +155,6 @@ class _Rounds(grain.MapDataset):
       return self.slice(index)
     number, place = divmod(index, self._size)
     return self._parent[number * self._epoch + place]
-
-
-class _Rows(grain.MapDataset):
-  """The batches of the parent's stream of examples, of each the rows that one process feeds.
-
-  What a batch holds, and in which order, hangs neither on the number of processes nor on the mesh.
-  For a bad example stands that of the same row in the next batch.
-  """
-
-  def __init__(self, parent: grain.MapDataset, rows: np.ndarray, batch_size: int):
-    super().__init__(parent)
-    self._rows, self._batch_size = rows, batch_size
-
-  def __len__(self) -> int:
-    return len(self._parent) // self._batch_size - _BAD_IN_A_ROW
-
-  def __getitem__(self, index):
-    if isinstance(index, slice):
-      return self.slice(index)
-    errors = []
-    examples = [self._good(index * self._batch_size + int(row), errors) for row in self._rows]
-    return _stack(examples) | {'errors': errors}
-
-  def _good(self, place: int, errors: list):
-    example = self._parent[place]
-    if 'error' not in example:
-      return example
-    errors.append(example)
-    for batch in range(1, _BAD_IN_A_ROW):
-      example = self._parent[place + batch * self._batch_size]
-      if 'error' not in example:
-        return example
-    raise ValueError(
-      f'{_BAD_IN_A_ROW} examples in a row cannot be used; '
-      f'the last is {example["id"]}: {example["error"]}'
-    )
-
-
-class Batches:
-  """Endless batches, which can be set to go on at any.
-
-  Attributes:
-    skips: counts the bad examples of the batches that were given out.
-  """
-
-  def __init__(self, batches: grain.MapDataset, skips: Skips, *, threads: int, workers: int):
-    self._batches, self._threads, self._workers = batches, threads, workers
-    self._next, self._ahead = 0, None
-    self.skips = skips
-
-  def __iter__(self):
-    return self
-
-  def __next__(self) -> dict[str, np.ndarray]:
-    if self._ahead is None:
-      self._ahead = self._read_ahead()
-    batch = next(self._ahead)
-    self._next += 1
-    errors = batch.pop('errors')
-    self.skips.truncated += int(batch.pop('truncated').sum())
-    self.skips.seen += len(batch['id']) - len(errors)
-    for error in errors:
-      self.skips(error)
-    return batch
-
-  def _read_ahead(self):
-    options = grain.ReadOptions(num_threads=self._threads, prefetch_buffer_size=2 * self._threads)
-    batches = self._batches[self._next :].to_iter_dataset(options)
-    if self._workers:
-      if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()  # grain hands the flags of a program on to its workers.
-      batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=self._workers))
-    return iter(batches)
-
-  def get_state(self) -> dict[str, int]:
-    """The place: the number of the next batch."""
-    return {'batch': self._next}
-
-  def set_state(self, state: dict[str, int]) -> None:
-    """Goes on at the place of a `get_state`, of any number of processes, threads and workers."""
-    self.close()
-    self._next = state['batch']
-
-  def close(self) -> None:
-    """Ends what reads ahead; the next batch starts it anew."""
-    if self._ahead is not None:
-      self._ahead.close()
-      self._ahead = None
 
 
 def training_batches(
@@ -320,14 +219,15 @@ def training_batches(
   stream = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
   if replacement and drawn < len(source):
     stream = _Rounds(stream, len(source), drawn)
-  stream = stream.random_map(_Prepare(source, tokenizer, image_size, captions, prompts, keep, crop))
+  stream = stream.random_map(_Draw(source, captions, prompts, keep))
+  in_memory = crop is None and _fit_in_memory(source, image_size)
+  show = _Show(tokenizer, image_size, crop, keep, in_memory)
   rows = np.arange(batch_size) if rows is None else rows
   if threads is None:
-    kept = crop is None and _fit_in_memory(source, image_size)
-    threads = 0 if workers or kept else 2
+    threads = 0 if workers or in_memory else 2
   skips = Skips(len(source))
-  batches = _Rows(stream, rows, batch_size)
-  return Batches(batches, skips, threads=threads, workers=workers), skips
+  options = {'batch_size': batch_size, 'threads': threads, 'workers': workers}
+  return Batches(stream, show, rows, skips, **options), skips
 
 
 def _check(source, captions, prompts, crop) -> None:
@@ -338,7 +238,7 @@ def _check(source, captions, prompts, crop) -> None:
       f'config.data.split = train[:{_MOST}]'
     )
   if crop is not None:
-    images.random_resized_crop(Image.new('RGB', (8, 8)), 8, np.random.default_rng(0), area=crop)
+    images.resized_crop(Image.new('RGB', (8, 8)), 8, np.zeros(4), area=crop)
   # The first examples may be bad ones; those of a bucket that stays away take seconds each.
   places = np.linspace(0, len(source) - 1, min(len(source), _LOOKED_AT)).astype(int).tolist()
   examples = (source[place] for place in places)

@@ -22,8 +22,8 @@ import tokenizers
 from absl import app, flags, logging
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
+from contrastive_jax.data.batches import Skips
 from contrastive_jax.data.captions import texts_of
-from contrastive_jax.data.pipeline import Skips
 from contrastive_jax.data.sources import files, open_source
 from contrastive_jax.data.tokenizers import open_tokenizer
 

@@ -229,13 +229,19 @@ class ClipTokenizer(Tokenizer):
     self._set(length, self._bpe.get_vocab_size(), start, end)
 
   def _ids(self, texts: list[str]) -> list[list[int]]:
-    words = [_CLIP_WORDS.findall(_clip_clean(text)) for text in texts]
-    encodings = self._bpe.encode_batch(words, is_pretokenized=True, add_special_tokens=False)
-    return [encoding.ids for encoding in encodings]
+    words = (_CLIP_WORDS.findall(_clip_clean(text)) for text in texts)
+    return [[id_ for word in found for id_ in _word_ids(self._bpe, word)] for found in words]
+
+
+@functools.lru_cache(2**16)
+def _word_ids(bpe: tokenizers.Tokenizer, word: str) -> list[int]:
+  return bpe.encode([word], is_pretokenized=True, add_special_tokens=False).ids
 
 
 def _clip_clean(text: str) -> str:
-  text = html.unescape(html.unescape(ftfy.fix_text(text)))
+  # Printable ASCII without an entity has nothing to mend.
+  if not (text.isascii() and text.isprintable() and '&' not in text):
+    text = html.unescape(html.unescape(ftfy.fix_text(text)))
   return ' '.join(text.split()).lower()
 
 

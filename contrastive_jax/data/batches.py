@@ -1,0 +1,263 @@
+"""Batches of a stream of examples, made by this process, by its threads, or by others."""
+
+import functools
+import math
+import os
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import grain
+import numpy as np
+from absl import flags, logging
+
+# Of the examples seen, or of the first ones, this share may be bad.
+_TOLERATED = 0.01
+_FIRST = 10_000
+# More bad ones than this in a row are no accident.
+_BAD_IN_A_ROW = 20
+# Bytes of an array that a worker sends as it is.
+_SMALL = 2**20
+# Batches of a worker that are made, wait, or are held by the run. With more, or where the run holds
+# many, some go grain's way, which is slower.
+_SLOTS = 6
+# Examples that go through a stage together: more would only keep more encoded pictures in memory.
+_TOGETHER = 64
+
+
+class Skips:
+  """Counts the bad examples, names them in the log, and stops the run when they are too many.
+
+  Attributes:
+    seen: examples, bad ones too.
+    skipped: of them the bad ones.
+    truncated: captions that were too long for the tokenizer, and lost their ends.
+  """
+
+  def __init__(self, examples: int, tolerated: float = _TOLERATED):
+    """Starts from none.
+
+    Args:
+      examples: in one pass over the data.
+      tolerated: share of the examples seen, or of the first ones, that may be bad.
+    """
+    self.seen = self.skipped = self.truncated = 0
+    self._first = min(examples, _FIRST)
+    self._tolerated = tolerated
+
+  def __call__(self, example: Mapping[str, Any]) -> bool:
+    """True for a good example."""
+    self.seen += 1
+    if 'error' not in example:
+      return True
+    self.skipped += 1
+    logging.warning('skipped example %s: %s', example['id'], example['error'])
+    if self.skipped > self._tolerated * max(self.seen, self._first):
+      raise ValueError(
+        f'{self.skipped} of {self.seen} examples cannot be used, over {self._tolerated:.0%}; '
+        f'the last is {example["id"]}: {example["error"]}'
+      )
+    return False
+
+
+class Show(Protocol):
+  """What the model is shown of an example that was drawn, a dict with its `id`.
+
+  Attributes:
+    image_size: S, the side of the pictures.
+  """
+
+  image_size: int
+
+  def pixels(self, drawn: Mapping[str, Any]) -> np.ndarray:
+    """uint8 [S, S, 3]; ValueError if the example is a bad one."""
+
+  def texts(self, drawn: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    """The rest of a batch of good ones, an array [b, ...] by each name, `truncated` among them."""
+
+
+class Rows(grain.MapDataset):
+  """The batches of the parent's stream of examples, of each the rows that one process feeds.
+
+  What a batch holds, and in which order, hangs neither on the number of processes nor on the mesh.
+  For a bad example stands that of the same row in the next batch; `errors` names the bad ones.
+  """
+
+  def __init__(
+    self,
+    parent: grain.MapDataset,
+    show: Show,
+    rows: np.ndarray,
+    batch_size: int,
+    slots: 'Slots | None' = None,
+  ):
+    """Of batches of `batch_size` of the drawn examples the rows [b], their pictures in slots."""
+    super().__init__(parent)
+    self._show, self._rows, self._batch_size, self._slots = show, rows, batch_size, slots
+
+  def __len__(self) -> int:
+    return len(self._parent) // self._batch_size - _BAD_IN_A_ROW
+
+  def __getitem__(self, index):
+    if isinstance(index, slice):
+      return self.slice(index)
+    places = (index * self._batch_size + self._rows).tolist()
+    taken = self._slots and self._slots.take(index)
+    side = self._show.image_size
+    pictures = taken[1] if taken else np.empty([len(places), side, side, 3], np.uint8)
+    parts, errors = [], []
+    for first in range(0, len(places), _TOGETHER):
+      part = slice(first, first + _TOGETHER)
+      parts.append(self._fill(pictures[part], places[part], errors))
+    texts = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    image = {'slot': taken[0]} if taken else {'image': pictures}
+    return image | {'errors': errors} | texts
+
+  def _fill(self, pictures: np.ndarray, places: list[int], errors: list) -> dict[str, np.ndarray]:
+    """Some rows of a batch, stage by stage.
+
+    Code that runs again and again is in the processor's caches. Between two pictures, which sweep
+    them, the same code takes two or three times as long.
+    """
+    drawn = [self._parent[place] for place in places]
+    for row, place in enumerate(places):
+      try:
+        pictures[row] = self._show.pixels(drawn[row])
+      except ValueError as error:
+        errors.append({'id': drawn[row]['id'], 'error': str(error)})
+        drawn[row], pictures[row] = self._stand_in(place)
+    return self._show.texts(drawn)
+
+  def _stand_in(self, place: int) -> tuple[Mapping[str, Any], np.ndarray]:
+    for batch in range(1, _BAD_IN_A_ROW):
+      drawn = self._parent[place + batch * self._batch_size]
+      try:
+        return drawn, self._show.pixels(drawn)
+      except ValueError as error:
+        last = f'{drawn["id"]}: {error}'
+    raise ValueError(f'{_BAD_IN_A_ROW} examples in a row cannot be used; the last is {last}')
+
+
+class Slots:
+  """Memory in which workers leave the pictures of their batches for the run.
+
+  The same pages serve again and again: to touch new ones would cost more than all else of handing
+  over. They are of no file system, so they need no room in /dev/shm, and a killed run leaves none.
+  """
+
+  def __init__(self, workers: int, shape: Sequence[int]):
+    """Some slots for each worker, each for pictures uint8 of `shape`; Linux alone has them."""
+    self._shape = (workers * _SLOTS, *shape)
+    file = os.memfd_create('pictures')
+    os.truncate(file, self._shape[0] + math.prod(self._shape))
+    weakref.finalize(self, os.close, file)
+    self._path = f'/proc/{os.getpid()}/fd/{file}'
+
+  def __getstate__(self) -> dict[str, Any]:
+    return {'_path': self._path, '_shape': self._shape}
+
+  @functools.cached_property
+  def _taken(self) -> np.ndarray:
+    return np.memmap(self._path, bool, 'r+', shape=self._shape[:1])
+
+  @functools.cached_property
+  def _pictures(self) -> np.ndarray:
+    return np.memmap(self._path, np.uint8, 'r+', offset=self._shape[0], shape=self._shape)
+
+  def take(self, batch: int) -> tuple[int, np.ndarray] | None:
+    """A worker's: the slot of a batch and its pictures, None if an earlier batch still needs it.
+
+    Workers take turns at batches, so each slot has one worker, of one thread.
+    """
+    slot = batch % len(self._taken)
+    if self._taken[slot]:
+      return None
+    self._taken[slot] = True
+    return slot, self._pictures[slot]
+
+  def lend(self, slot: int) -> np.ndarray:
+    """The run's: what a worker left; the slot is free when no array shows it any more."""
+    return np.asarray(_Lent(self, slot))
+
+
+class _Lent:
+  """What NumPy keeps while there is an array of the slot, or a view of one."""
+
+  def __init__(self, slots: Slots, slot: int):
+    self._slots, self._slot = slots, slot
+    self.__array_interface__ = slots._pictures[slot].__array_interface__
+
+  def __del__(self):
+    self._slots._taken[self._slot] = False
+
+
+class Batches:
+  """Endless batches, which can be set to go on at any.
+
+  Attributes:
+    skips: counts the bad examples of the batches that were given out.
+  """
+
+  def __init__(
+    self,
+    drawn: grain.MapDataset,
+    show: Show,
+    rows: np.ndarray,
+    skips: Skips,
+    *,
+    batch_size: int,
+    threads: int,
+    workers: int,
+  ):
+    """Of `Rows` of the drawn examples, made by threads, or by worker processes."""
+    self._rows = functools.partial(Rows, drawn, show, rows, batch_size)
+    self._shape = (len(rows), show.image_size, show.image_size, 3)
+    self._threads, self._workers = threads, workers
+    self._next, self._ahead, self._slots = 0, None, None
+    self.skips = skips
+
+  def __iter__(self):
+    return self
+
+  def __next__(self) -> dict[str, np.ndarray]:
+    if self._ahead is None:
+      self._ahead = self._read_ahead()
+    batch = next(self._ahead)
+    if 'slot' in batch:
+      batch['image'] = self._slots.lend(batch.pop('slot'))
+    self._next += 1
+    errors = batch.pop('errors')
+    self.skips.truncated += int(batch.pop('truncated').sum())
+    self.skips.seen += len(batch['id']) - len(errors)
+    for error in errors:
+      self.skips(error)
+    return batch
+
+  def _read_ahead(self):
+    options = grain.ReadOptions(num_threads=self._threads, prefetch_buffer_size=2 * self._threads)
+    shared = self._workers and not self._threads and hasattr(os, 'memfd_create')
+    self._slots = Slots(self._workers, self._shape) if shared else None
+    batches = self._rows(self._slots)[self._next :].to_iter_dataset(options)
+    if self._workers:
+      if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # grain hands the flags of a program on to its workers.
+      # What is smaller goes through a pipe at less cost than a piece of shared memory has.
+      options = grain.experimental.DatasetOptions(min_shm_size=_SMALL)
+      batches = grain.experimental.WithOptionsIterDataset(batches, options)
+      batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=self._workers))
+    return iter(batches)
+
+  def get_state(self) -> dict[str, int]:
+    """The place: the number of the next batch."""
+    return {'batch': self._next}
+
+  def set_state(self, state: dict[str, int]) -> None:
+    """Goes on at the place of a `get_state`, of any number of processes, threads and workers."""
+    self.close()
+    self._next = state['batch']
+
+  def close(self) -> None:
+    """Ends what reads ahead; the next batch starts it anew."""
+    if self._ahead is not None:
+      self._ahead.close()
+      self._ahead = None
