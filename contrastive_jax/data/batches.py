@@ -1,10 +1,13 @@
 """Batches of a stream of examples, made by this process, by its threads, or by others."""
 
 import functools
+import itertools
 import math
 import os
+import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent import futures
 from typing import Any, Protocol
 
 import grain
@@ -23,6 +26,9 @@ _SMALL = 2**20
 _SLOTS = 6
 # Examples that go through a stage together: more would only keep more encoded pictures in memory.
 _TOGETHER = 64
+# Seconds that reading an example may wait, as busy processors let it, before more read at a time.
+_WAIT = 0.002
+_READERS = 32
 
 
 class Skips:
@@ -94,6 +100,7 @@ class Rows(grain.MapDataset):
     """Of batches of `batch_size` of the drawn examples the rows [b], their pictures in slots."""
     super().__init__(parent)
     self._show, self._rows, self._batch_size, self._slots = show, rows, batch_size, slots
+    self._waits = False
 
   def __len__(self) -> int:
     return len(self._parent) // self._batch_size - _BAD_IN_A_ROW
@@ -105,21 +112,34 @@ class Rows(grain.MapDataset):
     taken = self._slots and self._slots.take(index)
     side = self._show.image_size
     pictures = taken[1] if taken else np.empty([len(places), side, side, 3], np.uint8)
-    parts, errors = [], []
+    examples, parts, errors = self._read(places), [], []
     for first in range(0, len(places), _TOGETHER):
       part = slice(first, first + _TOGETHER)
-      parts.append(self._fill(pictures[part], places[part], errors))
+      drawn = [*itertools.islice(examples, _TOGETHER)]
+      parts.append(self._fill(pictures[part], places[part], drawn, errors))
     texts = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     image = {'slot': taken[0]} if taken else {'image': pictures}
     return image | {'errors': errors} | texts
 
-  def _fill(self, pictures: np.ndarray, places: list[int], errors: list) -> dict[str, np.ndarray]:
+  def _read(self, places: list[int]) -> Iterator[Mapping[str, Any]]:
+    """The drawn examples, many at a time if reading is found to wait, as for a bucket."""
+    while places and not self._waits:
+      part, places = places[:_TOGETHER], places[_TOGETHER:]
+      start = time.perf_counter() - time.thread_time()
+      drawn = [self._parent[place] for place in part]
+      waited = time.perf_counter() - time.thread_time() - start
+      self._waits = waited > _WAIT * len(part)
+      yield from drawn
+    if places:
+      with futures.ThreadPoolExecutor(_READERS) as pool:
+        yield from pool.map(self._parent.__getitem__, places)
+
+  def _fill(self, pictures, places, drawn, errors) -> dict[str, np.ndarray]:
     """Some rows of a batch, stage by stage.
 
     Code that runs again and again is in the processor's caches. Between two pictures, which sweep
     them, the same code takes two or three times as long.
     """
-    drawn = [self._parent[place] for place in places]
     for row, place in enumerate(places):
       try:
         pictures[row] = self._show.pixels(drawn[row])

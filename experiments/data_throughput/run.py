@@ -32,6 +32,7 @@ SECONDS = flags.DEFINE_float('seconds', 5.0, 'Seconds a turn.')
 EXAMPLES = flags.DEFINE_integer('examples', 6_900, 'Pictures.', lower_bound=1)
 
 SIDE, SIZE, CROP, BATCH = 256, 224, (0.9, 1.0), 64
+WAIT = 0.03  # seconds, as a bucket of the same region lets wait
 CAPTIONS = {'caption': 1.0}
 
 
@@ -84,10 +85,27 @@ def rate_of(batches, seconds: float, workers: int) -> float:
   return count / (time.perf_counter() - start)
 
 
-def ours(name: str, workers: int) -> float:
-  """The product's own batches."""
+class Away:
+  """A source of which each example is waited for, as those of a bucket are."""
+
+  cached = False
+
+  def __init__(self, source, seconds: float):
+    self._source, self._seconds = source, seconds
+
+  def __len__(self):
+    return len(self._source)
+
+  def __getitem__(self, number):
+    time.sleep(self._seconds)
+    return self._source[number]
+
+
+def ours(name: str, workers: int, wait: float = 0.0) -> float:
+  """The product's own batches; to read an example takes `wait` seconds more."""
   source = data.open_source(name, 'train')
   source.cached = False  # As where the data is larger than the memory.
+  source = Away(source, wait) if wait else source
   batches, _ = data.training_batches(
     source,
     data.ClipTokenizer(),
@@ -102,9 +120,13 @@ def ours(name: str, workers: int) -> float:
     return rate_of(batches, SECONDS.value, workers)
 
 
-def decode_alone(encoded, seconds, answers):
-  """Decodes and crops what is in memory, again and again."""
-  rng, count, start = np.random.default_rng(0), 0, time.perf_counter()
+def decode_alone(name, seconds, begin, answers):
+  """Decodes and crops the pictures, once they are in memory."""
+  source = data.open_source(name, 'train')
+  rng, count = np.random.default_rng(0), 0
+  encoded = [source[number]['image'] for number in rng.permutation(len(source)).tolist()]
+  begin.wait()
+  start = time.perf_counter()
   while time.perf_counter() < start + seconds:
     picture = images.decode(encoded[count % len(encoded)])
     images.random_resized_crop(picture, SIZE, rng, area=CROP)
@@ -112,11 +134,11 @@ def decode_alone(encoded, seconds, answers):
   answers.put(count / (time.perf_counter() - start))
 
 
-def raw(encoded: list[bytes], workers: int) -> float:
+def raw(name: str, workers: int) -> float:
   """Pictures a second of `workers` processes that do nothing but decode and crop."""
   context = multiprocessing.get_context('spawn')
   answers = context.Queue()
-  arguments = (encoded, SECONDS.value, answers)
+  arguments = (name, SECONDS.value, context.Barrier(workers), answers)
   processes = [context.Process(target=decode_alone, args=arguments) for _ in range(workers)]
   for process in processes:
     process.start()
@@ -147,10 +169,9 @@ def main(_):
   """Takes turns, and keeps each one's best."""
   folder = pathlib.Path(DATA.value)
   names = prepare(folder)
-  source = data.open_source(names['tfds'], 'train')
-  encoded = [source[number]['image'] for number in range(min(500, len(source)))]
-  systems = {'raw decoding': lambda workers: raw(encoded, workers)}
+  systems = {'raw decoding': lambda workers: raw(names['arrayrecord'], workers)}
   systems |= {name: lambda workers, name=name: ours(names[name], workers) for name in names}
+  systems['webdataset, 30 ms away'] = lambda workers: ours(names['webdataset'], workers, WAIT)
   if PEER_PYTHON.value:
     shards = sorted(map(str, (folder / 'webdataset').glob('train-*.tar')))
     systems['webdataset with torch'] = start_peer(shards)

@@ -1,8 +1,10 @@
 import contextlib
+import gc
 import io
 import itertools
 import pathlib
 import resource
+import time
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from PIL import Image
 
 from contrastive_jax import data
 from contrastive_jax.data import pipeline
+from contrastive_jax.data.batches import Slots
 
 
 class Examples(list):
@@ -119,6 +122,67 @@ def test_workers_give_the_batches_of_none_and_resume_each_other():
         assert_same(next(alone), next(working))
   assert working.get_state() == alone.get_state()
   assert (counted.seen, counted.skipped) == (skips.seen, skips.skipped) and skips.skipped >= 2
+
+
+def test_a_batch_of_a_worker_stays_what_it_is_while_it_is_held():
+  """Its memory serves again only when no array shows it, and there are batches enough without."""
+  alone, _ = batches(examples(400), batch_size=50)
+  working, _ = batches(examples(400), batch_size=50, workers=2)
+  with contextlib.closing(working):
+    held = [next(working) for _ in range(20)]
+    rows = [next(working)['image'][7:] for _ in range(20)]
+  working.set_state({'batch': 0})
+  with contextlib.closing(working):
+    assert_same(next(working), held[0])
+  for batch in held:
+    assert_same(batch, next(alone))
+  for part in rows:
+    np.testing.assert_array_equal(part, next(alone)['image'][7:])
+
+
+def test_a_slot_is_free_when_no_array_shows_it():
+  slots = Slots(1, (2, 3))
+  count = next(i for i in itertools.count() if slots.take(i) is None)
+  array = slots.lend(0)
+  view = array[1:].reshape(3)
+  del array
+  gc.collect()
+  assert slots.take(0) is None
+  del view
+  gc.collect()
+  assert slots.take(count) is not None
+
+
+def test_stopped_workers_leave_no_file_open():
+  def opened():
+    gc.collect()
+    return len(list(pathlib.Path('/proc/self/fd').iterdir()))
+
+  iterator, _ = batches(examples(40), workers=1)
+  counts = []
+  for _ in range(3):
+    next(iterator)
+    iterator.close()
+    counts.append(opened())
+  assert counts[2] <= counts[1]
+
+
+def test_examples_that_are_waited_for_are_read_at_the_same_time():
+  class Far(Examples):
+    reading = most = 0
+
+    def __getitem__(self, number):
+      self.reading += 1
+      self.most = max(self.most, self.reading)
+      time.sleep(0.01)
+      self.reading -= 1
+      return super().__getitem__(number)
+
+  far, near = Far(examples(200, bad={7})), examples(200, bad={7})
+  one, other = (batches(source, batch_size=100, threads=0)[0] for source in (far, near))
+  for _ in range(3):
+    assert_same(next(one), next(other))
+  assert far.most > 4
 
 
 def test_what_stops_a_worker_stops_the_run():

@@ -15,6 +15,7 @@ import itertools
 import operator
 import os
 import re
+import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
@@ -220,8 +221,11 @@ def read(path: str, offset: int = 0, size: int | None = None) -> bytes:
 
 
 def _read_disk(path: str, offset: int, size: int | None) -> bytes:
+  info = os.stat(path)
+  if not stat.S_ISREG(info.st_mode):  # A pipe would be waited for, and a device has no end.
+    raise FileNotFoundError(f'{path} is no file')
+  rest = max(info.st_size - offset, 0)
   with open(path, 'rb') as file:
-    rest = max(os.fstat(file.fileno()).st_size - offset, 0)  # An endless device has none.
     file.seek(offset)
     return file.read(rest if size is None else min(size, rest))
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import struct
 import tarfile
 import zlib
@@ -212,6 +213,14 @@ def test_a_bad_row_is_one_bad_example(tmp_path):
   assert read[5]['image'] == picture(2)
   table = rows_of(tmp_path, 'pairs.csv', 'image,caption\n0.png,a,b\n1.png\n2.png,c\n')
   assert ['error' in example for example in table] == [True, True, False]
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path):
+  os.mkfifo(tmp_path / 'pipe.png')
+  images = ['0.png', '/dev/zero', 'pipe.png', str(tmp_path)]
+  lines = [json.dumps({'file_name': image, 'text': 'a text'}) for image in images]
+  read = rows_of(tmp_path, 'pairs.jsonl', '\n'.join(lines))
+  assert ['error' in example for example in read] == [False, True, True, True]
 
 
 def test_a_huge_cell_is_one_bad_example(tmp_path):
