@@ -97,6 +97,8 @@ def _orientation(image: Image.Image) -> int:
 
 def _shrink(image: Image.Image, scale: float) -> float:
   """Has a JPEG decoded smaller where `scale` will be its resize's; the scale that it gets."""
+  if _MARGIN * scale > 1 / 2:  # not even by the least that a JPEG allows
+    return 1.0
   width, height = (math.ceil(_MARGIN * scale * side) for side in image.size)
   stored, drafted = image.size, image.draft(None, (width, height))
   return drafted[1][2] / stored[0] if drafted else 1.0
