@@ -13,7 +13,7 @@ import torch
 import webdataset
 
 
-def measure(pattern, workers, batch_size, seconds):
+def measure(pattern, workers, batch_size, seconds, warm):
   """Examples a second from the shards to a batch in the parent process."""
   torch.set_num_threads(1)
   transform = open_clip.image_transform(224, is_train=True)
@@ -28,7 +28,7 @@ def measure(pattern, workers, batch_size, seconds):
     .batched(batch_size)
   )
   batches = iter(webdataset.WebLoader(examples, batch_size=None, num_workers=workers))
-  for _ in range(2 * workers):
+  for _ in range(warm * workers):
     next(batches)
   start, count = time.perf_counter(), 0
   while time.perf_counter() < start + seconds:

@@ -28,10 +28,11 @@ from contrastive_jax.data import convert, images  # noqa: E402
 DATA = flags.DEFINE_string('data', None, 'Takes the pictures.', required=True)
 PEER_PYTHON = flags.DEFINE_string('peer_python', None, 'Interpreter that has open_clip.')
 ROUNDS = flags.DEFINE_integer('rounds', 3, 'Turns of each.', lower_bound=1)
-SECONDS = flags.DEFINE_float('seconds', 5.0, 'Seconds a turn.')
+SECONDS = flags.DEFINE_float('seconds', 10.0, 'Seconds a turn.')
 EXAMPLES = flags.DEFINE_integer('examples', 6_900, 'Pictures.', lower_bound=1)
 
 SIDE, SIZE, CROP, BATCH = 256, 224, (0.9, 1.0), 64
+WARM = 8  # batches of each worker before its time counts
 WAIT = 0.03  # seconds, as a bucket of the same region lets wait
 CAPTIONS = {'caption': 1.0}
 
@@ -76,8 +77,8 @@ def prepare(folder: pathlib.Path) -> dict[str, str]:
 
 
 def rate_of(batches, seconds: float, workers: int) -> float:
-  """Examples a second, once each worker has given two batches."""
-  for _ in range(2 * max(workers, 1)):
+  """Examples a second, once each worker is warm."""
+  for _ in range(WARM * workers):
     next(batches)
   start, count = time.perf_counter(), 0
   while time.perf_counter() < start + seconds:
@@ -125,11 +126,17 @@ def decode_alone(name, seconds, begin, answers):
   source = data.open_source(name, 'train')
   rng, count = np.random.default_rng(0), 0
   encoded = [source[number]['image'] for number in rng.permutation(len(source)).tolist()]
+
+  def show():
+    picture = images.decode(encoded[count % len(encoded)])
+    images.random_resized_crop(picture, SIZE, rng, area=CROP)
+
+  for _ in range(WARM * BATCH):
+    show()
   begin.wait()
   start = time.perf_counter()
   while time.perf_counter() < start + seconds:
-    picture = images.decode(encoded[count % len(encoded)])
-    images.random_resized_crop(picture, SIZE, rng, area=CROP)
+    show()
     count += 1
   answers.put(count / (time.perf_counter() - start))
 
@@ -158,7 +165,8 @@ def start_peer(pattern: str):
   )
 
   def theirs(workers):
-    turn = {'pattern': pattern, 'workers': workers, 'batch_size': BATCH, 'seconds': SECONDS.value}
+    turn = {'pattern': pattern, 'workers': workers, 'batch_size': BATCH}
+    turn |= {'seconds': SECONDS.value, 'warm': WARM}
     print(json.dumps(turn), file=process.stdin, flush=True)
     return json.loads(process.stdout.readline())['rate']
 

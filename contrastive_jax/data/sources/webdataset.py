@@ -42,7 +42,7 @@ class WebDataset:
       ValueError: if one is no plain tar.
     """
     self._paths = paths
-    indices = files.scan_all(paths, _scan, 'webdataset')
+    indices = files.scan_all(paths, _scan, 'webdataset of blocks')
     for path, index in zip(paths, indices, strict=True):
       if index['cut']:
         logging.warning(
@@ -53,7 +53,7 @@ class WebDataset:
         )
     self._places = [index['places'] for index in indices]
     self._ends = np.cumsum([len(places) for places in self._places])
-    self.bytes = sum(int(places[..., 1].sum()) for places in self._places)
+    self.bytes = sum(int(places[..., 1].sum(dtype=np.int64)) for places in self._places)
 
   def __len__(self) -> int:
     return int(self._ends[-1])
@@ -65,8 +65,7 @@ class WebDataset:
       BadExampleError: if one of its files is missing, cannot be read, or is no JSON object.
     """
     shard, row = files.locate(self._ends, number)
-    path, places = self._paths[shard], self._places[shard][row]
-
+    path, places = self._paths[shard], self._places[shard][row] * np.int64([_BLOCK, 1])
     first = int(places[places[:, 0] > 0, 0].min())
     content = _read(path, first, int(places.sum(1).max()) - first)
     parts = {
@@ -110,7 +109,8 @@ def _scan(path: str) -> dict[str, np.ndarray]:
   """Where the examples of a shard lie.
 
   Returns:
-    'places', int64 [N, 3, 2]: offset and size, in bytes, of image, text and JSON, zeros for none;
+    'places', uint32 [N, 3, 2]: offset, in blocks, and size, in bytes, of image, text and JSON,
+    zeros for none;
     'cut': the byte at which a damaged archive stops making sense, 0 for a whole one.
 
   Raises:
@@ -130,7 +130,9 @@ def _scan(path: str) -> dict[str, np.ndarray]:
   # An example that lacks a file which the first has lost it to the cut.
   if cut and places and not np.array_equal(places[-1][:, 0] > 0, places[0][:, 0] > 0):
     places.pop()
-  return {'places': np.array(places, np.int64).reshape(-1, len(_KINDS), 2), 'cut': np.int64(cut)}
+  blocks = np.array(places, np.int64).reshape(-1, len(_KINDS), 2) // [_BLOCK, 1]
+  # What has more bytes than that is no picture, cut or not.
+  return {'places': np.minimum(blocks, 2**32 - 1).astype(np.uint32), 'cut': np.int64(cut)}
 
 
 def _find_places(archive: tarfile.TarFile, end: int) -> list[np.ndarray]:
