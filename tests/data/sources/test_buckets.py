@@ -1,6 +1,7 @@
-"""A bucket of a real S3 server, on this machine; it needs `pip install s3fs 'moto[server]'`."""
+"""Buckets of an S3 and of a Google Cloud Storage server, run here; `pip install .[buckets]`."""
 
 import importlib.util
+import socket
 
 import fsspec
 import pytest
@@ -11,29 +12,51 @@ from contrastive_jax.data.convert import convert
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope='module')
-def address():
+def serve_s3():
   pytest.importorskip('s3fs')
   server = pytest.importorskip('moto.server').ThreadedMotoServer(port=0, verbose=False)
   server.start()
-  yield 'http://{}:{}'.format(*server.get_host_and_port())
-  server.stop()
+  address = 'http://{}:{}'.format(*server.get_host_and_port())
+  return server, {'endpoint_url': address, 'key': 'anyone', 'secret': 'anything'}
+
+
+def serve_gs():
+  pytest.importorskip('gcsfs')
+  create = pytest.importorskip('gcp_storage_emulator.server').create_server
+  with socket.socket() as free:
+    free.bind(('localhost', 0))
+    port = free.getsockname()[1]
+  server = create('localhost', port, in_memory=True)
+  server.start()
+  return server, {'endpoint_url': f'http://localhost:{port}', 'token': 'anon'}
+
+
+@pytest.fixture(scope='module', params=[serve_s3, serve_gs], ids=['s3', 'gs'])
+def served(request):
+  """The protocol of a running server, and fsspec's options for it."""
+  with pytest.MonkeyPatch.context() as patch:
+    # gcsfs would ask over gRPC, which the server does not speak, what kind of bucket it is.
+    patch.setenv('GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT', 'false')
+    server, options = request.param()
+    yield request.param.__name__.removeprefix('serve_'), options
+    server.stop()
 
 
 @pytest.fixture
-def bucket(address, tmp_path, monkeypatch):
-  """A function that puts the files of the test's folder into an empty bucket."""
+def bucket(served, tmp_path, monkeypatch):
+  """A function that puts the files of the test's folder into an empty bucket, named by `url`."""
   # As ~/.config/fsspec or FSSPEC_S3_ENDPOINT_URL, FSSPEC_S3_KEY and FSSPEC_S3_SECRET say it.
-  options = {'endpoint_url': address, 'key': 'anyone', 'secret': 'anything'}
-  monkeypatch.setitem(fsspec.config.conf, 's3', options)
-  system = fsspec.filesystem('s3')
+  protocol, options = served
+  monkeypatch.setitem(fsspec.config.conf, protocol, options)
+  system = fsspec.filesystem(protocol)
   system.mkdir('bucket')
 
   def put():
-    system.put(f'{tmp_path}/', 's3://bucket/pairs/', recursive=True)
+    system.put(f'{tmp_path}/', f'{put.url}/pairs/', recursive=True)
     system.invalidate_cache()
     return system
 
+  put.url = f'{protocol}://bucket'
   yield put
   system.rm('bucket', recursive=True)
 
@@ -53,28 +76,28 @@ def test_a_bucket_is_read_as_a_disk_is(
   monkeypatch.setitem(fsspec.config.conf, 'simplecache', folder)
   write(style, examples)
   system = bucket()
-  name = f'{style}:{copied}s3://bucket/pairs/{pattern}.{ending}'
+  name = f'{style}:{copied}{bucket.url}/pairs/{pattern}.{ending}'
   assert everything(name, 'train') == examples
-  assert system.exists(f's3://bucket/pairs/pairs-00001.{ending}.index.npz')
+  assert system.exists(f'{bucket.url}/pairs/pairs-00001.{ending}.index.npz')
   assert everything(name, 'train') == examples
 
 
 def test_csv_with_whole_paths(bucket, examples, tmp_path):
   for i, example in enumerate(examples):
     (tmp_path / f'{i}.png').write_bytes(example['image'])
-  lines = [f's3://bucket/pairs/{i}.png,caption {i}\n' for i in range(len(examples))]
+  lines = [f'{bucket.url}/pairs/{i}.png,caption {i}\n' for i in range(len(examples))]
   (tmp_path / 'pairs.csv').write_text('filepath,title\n' + ''.join(lines))
   bucket()
-  read = everything('csv:s3://bucket/pairs/pairs.csv', 'train')
+  read = everything(f'csv:{bucket.url}/pairs/pairs.csv', 'train')
   assert [example['image'] for example in read] == [example['image'] for example in examples]
 
 
 def test_tfds_is_read_by_place(bucket, prepared_as_tfrecord):
   if importlib.util.find_spec('tensorflow'):
-    pytest.skip('TFDS then leaves files to TensorFlow, which knows no s3://')
+    pytest.skip('TFDS then leaves files to TensorFlow, which needs more for a bucket')
   system = bucket()
-  system.put(f'{prepared_as_tfrecord}/', 's3://bucket/', recursive=True)
-  name = 'tfds:s3://bucket/pairs/1.0.0'
+  system.put(f'{prepared_as_tfrecord}/', f'{bucket.url}/', recursive=True)
+  name = f'tfds:{bucket.url}/pairs/1.0.0'
   expected = everything('pairs', 'heldout_composition[:9]', str(prepared_as_tfrecord))
   assert everything(name, 'heldout_composition[:9]') == expected
 
@@ -82,7 +105,7 @@ def test_tfds_is_read_by_place(bucket, prepared_as_tfrecord):
 def test_a_bucket_is_converted(bucket, examples, write, tmp_path):
   write('webdataset', examples)
   bucket()
-  name = 'webdataset:s3://bucket/pairs/pairs-*.tar'
+  name = f'webdataset:{bucket.url}/pairs/pairs-*.tar'
   report = convert(name, str(tmp_path / 'converted'), shard_size=9)
   assert everything(report['name'], 'train') == examples
 
@@ -91,4 +114,4 @@ def test_a_shard_that_is_gone_is_named(bucket, examples, write):
   write('webdataset', examples)
   bucket()
   with pytest.raises(ValueError, match=r'1 of 4 files are missing.*pairs-00003\.tar'):
-    data.open_source('webdataset:s3://bucket/pairs/pairs-{00000..00003}.tar', 'train')
+    data.open_source(f'webdataset:{bucket.url}/pairs/pairs-{{00000..00003}}.tar', 'train')
