@@ -21,6 +21,7 @@ from contrastive_jax.data.sources.source import BadExampleError, plain
 IMAGES = ('jpg', 'jpeg', 'png', 'webp', 'gif', 'bmp')
 _KINDS = {'image': IMAGES, 'text': ('txt',), 'fields': ('json',)}
 _BLOCK = 512  # bytes: tar's unit
+_UNITS = np.array([_BLOCK, 1])  # bytes: of an offset and of a size, as an index keeps them
 
 
 class WebDataset:
@@ -65,7 +66,7 @@ class WebDataset:
       BadExampleError: if one of its files is missing, cannot be read, or is no JSON object.
     """
     shard, row = files.locate(self._ends, number)
-    path, places = self._paths[shard], self._places[shard][row] * np.int64([_BLOCK, 1])
+    path, places = self._paths[shard], self._places[shard][row] * _UNITS
     first = int(places[places[:, 0] > 0, 0].min())
     content = _read(path, first, int(places.sum(1).max()) - first)
     parts = {
@@ -130,7 +131,7 @@ def _scan(path: str) -> dict[str, np.ndarray]:
   # An example that lacks a file which the first has lost it to the cut.
   if cut and places and not np.array_equal(places[-1][:, 0] > 0, places[0][:, 0] > 0):
     places.pop()
-  blocks = np.array(places, np.int64).reshape(-1, len(_KINDS), 2) // [_BLOCK, 1]
+  blocks = np.array(places, np.int64).reshape(-1, len(_KINDS), 2) // _UNITS
   # What has more bytes than that is no picture, cut or not.
   return {'places': np.minimum(blocks, 2**32 - 1).astype(np.uint32), 'cut': np.int64(cut)}
 
