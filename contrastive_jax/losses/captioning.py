@@ -56,7 +56,8 @@ def captioning_streamed(
 
   Args:
     hidden: [B, L, D], what the output layer would take; position t predicts token t of `labels`.
-    vocabulary: [V, D], the output matrix.
+      The products are in its dtype.
+    vocabulary: [V, D], the output matrix; its gradient is summed in float32.
     labels: [B, L] integers.
     pad_id: the label that counts for nothing.
     count: see `captioning`.
@@ -78,8 +79,12 @@ def captioning_streamed(
   if hidden.shape[:-1] != labels.shape:
     raise ValueError(f'hidden {hidden.shape} and labels {labels.shape} differ; give [B, L, D]')
   tokens = hidden.reshape(-1, hidden.shape[-1])
-  total, _ = pairwise.logsumexp(tokens, vocabulary, block_size=block_size, mesh=mesh)
-  predicted = pairwise.paired(tokens, vocabulary[labels.reshape(-1)])
+  # Casts follow the gather, and both terms of the gradient: a frequent token's is a sum of many.
+  vocabulary = vocabulary.astype(jnp.promote_types(vocabulary.dtype, jnp.float32))
+  total, _ = pairwise.logsumexp(
+    tokens, vocabulary, dtype=tokens.dtype, block_size=block_size, mesh=mesh
+  )
+  predicted = pairwise.paired(tokens, vocabulary[labels.reshape(-1)].astype(tokens.dtype))
   return _mean_over_tokens((total - predicted).reshape(labels.shape), labels, pad_id, count)
 
 

@@ -33,18 +33,18 @@ _COLUMN_BYTES = 2**20  # of the vectors of a block's columns
 _VMEM_BYTES = 32 * 2**20
 
 
-def block_size(given: int | None, vectors: Array) -> int:
+def block_size(given: int | None, width: int, dtype: jnp.dtype) -> int:
   """The columns that the chip holds at a time.
 
   Args:
     given: what the caller asks for; None for the most that fit.
-    vectors: [B, D] rows or columns.
+    width: D, of the vectors.
+    dtype: of the vectors.
 
   Raises:
     ValueError: if the chip does not multiply the vectors' dtype, or does not hold a block of them,
       or not one of the given size.
   """
-  width, dtype = vectors.shape[1], vectors.dtype
   if dtype not in (jnp.float32, jnp.bfloat16):
     raise ValueError(f"x and y are {dtype}; kernel='pallas' takes float32 and bfloat16")
   held = _COLUMN_BYTES // dtype.itemsize

@@ -40,6 +40,7 @@ def logsumexp(
   bias: Numbers | None = None,
   exclude: Integers | None = None,
   diagonal: bool = True,
+  dtype: jnp.dtype | None = None,
   block_size: int | None = None,
   mesh: jax.sharding.Mesh | None = None,
   kernel: str = 'scan',
@@ -54,6 +55,8 @@ def logsumexp(
     bias: what is added to every score, in the form of `scale`. Default: 0.
     exclude: [B] integers, or a pair of [B] and [B']; pairs i ≠ j of the same integer do not count.
     diagonal: whether pairs i = j count.
+    dtype: of the vectors in the products; by default the one that x and y promote to. Each gradient
+      is summed in float32 and returned in the dtype of its own argument.
     block_size: the side of a square of as many pairs as are visited at a time; chosen from a memory
       budget by default.
     mesh: the mesh over which the vectors are sharded, by its axes named 'data' and 'fsdp' (others
@@ -76,7 +79,7 @@ def logsumexp(
   Array([1.3133, 1.3133], dtype=float32)
   """
   sides = _sides(x, y, scale=scale, bias=bias, exclude=exclude)
-  plan = _plan(_LogSumExp(), _LogSumExp(), sides, diagonal, block_size, mesh, kernel)
+  plan = _plan(_LogSumExp(), _LogSumExp(), sides, diagonal, block_size, mesh, kernel, dtype)
   return reduce(plan, *sides)
 
 
@@ -311,7 +314,7 @@ def _sides(x, y, *, scale, bias=None, exclude=None, positive=None):
   return tuple(
     map(
       Side,
-      (x.astype(dtype), y.astype(dtype)),
+      (x, y),
       scales,
       biases,
       _integers('exclude', exclude, sizes),
@@ -349,10 +352,13 @@ def _integers(name, value, sizes):
   return tuple(map(jnp.asarray, values))
 
 
-def _plan(row_reduction, column_reduction, sides, diagonal, block_size, mesh, kernel='scan'):
+def _plan(
+  row_reduction, column_reduction, sides, diagonal, block_size, mesh, kernel='scan', dtype=None
+):
   """What to gather, in which blocks, and over which devices."""
+  dtype = jnp.dtype(dtype or jnp.promote_types(*(side.vectors.dtype for side in sides)))
   if kernel == 'pallas':
-    block_size = pallas.block_size(block_size, sides[0].vectors)
+    block_size = pallas.block_size(block_size, sides[0].vectors.shape[1], dtype)
   elif kernel != 'scan':
     raise ValueError(f"kernel = {kernel!r}; use 'scan' or 'pallas'")
   elif block_size is None:
@@ -364,7 +370,7 @@ def _plan(row_reduction, column_reduction, sides, diagonal, block_size, mesh, ke
     raise ValueError(
       f'mesh has axis_types {mesh.axis_types}; make it with AxisType.Auto for every axis'
     )
-  plan = Plan(row_reduction, column_reduction, diagonal, block_size, mesh, axes, kernel)
+  plan = Plan(row_reduction, column_reduction, diagonal, dtype, block_size, mesh, axes, kernel)
   for name, side in zip('xy', sides, strict=True):
     if len(side.vectors) % plan.shards:
       raise ValueError(

@@ -57,6 +57,7 @@ class Plan(NamedTuple):
   rows: Reduction
   columns: Reduction
   diagonal: bool  # whether pairs i = j count
+  dtype: jnp.dtype  # of the vectors in the products
   block_size: int
   mesh: jax.sharding.Mesh | None
   axes: tuple[str, ...]  # those of the mesh over which rows and columns are sharded
@@ -76,7 +77,7 @@ def reduce(plan: Plan, rows: Side, columns: Side) -> tuple[Tree, Tree]:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _reduce(plan, rows, columns):
-  return _sharded(plan, _forward)(rows, columns)
+  return _sharded(plan, _forward)(*_cast(plan, rows, columns))
 
 
 def _reduce_forward(plan, rows, columns):
@@ -88,11 +89,19 @@ def _reduce_backward(plan, saved, cotangents):
   rows, columns, results = saved
   row_residual = plan.rows.residual(results[0], cotangents[0])
   column_residual = plan.columns.residual(results[1], cotangents[1])
-  gradients = _sharded(plan, _backward)((rows, row_residual), (columns, column_residual))
-  return tuple(Side(*gradient, exclude=None, positive=None) for gradient in gradients)
+  cast = _cast(plan, rows, columns)
+  gradients = _sharded(plan, _backward)((cast[0], row_residual), (cast[1], column_residual))
+  return tuple(
+    Side(vectors.astype(side.vectors.dtype), *numbers, exclude=None, positive=None)
+    for (vectors, *numbers), side in zip(gradients, (rows, columns), strict=True)
+  )
 
 
 _reduce.defvjp(_reduce_forward, _reduce_backward)
+
+
+def _cast(plan, *sides):
+  return tuple(side._replace(vectors=side.vectors.astype(plan.dtype)) for side in sides)
 
 
 def _sharded(plan, function):
@@ -140,12 +149,7 @@ def _backward(plan, rows_and_residual, columns_and_residual):
   shared = columns.scale is None
   row_start = _zeros(rows._replace(scale=None) if shared else rows)
   sums = _walk(plan, visit, rows_and_residual, row_start, columns_and_residual, _zeros(columns))
-  if shared:
-    sums = _scaled(rows, *sums)
-  return tuple(
-    jax.tree.map(lambda a, b: a.astype(b.dtype), total, side[:3])
-    for total, side in zip(sums, (rows, columns), strict=True)
-  )
+  return _scaled(rows, *sums) if shared else sums
 
 
 def _scaled(rows, row_sums, column_sums):

@@ -235,5 +235,5 @@ class Coca(nnx.Module):
       bias=None if self.bias is None else self.bias[...],
       caption_logits=self.decoder.output(hidden),
       hidden=hidden,
-      vocabulary=self.decoder.output.kernel[...].T.astype(hidden.dtype),
+      vocabulary=self.decoder.output.kernel[...].T,
     )

@@ -80,6 +80,20 @@ def test_bfloat16_logits_are_summed_in_float32():
   assert gradient.dtype == jnp.bfloat16
 
 
+@pytest.mark.parametrize('tokens', [4096, 16384])
+def test_gradients_of_frequent_tokens_are_summed_in_float32(tokens):
+  """In bfloat16 a sum of many terms of one sign stops growing."""
+  rng = np.random.default_rng(0)
+  labels = np.where(rng.random(tokens) < 0.5, 2, rng.integers(3, 16, tokens))[None]
+  hidden = jnp.asarray(1 + rng.normal(size=(1, tokens, 8)), jnp.bfloat16)
+  vocabulary = jnp.asarray(0.1 * rng.normal(size=(16, 8)), jnp.bfloat16)
+  gradients = jax.jit(jax.grad(losses.captioning_streamed, (0, 1)))(hidden, vocabulary, labels)
+  _, expected = dense(np.asarray(hidden), np.asarray(vocabulary), labels)
+  for got, gradient in zip(gradients, expected, strict=True):
+    assert got.dtype == jnp.bfloat16
+    assert np.linalg.norm(got - gradient) < 0.01 * np.linalg.norm(gradient)
+
+
 def test_streamed_never_holds_logits():
   tokens, words = 8 * 64, 4096
   step = jax.jit(jax.grad(lambda *a: losses.captioning_streamed(*a, block_size=128), (0, 1))).lower(
