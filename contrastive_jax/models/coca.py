@@ -86,7 +86,15 @@ class Decoder(nnx.Module):
       **make,
     )
     self.norm = transformer.layer_norm(width, epsilon=epsilon, **make)
-    self.output = Linear(width, vocabulary, ('embed', 'vocab'), width**-0.5, bias=False, **make)
+    self.output = Linear(
+      width,
+      vocabulary,
+      ('embed', 'vocab'),
+      width**-0.5,
+      bias=False,
+      output_dtype=jnp.float32,  # rounded to bfloat16, the greatest logits tie
+      **make,
+    )
 
   def __call__(self, states, memory):
     """Maps states [B, L, D] and a memory [B, K, C] to what `output` takes, [B, L, D]."""

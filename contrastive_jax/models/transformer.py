@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from contrastive_jax.models.linear import Linear
+from contrastive_jax.models.linear import Linear, matmul_precision
 from contrastive_jax.sharding.mesh import constrain_batch
 
 
@@ -106,8 +106,7 @@ class Attention(nnx.Module):
     """Returns [B, L, D]; `mask` [B, 1, L, M] is true where a query may look."""
     key_value = self.key_value(x if context is None else context)
     key, value = key_value[..., 0, :, :], key_value[..., 1, :, :]
-    attended = jax.nn.dot_product_attention(self.query(x), key, value, mask=mask, is_causal=causal)
-    return self.out(attended)
+    return self.out(_attend(self.query(x), key, value, mask=mask, is_causal=causal))
 
   def project(self, context):
     """The keys and the values of a context [..., M, C], each [..., H, M, D / H].
@@ -119,7 +118,7 @@ class Attention(nnx.Module):
   def attend(self, x, projected, *, mask=None):
     """Returns [B, L, D], given what `project` made of a context [B, M, C]."""
     key, value = (part.swapaxes(1, 2) for part in projected)
-    return self.out(jax.nn.dot_product_attention(self.query(x), key, value, mask=mask))
+    return self.out(_attend(self.query(x), key, value, mask=mask))
 
   def empty_cache(self, B, K, L):
     """A cache for `step`: keys and values, each [B, K, H, L, D / H]."""
@@ -149,6 +148,11 @@ class Attention(nnx.Module):
     written = (jnp.arange(texts[0].shape[2]) <= position)[None, None, None]
     attended = self.attend(x.reshape(-1, 1, x.shape[-1]), texts, mask=written)
     return attended.reshape(x.shape), cache
+
+
+def _attend(query, *context, **masks):
+  with jax.default_matmul_precision(matmul_precision(query.dtype).name.lower()):
+    return jax.nn.dot_product_attention(query, *context, **masks)
 
 
 class Mlp(nnx.Module):

@@ -6,7 +6,8 @@ import pytest
 
 from configs import clip
 from contrastive_jax.models.definition import define
-from tests.models.towers import batch_of, parameters_of, tiny
+from contrastive_jax.training.flops import traced
+from tests.models.towers import batch_of, drawn, parameters_of, tiny
 
 VARIANTS = {
   'class': {},
@@ -100,6 +101,24 @@ def test_bfloat16_stays_close_to_float32():
     assert rows[dtype].dtype == np.float32
   assert np.sum(rows['float32'] * rows['bfloat16'], axis=1).min() > 0.999
   assert not np.array_equal(rows['float32'], rows['bfloat16'])
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+@pytest.mark.parametrize('image', [{}, {'pooling': 'attention'}, {'stem': 'convolution'}])
+def test_float32_models_multiply_float32(image, dtype):
+  """Forward and backward: accelerators multiply in less unless they are told."""
+  definition = tiny(image=image, dtype=dtype)
+  images, tokens = batch_of()
+
+  def loss(parameters):
+    outputs = definition.bind(parameters)(images, tokens)
+    return jnp.sum(outputs.image * outputs.text)
+
+  counted = traced(jax.grad(loss), drawn(definition))
+  if dtype == 'float32':
+    assert counted.exact == counted.total
+  else:
+    assert counted.exact == 0
 
 
 @pytest.mark.parametrize(

@@ -238,10 +238,18 @@ def test_bfloat16_stays_close_to_float32():
   for field in ('image', 'text'):
     a, b = getattr(exact, field), getattr(rough, field)
     assert b.dtype == np.float32 and np.sum(a * b, axis=1).min() > 0.999
-  assert rough.caption_logits.dtype == jnp.bfloat16
-  np.testing.assert_allclose(
-    rough.caption_logits.astype(np.float32), exact.caption_logits, atol=0.1
-  )
+  np.testing.assert_allclose(rough.caption_logits, exact.caption_logits, atol=0.1)
+
+
+def test_caption_logits_are_float32_sums_in_bfloat16_models():
+  images, tokens = batch_of(size=4)
+  definition = tiny_coca(dtype='bfloat16')
+  model = definition.bind(parameters_of(definition))
+  outputs = model(images, tokens)
+  assert outputs.caption_logits.dtype == jnp.float32
+  kernel = model.decoder.output.kernel[...].astype(jnp.bfloat16).astype(jnp.float32)
+  expected = outputs.hidden.astype(jnp.float32) @ kernel
+  np.testing.assert_allclose(outputs.caption_logits, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
