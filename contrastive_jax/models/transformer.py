@@ -50,16 +50,12 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 
 
-# What a layer keeps for its backward pass, by name: all; the results of its products, but for those
-# of attention; or only what it was given.
-REMATS: dict[str, Callable[[Callable], Callable]] = {
-  'none': lambda layer: layer,
-  'dots': partial(
-    jax.checkpoint,
-    policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    prevent_cse=False,
-  ),
-  'full': partial(jax.checkpoint, prevent_cse=False),
+# Options of `jax.checkpoint` by name; a layer keeps for its backward pass: everything; the results
+# of its products, except those of attention; or its input alone.
+REMATS: dict[str, dict | None] = {
+  'none': None,
+  'dots': {'policy': jax.checkpoint_policies.dots_with_no_batch_dims_saveable},
+  'full': {},
 }
 
 
@@ -232,9 +228,8 @@ class Transformer(nnx.Module):
   """`layers` blocks, unrolled, or with `scan` stacked and visited by `lax.scan`.
 
   Scanned layers compile once, whatever their number; unrolled ones run faster on a CPU. Stacked
-  parameters carry a leading axis 'layers'. `remat` of `REMATS` says what of a layer is kept for the
-  backward pass, which computes the rest again; of scanned layers, as a CPU's compiler undoes it for
-  unrolled ones.
+  parameters carry a leading axis 'layers'. `remat` of `REMATS` says which activations of a layer
+  are kept for the backward pass; the others are rematerialized.
   """
 
   def __init__(
@@ -252,6 +247,10 @@ class Transformer(nnx.Module):
   ):
     """`block` is the class of the layers, and `fields` are its further arguments."""
     self.remat = choose('remat', remat, REMATS)
+    if self.remat is not None:
+      # CSE would merge the second forward pass of an unrolled layer with the first; a scan keeps
+      # the two apart by itself.
+      self.remat = self.remat | {'prevent_cse': not scan}
     block = partial(block, width, heads, int(width * mlp_ratio), depth=layers, **fields)
     self.scan = scan
     if not scan:
@@ -266,7 +265,10 @@ class Transformer(nnx.Module):
     """Maps x [B, L, D], and a context [B, M, C] where the blocks have one, to [B, L, D]."""
 
     def layer(block, x):
-      return self.remat(partial(block, mask=mask, causal=causal))(constrain_batch(x), context), None
+      apply = partial(block, mask=mask, causal=causal)
+      if self.remat is not None:
+        apply = jax.checkpoint(apply, **self.remat)
+      return apply(constrain_batch(x), context), None
 
     return constrain_batch(self._visit(layer, x)[0])
 
