@@ -24,8 +24,8 @@ class AttentionPool(nnx.Module):
 
   def __call__(self, tokens):
     """Maps tokens [B, P, D] to one vector each [B, D]."""
-    query = jnp.broadcast_to(self.query[...], (tokens.shape[0], *self.query.shape))
-    pooled = self.attention(query.astype(tokens.dtype), tokens)
+    query = transformer.repeat(self.query[...], len(tokens), tokens.dtype)
+    pooled = self.attention(query, tokens)
     return (pooled + self.mlp(self.norm(pooled)))[:, 0]
 
 
@@ -109,13 +109,12 @@ class ImageTower(nnx.Module):
         f'images have shape {images.shape}; the model takes [B, {self.size}, {self.size}, 3]'
       )
     tokens = self.stem(images)
-    positions = self.positions[...].astype(tokens.dtype)
+    positions = self.positions[...]
     if self.class_token is None:
-      tokens = self._drop(tokens + positions, keys)
+      tokens = self._drop(transformer.add_parameter(tokens, positions), keys)
     else:
-      tokens = self._drop(tokens + positions[1:], keys)
-      first = self.class_token[...].astype(tokens.dtype) + positions[:1]
-      first = jnp.broadcast_to(first, (tokens.shape[0], *first.shape))
+      tokens = self._drop(transformer.add_parameter(tokens, positions[1:]), keys)
+      first = transformer.repeat(self.class_token[...] + positions[:1], len(tokens), tokens.dtype)
       tokens = jnp.concatenate([first, tokens], axis=1)
     if self.pre_norm is not None:
       tokens = self.pre_norm(tokens)

@@ -26,7 +26,8 @@ class AttentionalPooler(nnx.Module):
       raise ValueError(f'queries = {queries}; an attentional pooler needs 1 or more')
     make = {'dtype': dtype, 'rngs': rngs}
     self.queries = transformer.position_table(queries, width, 1.0, rngs=rngs)
-    self.query_norm = transformer.layer_norm(width, **make)
+    # float32, since the gradients of K queries are sums over the batch.
+    self.query_norm = transformer.layer_norm(width, dtype=jnp.float32, rngs=rngs)
     self.context_norm = transformer.layer_norm(context_width, **make)
     self.attention = transformer.Attention(width, heads, context_width=context_width, **make)
     self.norm = transformer.layer_norm(width, **make)
@@ -34,5 +35,5 @@ class AttentionalPooler(nnx.Module):
   def __call__(self, tokens):
     """Maps tokens [B, P, C] to [B, K, D]."""
     queries = self.query_norm(self.queries[...])
-    queries = jnp.broadcast_to(queries, (len(tokens), *queries.shape))
+    queries = transformer.repeat(queries, len(tokens), tokens.dtype)
     return self.norm(self.attention(queries, self.context_norm(tokens)))

@@ -1,12 +1,15 @@
 """Stems: what makes an image the tokens of a transformer."""
 
+import functools
 import itertools
 from collections.abc import Sequence
 
+import jax
 from flax import nnx
+from jax import lax
 
 from contrastive_jax.models import transformer
-from contrastive_jax.models.linear import Linear
+from contrastive_jax.models.linear import Linear, matmul_precision
 
 
 class PatchStem(nnx.Module):
@@ -104,10 +107,48 @@ class ResidualBlock(nnx.Module):
     return x + self.second(transformer.gelu(self.first(self.norm(x))))
 
 
+class Convolution(nnx.Conv):
+  """A convolution of [B, H, W, C] in `dtype` whose gradients are summed in float32."""
+
+  def __call__(self, x):
+    """Maps [B, H, W, C] to [B, H / stride, W / stride, D]."""
+    y = convolve(x.astype(self.dtype), self.kernel[...], self.strides)
+    return transformer.add_parameter(y, self.bias[...])
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def convolve(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+  """Convolves x [B, H, W, C] with a float32 kernel [h, w, C, D], padded, in the dtype of x."""
+  return _convolve(x, kernel.astype(x.dtype), stride, matmul_precision(x.dtype))
+
+
+def _convolve(x, kernel, stride, precision):
+  layout = ('NHWC', 'HWIO', 'NHWC')
+  return lax.conv_general_dilated(
+    x, kernel, (stride, stride), 'SAME', dimension_numbers=layout, precision=precision
+  )
+
+
+def _convolve_backward(stride, saved, gradient):
+  x, kernel = saved
+  precision = matmul_precision(x.dtype)
+  pull = lambda of, at, gradient: jax.vjp(of, at)[1](gradient)[0]  # noqa: E731
+  of_x = pull(lambda x: _convolve(x, kernel.astype(x.dtype), stride, precision), x, gradient)
+  # float32 operands and result; at the precision of bfloat16 an accelerator multiplies as fast.
+  wide = x.astype(kernel.dtype), gradient.astype(kernel.dtype)
+  of_kernel = pull(lambda kernel: _convolve(wide[0], kernel, stride, precision), kernel, wide[1])
+  return of_x, of_kernel
+
+
+convolve.defvjp(
+  lambda x, kernel, stride: (convolve(x, kernel, stride), (x, kernel)), _convolve_backward
+)
+
+
 def convolution(inputs, outputs, *, strides=1, depth=1, dtype, rngs):
   """A 3 x 3 convolution that begins with the variance of an activation's input."""
   deviation = (9 * inputs * depth / 2) ** -0.5
-  return nnx.Conv(
+  return Convolution(
     inputs,
     outputs,
     (3, 3),

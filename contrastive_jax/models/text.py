@@ -92,11 +92,11 @@ class TextTower(nnx.Module):
       raise ValueError(f'tokens have shape {tokens.shape}; the model takes [B, {self.length}]')
     end = end_positions(tokens)
     written = jnp.arange(self.length) <= end[:, None]
-    x = self.embed(tokens)
+    x = self._look_up(tokens)
     if self.class_token is not None:
-      last = self.class_token[...].astype(x.dtype)
-      x = jnp.concatenate([x, jnp.broadcast_to(last, (len(x), *last.shape))], axis=1)
-    x = x + self.positions[...].astype(x.dtype)
+      last = transformer.repeat(self.class_token[...], len(x), x.dtype)
+      x = jnp.concatenate([x, last], axis=1)
+    x = transformer.add_parameter(x, self.positions[...])
     x = self.transformer(x, mask=self._mask(tokens, written), causal=self.causal)
     if self.pooling == 'class':
       return self.norm(x[:, -1]), x[:, :-1]
@@ -105,8 +105,7 @@ class TextTower(nnx.Module):
       return x[:, -1], x
     if self.pooling == 'end':
       return jnp.take_along_axis(x, end[:, None, None], axis=1)[:, 0], x
-    weights = written[..., None].astype(x.dtype)
-    return jnp.sum(x * weights, axis=1) / jnp.sum(weights, axis=1), x
+    return jnp.mean(x, axis=1, where=written[..., None]), x
 
   def step(self, tokens, cache, parents, position):
     """The states of one position of K texts each, given those before it; see `Transformer.step`.
@@ -120,9 +119,12 @@ class TextTower(nnx.Module):
     Returns:
       States [B, K, width], not normalised, and the new cache.
     """
-    x = self.embed(tokens)
-    x = x + self.positions[position].astype(x.dtype)
+    x = transformer.add_parameter(self._look_up(tokens), self.positions[position])
     return self.transformer.step(x, cache, self.transformer.project(), parents, position)
+
+  def _look_up(self, tokens):
+    # The cast follows the gather: gradients of a frequent token, a sum of many, add up in float32.
+    return jnp.take(self.embed.embedding[...], tokens, axis=0).astype(self.embed.dtype)
 
   def _mask(self, tokens, written):
     """Where queries may look but for what lies ahead of them, [B, 1, 1, M]; None for anywhere."""

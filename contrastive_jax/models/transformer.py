@@ -78,6 +78,8 @@ def layer_norm(width: int, *, epsilon: float = 1e-5, dtype, rngs) -> nnx.LayerNo
     epsilon=epsilon,
     scale_init=nnx.with_metadata(nnx.initializers.ones, axes=('embed',)),
     bias_init=nnx.with_metadata(nnx.initializers.zeros, axes=('embed',)),
+    # Two passes, as PyTorch: E x² − (E x)² cancels where the mean is large.
+    use_fast_variance=False,
     dtype=dtype,
     rngs=rngs,
   )
@@ -316,6 +318,20 @@ def position_table(length: int, width: int, deviation: float, *, rngs) -> nnx.Pa
   """Learned positions [length, width]."""
   value = deviation * jax.random.normal(rngs.params(), (length, width))
   return nnx.Param(value, axes=(None, 'embed'))
+
+
+def add_parameter(x: jax.Array, parameter: jax.Array) -> jax.Array:
+  """X + parameter in the dtype of x, for a float32 parameter that broadcasts over the batch.
+
+  The gradient of the parameter, a sum over the batch, is float32.
+  """
+  return (x.astype(parameter.dtype) + parameter).astype(x.dtype)
+
+
+def repeat(parameter: jax.Array, B: int, dtype) -> jax.Array:
+  """A parameter [K, D] per example, [B, K, D] in `dtype`; its gradient is summed in float32."""
+  rows = jnp.broadcast_to(parameter.astype(jnp.float32), (B, *parameter.shape))
+  return rows.astype(dtype)
 
 
 def unit(x: jax.Array) -> jax.Array:

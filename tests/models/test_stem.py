@@ -1,10 +1,11 @@
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-from contrastive_jax.models.stem import ConvolutionStem
+from contrastive_jax.models.stem import ConvolutionStem, convolution
 from tests.models.towers import tiny
 
 
@@ -50,3 +51,29 @@ def test_the_dtype_is_kept(images):
 def test_blocks_that_do_not_fit_are_refused(image, message):
   with pytest.raises(ValueError, match=message):
     tiny(image=image)
+
+
+def test_bfloat16_gradients_are_float32_sums():
+  """With inputs and cotangents of one, each gradient counts the outputs that a weight serves."""
+  layer = convolution(2, 3, strides=2, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+  graph, state = nnx.split(layer)
+  images = jnp.ones((512, 6, 6, 2), jnp.bfloat16)
+  loss = lambda state: nnx.merge(graph, state)(images).astype(jnp.float32).sum()  # noqa: E731
+  gradient = nnx.to_pure_dict(jax.grad(loss)(state))
+  np.testing.assert_array_equal(gradient['bias'], np.full(3, 512.0 * 9))
+  # The last row and column of the kernel lie over the padding once in three times.
+  counts = np.outer([3, 3, 2], [3, 3, 2])[..., None, None] * 512.0
+  np.testing.assert_array_equal(gradient['kernel'], np.broadcast_to(counts, (3, 3, 2, 3)))
+
+
+@pytest.mark.parametrize('strides', [1, 2])
+def test_a_convolution_is_that_of_flax(strides, images):
+  layer = convolution(3, 4, strides=strides, dtype=jnp.float32, rngs=nnx.Rngs(0))
+  graph, state = nnx.split(layer)
+
+  def value_and_gradient(call):
+    loss = lambda state, x: jnp.sum(call(nnx.merge(graph, state), x) ** 2)  # noqa: E731
+    return jax.jit(jax.value_and_grad(loss, (0, 1)))(state, images)
+
+  ours, theirs = value_and_gradient(type(layer).__call__), value_and_gradient(nnx.Conv.__call__)
+  chex.assert_trees_all_close(ours, theirs, rtol=1e-5, atol=1e-5)

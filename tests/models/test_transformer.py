@@ -2,6 +2,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
+from jax.extend import core as jex
 
 from contrastive_jax.models import transformer
 
@@ -21,3 +23,45 @@ def test_a_zero_row_stays_zero_with_a_finite_gradient():
   value, pull = jax.vjp(transformer.unit, rows)
   np.testing.assert_allclose(value, [[0, 0, 0], [0.6, 0, 0.8]], rtol=1e-6)
   assert np.isfinite(pull(jnp.ones_like(rows))[0]).all()
+
+
+@pytest.mark.parametrize(('ratio', 'tolerance'), [(10, 1e-5), (100, 1e-4), (1000, 1e-3)])
+def test_layer_norm_holds_where_the_mean_is_large(ratio, tolerance):
+  x = np.random.default_rng(0).normal(size=(64, 128)).astype(np.float32) + ratio
+  norm = transformer.layer_norm(128, dtype=jnp.float32, rngs=nnx.Rngs(0))
+  wide = x.astype(np.float64)
+  expected = (wide - wide.mean(1, keepdims=True)) / np.sqrt(wide.var(1, keepdims=True) + 1e-5)
+  np.testing.assert_allclose(norm(x), expected, atol=tolerance)
+
+
+def test_gradients_of_parameters_that_broadcast_are_float32_sums():
+  x, parameter = jnp.ones((1024, 3, 2), jnp.bfloat16), jnp.ones((3, 2))
+
+  def total(parameter):
+    added = transformer.add_parameter(x, parameter)
+    repeated = transformer.repeat(parameter, len(x), x.dtype)
+    assert added.dtype == repeated.dtype == jnp.bfloat16
+    assert added.shape == repeated.shape == x.shape
+    return jnp.sum((added + repeated).astype(jnp.float32))
+
+  np.testing.assert_array_equal(jax.grad(total)(parameter), np.full((3, 2), 2048.0))
+
+
+def rematerialized(jaxpr):
+  """Whether each rematerialized part prevents common subexpression elimination."""
+  for equation in jaxpr.eqns:
+    if 'prevent_cse' in equation.params:
+      yield equation.params['prevent_cse']
+    for inner in jex.jaxprs_in_params(equation.params):
+      yield from rematerialized(inner)
+
+
+@pytest.mark.parametrize('remat', ['none', 'dots', 'full'])
+@pytest.mark.parametrize('scan', [False, True])
+def test_a_compiler_cannot_undo_rematerialization(scan, remat):
+  """An unrolled layer is protected by a barrier, a scanned one by its scan."""
+  fields = {'scan': scan, 'remat': remat, 'dtype': jnp.float32, 'rngs': nnx.Rngs(0)}
+  graph, state = nnx.split(transformer.Transformer(8, 3, 2, **fields))
+  loss = lambda state, x: nnx.merge(graph, state)(x).sum()  # noqa: E731
+  found = rematerialized(jax.make_jaxpr(jax.value_and_grad(loss))(state, jnp.ones((2, 4, 8))).jaxpr)
+  assert set(found) == (set() if remat == 'none' else {not scan})

@@ -1,0 +1,158 @@
+"""Gradients of bfloat16 models, at sizes where bfloat16 sums stop growing."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.extend import core as jex
+
+from contrastive_jax.models.definition import define
+from contrastive_jax.sharding.mesh import make_mesh
+from contrastive_jax.training.objective import Objective
+from contrastive_jax.training.state import plan_state
+from contrastive_jax.training.step import jit_train_step, make_train_step
+
+LENGTH, VOCABULARY, SIZE = 16, 64, 16
+SHARED = {'width': 64, 'layers': 2, 'heads': 2}
+IMAGE = {'size': SIZE, 'patch': 8} | SHARED
+TEXT = {'vocabulary': VOCABULARY, 'length': LENGTH} | SHARED
+COCA = {'name': 'coca', 'queries': 4, 'pooler_heads': 2, 'decoder': {'layers': 2, 'heads': 2}}
+SIGLIP_IMAGE = {'pooling': 'attention', 'pre_norm': False, 'stem_bias': True}
+SIGLIP_TEXT = {'pooling': 'last', 'causal': False, 'mask_padding': False}
+HYBRID_IMAGE = {'stem': 'convolution', 'stem_blocks': (0, 0, 1), 'pooling': 'mean'}
+# (model, image tower, text tower, objective)
+MODELS = {
+  'clip': ({'name': 'clip'}, {}, {}, {'info_nce': 1.0}),
+  'scanned': ({'name': 'clip'}, {'scan': True}, {'scan': True}, {'info_nce': 1.0}),
+  'siglip': ({'name': 'clip', 'bias': -10.0}, SIGLIP_IMAGE, SIGLIP_TEXT, {'sigmoid': 1.0}),
+  'hybrid': ({'name': 'clip'}, HYBRID_IMAGE, {'pooling': 'mean'}, {'info_nce': 1.0}),
+  'coca': (COCA, {}, {}, {'info_nce': 1.0, 'captioning': 2.0}),
+  'streamed': (COCA, {}, {}, {'info_nce': 1.0, 'captioning_streamed': 2.0}),
+}
+TABLES = ('text/embed/embedding', 'decoder/output/kernel')
+
+
+def batch(size, seed):
+  """Texts of few words, of which one is half of all."""
+  random = np.random.default_rng(seed)
+  words = 4 + random.integers(0, 12, (size, LENGTH))
+  words = np.where(random.random((size, LENGTH)) < 0.5, 3, words)
+  position, end = np.arange(LENGTH), random.integers(LENGTH // 2, LENGTH, (size, 1))
+  tokens = np.select([position == 0, position < end, position == end], [1, words, 2])
+  return {
+    'image': random.integers(0, 256, (size, SIZE, SIZE, 3), np.uint8),
+    'tokens': tokens.astype(np.int32),
+  }
+
+
+@functools.cache
+def draw(name, seed):
+  """The initial parameters; draws of this generator compile four times faster."""
+  return jax.jit(define(**fields_of(name)).init)(jax.random.key(seed, impl='unsafe_rbg'))
+
+
+def fields_of(name, dtype='float32'):
+  fields, image, text, _ = MODELS[name]
+  return fields | {'embed': 64, 'image': IMAGE | image, 'text': TEXT | text, 'dtype': dtype}
+
+
+@functools.cache
+def compiled(name, dtype, shape, micro_batches):
+  """The train step, whose update is the gradient, and its first state from a seed."""
+  definition, optimizer = define(**fields_of(name, dtype)), optax.sgd(1.0)
+  devices = math.prod(int(part.split(':')[1]) for part in shape.split(','))
+  mesh = make_mesh(shape, jax.devices()[:devices])
+  rules = {'embed': 'fsdp', 'mlp': 'tensor', 'heads': 'tensor', 'vocab': 'tensor'}
+  _, abstract = plan_state(definition, optimizer, mesh, rules)
+  objective = Objective(MODELS[name][-1], mesh if devices > 1 else None)
+  step = make_train_step(definition, objective, optimizer, mesh, micro_batches=micro_batches)
+
+  def create(seed):
+    parameters = jax.device_get(draw(name, seed))
+    state = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), abstract)
+    state = state.replace(parameters=parameters, optimizer_state=optimizer.init(parameters))
+    return jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), state, abstract)
+
+  return jit_train_step(step, abstract, mesh), create
+
+
+def gradients(name, dtype, size, seed, shape='data:1', micro_batches=1):
+  """Gradients by the path of their parameter."""
+  step, create = compiled(name, dtype, shape, micro_batches)
+  before = create(seed)
+  held = jax.device_get(before.parameters)
+  after = jax.device_get(step(before, batch(size, seed))[0].parameters)
+  difference = jax.tree.map(lambda a, b: np.float64(a) - np.float64(b), held, after)
+  return {
+    jax.tree_util.keystr(path, simple=True, separator='/'): leaf
+    for path, leaf in jax.tree_util.tree_leaves_with_path(difference)
+  }
+
+
+def errors(name, size, seed, **options):
+  """The relative error of each gradient; of a tiny one, relative to a floor."""
+  expected = gradients(name, 'float32', size, seed)
+  actual = gradients(name, 'bfloat16', size, seed, **options)
+  floor = 1e-4 * np.sqrt(sum(np.sum(leaf**2) for leaf in expected.values()))
+  return {
+    path: np.linalg.norm(leaf - actual[path]) / max(np.linalg.norm(leaf), floor)
+    for path, leaf in expected.items()
+  }
+
+
+def check(name, seed, **options):
+  few, many = (errors(name, size, seed, **options) for size in (256, 1024))
+  for found in (few, many):
+    assert all(found.get(table, 0) < 0.02 for table in TABLES)
+    assert max(found.values()) < 0.04
+    assert np.median([*found.values()]) < 0.015
+  assert all(many[path] < few[path] + 0.005 for path in few)
+
+
+def terms(equation):
+  """How many terms each entry of a sum has, at least on average."""
+  summed = {'reduce_sum': 0, 'scatter-add': 2}.get(equation.primitive.name)
+  if summed is None:
+    return 0
+  return equation.invars[summed].aval.size / equation.outvars[0].aval.size
+
+
+def equations(jaxpr):
+  for equation in jaxpr.eqns:
+    yield equation
+    for inner in jex.jaxprs_in_params(equation.params):
+      yield from equations(inner)
+
+
+@pytest.mark.parametrize(
+  ('name', 'micro_batches'), [('clip', 1), ('siglip', 1), ('hybrid', 1), ('streamed', 2)]
+)
+def test_sums_over_the_batch_are_float32(name, micro_batches):
+  step, create = compiled(name, 'bfloat16', 'data:1', micro_batches)
+  size = 512
+  found = list(equations(jax.make_jaxpr(step)(create(0), batch(size, 0)).jaxpr))
+  sums = [e.outvars[0].aval.dtype for e in found if terms(e) >= size // micro_batches]
+  assert jnp.float32 in sums and jnp.bfloat16 not in sums
+
+
+@pytest.mark.parametrize('name', ['siglip', 'streamed'])
+def test_gradients_are_those_of_float32_whatever_the_number_of_tokens(name):
+  check(name, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('seed', range(3))
+@pytest.mark.parametrize('name', MODELS)
+def test_gradients_of_every_model(name, seed):
+  check(name, seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('shape', ['data:1', 'fsdp:8', 'data:2,fsdp:2,tensor:2'])
+@pytest.mark.parametrize('name', ['clip', 'coca', 'streamed'])
+def test_gradients_on_a_mesh_and_in_parts(name, shape):
+  check(name, 0, shape=shape, micro_batches=4)
