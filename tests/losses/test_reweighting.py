@@ -77,10 +77,11 @@ def test_it_is_the_dense_one_with_weights_held(strategy, temperature, batch, blo
 
 
 @pytest.mark.parametrize('seed', range(5))
-def test_the_losses_span_exactly_the_unit_interval(seed):
+def test_the_losses_span_the_unit_interval(seed):
   values = 10 ** np.random.default_rng(seed).uniform(-3, 3, 20).astype(np.float32)
   h = reweighting.spread(values)
-  assert (h.min(), h.max()) == (-1, 1)
+  # A compiler may multiply by the reciprocal of the range.
+  np.testing.assert_allclose([h.min(), h.max()], [-1, 1], rtol=1e-6)
   np.testing.assert_array_equal(np.argsort(h), np.argsort(values))
   np.testing.assert_array_equal(reweighting.spread(jnp.full(3, 0.1)), np.zeros(3))
 
