@@ -220,9 +220,11 @@ def train(
     contextlib.closing(batches),
     open_logger(workdir, step=first, total_steps=config.total_steps) as logger,
     Preemption() as preemption,
+    Trace(
+      workdir / 'profile', after=first + _UNTRACED, steps=config.profile, until=config.total_steps
+    ) as trace,
   ):
     clock, ideal = Clock(first), _ideal_seconds(run)
-    trace = Trace(workdir / 'profile', after=first + _UNTRACED, steps=config.profile)
     for step in range(first + 1, config.total_steps + 1):
       with clock.waiting():
         # The step before still runs: a batch is on its way to the devices while they compute.
