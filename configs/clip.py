@@ -120,7 +120,7 @@ def emoji() -> ConfigDict:
   config.optimizer.b2 = 0.98
   config.optimizer.epsilon = 1e-6
   config.optimizer.weight_decay = 0.5
-  config.optimizer.clip_norm = 1.0
+  config.optimizer.clip_norm = 1.0  # of the whole gradient; 0 or None for no clipping
   # (pattern of paths, multiplier of the learning rate) pairs: (('image/.*', 0.0),) locks the images
   config.optimizer.rates = ()
   config.optimizer.layer_decay = 1.0  # multiplies the rate of a layer once for each from it upwards
@@ -131,7 +131,7 @@ def emoji() -> ConfigDict:
 
   config.log_every = 50
   config.checkpoint_every = 500
-  config.keep_checkpoints = 2  # the newest
+  config.keep_checkpoints = 2  # the newest, 1 or more
   config.keep_best = (
     ''  # and that of the highest 'heldout_style/image_to_text_recall@1', or the like
   )

@@ -59,6 +59,11 @@ class ConvolutionStem(nnx.Module):
       raise ValueError(
         f"image.patch = {patch} does not suit image.stem = 'convolution'; use a power of two"
       )
+    if not width >> halvings - 1:
+      raise ValueError(
+        f"image.width = {width} is too small for image.stem = 'convolution' with image.patch = "
+        f'{patch}; use {1 << halvings - 1} or more'
+      )
     blocks = (0,) * halvings if blocks is None else tuple(blocks)
     if len(blocks) != halvings or min(blocks) < 0:
       raise ValueError(

@@ -12,13 +12,14 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from contrastive_jax import data
-from contrastive_jax.data.augmentation import augment, augment_on_host, check_strengths
+from contrastive_jax.data.augmentation import augment, augment_on_host
 from contrastive_jax.models.definition import Definition, define
 from contrastive_jax.sharding import processes
-from contrastive_jax.sharding.mesh import batch_shards, local_rows, make_mesh, place_rows
+from contrastive_jax.sharding.mesh import local_rows, make_mesh, place_rows
 from contrastive_jax.sharding.topology import chip_of
 from contrastive_jax.training import flops
 from contrastive_jax.training.checkpoint import Checkpoints
+from contrastive_jax.training.config_checks import check_config
 from contrastive_jax.training.logger import open_logger
 from contrastive_jax.training.objective import Objective
 from contrastive_jax.training.optimizer import make_optimizer, make_schedule
@@ -72,7 +73,7 @@ def build(config: ConfigDict, devices: list | None = None) -> Run:
     ValueError: for whatever in the config cannot work, before anything is compiled.
   """
   mesh = make_mesh(config.mesh, devices)
-  _check_config(config, mesh)
+  check_config(config, mesh)
   tokenizer = data.open_tokenizer(config.data.tokenizer, config.model.text.length)
   if config.model.text.vocabulary < tokenizer.vocab_size:
     raise ValueError(
@@ -139,47 +140,6 @@ def _augmentation(config: ConfigDict) -> tuple[Callable, Callable]:
     return batch | {'image': change(seeds, batch['image'])}
 
   return lambda keys, images: images, on_host
-
-
-def _check_config(config: ConfigDict, mesh: Mesh) -> None:
-  for field in (
-    'batch_size',
-    'micro_batches',
-    'total_steps',
-    'log_every',
-    'checkpoint_every',
-    'evaluate_every',
-  ):
-    if config[field] < 1:
-      raise ValueError(f'config.{field} = {config[field]}; use 1 or more')
-  shards = batch_shards(mesh)
-  if config.batch_size % shards:
-    raise ValueError(
-      f"config.batch_size = {config.batch_size} does not divide over the mesh's "
-      f'{shards} data shards; use a multiple of {shards}'
-    )
-  if config.batch_size % (shards * config.micro_batches):
-    raise ValueError(
-      f'config.micro_batches = {config.micro_batches} does not divide the '
-      f'{config.batch_size // shards} pairs a data shard of config.batch_size = '
-      f'{config.batch_size}; use a divisor'
-    )
-  if config.bad_steps.action not in ('stop', 'skip'):
-    raise ValueError(
-      f"config.bad_steps.action = {config.bad_steps.action!r} is unknown; use 'stop' or 'skip'"
-    )
-  where, views = config.get('augment_on', 'device'), config.get('views', 1)
-  if where not in ('device', 'host') or (where == 'host' and views > 1):
-    raise ValueError(
-      f"config.augment_on = {where!r} with config.views = {views}; use 'device', or 'host' where "
-      'there is one view'
-    )
-  check_strengths(config.augmentation.to_dict())
-  if not config.augmentation and config.data.size != config.model.image.size:
-    raise ValueError(
-      f'config.data.size = {config.data.size} differs from config.model.image.size = '
-      f'{config.model.image.size}, and no config.augmentation resamples; make them equal'
-    )
 
 
 def train(

@@ -53,13 +53,13 @@ def make_optimizer(
     b2: decay of its square's average.
     epsilon: added to the root of the latter; Adafactor adds it to the square.
     weight_decay: share of a weight that a step at learning rate 1 takes away.
-    clip_norm: the largest norm of the whole gradient; None for no bound.
+    clip_norm: the largest norm of the whole gradient; None or 0 for no clipping.
     name: 'adamw' or 'adafactor'.
     rates: a tree of multipliers of the learning rate, from `parameter_rates`; None for ones. What
       has 0 neither moves nor decays, and has no averages; its gradient must be zero, as `hold` sees
       to.
   """
-  clip = optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)
+  clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
   if name not in RULES:
     raise ValueError(f'config.optimizer.name = {name!r} is unknown; use one of {sorted(RULES)}')
   rule = RULES[name](schedule, b1, b2, epsilon, weight_decay=weight_decay, mask=decays)

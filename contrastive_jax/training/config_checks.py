@@ -1,0 +1,228 @@
+"""Checks of a config, before anything is compiled."""
+
+import math
+import numbers
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from contrastive_jax.data.augmentation import check_strengths
+from contrastive_jax.sharding.mesh import batch_shards
+
+
+class Rule(NamedTuple):
+  """The finite numbers that a field accepts.
+
+  Attributes:
+    low: the smallest.
+    high: the largest.
+    open_low: exclude `low` itself.
+    open_high: exclude `high` itself.
+    integer: accept integers only.
+    each: the field is a sequence, and the rule holds for each element.
+    off: further values, which turn off what the field controls.
+  """
+
+  low: float = -math.inf
+  high: float = math.inf
+  open_low: bool = False
+  open_high: bool = False
+  integer: bool = False
+  each: bool = False
+  off: tuple[float | None, ...] = ()
+
+  def accepts(self, value: Any) -> bool:
+    """Whether the value of a field is within the range, and of the right type."""
+    if value is None:
+      return None in self.off
+    if self.each:
+      return isinstance(value, (list, tuple)) and all(map(self._replace(each=False).accepts, value))
+    kind = numbers.Integral if self.integer else numbers.Real
+    if isinstance(value, bool) or not isinstance(value, kind):
+      return False
+    if value in self.off:
+      return True
+    above = value > self.low if self.open_low else value >= self.low
+    below = value < self.high if self.open_high else value <= self.high
+    return math.isfinite(value) and above and below
+
+  def __str__(self) -> str:
+    """The accepted values in words, such as 'a number in (0, 1]'."""
+    article, kind = ('an', 'integer') if self.integer else ('a', 'number')
+    left = '(' if self.open_low or math.isinf(self.low) else '['
+    right = ')' if self.open_high or math.isinf(self.high) else ']'
+    words = f'a tuple of {kind}s' if self.each else f'{article} {kind}'
+    words += f' in {left}{self.low:.10g}, {self.high:.10g}{right}'
+    return words + (f', or {" or ".join(map(repr, self.off))} to do without' if self.off else '')
+
+
+_COUNT = Rule(1, integer=True)
+_COUNT_OR_NONE = Rule(0, integer=True)
+_NOT_NEGATIVE = Rule(0)
+_POSITIVE = Rule(0, open_low=True)
+_SHARE = Rule(0, 1, open_low=True)
+_DECAY = Rule(0, 1, open_high=True)
+_ANY = Rule()
+
+# Rules by field, where '*' stands for one name.
+RULES: dict[str, Rule] = {
+  'seed': Rule(0, 2**31 - 1, integer=True),
+  'data.size': _COUNT,
+  'data.crop': _SHARE._replace(each=True),
+  'data.subset': _SHARE,
+  'data.workers': _COUNT_OR_NONE,
+  'augmentation.*': _NOT_NEGATIVE,
+  'model.embed': _COUNT,
+  'model.scale': _POSITIVE,
+  'model.bias': _ANY._replace(off=(None,)),
+  'model.queries': _COUNT,
+  'model.pooler_heads': _COUNT,
+  'model.image.size': _COUNT,
+  'model.image.patch': _COUNT,
+  'model.image.patch_dropout': _DECAY,
+  'model.image.stem_blocks': Rule(0, integer=True, each=True, off=(None,)),
+  'model.text.vocabulary': _COUNT,
+  'model.text.length': Rule(3, integer=True),
+  'model.decoder.mlps': Rule(1, 2, integer=True),
+  'model.*.width': _COUNT,
+  'model.*.layers': _COUNT_OR_NONE,
+  'model.*.heads': _COUNT,
+  'model.*.head_width': _COUNT._replace(off=(None,)),
+  'model.*.mlp_ratio': _POSITIVE,
+  'model.*.epsilon': _POSITIVE,
+  'objective.*': _NOT_NEGATIVE,
+  'objective.*.weight': _NOT_NEGATIVE,
+  'objective.*.scale': _POSITIVE,
+  'objective.*.temperature': _POSITIVE,
+  'objective.*.sharpness': _POSITIVE,
+  'objective.*.burn_in': _COUNT_OR_NONE,
+  'objective.*.k': _COUNT,
+  'views': Rule(1, 2, integer=True),
+  'total_steps': _COUNT,
+  'batch_size': _COUNT,
+  'micro_batches': _COUNT,
+  'bad_steps.spike': Rule(1, open_low=True, off=(0,)),
+  'optimizer.learning_rate': _NOT_NEGATIVE,
+  'optimizer.warmup_fraction': _DECAY,
+  'optimizer.b1': _DECAY,
+  'optimizer.b2': _DECAY,
+  'optimizer.epsilon': _POSITIVE,
+  'optimizer.weight_decay': _NOT_NEGATIVE,
+  'optimizer.clip_norm': _POSITIVE._replace(off=(None, 0)),
+  'optimizer.max_scale': Rule(1, off=(0,)),
+  'optimizer.layer_decay': _SHARE,
+  'average_decay': _DECAY,
+  'log_every': _COUNT,
+  'checkpoint_every': _COUNT,
+  'keep_checkpoints': _COUNT,
+  'evaluate_every': _COUNT,
+  'profile': _COUNT_OR_NONE,
+  'evaluation.batch_size': _COUNT,
+  'evaluation.captions.beams': _COUNT,
+  'evaluation.captions.length_penalty': _NOT_NEGATIVE,
+}
+
+_CHOICES = {
+  'augment_on': ('device', 'host'),
+  'bad_steps.action': ('stop', 'skip'),
+  'model.dtype': ('float32', 'bfloat16'),
+}
+
+# Why a value that other libraries accept is refused.
+_HINTS = {
+  'keep_checkpoints': '; a large number keeps all',
+  'model.dtype': '; float16 would need loss scaling',
+}
+
+
+def rule_of(field: str, value: Any = None) -> Rule | None:
+  """The rule of a field such as 'model.image.width'; of others, that a float be finite."""
+  parts = field.split('.')
+  for pattern, rule in RULES.items():
+    names = pattern.split('.')
+    if len(names) == len(parts) and all(n in ('*', p) for n, p in zip(names, parts, strict=True)):
+      return rule
+  return _ANY if isinstance(value, float) else None
+
+
+def leaves(config: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:
+  """(field, value) of each field of a config that is no dictionary itself."""
+  for name, value in config.items():
+    if isinstance(value, Mapping):
+      yield from leaves(value, f'{prefix}{name}.')
+    else:
+      yield f'{prefix}{name}', value
+
+
+def check_config(config: ConfigDict, mesh: Mesh) -> None:
+  """Checks each number and the choices of a config, and that they fit each other and the mesh.
+
+  Raises:
+    ValueError: names the field, its value, and what would work.
+  """
+  for field, value in leaves(config.to_dict()):
+    works = None
+    if field in _CHOICES and value not in _CHOICES[field]:
+      works = ' or '.join(map(repr, _CHOICES[field]))
+    elif (rule := rule_of(field, value)) and not rule.accepts(value):
+      works = rule
+    if works:
+      raise ValueError(f'config.{field} = {value!r}; use {works}{_HINTS.get(field, "")}')
+  check_strengths(config.augmentation.to_dict())
+  _check_batch(config, mesh)
+  _check_pictures(config)
+  _check_towers(config.model)
+
+
+def _check_batch(config: ConfigDict, mesh: Mesh) -> None:
+  shards = batch_shards(mesh)
+  if config.batch_size % shards:
+    raise ValueError(
+      f"config.batch_size = {config.batch_size} does not divide over the mesh's "
+      f'{shards} data shards; use a multiple of {shards}'
+    )
+  if config.batch_size % (shards * config.micro_batches):
+    raise ValueError(
+      f'config.micro_batches = {config.micro_batches} does not divide the '
+      f'{config.batch_size // shards} pairs a data shard of config.batch_size = '
+      f'{config.batch_size}; use a divisor'
+    )
+
+
+def _check_towers(model: ConfigDict) -> None:
+  for name, tower in model.items():
+    if not isinstance(tower, ConfigDict):
+      continue
+    if tower.get('scan') and tower.get('layers') == 0:
+      raise ValueError(
+        f'config.model.{name}.layers = 0 with config.model.{name}.scan = True; use 1 or more '
+        'layers, or scan = False'
+      )
+    width = tower.get('width') or model.text.width  # A decoder is as wide as the text tower.
+    if width * (ratio := tower.get('mlp_ratio', 4)) < 1:
+      raise ValueError(
+        f'config.model.{name}.mlp_ratio = {ratio} of a width of {width} leaves no unit in the '
+        f'MLPs; use {1 / width} or more'
+      )
+
+
+def _check_pictures(config: ConfigDict) -> None:
+  where, views = config.get('augment_on', 'device'), config.get('views', 1)
+  if where == 'host' and views > 1:
+    raise ValueError(
+      f"config.augment_on = {where!r} with config.views = {views}; use 'device', or 'host' where "
+      'there is one view'
+    )
+  crop = config.data.crop
+  if crop and (len(crop) != 2 or crop[0] > crop[1]):
+    raise ValueError(
+      f'config.data.crop = {crop}; use the least and the greatest share of the area, such as '
+      '(0.9, 1.0), or () for the whole picture'
+    )
+  if not config.augmentation and config.data.size != config.model.image.size:
+    raise ValueError(
+      f'config.data.size = {config.data.size} differs from config.model.image.size = '
+      f'{config.model.image.size}, and no config.augmentation resamples; make them equal'
+    )

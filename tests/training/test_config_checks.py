@@ -1,0 +1,129 @@
+"""Each number of a config has a range, and a value outside of it is refused by name."""
+
+import importlib
+import math
+import pathlib
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from contrastive_jax.sharding.mesh import make_mesh
+from contrastive_jax.training.config_checks import RULES, check_config, leaves, rule_of
+from contrastive_jax.training.optimizer import make_optimizer
+
+CONFIGS = pathlib.Path(__file__).parents[2] / 'configs'
+VARIANTS = [
+  (path.stem, variant)
+  for path in sorted(CONFIGS.glob('*.py'))
+  for variant in importlib.import_module(f'configs.{path.stem}').VARIANTS
+]
+
+
+def get_config(name, variant):
+  return importlib.import_module(f'configs.{name}').get_config(variant)
+
+
+def is_number(value):
+  if isinstance(value, (list, tuple)):
+    return any(map(is_number, value))
+  return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def fields_with_numbers():
+  """Each field that is a number in some config, after the name and the variant of one."""
+  found = {}
+  for name, variant in VARIANTS:
+    for field, value in leaves(get_config(name, variant).to_dict()):
+      if is_number(value):
+        found.setdefault(field, (name, variant))
+  return [(*where, field) for field, where in sorted(found.items())]
+
+
+@pytest.mark.parametrize(('name', 'variant'), VARIANTS)
+def test_every_number_of_every_config_has_a_rule_and_follows_it(name, variant):
+  config = get_config(name, variant)
+  without = [f for f, value in leaves(config.to_dict()) if is_number(value) and not rule_of(f)]
+  assert not without, f'give these a rule in RULES: {without}'
+  check_config(config, make_mesh(config.mesh))
+
+
+@pytest.mark.parametrize(('name', 'variant', 'field'), fields_with_numbers())
+def test_a_value_outside_of_its_range_is_refused_by_name(name, variant, field):
+  rule = rule_of(field)
+  wrong = [math.nan, math.inf, -math.inf, 'many']
+  wrong += [rule.low if rule.open_low else rule.low - 1]
+  wrong += [rule.high if rule.open_high else rule.high + 1]
+  wrong += [1.5, True] if rule.integer else []
+  wrong = [value for value in wrong if value not in rule.off]
+  if rule.each:
+    wrong = [(0.5, value) for value in wrong] + [0.5]
+  for value in wrong:
+    config = get_config(name, variant)
+    with config.ignore_type():
+      config.update_from_flattened_dict({field: value})
+    value = dict(leaves(config.to_dict()))[field]  # 0 has become 0.0 where it is a float
+    with pytest.raises(ValueError) as refusal:
+      check_config(config, make_mesh(config.mesh))
+    assert str(refusal.value).startswith(f'config.{field} = {value!r}; use '), refusal.value
+
+
+@pytest.mark.parametrize(
+  ('overrides', 'message'),
+  [
+    (
+      {'data.crop': (0.9,)},
+      r'crop = \(0\.9,\); use .*such as \(0\.9, 1\.0\), or \(\)',
+    ),
+    ({'data.crop': (1.0, 0.5)}, r'config\.data\.crop = \(1\.0, 0\.5\); use the least'),
+    ({'keep_checkpoints': 0}, r'config\.keep_checkpoints = 0; .*1.*; a large number keeps all'),
+    ({'optimizer.clip_norm': -1.0}, r'clip_norm = -1\.0; .* \(0, .* or None or 0 to do without'),
+    (
+      {'bad_steps.spike': 0.5},
+      r'spike = 0\.5; use a number in \(1, inf\), or 0',
+    ),
+    ({'model.dtype': 'float16'}, r"'float16'; use 'float32' or 'bfloat16'; .* loss scaling"),
+    ({'model.dtype': 'bf16'}, r"config\.model\.dtype = 'bf16'; use 'float32' or 'bfloat16'"),
+    ({'model.dtype': 'float64'}, r"config\.model\.dtype = 'float64'; use 'float32' or 'bfloat16'"),
+    ({'model.dtype': 'int32'}, r"config\.model\.dtype = 'int32'; use 'float32' or 'bfloat16'"),
+    ({'model.image.layers': 0, 'model.image.scan': True}, r'model\.image\.layers = 0 with .*scan'),
+    ({'model.text.mlp_ratio': 0.01}, r'model\.text\.mlp_ratio = 0\.01 .* 32 .*; use 0\.03125 or'),
+  ],
+)
+def test_what_does_not_fit_is_refused_with_what_works(overrides, message):
+  config = get_config('clip', 'smoke')
+  with config.unlocked():
+    config.update_from_flattened_dict(overrides)
+  with pytest.raises(ValueError, match=message):
+    check_config(config, make_mesh(config.mesh))
+
+
+def test_an_own_field_needs_no_rule_but_must_be_finite():
+  config = get_config('reweighted', 'smoke')
+  with config.unlocked():
+    config.objective.reweighted_info_nce.margin = -0.2
+  check_config(config, make_mesh(config.mesh))
+  config.objective.reweighted_info_nce.margin = math.nan
+  with pytest.raises(ValueError, match=r'config\.objective\.reweighted_info_nce\.margin = nan'):
+    check_config(config, make_mesh(config.mesh))
+
+
+def test_a_rule_of_one_field_is_not_hidden_by_an_earlier_one():
+  for pattern, rule in RULES.items():
+    assert rule_of(pattern.replace('*', 'any')) is rule
+
+
+@pytest.mark.parametrize('off', [None, 0, 0.0])
+def test_without_a_bound_no_gradient_is_clipped(off):
+  def update(clip_norm):
+    fields = {'b1': 0.9, 'b2': 0.98, 'epsilon': 1.0, 'weight_decay': 0.0, 'clip_norm': clip_norm}
+    optimizer = make_optimizer(lambda step: 1.0, **fields)
+    parameters = {'kernel': jnp.zeros(3)}
+    gradients = {'kernel': jnp.array([100.0, -20.0, 3.0])}
+    return optimizer.update(gradients, optimizer.init(parameters), parameters)[0]['kernel']
+
+  np.testing.assert_array_equal(update(off), update(1e9))
+  assert jnp.linalg.norm(update(off)) > jnp.linalg.norm(update(1.0))
+  config = get_config('clip', 'smoke')
+  config.optimizer.clip_norm = off
+  check_config(config, make_mesh(config.mesh))
