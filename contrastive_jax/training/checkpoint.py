@@ -27,6 +27,7 @@ class Checkpoints:
 
   def __init__(self, folder: pathlib.Path, *, keep: int = 2, best: str = ''):
     self._folder, self._best = folder.absolute(), best
+    self._unverified: int | None = None
     rules = [policies.LatestN(n=keep)]
     if best:
       rank = lambda figures: figures[best]  # noqa: E731
@@ -56,11 +57,15 @@ class Checkpoints:
 
     Raises:
       ValueError: if it was evaluated, and has no figure of the name `best`.
-      OSError: if this one, or the one before, cannot be written; those that were complete are kept.
+      OSError: if this one, or the one before, cannot be written, or the one before cannot be read
+        back; those that were complete are kept.
     """
     if self._best and figures and self._best not in figures:
       raise ValueError(f'config.keep_best = {self._best!r} is no figure; use one of {[*figures]}')
     ranked = {self._best: figures[self._best]} if self._best and figures else None
+    with self._explained():
+      self._manager.wait_until_finished()
+    self._verify()
     with self._explained():
       self._manager.save(
         int(state.step),
@@ -70,6 +75,7 @@ class Checkpoints:
           progress=ocp.args.JsonSave(progress | {'fingerprint': int(fingerprint(state))}),
         ),
       )
+    self._unverified = int(state.step)
 
   def restore(self, abstract: TrainState) -> tuple[TrainState, dict[str, Any]]:
     """The newest state that can be read, and the progress that was saved with it.
@@ -117,6 +123,26 @@ class Checkpoints:
     """Waits until all is written; errors as in `save`."""
     with self._explained():
       self._manager.close()
+    self._verify()
+
+  def _verify(self):
+    """Reads back the smallest array of the last checkpoint, which takes its index but few bytes."""
+    step, self._unverified = self._unverified, None
+    if step is None or jax.process_index() != 0:
+      return
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    item = {'step': jax.ShapeDtypeStruct((), np.int32, sharding=device)}
+    how = ocp.checkpoint_utils.construct_restore_args(item)
+    try:
+      ocp.PyTreeCheckpointHandler().restore(
+        self._folder / str(step) / 'state',
+        args=ocp.args.PyTreeRestore(item, restore_args=how, partial_restore=True),
+      )
+    except Exception as error:  # As in `restore`.
+      raise OSError(
+        f'the checkpoint of step {step} was saved to {self._folder} and cannot be read back: '
+        f'{str(error).splitlines()[0]} Try another --workdir'
+      ) from error
 
   @contextlib.contextmanager
   def _explained(self):

@@ -96,3 +96,16 @@ def test_a_full_disk_is_told_and_keeps_what_was_complete(tmp_path):
     signal.signal(signal.SIGXFSZ, handler)
   state, progress = Checkpoints(tmp_path).restore(state_at(0))
   assert progress == {'seen': 1} and state.step == 1
+
+
+@pytest.mark.parametrize('last', [False, True])
+def test_a_checkpoint_that_cannot_be_read_back_is_no_success(tmp_path, last):
+  """In such a folder Orbax writes no index, and says that all is well."""
+  checkpoints = Checkpoints(tmp_path / 'lr[1]')
+  checkpoints.save(state_at(1), {'seen': 1})
+  with pytest.raises(OSError, match=r'step 1 was saved to .*lr\[1\] and cannot be read back'):
+    if last:
+      checkpoints.close()
+    else:
+      checkpoints.save(state_at(2), {'seen': 2})
+  checkpoints.close()
