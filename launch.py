@@ -7,6 +7,7 @@ python launch.py --mode=plan --config=configs/coca.py:large --topology=v5e:16x16
 """
 
 import pathlib
+import sys
 import time
 
 import jax
@@ -16,9 +17,10 @@ from ml_collections import config_flags
 from contrastive_jax import data, interop
 from contrastive_jax.evaluation import compare, results
 from contrastive_jax.evaluation.evaluator import open_evaluator
-from contrastive_jax.sharding import cpu, processes
-from contrastive_jax.training import logger, loop, plan, workdir
+from contrastive_jax.sharding import compilation_cache, cpu, processes
+from contrastive_jax.training import command_line, logger, loop, plan, workdir
 
+command_line.accept_none()
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'A file of configs/, or FILE:VARIANT.')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run; default runs/NAME-VARIANT.')
 _WORKDIRS = flags.DEFINE_list('workdirs', [], 'Runs to compare with the first of them.')
@@ -33,21 +35,23 @@ _PROCESS = flags.DEFINE_integer('process', None, 'The number of this one, from 0
 def main(_) -> None:
   """Joins the run's other processes, if there are any, and runs the mode."""
   logging.set_verbosity(logging.WARNING)
+  command_line.check_flags(sys.argv[1:])
+  command_line.check_paths([*_WORKDIRS.value, _WORKDIR.value or ''])
   if _MODE.value == 'compare':
     compare_runs([pathlib.Path(folder) for folder in _WORKDIRS.value], _WORKDIR.value)
     return
   if (config := _CONFIG.value) is None and _WORKDIR.value is None:
     raise app.UsageError('give --config=configs/clip.py, or the --workdir of a run to go on with')
   folder = pathlib.Path(_WORKDIR.value or workdir.default_workdir(config))
+  if _MODE.value == 'train':
+    command_line.check_saves(folder)
   config = config or workdir.read_config(folder)
   if _MODE.value == 'plan':
     plan.run(config, _TOPOLOGY.value, folder)
     return
   cpu.split_cores()
   cpu.keep_memory()
-  if jax.config.jax_compilation_cache_dir is None:
-    cache = pathlib.Path('~/.cache/contrastive_jax').expanduser()
-    jax.config.update('jax_compilation_cache_dir', str(cache))
+  compilation_cache.keep_programs()
   with processes.joined(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value):
     run_mode(config, folder)
 

@@ -6,10 +6,11 @@ tokenizer needs Java; this one differs from it in contractions alone.
 
 import collections
 import math
+import os
 import re
+import tempfile
 from collections.abc import Sequence
 
-from rouge_score import rouge_scorer
 from sacrebleu.metrics import BLEU
 
 _ORDERS = range(1, 5)  # n-grams
@@ -46,7 +47,7 @@ def score_captions(
     [' '.join(words(own[i])) if i < len(own) else None for own in references] for i in range(most)
   ]
   bleu = BLEU(tokenize='none', smooth_method='none', effective_order=True, force=True)
-  rouge = rouge_scorer.RougeScorer(['rougeL'], tokenizer=_Words())
+  rouge = _rouge()
   pairs = list(zip(candidates, references, strict=True))
   return {
     'exact_match': sum(is_right(c, own) for c, own in pairs) / len(pairs),
@@ -105,6 +106,16 @@ def words(caption: str) -> list[str]:
   ['a', "dog's", 'toy', 'well-made', 'red']
   """
   return re.findall(r"\w+(?:['’-]\w+)*", caption.lower())
+
+
+def _rouge():
+  """The scorer of rouge_score, imported where captions are scored."""
+  if os.path.expanduser('~') == '~':
+    # Its import of nltk fails where there is neither a home folder nor this one.
+    os.environ.setdefault('NLTK_DATA', tempfile.gettempdir())
+  from rouge_score import rouge_scorer
+
+  return rouge_scorer.RougeScorer(['rougeL'], tokenizer=_Words())
 
 
 class _Words:

@@ -1,0 +1,79 @@
+"""What a shell makes of flags, and where a run may be written."""
+
+import pathlib
+
+import pytest
+from absl import flags
+from ml_collections import config_flags
+
+from contrastive_jax.training import command_line
+
+CONFIG = pathlib.Path(__file__).parents[2] / 'configs' / 'clip.py'
+
+
+def parse(*arguments):
+  """The flags of launch.py that matter here, parsed as from a command line."""
+  command_line.accept_none()
+  program = ['launch.py', f'--config={CONFIG}:smoke', *arguments]
+  known = flags.FlagValues()
+  config_flags.DEFINE_config_file('config', flag_values=known, sys_argv=program)
+  flags.DEFINE_string('workdir', None, '', flag_values=known)
+  known(program)
+  return program[1:], known
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'flag'),
+  [
+    # What bash makes of unquoted braces
+    ([f'--config.data.name=webdataset:/{n}.tar' for n in range(3)], 'config.data.name'),
+    (['--workdir=runs/a', '--workdir=runs/b'], 'workdir'),
+    (['--config.total_steps=3', '--config.seed=1', '-config.seed', '2'], 'config.seed'),
+  ],
+)
+def test_two_values_of_one_flag_side_by_side_are_refused_by_name(arguments, flag):
+  given, known = parse(*arguments)
+  with pytest.raises(ValueError, match=rf'--{flag} is given twice, as .* and as .*Quote braces'):
+    command_line.check_flags(given, known)
+
+
+def test_of_two_values_apart_the_last_is_used_with_a_warning(caplog):
+  given, known = parse('--config.seed=1', '--config.total_steps=3', '--config.seed=2')
+  command_line.check_flags(given, known)
+  assert known.config.seed == 2
+  assert "--config.seed is given twice, as '1' and as '2'; the last is used" in caplog.text
+
+
+def test_a_flag_may_be_repeated_alike_and_a_tuple_is_given_value_by_value():
+  given, known = parse(
+    *('--config.seed=1', '--config.seed', '1', '--workdir=a', '--config.data.replacement'),
+    *('--config.evaluation.splits=one', '--config.evaluation.splits=two'),
+  )
+  command_line.check_flags(given, known)
+  assert known.config.evaluation.splits == ('one', 'two')
+
+
+@pytest.mark.parametrize(('text', 'value'), [('None', None), ('0', 0.0), ('0.5', 0.5)])
+def test_a_float_may_be_none_on_the_command_line_as_in_python(text, value):
+  _, known = parse(f'--config.optimizer.clip_norm={text}')
+  assert known.config.optimizer.clip_norm == value
+  with pytest.raises(flags.IllegalFlagValueError, match='clip_norm'):
+    parse('--config.optimizer.clip_norm=much')
+
+
+@pytest.mark.parametrize('folder', ['gs://bucket/run', 's3://bucket/run', 'file:///tmp/run'])
+def test_a_url_is_no_workdir(folder):
+  with pytest.raises(ValueError, match=rf'workdir {folder} is a URL; use a local folder'):
+    command_line.check_paths(['', 'runs/clip', folder])
+  command_line.check_paths(['', 'runs/clip', '/tmp/gs:/run'])
+
+
+def test_a_path_that_checkpoints_do_not_survive_is_refused(tmp_path, monkeypatch):
+  with pytest.raises(ValueError, match=r'workdir .*lr\[1\] has a bracket'):
+    command_line.check_saves(tmp_path / 'lr[1]')
+  for name in ('50%', 'a?b*c', 'lr=1e-3,{b}', 'пробег'):
+    command_line.check_saves(tmp_path / name)
+  (tmp_path / 'old [a]').mkdir()
+  monkeypatch.chdir(tmp_path / 'old [a]')
+  with pytest.raises(ValueError, match='has a bracket'):
+    command_line.check_saves(pathlib.Path('runs/clip-default'))
