@@ -3,44 +3,52 @@
 import contextlib
 import os
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
+from absl import logging
+from jax._src import distributed
 from jax.experimental import multihost_utils
 
 _MESSAGE_BYTES = 4096
 
+# Prefixes of the environment variables in which JAX finds the other processes.
+_DETECTED = (
+  *('SLURM_JOB_ID', 'SLURM_STEP_NODELIST', 'SLURM_NTASKS', 'SLURM_PROCID', 'OMPI_COMM_WORLD_'),
+  *('JAX_COORDINATOR_', 'JOB_COMPLETION_INDEX', 'TPU_WORKER_', 'MEGASCALE_'),
+)
+
 
 @contextlib.contextmanager
 def joined(
-  coordinator: str | None = None, processes: int | None = None, process: int | None = None
+  coordinator: str | None = None,
+  processes: int | None = None,
+  process: int | None = None,
+  *,
+  seconds: float = 300,
 ) -> Iterator[None]:
   """Joins the run's other processes before JAX's first computation, and ends the program with them.
 
   On TPU pods, Slurm, Open MPI and Kubernetes, JAX finds out by itself what is not given. Where it
-  finds nothing, this process is the only one.
+  finds nothing, this process is the only one; so it is with `processes` 1 and no `coordinator`,
+  whatever JAX would find.
 
   Args:
     coordinator: HOST:PORT of the first process.
     processes: their number.
     process: this one's number, from 0.
+    seconds: how long to wait for the others; then the program ends with status 1.
 
   Raises:
-    ValueError: if some of the three are given, and JAX cannot find the others.
+    ValueError: if some of the three are given, and JAX cannot find the others, or if what JAX finds
+      does not fit.
   """
-  try:
-    jax.distributed.initialize(coordinator, processes, process)
-  except ValueError as error:
-    if (coordinator, processes, process) != (None, None, None):
-      raise ValueError(
-        f'--coordinator={coordinator} --processes={processes} --process={process}: {error} '
-        'Give all three, such as --coordinator=10.0.0.1:1234 --processes=2 --process=0'
-      ) from error
-    # What JAX says outside of a cluster.
-    if 'coordinator_address' not in str(error):
-      raise
+  if (coordinator, processes) != (None, 1) or process:
+    _join(coordinator, processes, process, seconds)
   status = 0
   try:
     yield
@@ -58,6 +66,66 @@ def joined(
   # Interpreters that end by themselves wait for each other, at times for ever; and threads that are
   # left behind by an error would go on telling of it.
   os._exit(status)
+
+
+def _join(coordinator, processes, process, seconds):
+  given = (coordinator, processes, process) != (None, None, None)
+  try:
+    with _waiting(seconds):
+      # JAX aborts at its own timeout, which ours comes before.
+      jax.distributed.initialize(
+        coordinator, processes, process, initialization_timeout=int(seconds) + 60
+      )
+  except ValueError as error:
+    # What JAX says outside of a cluster.
+    if not given and 'coordinator_address' in str(error):
+      return
+    raise ValueError(
+      f'--coordinator={coordinator} --processes={processes} --process={process}: {error} '
+      f'{_found()}Give all three, such as --coordinator=10.0.0.1:1234 --processes=2 --process=0, '
+      'or --processes=1 for a process that trains alone'
+    ) from error
+
+
+@contextlib.contextmanager
+def _waiting(seconds):
+  """Warns while this process waits for the others, and ends it after so many seconds."""
+  until = time.strftime('%H:%M:%S', time.localtime(time.time() + seconds))
+
+  def place():
+    state = distributed.global_state  # JAX has no public way to ask for what it found.
+    if state.coordinator_address is None:
+      who = 'JAX looks for the coordinator'
+    else:
+      who = f'this is process {state.process_id} of {state.num_processes}, and the coordinator is '
+      who += state.coordinator_address
+    return f'{who}. {_found()}With --processes=1 this process trains alone'
+
+  def tell():
+    logging.warning('waiting until %s for all processes to start: %s', until, place())
+
+  def give_up():
+    logging.error('not all processes started within %g seconds: %s', seconds, place())
+    sys.stderr.flush()
+    os._exit(1)
+
+  timers = [threading.Timer(seconds / 30, tell), threading.Timer(seconds, give_up)]
+  for timer in timers:
+    timer.daemon = True
+    timer.start()
+  try:
+    yield
+  finally:
+    for timer in timers:
+      timer.cancel()
+
+
+def _found() -> str:
+  """The environment variables from which JAX may have what is not given."""
+  found = [
+    f'{name}={os.environ[name]}' for name in sorted(os.environ) if name.startswith(_DETECTED)
+  ]
+  return f'The environment has {" ".join(found)}. ' if found else ''
 
 
 def first_alone(action: Callable[[], None]) -> None:

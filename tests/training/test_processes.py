@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
@@ -115,3 +116,51 @@ def test_an_incomplete_call_is_named(tmp_path):
   process = start(tmp_path, 4, '--processes=2')
   printed = process.communicate(timeout=240)[0]
   assert process.returncode != 0 and 'Give all three, such as --coordinator=' in printed
+
+
+JOIN = """
+import sys
+import jax
+from contrastive_jax.sharding import processes
+processes_given = int(sys.argv[1]) if sys.argv[1:] else None
+with processes.joined(None, processes_given, seconds=4):
+  print('alone of', jax.process_count())
+"""
+# Of an interactive step, as in `salloc -n 2`
+SLURM = {
+  'SLURM_JOB_ID': '77',
+  'SLURM_STEP_NODELIST': 'localhost',
+  'SLURM_NTASKS': '2',
+  'SLURM_PROCID': '0',
+  'SLURM_LOCALID': '0',
+}
+
+
+def join(*arguments, **variables):
+  return subprocess.run(
+    [sys.executable, '-c', JOIN, *arguments],
+    env=os.environ | {'JAX_PLATFORMS': 'cpu'} | SLURM | variables,
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    timeout=120,
+  )
+
+
+def test_a_process_that_waits_says_for_whom_and_ends_in_an_error():
+  done = join()
+  told = r'process 0 of 2, .* localhost:\d+\. .*SLURM_NTASKS=2 SLURM_PROCID=0.*--processes=1'
+  assert re.search(rf'waiting until \d\d:\d\d:\d\d for all processes.* {told}', done.stderr)
+  assert re.search(rf'not all processes started within 4 seconds: .*{told}', done.stderr)
+  assert done.returncode == 1 and 'Fatal' not in done.stderr and 'Abort' not in done.stderr
+
+
+def test_one_process_is_alone_whatever_the_scheduler_says():
+  done = join('1')
+  assert done.returncode == 0 and done.stdout == 'alone of 1\n', done.stderr
+
+
+def test_what_a_scheduler_says_wrong_is_named():
+  done = join(SLURM_PROCID='2')
+  assert done.returncode == 1 and 'SLURM_PROCID=2' in done.stderr
+  assert '--processes=1 for a process that trains alone' in done.stderr
