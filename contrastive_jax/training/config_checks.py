@@ -59,7 +59,7 @@ class Rule(NamedTuple):
 
 
 _COUNT = Rule(1, integer=True)
-_COUNT_OR_NONE = Rule(0, integer=True)
+_NATURAL = Rule(0, integer=True)
 _NOT_NEGATIVE = Rule(0)
 _POSITIVE = Rule(0, open_low=True)
 _SHARE = Rule(0, 1, open_low=True)
@@ -72,7 +72,7 @@ RULES: dict[str, Rule] = {
   'data.size': _COUNT,
   'data.crop': _SHARE._replace(each=True),
   'data.subset': _SHARE,
-  'data.workers': _COUNT_OR_NONE,
+  'data.workers': _NATURAL,
   'augmentation.*': _NOT_NEGATIVE,
   'model.embed': _COUNT,
   'model.scale': _POSITIVE,
@@ -87,7 +87,7 @@ RULES: dict[str, Rule] = {
   'model.text.length': Rule(3, integer=True),
   'model.decoder.mlps': Rule(1, 2, integer=True),
   'model.*.width': _COUNT,
-  'model.*.layers': _COUNT_OR_NONE,
+  'model.*.layers': _NATURAL,
   'model.*.heads': _COUNT,
   'model.*.head_width': _COUNT._replace(off=(None,)),
   'model.*.mlp_ratio': _POSITIVE,
@@ -97,7 +97,7 @@ RULES: dict[str, Rule] = {
   'objective.*.scale': _POSITIVE,
   'objective.*.temperature': _POSITIVE,
   'objective.*.sharpness': _POSITIVE,
-  'objective.*.burn_in': _COUNT_OR_NONE,
+  'objective.*.burn_in': _NATURAL,
   'objective.*.k': _COUNT,
   'views': Rule(1, 2, integer=True),
   'total_steps': _COUNT,
@@ -118,7 +118,7 @@ RULES: dict[str, Rule] = {
   'checkpoint_every': _COUNT,
   'keep_checkpoints': _COUNT,
   'evaluate_every': _COUNT,
-  'profile': _COUNT_OR_NONE,
+  'profile': _NATURAL,
   'evaluation.batch_size': _COUNT,
   'evaluation.captions.beams': _COUNT,
   'evaluation.captions.length_penalty': _NOT_NEGATIVE,
