@@ -99,12 +99,16 @@ def test_evaluating_a_finished_run_gives_the_same_figures(finished):
     ([f'--config={ROOT}/configs/clip.py:smoke', '--mode=evaluate'], 'no checkpoint'),
     ([f'--config={ROOT}/configs/clip.py:smoke', '--mode=plan', '--topology=8'], '--topology=8'),
     ([], 'give --config'),
+    (['--workdir=runs/0', '--workdir=runs/1'], '--workdir is given twice'),
+    ([f'--config={ROOT}/configs/clip.py:smoke', '--workdir=gs://b/run'], 'gs://b/run is a URL'),
+    ([f'--config={ROOT}/configs/clip.py:smoke', '--workdir=lr[1]'], 'lr[1] has a bracket'),
   ],
 )
 def test_mistakes_are_named(arguments, message, tmp_path):
   done = launch(*arguments, cwd=tmp_path)
   assert done.returncode != 0
   assert message in done.stderr + done.stdout
+  assert not (tmp_path / 'gs:').exists() and not (tmp_path / 'lr[1]').exists()
 
 
 def test_runs_are_compared_with_the_first(finished, tmp_path):

@@ -1,5 +1,6 @@
 """Flags as a shell hands them over, checked before anything is read or written."""
 
+import itertools
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -50,7 +51,7 @@ def check_flags(arguments: Sequence[str], known: flags.FlagValues = flags.FLAGS)
 
 def _pairs(arguments, known) -> Iterator[tuple[str, str]]:
   """The names and values of the flags that hold one value each."""
-  for argument, following in zip(arguments, [*arguments[1:], ''], strict=True):
+  for argument, following in itertools.zip_longest(arguments, arguments[1:], fillvalue=''):
     if argument == '--':
       return
     name, equals, value = argument.partition('=')

@@ -51,6 +51,7 @@ def test_a_flag_may_be_repeated_alike_and_a_tuple_is_given_value_by_value():
   )
   command_line.check_flags(given, known)
   assert known.config.evaluation.splits == ('one', 'two')
+  command_line.check_flags([], known)
 
 
 @pytest.mark.parametrize(('text', 'value'), [('None', None), ('0', 0.0), ('0.5', 0.5)])
