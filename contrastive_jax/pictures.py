@@ -44,18 +44,22 @@ class Transform(NamedTuple):
 
 
 def open_picture(picture: Picture) -> Image.Image:
-  """A picture as PIL has it.
+  """Opens a picture as PIL has it: upright, with 8 bits per channel, see `images.upright`.
 
   Args:
-    picture: PIL's, the path of a file, or an array [H, W, 3], uint8, or floats from 0 to 1.
+    picture: PIL's, the path of a file, or an array [H, W, 3], uint8, or floats from 0 to 1. A file
+      and what `PIL.Image.open` makes of it are the same picture.
 
   Raises:
-    ValueError: if it is none of these.
+    ValueError: if it is none of these, or the file cannot be read.
   """
   if isinstance(picture, Image.Image):
-    return picture
+    return clip.upright(picture)
   if isinstance(picture, str | pathlib.Path):
-    return clip.decode(pathlib.Path(picture).read_bytes())
+    try:
+      return clip.upright(pathlib.Path(picture).read_bytes())
+    except (OSError, ValueError) as error:
+      raise ValueError(f'{picture}: {error}') from error
   array = np.asarray(picture)
   if array.ndim != 3 or array.shape[2] != 3 or not array.size:
     raise ValueError(

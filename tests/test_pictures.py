@@ -38,6 +38,69 @@ def test_a_picture_is_its_file_and_its_array(tmp_path):
     np.testing.assert_array_equal(np.asarray(open_picture(other)), array)
 
 
+def stored(folder, name, image, **options):
+  image.save(folder / name, **options)
+  return folder / name
+
+
+@pytest.mark.parametrize('squash', [False, True])
+@pytest.mark.parametrize('orientation', [1, 3, 6])
+@pytest.mark.parametrize('mode', ['1', 'L', 'LA', 'P', 'RGB', 'RGBA', 'I;16', 'CMYK'])
+def test_a_file_and_what_pil_opens_of_it_are_one_picture(mode, orientation, squash, tmp_path):
+  random, exif = np.random.default_rng(0), Image.Exif()
+  exif[0x0112] = orientation
+  if mode == 'I;16':
+    image = Image.fromarray(random.integers(0, 2**16, (20, 30), np.uint16))
+  else:
+    image = Image.fromarray(random.integers(0, 256, (20, 30, 4), np.uint8))
+    image = image.convert('RGB').convert(mode) if mode in ('P', 'CMYK') else image.convert(mode)
+  path = stored(tmp_path, 'picture.jpg' if mode == 'CMYK' else 'picture.png', image, exif=exif)
+  transform = Transform(squash)
+  pixels = transform.pixels(path, 16)
+  np.testing.assert_array_equal(transform.pixels(Image.open(path), 16), pixels)
+  np.testing.assert_array_equal(transform.pixels(open_picture(path), 16), pixels)
+  # Upright and in 8 bits it is a picture without either.
+  shown = Image.open(path)
+  if mode == 'I;16':
+    shown = Image.fromarray((np.asarray(shown) >> 8).astype(np.uint8))
+  turn = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_270}.get(orientation)
+  shown = shown if turn is None else shown.transpose(turn)
+  shown.info.clear()
+  np.testing.assert_array_equal(transform.pixels(shown, 16), pixels)
+
+
+def test_of_an_animation_the_frame_that_is_open_is_shown(tmp_path):
+  frames = [Image.new('L', (8, 8), level) for level in (50, 200)]
+  path = stored(tmp_path, 'a.gif', frames[0], save_all=True, append_images=frames[1:])
+  opened = Image.open(path)
+  assert Transform().pixels(path, 8).max() == Transform().pixels(opened, 8).max() == 50
+  opened.seek(1)
+  assert Transform().pixels(opened, 8).max() == 200
+
+
+@pytest.mark.parametrize(
+  ('array', 'message'),
+  [
+    (np.full((4, 4), 65535, np.int32), r"mode I has values from 6.554e\+04 .*mode 'I;16'"),
+    (np.full((4, 4), -1, np.int32), 'mode I has values from -1'),
+    (np.full((4, 4), 0.5, np.float32), 'mode F has values from 0.5 to 0.5; give values from 0 to'),
+    (np.full((4, 4), np.nan, np.float32), 'mode F has values from nan'),
+  ],
+)
+def test_values_that_eight_bits_do_not_hold_are_refused(array, message):
+  with pytest.raises(ValueError, match=message):
+    Transform().pixels(Image.fromarray(array), 4)
+  whole = Image.fromarray(np.full_like(array, 200, array.dtype))
+  assert (Transform().pixels(whole, 4) == 200).all()
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+  (tmp_path / 'picture.png').write_bytes(b'no picture')
+  for name in ('picture.png', 'none.png'):
+    with pytest.raises(ValueError, match=name):
+      open_picture(tmp_path / name)
+
+
 @pytest.mark.parametrize(
   ('given', 'message'),
   [

@@ -4,7 +4,8 @@
 becomes so by PIL's `convert('RGB')`, and EXIF's turn is not applied. `decode` and crops of encoded
 pictures, by which data sets are read, show a picture as a viewer does: brought upright as EXIF
 says, and 16 bits scaled to 8 where `convert` clips them. Both drop transparency, as open_clip does,
-and take the first frame of an animation.
+and take the first frame of an animation. `upright` does the same to an opened picture and keeps its
+mode, so that a `resize` after it converts last.
 
 PIL decodes: on JPEG, most of what the web holds, no other library is clearly faster, and its rules
 are the same for every format (experiments/decoding).
@@ -67,6 +68,33 @@ def decode(encoded: bytes, size: int | None = None) -> Image.Image:
     return _pixels(image, _orientation(image))
 
 
+def upright(image: Image.Image | bytes) -> Image.Image:
+  """Turns a picture upright as its EXIF says, and scales 16 bits to 8.
+
+  Args:
+    image: a picture of any mode, or the bytes of a file that `decode` takes.
+
+  Returns:
+    The picture in its own mode, 'L' for 16 bits; the same object where nothing changes.
+
+  Raises:
+    ValueError: as `decode`, or if the values of a mode 'I' or 'F' picture do not run from 0 to 255.
+  """
+  if isinstance(image, bytes):
+    with _opened(image) as opened:
+      return upright(opened)
+  orientation = _orientation(image)
+  image = _eight_bits(image)
+  if image.mode in ('I', 'F'):
+    low, high = image.getextrema()
+    if not 0 <= low <= high <= 255 or (image.mode == 'F' and 0 < high <= 1):
+      raise ValueError(
+        f'a picture of mode {image.mode} has values from {low:.4g} to {high:.4g}; give values from '
+        "0 to 255, or 16 bits as mode 'I;16'"
+      )
+  return _turned(image, orientation)
+
+
 @contextlib.contextmanager
 def _opened(encoded: bytes) -> Iterator[Image.Image]:
   """The picture with its header read; what PIL then raises becomes a ValueError."""
@@ -105,14 +133,26 @@ def _shrink(image: Image.Image, scale: float) -> float:
 
 
 def _pixels(image: Image.Image, orientation: int) -> Image.Image:
-  image.load()
-  if image.mode.startswith('I;16'):
-    image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+  image = _eight_bits(image)
   if image.mode != 'RGB':
     image = image.convert('RGB')
-  if orientation in _UPRIGHT:
-    image = image.transpose(_UPRIGHT[orientation])
+  image = _turned(image, orientation)
   image.info.clear()  # of the file, EXIF among it, which must not turn the picture twice
+  return image
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+  image.load()
+  if not image.mode.startswith('I;16'):
+    return image
+  return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+
+
+def _turned(image: Image.Image, orientation: int) -> Image.Image:
+  if orientation not in _UPRIGHT:
+    return image
+  image = image.transpose(_UPRIGHT[orientation])
+  image.info.clear()  # EXIF among it, which must not turn the picture twice
   return image
 
 
@@ -178,6 +218,9 @@ def normalize(
 
 def preprocess(image: Image.Image, size: int = 224) -> np.ndarray:
   """CLIP's evaluation transform, equal to open_clip's.
+
+  As there, EXIF turns nothing and 16 bits are clipped to 8; apply `images.upright` first to have
+  the picture that data sets and `contrastive_jax.load` show to a model.
 
   Args:
     image: a picture of any mode and size, as `PIL.Image.open` gives it.
