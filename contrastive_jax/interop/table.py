@@ -20,6 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import einops
+import jax.numpy as jnp
 import numpy as np
 
 Tensors = dict[str, np.ndarray]
@@ -60,7 +61,7 @@ def read(rows: Iterable[Row], theirs: Tensors, shapes: Shapes, where: str) -> Te
     Our parameters by path, float32.
 
   Raises:
-    ValueError: lists the tensors that are missing, unexpected, or of another shape.
+    ValueError: lists the tensors that are missing, unexpected, of another shape, or no floats.
     NoForm: if a parameter has no row.
   """
   rows = _matching(rows, shapes)
@@ -71,6 +72,11 @@ def read(rows: Iterable[Row], theirs: Tensors, shapes: Shapes, where: str) -> Te
     f'{name} has the shape {list(theirs[name].shape)}, not {list(shape)}'
     for name, shape in expected.items()
     if name in theirs and theirs[name].shape != shape
+  ]
+  faults += [
+    f'{name} is {theirs[name].dtype}, no float'
+    for name in expected.keys() & theirs.keys()
+    if not jnp.issubdtype(theirs[name].dtype, jnp.floating)
   ]
   if faults:
     raise ValueError(f'{where} does not hold the model of its config: {"; ".join(sorted(faults))}')
