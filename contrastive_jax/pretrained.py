@@ -254,7 +254,7 @@ class Pretrained:
         f'tokenizer gives {list(tokens.shape)} ids from {tokens.min()} to {tokens.max()}; the '
         f'model takes {list(shape)} ids from 0, below {vocabulary}'
       )
-    return tokens
+    return self.model.zero_padded(tokens)
 
   def _in_batches(self, function: Callable, inputs: Sequence, prepare: Callable) -> np.ndarray:
     """Joins what a function of (parameters, batch) gives for inputs, prepared a batch at a time."""

@@ -121,6 +121,11 @@ def test_open_clips_models_give_what_open_clip_gives(case):
   images = pictures(6)
   pixels = np.stack([data.preprocess(Image.fromarray(image), 32) for image in images])
   outputs = model.model(pixels, there['tokens'])
+  # Padding with the end token, as Hugging Face pads, is no other text.
+  padded = np.where(there['tokens'] == 0, 255, there['tokens'])
+  again = dataclasses.replace(model, tokenizer=lambda _: padded).encode_text(['theirs'] * 6)
+  np.testing.assert_array_equal(again, text)
+  np.testing.assert_array_equal(model.model(pixels, padded).text, outputs.text)
   np.testing.assert_allclose(model.encode_image(images), outputs.image, atol=2e-5)
 
   logits = np.asarray(outputs.scale * outputs.image @ text.T)

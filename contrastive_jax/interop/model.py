@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from contrastive_jax.interop.table import Shapes, Tensors
@@ -25,7 +26,8 @@ class Model:
   Attributes:
     fields: the arguments of `models.definition.define`, `name` among them.
     parameters: a nested dict of float32 arrays, as `definition.init` gives.
-    end_id: the token that ends a text, where it is not the largest id of the vocabulary.
+    end_id: the token that ends a text. None stands for the largest id of the vocabulary, or of each
+      text where open_clip or transformers wrote the model, as they find the end.
     source: the config of the files that it was read from. Written again in the same form, the
       model keeps what that config says beside the sizes, such as the tokenizer's name.
   """
@@ -45,12 +47,61 @@ class Model:
 
     Args:
       images: [B, H, W, 3] floats, normalised.
-      tokens: [B, L] integers, padded with 0.
+      tokens: [B, L] integers, padded with 0 or with the end token, see `zero_padded`.
 
     Raises:
-      ValueError: if the images or tokens have another shape than the model takes.
+      ValueError: if the images or tokens have another shape than the model takes, or as
+        `zero_padded`.
     """
-    return self._call(self._placed, images, tokens)
+    return self._call(self._placed, images, self.zero_padded(tokens))
+
+  def zero_padded(self, tokens: jax.Array) -> jax.Array:
+    """Ends each text at its first end token, as open_clip and transformers do.
+
+    The text tower takes the last token that is not 0 for the end, while Hugging Face's CLIP
+    tokenizers pad with the end token. A text without an end token stays as it is, and so do all
+    texts of a model that pools the last position, padding or not (SigLIP). Where the model does not
+    know its end token, the vocabulary's largest id is one if nothing but padding follows it.
+
+    Args:
+      tokens: [B, L] integers.
+
+    Returns:
+      [B, L], with zeros after the first end token.
+
+    Raises:
+      ValueError: if an id is not in the vocabulary, or follows the end of a text, is neither 0 nor
+        the end token, and would change the text's vector. Traced tokens are not checked.
+    """
+    fields, traced = complete(self.fields), isinstance(tokens, jax.core.Tracer)
+    vocabulary, causal = fields['text/vocabulary'], fields['text/causal']
+    pooling = fields.get('text/pooling', 'class')
+    tokens = tokens if traced else np.asarray(tokens)
+    if not traced and not np.all((tokens >= 0) & (tokens < vocabulary)):
+      raise ValueError(
+        f'tokens are from {tokens.min()} to {tokens.max()}; the model takes ids from 0, below '
+        f'{vocabulary}'
+      )
+    if tokens.ndim != 2 or pooling == 'last':
+      return tokens
+    is_known = self.end_id is not None or bool(self.source)
+    end = vocabulary - 1 if self.end_id is None else self.end_id
+    if self.end_id is None and is_known and pooling == 'end':
+      end = tokens.max(axis=1, keepdims=True)
+    is_end = tokens == end
+    after = is_end.cumsum(axis=1) > is_end
+    # A causal state at the end holds nothing of what follows; elsewhere padding must be hidden.
+    if not (is_known and causal and pooling == 'end'):
+      is_hidden = fields['text/mask_padding'] or (causal and pooling != 'class')
+      others = after & (tokens != 0) & ~(is_end & is_hidden)
+      if is_known and not traced and others.any():
+        row, place = np.argwhere(others)[0]
+        raise ValueError(
+          f'tokens have the id {tokens[row, place]} at [{row}, {place}], after the end of the '
+          'text; pad with 0'
+        )
+      after &= ~others.any(axis=1, keepdims=True)
+    return (jnp if traced else np).where(after, 0, tokens)
 
   @functools.cached_property
   def _placed(self):
