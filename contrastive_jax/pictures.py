@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from absl import logging
 from PIL import Image
 
 from contrastive_jax.data import images as clip
@@ -12,9 +13,15 @@ from contrastive_jax.interop import Model, NoForm, tensors
 
 Picture = Image.Image | np.ndarray | str | pathlib.Path
 
-# Of Hugging Face's processors, whose file holds the whole transform.
-PROCESSOR = 'preprocessor_config.json'
+# Of Hugging Face's processors; transformers 5 saves the second alone, the transform a part of it.
+PROCESSOR, PROCESSORS = 'preprocessor_config.json', 'processor_config.json'
 _SIGLIP = {'image_mean': [0.5] * 3, 'image_std': [0.5] * 3}
+# Entries that change no pixel that a model sees here, where all pictures become RGB.
+_NEUTRAL = {
+  *('image_processor_type', 'feature_extractor_type', 'processor_class', '_valid_processor_keys'),
+  *('do_convert_rgb', 'data_format', 'input_data_format', 'return_tensors', 'default_to_square'),
+  *('device', 'disable_grouping', 'auto_map'),
+}
 
 
 class Transform(NamedTuple):
@@ -77,26 +84,48 @@ def open_picture(picture: Picture) -> Image.Image:
 
 
 def read_transform(folder: pathlib.Path, model: Model) -> Transform:
-  """What the files beside a model's weights say of its pictures; where they say nothing, CLIP's.
+  """Reads what the files beside a model's weights say of its pictures.
+
+  Where Hugging Face's say nothing, the defaults of the model's kind stand in, with a warning.
 
   Raises:
     NoForm: a ValueError; names the entry that has no form here.
   """
+  size = model.fields['image']['size']
   if 'model_cfg' in model.source:
-    return _of_open_clip(model.source.get('preprocess_cfg') or {})
+    return _of_open_clip(_plain(model.source.get('preprocess_cfg') or {}), size)
   if kind := model.source.get('model_type'):
-    known = tensors.read_json(folder / PROCESSOR) if (folder / PROCESSOR).is_file() else {}
-    size = model.fields['image']['size']
+    where, known = _read_processor(folder)
+    if not where:
+      used = "SigLIP's" if kind == 'siglip' else "CLIP's"
+      logging.warning('%s has no %s: %s transform is used', folder, PROCESSOR, used)
     if kind == 'siglip':
       known = _SIGLIP | {'size': {'height': size, 'width': size}} | known
-    return _of_hugging_face(known, size)
+    return _of_hugging_face(where, known, size)
   return Transform()
 
 
-def _of_open_clip(given: Mapping[str, Any]) -> Transform:
+def _read_processor(folder: pathlib.Path) -> tuple[str, Mapping[str, Any]]:
+  """The name of the file that says how pictures are prepared, and its entries; else '' and none."""
+  for name in (PROCESSORS, PROCESSOR):
+    if (folder / name).is_file():
+      found = tensors.read_json(folder / name)
+      if name == PROCESSOR:
+        return name, _plain(found)
+      if isinstance(found.get('image_processor'), dict):  # older ones say nothing of pictures
+        return f'{name}.image_processor', _plain(found['image_processor'])
+  return '', {}
+
+
+def _of_open_clip(given: Mapping[str, Any], size: int) -> Transform:
   how = {'shortest': False, 'squash': True}
-  _check('preprocess_cfg', given, 'resize_mode', 'shortest', how)
-  _check('preprocess_cfg', given, 'interpolation', 'bicubic', ('bicubic',))
+  allowed = {
+    'resize_mode': (*how,),
+    'interpolation': ('bicubic',),
+    'size': (size, [size, size]),
+    'mode': ('RGB',),
+  }
+  _check('preprocess_cfg', given, allowed, {'mean', 'std', 'fill_color'})
   return Transform(
     how[given.get('resize_mode', 'shortest')],
     given.get('mean', Transform().mean),
@@ -104,18 +133,41 @@ def _of_open_clip(given: Mapping[str, Any]) -> Transform:
   )
 
 
-def _of_hugging_face(given: Mapping[str, Any], size: int) -> Transform:
-  _check(PROCESSOR, given, 'resample', Image.Resampling.BICUBIC, (Image.Resampling.BICUBIC,))
+def _of_hugging_face(where: str, given: Mapping[str, Any], size: int) -> Transform:
   # What is resized to more than the model takes, and cropped, is another picture.
   shorter, both = {'shortest_edge': size}, {'height': size, 'width': size}
-  _check(PROCESSOR, given, 'size', size, (size, shorter, both))
+  squash = given.get('size') == both
+  allowed = {
+    'resample': (Image.Resampling.BICUBIC,),
+    'size': (size, shorter, both),
+    'crop_size': (size, both),
+    'do_resize': (True,),
+    'do_center_crop': (True, False) if squash else (True,),  # of a square nothing is cut
+    'do_rescale': (True,),
+    'rescale_factor': (1 / 255,),
+    'do_normalize': (True,),
+    'do_pad': (False,),
+  }
+  _check(where, given, allowed, {'image_mean', 'image_std', *_NEUTRAL})
   return Transform(
-    given.get('size') == both,
+    squash,
     given.get('image_mean', Transform().mean),
     given.get('image_std', Transform().deviation),
   )
 
 
-def _check(where, given, name, default, allowed) -> None:
-  if (value := given.get(name, default)) not in allowed:
-    raise NoForm(f'{where}.{name} = {value!r} has no form here; use one of {[*allowed]}')
+def _plain(entry):
+  """Without what is None, as transformers 5 writes what it leaves open, in sizes too."""
+  if not isinstance(entry, Mapping):
+    return entry
+  return {name: _plain(value) for name, value in entry.items() if value is not None}
+
+
+def _check(
+  where: str, given: Mapping[str, Any], allowed: Mapping[str, Any], free: set[str]
+) -> None:
+  """Refuses entries that are neither free nor allowed."""
+  for name, value in given.items():
+    if name not in free and value not in allowed.get(name, ()):
+      works = f'; use one of {[*allowed[name]]}' if name in allowed else ''
+      raise NoForm(f'{where}.{name} = {value!r} has no form here{works}')

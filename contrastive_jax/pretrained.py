@@ -14,16 +14,13 @@ from jax.sharding import NamedSharding, PartitionSpec
 from contrastive_jax import data, interop
 from contrastive_jax.evaluation.batches import in_batches, jit_batched
 from contrastive_jax.evaluation.zero_shot import class_embeddings
-from contrastive_jax.interop.export import TOKENIZER
 from contrastive_jax.models.generation import generate
 from contrastive_jax.pictures import Picture, Transform, read_transform
 from contrastive_jax.sharding.mesh import make_mesh
+from contrastive_jax.texts import Tokenize, find_tokenizer, unknown_tokenizer
 from contrastive_jax.training import loop, workdir
 
 Pictures = Picture | Sequence[Picture]
-Tokenize = Callable[[Sequence[str]], np.ndarray]
-
-_CLIP_VOCABULARY = 49_408
 
 
 class Found(NamedTuple):
@@ -54,10 +51,12 @@ def load(
       a run's workdir, of which the newest checkpoint is read;
       what `launch.py --mode=export` wrote;
       open_clip's, with open_clip_config.json and its .safetensors;
-      Hugging Face's CLIPModel or SiglipModel, with config.json and model.safetensors.
+      Hugging Face's CLIPModel or SiglipModel, with config.json and model.safetensors, whole or in
+      shards, and what preprocessor_config.json or processor_config.json says of pictures.
     tokenizer: 'clip', 'emoji', the path of a file, see `data.open_tokenizer`, or a function from N
-      strings to integers [N, L]. Default: that of the run, or of the run that was exported, or
-      CLIP's where the vocabulary has its size; without one, images alone can be encoded.
+      strings to integers [N, L], padded with 0 or the end token, or, for SigLIP, as its own pads.
+      Default: that of the run, or of the run that was exported, or CLIP's where the vocabulary has
+      its size and the files name no other; without one, images alone can be encoded.
     batch_size: pictures or texts encoded at a time, on all devices of this process.
 
   Raises:
@@ -70,7 +69,9 @@ def load(
     model, found = _read_run(folder, tokenizer)
   elif any((folder / name).is_file() for name in ('open_clip_config.json', 'config.json')):
     model = interop.read(folder)
-    found = _find_tokenizer(folder, model, tokenizer)
+    found = find_tokenizer(folder, model, tokenizer)
+    if isinstance(found, data.Tokenizer):
+      model = dataclasses.replace(model, end_id=found.end_id)
   else:
     raise ValueError(
       f'{folder} holds no model: give the workdir of a run (checkpoints/), what --mode=export '
@@ -90,24 +91,6 @@ def _read_run(folder: pathlib.Path, tokenizer) -> tuple[interop.Model, Tokenize]
   parameters = loop.restore(run, folder).evaluated
   model = interop.Model(config.model.to_dict(), parameters, run.tokenizer.end_id)
   return model, tokenizer if callable(tokenizer) else run.tokenizer
-
-
-def _find_tokenizer(folder: pathlib.Path, model: interop.Model, given) -> Tokenize | None:
-  if callable(given):
-    return given
-  length, vocabulary = (model.fields['text'][name] for name in ('length', 'vocabulary'))
-  if given is None:
-    exported = next(folder.glob(f'{TOKENIZER}.*'), None)
-    given = exported or ('clip' if vocabulary == _CLIP_VOCABULARY else None)
-  if given is None:
-    return None
-  tokenizer = data.open_tokenizer(str(given), length)
-  if tokenizer.vocab_size > vocabulary:
-    raise ValueError(
-      f'tokenizer = {str(given)!r} has {tokenizer.vocab_size} ids, and the model in {folder} '
-      f'{vocabulary}; give the one that it was trained with'
-    )
-  return tokenizer
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -243,11 +226,19 @@ class Pretrained:
 
   def _tokens(self, texts: Sequence[str]) -> np.ndarray:
     if self.tokenizer is None:
+      raise ValueError(unknown_tokenizer(self.model))
+    given, fields = self.tokenizer(texts), self.model.fields['text']
+    try:
+      tokens = np.asarray(given)
+    except ValueError:  # rows of several lengths
+      tokens = np.empty(0, object)
+    if tokens.dtype.kind not in 'iu':
       raise ValueError(
-        "the folder does not say how its texts become tokens; load with tokenizer='clip', 'emoji', "
-        'the path of its file, or a function from strings to tokens'
+        f'tokenizer gives a {type(given).__name__} that is no array of integers; the model takes '
+        f"[{len(texts)}, {fields['length']}], of Hugging Face's tokenizers tokenizer(texts, "
+        f"padding='max_length', truncation=True, max_length={fields['length']}, "
+        "return_tensors='np').input_ids"
       )
-    tokens, fields = np.asarray(self.tokenizer(texts)), self.model.fields['text']
     shape, vocabulary = (len(texts), fields['length']), fields['vocabulary']
     if tokens.shape != shape or not np.all((tokens >= 0) & (tokens < vocabulary)):
       raise ValueError(

@@ -1,5 +1,6 @@
 import json
 import pathlib
+import re
 import shutil
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from PIL import Image
 
 from contrastive_jax import data, interop
-from contrastive_jax.pictures import PROCESSOR, Transform, open_picture, read_transform
+from contrastive_jax.pictures import PROCESSOR, PROCESSORS, Transform, open_picture, read_transform
 from tests.interop.models import model_of
 from tests.interop.parity import FOLDER
 from tests.interop.test_hugging_face import SIGLIP
@@ -153,6 +154,90 @@ def test_hugging_faces_models_are_shown_what_their_processors_show(tmp_path):
     (tmp_path / 'clip' / PROCESSOR).write_text(json.dumps(processor | entry))
     with pytest.raises(interop.NoForm, match=name):
       read_transform(tmp_path / 'clip', interop.read(tmp_path / 'clip'))
+
+
+# As transformers 4 saves a CLIPProcessor, and transformers 5.
+CLIP_PROCESSOR = {
+  'image_mean': [0.5, 0.4, 0.3],
+  'image_std': [0.2, 0.3, 0.4],
+  'resample': 3,
+  'size': {'shortest_edge': 8},
+  'crop_size': {'height': 8, 'width': 8},
+  'do_resize': True,
+  'do_center_crop': True,
+  'do_rescale': True,
+  'rescale_factor': 0.00392156862745098,
+  'do_normalize': True,
+  'do_convert_rgb': True,
+  'image_processor_type': 'CLIPImageProcessor',
+}
+NESTED = {
+  'image_processor': CLIP_PROCESSOR
+  | {'size': {'shortest_edge': 8, 'height': None}, 'do_pad': None, 'data_format': 'channels_first'},
+  'processor_class': 'CLIPProcessor',
+}
+
+
+@pytest.fixture
+def clip_folder(tmp_path):
+  interop.write_hugging_face(model_of({}), tmp_path)
+  return tmp_path
+
+
+def read(folder):
+  return read_transform(folder, interop.read(folder))
+
+
+def test_both_files_of_hugging_faces_processors_are_read(clip_folder, caplog):
+  assert read(clip_folder) == Transform()
+  assert 'has no preprocessor_config.json' in caplog.text
+  caplog.clear()
+  found = Transform(False, [0.5, 0.4, 0.3], [0.2, 0.3, 0.4])
+  (clip_folder / PROCESSOR).write_text(json.dumps(CLIP_PROCESSOR))
+  assert read(clip_folder) == found
+  # Older files of this name say nothing of pictures.
+  (clip_folder / PROCESSORS).write_text(json.dumps({'processor_class': 'CLIPProcessor'}))
+  assert read(clip_folder) == found
+  (clip_folder / PROCESSOR).write_text('{}')
+  (clip_folder / PROCESSORS).write_text(json.dumps(NESTED))
+  assert read(clip_folder) == found
+  (clip_folder / PROCESSOR).unlink()
+  assert read(clip_folder) == found
+  assert not caplog.text
+
+
+@pytest.mark.parametrize('nested', [False, True])
+@pytest.mark.parametrize(
+  'entry',
+  [
+    {'resample': 2},
+    {'size': {'shortest_edge': 9}},
+    {'crop_size': {'height': 4, 'width': 4}},
+    {'do_resize': False},
+    {'do_center_crop': False},
+    {'do_rescale': False},
+    {'rescale_factor': 1 / 127.5},
+    {'do_normalize': False},
+    {'do_pad': True},
+    {'novelty': 1},
+  ],
+  ids=lambda entry: next(iter(entry)),
+)
+def test_an_entry_that_makes_other_pixels_is_named(entry, nested, clip_folder):
+  content, name, where = CLIP_PROCESSOR | entry, PROCESSOR, PROCESSOR
+  if nested:
+    content, name, where = {'image_processor': content}, PROCESSORS, f'{PROCESSORS}.image_processor'
+  (clip_folder / name).write_text(json.dumps(content))
+  with pytest.raises(interop.NoForm, match=re.escape(f'{where}.{next(iter(entry))} = ')):
+    read(clip_folder)
+
+
+@pytest.mark.parametrize('entry', [{'size': 48}, {'size': [32, 48]}, {'mode': 'L'}, {'novelty': 1}])
+def test_an_entry_of_open_clips_that_makes_other_pixels_is_named(entry, tmp_path):
+  (name,) = entry
+  read(open_clip_folder(tmp_path / 'same', size=[32, 32], mode='RGB', fill_color=0, mean=None))
+  with pytest.raises(interop.NoForm, match=rf'preprocess_cfg\.{name} = '):
+    read(open_clip_folder(tmp_path / 'model', **entry))
 
 
 @pytest.mark.slow

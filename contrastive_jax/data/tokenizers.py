@@ -52,6 +52,7 @@ class Tokenizer:
     vocab_size: V; every id is below it.
     pad_id: 0.
     start_id: the first id of every text; of a file without a start token the one after its last.
+    adds_start: whether the file has no start token.
     end_id: the last id of every text before the padding.
     path: the file that it was read from; None for CLIP's own vocabulary.
   """
@@ -89,7 +90,8 @@ class Tokenizer:
     if length < 3:
       raise ValueError(f'length = {length} has no room for start, one token and end; use 3 or more')
     self.length = length
-    self.vocab_size = vocab_size + (start_id is None)
+    self.adds_start = start_id is None
+    self.vocab_size = vocab_size + self.adds_start
     self.start_id = vocab_size if start_id is None else start_id
     self.end_id = end_id
 
@@ -227,6 +229,12 @@ class ClipTokenizer(Tokenizer):
     self._bpe = _clip_bpe(str(vocabulary or _CLIP_VOCABULARY))
     start, end = map(self._bpe.token_to_id, (_CLIP_START, _CLIP_END))
     self._set(length, self._bpe.get_vocab_size(), start, end)
+
+  @property
+  def words(self) -> dict[str, int]:
+    """The ids of all tokens but start and end."""
+    special = (self.start_id, self.end_id)
+    return {token: id_ for token, id_ in self._bpe.get_vocab().items() if id_ not in special}
 
   def _ids(self, texts: list[str]) -> list[list[int]]:
     words = (_CLIP_WORDS.findall(_clip_clean(text)) for text in texts)

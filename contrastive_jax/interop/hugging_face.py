@@ -1,7 +1,7 @@
 """Hugging Face's CLIPModel and SiglipModel: config.json and model.safetensors, both ways.
 
-CLIPModel's texts may be padded with 0 or, as its tokenizers do, with the end token. SiglipModel sees
-its padding: pad as its tokenizer does.
+CLIPModel's texts may be padded with 0 or, as its tokenizers do, with the end token. SiglipModel
+sees its padding: pad as its tokenizer does.
 """
 
 import math

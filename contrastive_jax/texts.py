@@ -1,0 +1,130 @@
+"""From texts to the tokens that a model was trained on."""
+
+import json
+import pathlib
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from absl import logging
+
+from contrastive_jax import data
+from contrastive_jax.interop import Model
+from contrastive_jax.interop.export import TOKENIZER
+
+Tokenize = Callable[[Sequence[str]], np.ndarray]
+
+_CLIP_VOCABULARY = 49_408
+# Vocabularies of Hugging Face's tokenizers.
+_THEIRS = ('vocab.json', 'tokenizer.json', 'spiece.model', 'tokenizer.model')
+
+
+def find_tokenizer(
+  folder: pathlib.Path, model: Model, given: str | pathlib.Path | Tokenize | None
+) -> Tokenize | None:
+  """Opens the tokenizer that is given, or else the one that the files beside the weights tell.
+
+  Args:
+    folder: of the weights.
+    model: that they are.
+    given: see `load`.
+
+  Returns:
+    None if nothing is given, and the files do not tell.
+
+  Raises:
+    ValueError: if the tokenizer cannot be the one that the model was trained with.
+  """
+  if callable(given):
+    return given
+  exported = min(folder.glob(f'{TOKENIZER}.*'), default=None)
+  length, vocabulary = (model.fields['text'][name] for name in ('length', 'vocabulary'))
+  if given is None:
+    given = exported or _default(folder, model)
+  elif not exported and (reason := _foreign(folder, model)):
+    raise ValueError(f'tokenizer = {str(given)!r}: {reason}')
+  if given is None:
+    return None
+  tokenizer = data.open_tokenizer(str(given), length)
+  size, added = tokenizer.vocab_size, ''
+  if tokenizer.adds_start and not exported:
+    added = ', the last one for a start token that its file lacks'
+  # Who trained a model with an added start token gave it just as many rows.
+  if size > vocabulary or (added and size != vocabulary):
+    raise ValueError(
+      f'tokenizer = {str(given)!r} has {size} ids{added}, and the model in {folder} {vocabulary}; '
+      'give the one that it was trained with, or a function from strings to tokens'
+    )
+  if model.end_id not in (None, tokenizer.end_id):
+    raise ValueError(
+      f'tokenizer = {str(given)!r} ends texts with the id {tokenizer.end_id}, and the model in '
+      f'{folder} with {model.end_id}; give the one that it was trained with'
+    )
+  return tokenizer
+
+
+def unknown_tokenizer(model: Model) -> str:
+  """What to tell who encodes texts without a tokenizer."""
+  if model.source.get('model_type') == 'siglip':
+    return _siglip(model)
+  name = _text_config(model).get('hf_tokenizer_name')
+  told = f', but for hf_tokenizer_name = {name!r}' if name else ''
+  return (
+    f"the folder does not say how its texts become tokens{told}; load with tokenizer='clip', "
+    "'emoji', the path of its file, or a function from strings to tokens"
+  )
+
+
+def _siglip(model: Model) -> str:
+  return (
+    "SigLIP's tokenizers write no start token, and its models see the padding (id 1, of SigLIP 2 "
+    'id 0), so that tokenizers here would give other vectors; load with a function from strings to '
+    'tokens, such as tokenizer=lambda texts: processor(text=texts, padding="max_length", '
+    f'truncation=True, max_length={model.fields["text"]["length"]}, return_tensors="np").input_ids '
+    "with transformers' AutoProcessor"
+  )
+
+
+def _foreign(folder: pathlib.Path, model: Model) -> str:
+  """Why no tokenizer here writes the model's tokens, or ''."""
+  if options := _text_config(model).get('tokenizer_kwargs'):
+    return (
+      f'text_cfg.tokenizer_kwargs = {options!r} has no form here; give a function from strings to '
+      'tokens'
+    )
+  is_theirs = 'transformers_version' in model.source or _their_files(folder)
+  return _siglip(model) if model.source.get('model_type') == 'siglip' and is_theirs else ''
+
+
+def _default(folder: pathlib.Path, model: Model) -> str | None:
+  """CLIP's tokenizer, where the files say so or nothing else, with a warning in the latter case."""
+  if model.fields['text']['vocabulary'] != _CLIP_VOCABULARY or _foreign(folder, model):
+    return None
+  if 'model_cfg' in model.source:
+    return None if _text_config(model).get('hf_tokenizer_name') else 'clip'
+  if files := _their_files(folder):
+    if _has_clips_ids(files[0]):
+      return 'clip'
+    logging.warning("%s is not CLIP's vocabulary: texts need a tokenizer that is given", files[0])
+    return None
+  if model.end_id is None:
+    logging.warning("%s names no tokenizer: CLIP's, which has as many ids, is used", folder)
+  return 'clip'
+
+
+def _text_config(model: Model) -> dict:
+  return model.source.get('model_cfg', {}).get('text_cfg', {})
+
+
+def _their_files(folder: pathlib.Path) -> list[pathlib.Path]:
+  return [folder / name for name in _THEIRS if (folder / name).is_file()]
+
+
+def _has_clips_ids(path: pathlib.Path) -> bool:
+  """Whether a vocab.json or tokenizer.json has CLIP's ids; the names of special ones differ."""
+  try:
+    found = json.loads(path.read_text(encoding='utf-8'))
+    ids = found if path.name == _THEIRS[0] else found['model']['vocab']
+    words = {token: id_ for token, id_ in ids.items() if id_ < _CLIP_VOCABULARY - 2}
+  except (ValueError, KeyError, TypeError, AttributeError):
+    return False
+  return words == data.ClipTokenizer().words
