@@ -138,6 +138,22 @@ def test_open_clips_models_give_what_open_clip_gives(case):
   np.testing.assert_allclose(shares, theirs, rtol=1e-3)
 
 
+def test_a_scale_beyond_the_bound_of_training_is_kept(clip, tmp_path):
+  parameters = {**clip.model.parameters, 'log_scale': np.float32(np.log(117.33))}
+  model = dataclasses.replace(clip.model, parameters=parameters)
+  interop.write_hugging_face(model, tmp_path / 'there')
+  again = interop.read(tmp_path / 'there').parameters['log_scale']
+  np.testing.assert_allclose(np.exp(again), 117.33, rtol=1e-6)
+  images, labels = pictures(4), ['cat', 'dog', 'ship']
+  logits = 117.33 * clip.encode_image(images) @ clip.encode_text(labels).T
+  shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+  np.testing.assert_allclose(
+    dataclasses.replace(clip, model=model).classify(images, labels),
+    shares / shares.sum(axis=1, keepdims=True),
+    rtol=1e-3,
+  )
+
+
 def test_hugging_faces_models_are_read_too(tmp_path):
   model = model_of({}, end_id=30)
   interop.write_hugging_face(model, tmp_path)

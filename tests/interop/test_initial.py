@@ -33,6 +33,7 @@ def test_no_folder_gives_no_parameters():
     ({'text': {'activation': 'quick_gelu'}}, r"text\.activation is 'quick_gelu', there 'gelu'"),
     ({'image': {'mlp_ratio': 2}}, r'image/.*mlp/up/kernel has the shape \[16, 32\], there'),
     ({'bias': -10.0}, r'config\.model\.bias is True, there False'),
+    ({'text': {'length': 9}}, r'config\.model\.text\.length is 9, there 6'),
   ],
 )
 def test_another_model_is_refused_by_what_differs(fields, message, tmp_path):
