@@ -46,7 +46,7 @@ def find_tokenizer(
     return None
   tokenizer = data.open_tokenizer(str(given), length)
   size, added = tokenizer.vocab_size, ''
-  if tokenizer.adds_start and not exported:
+  if tokenizer.adds_start and model.source and not exported:
     added = ', the last one for a start token that its file lacks'
   # Who trained a model with an added start token gave it just as many rows.
   if size > vocabulary or (added and size != vocabulary):

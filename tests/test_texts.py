@@ -123,6 +123,9 @@ def test_an_added_start_token_needs_a_row_that_was_trained(tmp_path):
   write(tmp_path / 'fits', 'open_clip', size)
   loaded = contrastive_jax.load(tmp_path / 'fits', tokenizer=tmp_path / 'text.json')
   assert loaded.model.end_id == loaded.tokenizer.end_id == 1
+  # A model in our own form was trained here, where start tokens are added.
+  write(tmp_path / 'ours', 'model', size + 5)
+  assert contrastive_jax.load(tmp_path / 'ours', tokenizer=tmp_path / 'text.json').tokenizer
   # An export brings the tokenizer that it was trained with.
   shutil.copy(tmp_path / 'text.json', tmp_path / 'padded' / f'{TOKENIZER}.json')
   assert contrastive_jax.load(tmp_path / 'padded').tokenizer.start_id == size - 1
