@@ -52,6 +52,9 @@ _FINAL = (
 _LARGEST_IMAGE = 4 * images.MAX_PIXELS  # bytes
 
 _COPIED = 'simplecache::'
+# What fsspec chains before the path of a file: copies of it, or the archive that it lies in.
+_LINK = re.compile(r'(simplecache|filecache|blockcache|cached|(zip|tar|libarchive)://.*?)::')
+_PROTOCOL = re.compile(r'[A-Za-z][A-Za-z0-9+.-]*://')
 
 
 def expand_braces(pattern: str) -> list[str]:
@@ -86,34 +89,61 @@ def _choices(braced: str) -> list[str]:
 def find(pattern: str) -> list[str]:
   """The files of a pattern with braces and the wildcards `*`, `?`, in the order of their names.
 
+  A file on a disk whose name is the pattern, letter by letter, is that file alone. Brackets are
+  letters like others.
+
   Raises:
     ValueError: if a path without wildcards is no file, or one with them matches none, or not all
-      of names that count, as in '-00003-of-00008'.
+      of names that count, as in '-00003-of-00008', or '::' joins paths as open_clip does.
   """
-  paths, said = [], []
-  for path in expand_braces(pattern):
+  literal = is_local(pattern) and os.path.isfile(os.path.expanduser(pattern))
+  paths, named = [], []
+  for path in [pattern] if literal else expand_braces(pattern):
     system, plain = open_system(path)
-    if re.search(r'[*?]', plain):
-      matches = persist(path, system.glob, plain, detail=True)
-      found = sorted(match for match, info in matches.items() if info['type'] != 'directory')
-      if not found:
-        raise ValueError(f'no file matches {path!r}')
-      _check_numbered(found)
+    if re.search(r'[*?]', plain) and not literal:
+      paths += _glob(path, system, plain)
     else:
-      found = [plain]
-      said.append(path)
-    local = isinstance(system, LocalFileSystem)
-    copied = _COPIED if path.startswith(_COPIED) else ''
-    paths += found if local else [copied + system.unstrip_protocol(match) for match in found]
+      named.append(path)
+      paths.append(plain if isinstance(system, LocalFileSystem) else path)
   with futures.ThreadPoolExecutor(_THREADS) as pool:
-    there = list(pool.map(_is_file, said))
-  missing = list(itertools.compress(said, map(operator.not_, there)))
+    there = list(pool.map(_is_file, named))
+  missing = list(itertools.compress(named, map(operator.not_, there)))
   if missing:
     raise ValueError(
-      f'{len(missing)} of {len(said)} files are missing, the first is {missing[0]!r}; '
-      'put them back, or name only those that are there'
+      f'{len(missing)} of {len(named)} files are missing, the first is {missing[0]!r}; '
+      f'put them back, or name only those that are there{_hint(pattern)}'
     )
   return paths
+
+
+def _glob(path: str, system: fsspec.AbstractFileSystem, plain: str) -> list[str]:
+  """The files that the wildcards of a path match."""
+  copied = _COPIED if path.startswith(_COPIED) else ''
+  if _LINK.match(path) and not copied:
+    raise ValueError(f'{path!r} has a wildcard in a chain of protocols; use braces')
+  matches = persist(path, system.glob, plain.replace('[', '[[]'), detail=True)
+  found = sorted(match for match, info in matches.items() if info['type'] != 'directory')
+  if not found:
+    raise ValueError(f'no file matches {path!r}{_hint(path)}')
+  _check_numbered(found)
+  if isinstance(system, LocalFileSystem):
+    return found
+  return [copied + system.unstrip_protocol(match) for match in found]
+
+
+def _hint(path: str) -> str:
+  """What to write in place of open_clip's `A::B`."""
+  if '::' not in path:
+    return ''
+  return (
+    "; '::' joins no paths here: mix sources by weight, FORMAT:A*0.5+FORMAT:B*0.5, or give their "
+    'paths in braces, {A,B}'
+  )
+
+
+def is_local(path: str) -> bool:
+  """Whether a path is one on a disk, whatever letters its name has."""
+  return not (_PROTOCOL.match(path) or _LINK.match(path))
 
 
 def _check_numbered(paths: Sequence[str]) -> None:
@@ -135,8 +165,8 @@ def open_system(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
   """The file system of a path, and the path in it.
 
   Raises:
-    ValueError: if its protocol is unknown or needs a package that is not installed, or nothing says
-      where copies are kept.
+    ValueError: if its protocol is unknown or needs a package that is not installed, nothing says
+      where copies are kept, or '::' joins paths.
   """
   if path.startswith(_COPIED):
     folder = fsspec.config.conf.get('simplecache', {}).get('cache_storage')
@@ -149,6 +179,10 @@ def open_system(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
     # Two protocols may know one name.
     protocol = system.protocol if isinstance(system.protocol, str) else system.protocol[0]
     return _Copies(fs=system, cache_storage=os.path.join(folder, protocol)), plain
+  if is_local(path):
+    return LocalFileSystem(), LocalFileSystem._strip_protocol(path)
+  if not is_local(inner := _LINK.sub('', path)) and '::' in inner:
+    raise ValueError(f'{path!r} is several paths{_hint(path)}')
   try:
     return fsspec.url_to_fs(path)
   except ImportError as error:
@@ -210,7 +244,7 @@ def read(path: str, offset: int = 0, size: int | None = None) -> bytes:
   Raises:
     OSError: if the file is not there or cannot be read.
   """
-  if ':' not in path:  # on a disk, where fsspec's own work would cost more than the reading
+  if is_local(path):  # There fsspec's own work would cost more than the reading.
     return persist(path, _read_disk, path, offset, size)
   system, plain = open_system(path)
   end = None if size is None else offset + size
