@@ -29,6 +29,18 @@ MAX_PIXELS = 2**26  # 8192 x 8192, or 200 MB of RGB
 
 # PIL would try dozens of formats, among them PostScript, which is run and not read.
 _FORMATS = ('BMP', 'GIF', 'JPEG', 'PNG', 'WEBP')
+# Endings of files by PIL's name of the format; the first is written. MPO is PIL's name of a JPEG
+# that other JPEGs follow, as phones write them.
+_ENDINGS = {
+  'JPEG': ('jpeg', 'jpg'),
+  'MPO': ('jpeg',),
+  'PNG': ('png',),
+  'WEBP': ('webp',),
+  'GIF': ('gif',),
+  'BMP': ('bmp',),
+}
+# Endings that readers know; writers use no others.
+ENDINGS = tuple(dict.fromkeys(ending for endings in _ENDINGS.values() for ending in endings))
 
 # A JPEG is not decoded at less than this many times the side that it is resized to. Once would be a
 # quarter faster, and four times as far from the whole picture's pixels (experiments/decoding).
@@ -164,7 +176,7 @@ def file_type(encoded: bytes) -> str:
   """
   try:
     with Image.open(io.BytesIO(encoded), formats=_FORMATS) as image:
-      return image.format.lower()
+      return _ENDINGS[image.format][0]
   except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
     raise ValueError(f'{len(encoded)} bytes are no picture: {error}') from error
 
