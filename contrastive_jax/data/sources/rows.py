@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from contrastive_jax.data import images
 from contrastive_jax.data.sources import files
@@ -24,6 +25,10 @@ _FIELDS = {
   'image': ('image', 'filepath', 'file_name', 'image_path', 'path'),
   'caption': ('caption', 'title', 'text'),
 }
+
+# Bytes: a caption of the most letters that one may have, in four bytes each, has no more.
+_LONGEST_ROW = 2**18
+_PATH = re.compile(rb'\S*/\S*|.*\.(%s)' % '|'.join(images.ENDINGS).encode(), re.IGNORECASE)
 
 
 class Rows:
@@ -47,8 +52,9 @@ class Rows:
     """
     self._paths = paths
     indices = files.scan_all(
-      paths, _scan_table if table else _scan_lines, 'table' if table else 'lines'
+      paths, _scan_table if table else _scan_lines, 'table by its columns' if table else 'lines'
     )
+    _report(paths, indices)
     self._ends = np.cumsum([len(index['places']) for index in indices])
     self._places = np.concatenate([index['places'] for index in indices])
     self._headers = table and [
@@ -112,6 +118,28 @@ class Rows:
     others['image'] = files.read_image(name)
     return others
 
+  def where(self, number: int) -> str:
+    """The file, the row in it, which counts from 1 below the header, and the image's path."""
+    which, row = files.locate(self._ends, number)
+    place = f'{self._paths[which]}: row {row + 1}'
+    try:
+      _, fields = self._row(number)
+    except BadExampleError:
+      return place
+    return f'{place}, {fields.get(self._names["image"])}'
+
+
+def _report(paths: Sequence[str], indices: Sequence[Mapping[str, np.ndarray]]) -> None:
+  """Logs which tables have far fewer rows than lines, as quotes that go astray may be why."""
+  for path, index in zip(paths, indices, strict=True):
+    if index.get('lines', 0) > 2 * len(index['places']):
+      logging.warning(
+        '%s has %d rows in %d lines: look whether its captions have so many line ends in quotes',
+        path,
+        len(index['places']),
+        index['lines'],
+      )
+
 
 def _scan_lines(path: str) -> dict[str, np.ndarray]:
   """Offset and size, in bytes, of each line that is not blank: int64 [N, 2]."""
@@ -126,37 +154,92 @@ def _scan_lines(path: str) -> dict[str, np.ndarray]:
 
 
 def _scan_table(path: str) -> dict[str, np.ndarray]:
-  """Offset and size, in bytes, of each row after the header, which may span lines: int64 [N, 2]."""
+  """Where the rows of a table lie.
+
+  A row of several lines is one that `_Columns.may_continue` lets go on, whose quotes then match,
+  and that has the header's columns. Else its first line is a row, good or bad, and so is the next.
+
+  Returns:
+    'places', int64 [N, 2]: offset and size, in bytes, of each row after the header;
+    'lines': how many they have.
+  """
   system, plain = files.open_system(path)
-  places, offset = array.array('q'), 0
-  with system.open(plain, 'rb') as lines:
-    taken = [0]
+  places, lines = array.array('q'), 0
+  with system.open(plain, 'rb') as file:
+    header = next(iter(file), b'')
+    columns, offset = _Columns(header), len(header)
+    row: list[bytes] = []
+    size = 0
 
     def texts() -> Iterator[str]:
-      for line in lines:
-        taken[0] += len(line)
+      nonlocal size
+      for line in file:
+        if row and not columns.may_continue(line, size):
+          return  # It is read again, as a row.
+        size += len(line)
+        row.append(line)
         yield line.decode('latin-1')  # A byte a letter: rows are told apart, not read.
 
-    header = next(iter(texts()), '')
-    offset = taken[0]
-    rows = _reader(texts(), _separator(header))
+    rows = _reader(texts(), columns.separator)
     while True:
       try:
-        row = next(rows, None)
+        matched = len(next(rows, ())) == columns.count
       except csv.Error:
-        row = ['bad']  # It is kept, to be skipped and counted when it is read.
-      if row is None:
+        matched = False
+      if not row:
         break
-      if row:
-        places.extend((offset, taken[0] - offset))
-      offset = taken[0]
-  return {'places': np.array(places, np.int64).reshape(-1, 2)}
+      if not matched:
+        del row[1:]
+        size = len(row[0])
+        file.seek(offset + size)
+        rows = _reader(texts(), columns.separator)
+      if size > 2 or row[0].strip(b'\r\n'):
+        places.extend((offset, size))
+        lines += len(row)
+      offset += size
+      size = 0
+      row.clear()
+  return {'places': np.array(places, np.int64).reshape(-1, 2), 'lines': np.int64(lines)}
 
 
-def _reader(lines: Iterable[str], separator: str):
+class _Columns:
+  """What a table's header tells of its rows.
+
+  Attributes:
+    count: of the columns.
+    separator: of the values in a row.
+  """
+
+  def __init__(self, header: bytes):
+    """Takes the first line of the file."""
+    text = header.decode('utf-8-sig', errors='replace')
+    self.separator = _separator(text)
+    self._separator = self.separator.encode()
+    try:
+      names = next(_reader([text], self.separator), [])
+    except csv.Error:
+      names = []  # The table is refused, for its header.
+    self.count = len(names)
+    self._image = next((names.index(name) for name in _FIELDS['image'] if name in names), 0)
+
+  def may_continue(self, line: bytes, size: int) -> bool:
+    """Whether a line may go on in a quote that a row of `size` bytes so far has left open.
+
+    One without quotes that has all columns, and in that of the image what looks like a path, is a
+    row of its own, and the quote one that nothing closes. Texts hold commas, and tabs hardly ever.
+    """
+    if size > _LONGEST_ROW:
+      return False
+    if b'"' in line or line.count(self._separator) != self.count - 1:
+      return True
+    path = line.split(self._separator)[self._image].strip()
+    return self.separator != '\t' and not _PATH.fullmatch(path)
+
+
+def _reader(lines: Iterable[str], separator: str, **dialect):
   # A huge caption is one bad example, not the end of a file. The limit is the whole process's.
   csv.field_size_limit(sys.maxsize)
-  return csv.reader(lines, delimiter=separator)
+  return csv.reader(lines, delimiter=separator, strict=True, **dialect)
 
 
 def _separator(header: str) -> str:
@@ -179,10 +262,22 @@ def _header(path: str, places: np.ndarray) -> tuple[list[str], str]:
 
 
 def _parse_row(text: str, names: Sequence[str], separator: str) -> dict[str, str]:
-  values = next(_reader(_lines(text), separator), [])
-  if len(values) != len(names):
-    raise ValueError(f'it has {len(values)} columns, the header {len(names)}')
-  return dict(zip(names, values, strict=True))
+  dialects: list[dict[str, Any]] = [{}]
+  if '\\"' in text:
+    dialects.append({'escapechar': '\\'})
+  if separator == '\t':  # Tables of the web have tabs and no quoting, so that a quote is a letter.
+    dialects.append({'quoting': csv.QUOTE_NONE})
+  faults = []
+  for dialect in dialects:
+    try:
+      values = next(_reader(_lines(text), separator, **dialect), [])
+    except csv.Error as error:
+      faults.append(f'{error}; a quote within a quoted text is written twice')
+      continue
+    if len(values) == len(names):
+      return dict(zip(names, values, strict=True))
+    faults.append(f'it has {len(values)} columns, the header {len(names)}')
+  raise ValueError(faults[0])
 
 
 def write(path: str, records: Iterable[Mapping[str, Any]]) -> None:
