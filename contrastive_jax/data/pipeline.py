@@ -21,6 +21,7 @@ from contrastive_jax.data.captions import (
   keep_captions,
   prompt_caption,
 )
+from contrastive_jax.data.sources.source import place_of
 
 # Captions whose tokens are kept: they cost more than all else that an epoch repeats.
 _KEPT_CAPTIONS = 2**16
@@ -51,13 +52,14 @@ class _Draw:
       return {
         'id': example['id'],
         'number': number,
+        'where': functools.partial(place_of, self._source, number),
         'image': encoded_image(example),
         'captions': captions,
         'texts': [prompt_caption(caption, self._prompts, rng) for caption in captions],
         'place': rng.random(4),
       }
     except ValueError as error:
-      return {'id': example['id'], 'error': str(error)}
+      return {'id': example['id'], 'error': f'{place_of(self._source, number)}: {error}'}
 
 
 class _Show:
@@ -100,9 +102,12 @@ class _Show:
     """
     if 'error' in drawn:
       raise ValueError(drawn['error'])
-    if self._crop is None:
-      return self._whole(drawn)
-    return images.resized_crop(drawn['image'], self.image_size, drawn['place'], area=self._crop)
+    try:
+      if self._crop is None:
+        return self._whole(drawn)
+      return images.resized_crop(drawn['image'], self.image_size, drawn['place'], area=self._crop)
+    except ValueError as error:
+      raise ValueError(f'{drawn["where"]()}: {error}') from error
 
   def texts(self, drawn: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
     """Ids, and of each caption what it is known by, its tokens, and whether they are all."""
@@ -261,5 +266,10 @@ def evaluation_images(source, image_size: int) -> np.ndarray:
     example = source[number]
     if 'error' in example:
       raise ValueError(f'example {example["id"]} cannot be evaluated: {example["error"]}')
-    pictures[number] = images.resize(images.decode(encoded_image(example)), image_size)
+    try:
+      pictures[number] = images.resize(images.decode(encoded_image(example)), image_size)
+    except ValueError as error:
+      raise ValueError(
+        f'example {example["id"]} cannot be evaluated: {place_of(source, number)}: {error}'
+      ) from error
   return pictures

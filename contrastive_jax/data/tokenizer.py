@@ -25,6 +25,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 from contrastive_jax.data.batches import Skips
 from contrastive_jax.data.captions import texts_of
 from contrastive_jax.data.sources import files, open_source
+from contrastive_jax.data.sources.source import place_of
 from contrastive_jax.data.tokenizers import open_tokenizer
 
 # Captions, spread over the source, that are measured: more would not change a figure's digits.
@@ -192,7 +193,7 @@ class _Captions:
         return example, texts
       raise ValueError(f'the caption is empty (fields {self._fields} of {sorted(example)})')
     except ValueError as error:
-      return {'id': example['id'], 'error': str(error)}, []
+      return {'id': example['id'], 'error': f'{place_of(self._source, number)}: {error}'}, []
 
 
 def main(arguments: list[str]) -> None:

@@ -41,6 +41,8 @@ def test_texts_are_strings_and_images_encoded():
     ('emoji', 'train[vendor=acme]', 'selects no example'),
     ('emoji', 'train[vendor=noto]+heldout_style', 'select from one split'),
     ('emoji', 'train[vendor=noto,group]', "cannot read 'group'"),
+    ('emoji', 'train[score>0.3]', r"cannot read 'score>0\.3'; write field=value .*a bound, filter"),
+    ('emoji', 'train[score<=0.3]+train', r"cannot read 'score<=0\.3'"),
   ],
 )
 def test_what_is_not_there_is_named(name, split, message, tmp_path):

@@ -10,7 +10,7 @@ from typing import Any
 
 import grain
 import msgpack
-from array_record.python.array_record_module import ArrayRecordWriter
+from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
 from contrastive_jax.data.sources import files
 from contrastive_jax.data.sources.source import BadExampleError, plain
@@ -63,6 +63,15 @@ class ArrayRecords:
     if not isinstance(record, dict):
       raise BadExampleError(f'the record is a {type(record).__name__}, no map')
     return record
+
+  def where(self, number: int) -> str:
+    """The file of a record and its number there."""
+    for path in self._records.paths:
+      count = ArrayRecordReader(str(path)).num_records()
+      if number < count:
+        return f'{path}: record {number}'
+      number -= count
+    raise IndexError(number)
 
 
 def write(path: str, records: Iterable[Mapping[str, Any]]) -> None:

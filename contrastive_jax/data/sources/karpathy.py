@@ -53,11 +53,19 @@ class Captioned:
     Raises:
       BadExampleError: if the entry has no captions, or the image cannot be read.
     """
-    folder, entry = self._images[number]
+    _, entry = self._images[number]
     try:
       captions = [sentence['raw'] for sentence in entry['sentences']]
-      name = posixpath.join(entry.get('filepath', ''), entry['filename'])  # A folder in COCO alone.
+      path = self.where(number)
     except (TypeError, KeyError) as error:
       raise BadExampleError(f'the entry {number} has no {error}') from error
-    image = files.read_image(posixpath.join(folder, name))
-    return {'image': image, 'captions': captions, 'filename': entry['filename']}
+    return {
+      'image': files.read_image(path),
+      'captions': captions,
+      'filename': entry['filename'],
+    }
+
+  def where(self, number: int) -> str:
+    """The path of the image."""
+    folder, entry = self._images[number]
+    return posixpath.join(folder, entry.get('filepath', ''), entry['filename'])  # `filepath`: COCO.

@@ -90,6 +90,11 @@ class Mixture:
     example = self._sources[number][inner]
     return example | {'id': int(self._starts[number]) + example['id']}
 
+  def where(self, index: int) -> str:
+    """The file of an example and its name there."""
+    number, inner = self._mixed[index]
+    return self._sources[number].where(inner)
+
   def values(self, field: str) -> list:
     """All values of a field, each example's once, source after source."""
     return [value for source in self._sources for value in source.values(field)]

@@ -111,8 +111,15 @@ class _Slice(Sequence):
     return sum(map(len, self._ranges))
 
   def __getitem__(self, index: int) -> Any:
+    return self._records[self._number(index)]
+
+  def where(self, index: int) -> str:
+    """The file of a record and its name there."""
+    return self._records.where(self._number(index))
+
+  def _number(self, index: int) -> int:
     for numbers in self._ranges:
       if index < len(numbers):
-        return self._records[numbers[index]]
+        return numbers[index]
       index -= len(numbers)
     raise IndexError(index)

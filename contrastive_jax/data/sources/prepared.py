@@ -92,7 +92,7 @@ class _Prepared(Sequence):
       self._records = grain.sources.ArrayRecordDataSource(instructions)
     else:
       raise NotImplementedError(f'{info.file_format} is not read by place.')
-    self._features = info.features
+    self._features, self._instructions = info.features, instructions
 
   def __len__(self) -> int:
     return len(self._records)
@@ -110,6 +110,14 @@ class _Prepared(Sequence):
     except (ValueError, DecodeError) as error:
       raise BadExampleError(f'the record does not parse: {error}') from error
     return _named(self._features, example)
+
+  def where(self, number: int) -> str:
+    """The file of a record and its number there."""
+    for instruction in self._instructions:
+      if number < instruction.take:
+        return f'{instruction.filename}: record {instruction.skip + number}'
+      number -= instruction.take
+    raise IndexError(number)
 
 
 def _named(feature: tfds.features.FeatureConnector, value: Any) -> Any:

@@ -26,6 +26,11 @@ def plain(value: Any) -> Any:
   )
 
 
+def place_of(examples: Sequence[Any], number: int) -> str:
+  """The file of an example and its name there, as `examples.where` tells; else its number."""
+  return getattr(examples, 'where', 'example {}'.format)(number)
+
+
 class Source:
   """Examples by number; `id` in each is its number within the split, whatever the selection.
 
@@ -65,6 +70,10 @@ class Source:
   def __getitem__(self, index: int) -> dict[str, Any]:
     return self._read(self._numbers[index])
 
+  def where(self, index: int) -> str:
+    """The file of an example and its name there."""
+    return place_of(self._records, self._numbers[index])
+
   def _read(self, number: int) -> dict[str, Any]:
     if number in self._kept:
       return self._kept[number]
@@ -103,7 +112,7 @@ def parse_split(split: str) -> tuple[str, list[str]]:
     ValueError: if they are of different splits.
   """
   parts = [
-    re.fullmatch(r'(.*?)(?:\[([^\]]*=[^\]]*)\])?', part.strip()).groups()
+    re.fullmatch(r'(.*?)(?:\[([^\]]*[=<>][^\]]*)\])?', part.strip()).groups()
     for part in re.split(r'\+(?![^\[]*\])', split)
   ]
   if not any(where for _, where in parts):
@@ -142,7 +151,10 @@ def _select(read, count: int, where: str) -> Sequence[int]:
   for condition in where.split(','):
     match = re.fullmatch(r'\s*(\w+)\s*(!?=)\s*(.*?)\s*', condition)
     if match is None:
-      raise ValueError(f'[{where}]: cannot read {condition!r}; write field=value or field!=value')
+      raise ValueError(
+        f'[{where}]: cannot read {condition!r}; write field=value or field!=value, without commas '
+        'in the value. For other conditions, such as a score above a bound, filter the files'
+      )
     conditions.append(match.groups())
   for field, _, _ in conditions:
     first = next((read(number) for number in range(count) if 'error' not in read(number)), {})
