@@ -6,10 +6,11 @@
 SOURCE is what config.data.name may be. TARGET is a folder, for ArrayRecord, or FORMAT:FOLDER with
 the format arrayrecord, webdataset or jsonl; the last line printed is the name to train with. Each
 picture is decoded once, and what could not be trained on is left out and named in
-FOLDER/SPLIT.convert.json. A conversion that was stopped goes on, by the same command, after its
-last whole shard.
+FOLDER/SPLIT.convert.json. Each shard is read back before it counts as written. A conversion that
+was stopped goes on, by the same command, after its last whole shard.
 """
 
+import functools
 import json
 import pathlib
 from collections.abc import Iterator
@@ -23,12 +24,21 @@ from contrastive_jax.data import images
 from contrastive_jax.data.batches import Skips
 from contrastive_jax.data.captions import draw_caption
 from contrastive_jax.data.pipeline import encoded_image
-from contrastive_jax.data.sources import array_record, files, open_source, rows, webdataset
+from contrastive_jax.data.sources import (
+  Source,
+  array_record,
+  files,
+  open_source,
+  rows,
+  webdataset,
+)
+from contrastive_jax.data.sources.source import place_of
 
+# Each with the ending of its files, what writes one, and what reads some.
 _FORMATS = {
-  'arrayrecord': ('array_record', array_record.write),
-  'jsonl': ('jsonl', rows.write),
-  'webdataset': ('tar', webdataset.write),
+  'arrayrecord': ('array_record', array_record.write, array_record.ArrayRecords),
+  'jsonl': ('jsonl', rows.write, functools.partial(rows.Rows, table=False)),
+  'webdataset': ('tar', webdataset.write, webdataset.WebDataset),
 }
 
 
@@ -57,9 +67,10 @@ def convert(
 
   Raises:
     ValueError: if the source or the target cannot be used, or too many examples are bad.
+    OSError: if a shard, read back, does not hold what was written.
   """
   style, place = _parse_target(target)
-  ending, write = _FORMATS[style]
+  ending, write, reader = _FORMATS[style]
   source = open_source(name, split, folder)
   stem = split.split('[')[0].strip()
   count = -(-len(source) // shard_size)
@@ -82,6 +93,7 @@ def convert(
       path = place / f'{stem}-{number:05}-of-{count:05}.{ending}'
       good = _good(source, numbers, skips, skipped)
       write(str(path), progress.track(good, task_id=task, total=len(source)))
+      _read_back(reader, path, len(numbers) - len(skipped))
       shards.append({'file': path.name, 'examples': len(numbers), 'skipped': skipped})
       with files.whole(str(state)) as partial:
         pathlib.Path(partial).write_text(json.dumps(asked | {'shards': shards}, indent=1))
@@ -100,6 +112,11 @@ def _parse_target(target: str) -> tuple[str, pathlib.Path]:
   if style not in _FORMATS or place.startswith('//'):
     raise ValueError(
       f'TARGET = {target!r}; use a folder on a disk, or FORMAT:FOLDER with one of {[*_FORMATS]}'
+    )
+  if wild := sorted(set(place) & set('{}*?')):
+    raise ValueError(
+      f'TARGET = {target!r} has {wild}, which make a pattern of the name of a source; use a folder '
+      'without'
     )
   return style, pathlib.Path(place)
 
@@ -126,12 +143,25 @@ def _good(source, numbers: range, skips: Skips, skipped: list) -> Iterator[dict[
         if 'caption' in example:
           draw_caption(example, {'caption': 1.0}, np.random.default_rng(0))
       except ValueError as error:
-        example = {'id': example['id'], 'error': str(error)}
+        example = {'id': example['id'], 'error': f'{place_of(source, number)}: {error}'}
     if skips(example):
       # By its place in the order: a selection may show an example twice.
       yield example | {'id': number}
     else:
       skipped.append([example['id'], example['error']])
+
+
+def _read_back(reader, path: pathlib.Path, count: int) -> None:
+  """Reads each example of a shard, while what was written is still in memory."""
+  if not count:
+    return  # All its examples were bad, and readers refuse a file without any.
+  read = Source(reader([str(path)]))
+  bad = [read[number]['error'] for number in range(len(read)) if 'error' in read[number]]
+  if bad or len(read) != count:
+    raise OSError(
+      f'{path} holds {len(read) - len(bad)} of the {count} examples that were written '
+      f'({bad[:1] or "the others are missing"}); give the same command again, which writes it anew'
+    )
 
 
 def _progress() -> rich.progress.Progress:

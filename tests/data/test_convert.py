@@ -1,21 +1,25 @@
+import io
 import json
 import os
 import subprocess
 import sys
 
 import pytest
+from PIL import Image
 
 from contrastive_jax import data
 from contrastive_jax.data import convert as module
-from contrastive_jax.data import emoji
+from contrastive_jax.data import emoji, images
 from contrastive_jax.data.convert import convert
+from contrastive_jax.data.sources import array_record
 
 STYLES = ('arrayrecord', 'jsonl', 'webdataset')
 SPLIT = 'heldout_style[:30]'
 
 
 def contents(folder):
-  paths = sorted(path for path in folder.rglob('*') if path.is_file())
+  """All files but the indices, which know when their files were written."""
+  paths = sorted(path for path in folder.rglob('*') if path.is_file() and path.suffix != '.npz')
   return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
@@ -79,7 +83,7 @@ def test_another_conversion_in_the_same_folder_is_refused(tmp_path):
   convert('emoji', str(tmp_path), split=SPLIT)
   with pytest.raises(ValueError, match=r"of another conversion.*'shard_size': 10000"):
     convert('emoji', str(tmp_path), split=SPLIT, shard_size=7)
-  for target in ('csv:/tmp', 'gs://bucket', 'webdataset://host'):
+  for target in ('csv:/tmp', 'gs://bucket', 'webdataset://host', '/tmp/{a,b}', 'jsonl:/tmp/a*'):
     with pytest.raises(ValueError, match='TARGET = '):
       convert('emoji', target)
 
@@ -92,6 +96,43 @@ def test_the_command_reports(tmp_path):
   assert 'wrote 30 of 30 examples, skipped 0' in ran.stdout
   assert f'--config.data.name=jsonl:{tmp_path}/{{split}}-*.jsonl' in ran.stdout
   assert json.loads((tmp_path / 'heldout_style.convert.json').read_text())['examples'] == 30
+
+
+def pictures_of_every_format():
+  """An encoded picture by the ending of its file, JPEGs of phones among them."""
+  found = {}
+  for style in ('JPEG', 'MPO', 'PNG', 'WEBP', 'GIF', 'BMP'):
+    image, buffer = Image.new('RGB', (12, 8), (200, 30, 90)), io.BytesIO()
+    more = {'append_images': [Image.new('RGB', (6, 4))], 'save_all': True} if style == 'MPO' else {}
+    image.save(buffer, style, **more)
+    found[style] = buffer.getvalue()
+  assert Image.open(io.BytesIO(found['MPO'])).format == 'MPO'
+  return found
+
+
+@pytest.mark.parametrize('style', STYLES)
+def test_pictures_of_every_format_come_back(tmp_path, style):
+  written = pictures_of_every_format()
+  examples = [{'id': i, 'image': p, 'caption': 'a'} for i, p in enumerate(written.values())]
+  array_record.write(str(tmp_path / 'a.array_record'), examples)
+  report = convert(f'arrayrecord:{tmp_path}/a.array_record', f'{style}:{tmp_path}/b')
+  assert everything(report['name'], 'train') == examples
+  assert {images.file_type(picture) for picture in written.values()} <= {*images.ENDINGS}
+
+
+@pytest.mark.parametrize('style', STYLES)
+def test_a_shard_that_lost_examples_is_not_called_written(tmp_path, monkeypatch, style):
+  ending, write, reader = module._FORMATS[style]
+  forget = lambda path, records: write(path, list(records)[1:])  # noqa: E731
+  monkeypatch.setitem(module._FORMATS, style, (ending, forget, reader))
+  with pytest.raises(OSError, match=r'holds 29 of the 30 examples that were written'):
+    convert('emoji', f'{style}:{tmp_path}', split=SPLIT)
+  assert not (tmp_path / 'heldout_style.convert.json').exists()
+
+
+def test_a_conversion_into_a_folder_with_brackets_opens(tmp_path):
+  report = convert('emoji', f'{tmp_path}/run [1]', split=SPLIT, shard_size=20)
+  assert everything(report['name'], 'heldout_style') == everything('emoji', SPLIT)
 
 
 @pytest.mark.slow
