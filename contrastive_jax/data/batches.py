@@ -4,12 +4,14 @@ import functools
 import itertools
 import math
 import os
+import tempfile
 import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent import futures
 from typing import Any, Protocol
 
+import cloudpickle
 import grain
 import numpy as np
 from absl import flags, logging
@@ -102,6 +104,18 @@ class Rows(grain.MapDataset):
     self._show, self._rows, self._batch_size, self._slots = show, rows, batch_size, slots
     self._waits = False
 
+  def __getstate__(self) -> dict[str, Any]:
+    # By a file: a worker that dies as it starts leaves the pipe to it full, and who writes waiting.
+    path = _shared_file(self)
+    with open(path, 'wb') as file:
+      cloudpickle.dump(vars(self), file)
+    return {'path': path}
+
+  def __setstate__(self, state: dict[str, Any]):
+    with open(state['path'], 'r+b') as file:
+      vars(self).update(cloudpickle.load(file))
+      file.truncate(0)  # It is read once, and its memory is free.
+
   def __len__(self) -> int:
     return len(self._parent) // self._batch_size - _BAD_IN_A_ROW
 
@@ -158,20 +172,33 @@ class Rows(grain.MapDataset):
     raise ValueError(f'{_BAD_IN_A_ROW} examples in a row cannot be used; the last is {last}')
 
 
+def _shared_file(owner: Any) -> str:
+  """The path of an empty file for this process and its workers, which is there while `owner` is.
+
+  On Linux it is of no file system, so that it needs no room in one, and a killed run leaves none.
+  """
+  if not hasattr(os, 'memfd_create'):
+    file, path = tempfile.mkstemp()
+    os.close(file)
+    weakref.finalize(owner, os.unlink, path)
+    return path
+  file = os.memfd_create('batches')
+  weakref.finalize(owner, os.close, file)
+  return f'/proc/{os.getpid()}/fd/{file}'
+
+
 class Slots:
   """Memory in which workers leave the pictures of their batches for the run.
 
   The same pages serve again and again: to touch new ones would cost more than all else of handing
-  over. They are of no file system, so they need no room in /dev/shm, and a killed run leaves none.
+  over.
   """
 
   def __init__(self, workers: int, shape: Sequence[int]):
     """Some slots for each worker, each for pictures uint8 of `shape`; Linux alone has them."""
     self._shape = (workers * _SLOTS, *shape)
-    file = os.memfd_create('pictures')
-    os.truncate(file, self._shape[0] + math.prod(self._shape))
-    weakref.finalize(self, os.close, file)
-    self._path = f'/proc/{os.getpid()}/fd/{file}'
+    self._path = _shared_file(self)
+    os.truncate(self._path, self._shape[0] + math.prod(self._shape))
 
   def __getstate__(self) -> dict[str, Any]:
     return {'_path': self._path, '_shape': self._shape}
@@ -242,7 +269,17 @@ class Batches:
   def __next__(self) -> dict[str, np.ndarray]:
     if self._ahead is None:
       self._ahead = self._read_ahead()
-    batch = next(self._ahead)
+    try:
+      batch = next(self._ahead)
+    except RuntimeError as error:
+      if 'process was terminated unexpectedly' not in str(error):
+        raise
+      self.close()
+      raise RuntimeError(
+        f'a worker of config.data.workers = {self._workers} has died: {error} Workers import the '
+        'main module anew: keep what a script runs under `if __name__ == "__main__":`, and write '
+        'code from standard input to a file, or use workers=0'
+      ) from error
     if 'slot' in batch:
       batch['image'] = self._slots.lend(batch.pop('slot'))
     self._next += 1

@@ -4,6 +4,9 @@ import io
 import itertools
 import pathlib
 import resource
+import subprocess
+import sys
+import textwrap
 import time
 
 import numpy as np
@@ -189,6 +192,31 @@ def test_what_stops_a_worker_stops_the_run():
   iterator, _ = batches(examples(400, bad=set(range(400))), batch_size=50, workers=1)
   with contextlib.closing(iterator), pytest.raises(ValueError, match='in a row cannot be used'):
     next(iterator)
+
+
+@pytest.mark.parametrize('given', ['a script', 'standard input'])
+def test_workers_that_die_as_they_start_are_an_error(tmp_path, given):
+  """Whether the main module starts them again or is none; what they are sent fills their pipes."""
+  code = textwrap.dedent("""
+    import sys
+    sys.path.insert(0, '.')
+    from contrastive_jax import data
+    batches, _ = data.training_batches(
+      data.open_source('emoji', 'heldout_style'), lambda texts: [[len(text)] for text in texts],
+      batch_size=4, image_size=8, captions={'caption': 1}, prompts=['{}' + 'a' * 2**18], seed=0,
+      workers=1)
+    next(batches)
+  """)
+  (tmp_path / 'script.py').write_text(code)
+  script = str(tmp_path / 'script.py') if given == 'a script' else '-'
+  ran = subprocess.run(
+    [sys.executable, script], input=code, capture_output=True, text=True, timeout=120
+  )
+  last = ran.stderr.strip().splitlines()[-1]
+  assert ran.returncode == 1 and last.startswith(
+    'RuntimeError: a worker of config.data.workers = 1'
+  )
+  assert 'if __name__ == "__main__":' in last
 
 
 def ids_of(iterator, count):
