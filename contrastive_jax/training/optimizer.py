@@ -13,22 +13,27 @@ def make_schedule(
 ):
   """Linear warm-up to `learning_rate` over a share of the steps, then decay to zero.
 
+  Warm-up starts at 0. Without warm-up, the first step is at `learning_rate`.
+
   Args:
     learning_rate: the greatest.
-    warmup_fraction: share of the steps in which it is reached.
+    warmup_fraction: share of the steps in which it is reached; 0 for no warm-up.
     total_steps: after which it is zero.
     decay: 'cosine' or 'linear'.
   """
   if not 0 <= warmup_fraction < 1:
     raise ValueError(f'config.optimizer.warmup_fraction = {warmup_fraction} is not in [0, 1)')
-  warmup = max(1, round(warmup_fraction * total_steps))
-  rest = max(total_steps - warmup, 1)
+  warmup = max(1, round(warmup_fraction * total_steps)) if warmup_fraction else 0
+  warmup = min(warmup, total_steps - 1)  # The last step at the latest is at the peak.
+  rest = total_steps - warmup
   if decay == 'cosine':
     fall = optax.cosine_decay_schedule(learning_rate, rest)
   elif decay == 'linear':
     fall = optax.linear_schedule(learning_rate, 0.0, rest)
   else:
     raise ValueError(f"config.optimizer.decay = {decay!r} is unknown; use 'cosine' or 'linear'")
+  if warmup == 0:
+    return fall
   return optax.join_schedules([optax.linear_schedule(0.0, learning_rate, warmup), fall], [warmup])
 
 

@@ -35,6 +35,25 @@ def test_schedule_of_few_steps_is_finite(total_steps):
   assert np.isfinite([schedule(step) for step in range(total_steps)]).all()
 
 
+@pytest.mark.parametrize('decay', ['cosine', 'linear'])
+def test_schedule_without_warmup_starts_at_the_peak(decay):
+  schedule = optimizer.make_schedule(
+    learning_rate=2.0, warmup_fraction=0, total_steps=100, decay=decay
+  )
+  rates = np.array([schedule(step) for step in range(101)])
+  assert rates[0] == 2.0 and rates[100] == pytest.approx(0, abs=1e-6)
+  assert rates[50] == pytest.approx(1.0) and (np.diff(rates) <= 0).all()
+
+
+@pytest.mark.parametrize('warmup_fraction', [0.0, 0.05, 0.5, 0.99])
+@pytest.mark.parametrize('total_steps', [1, 2, 3, 40])
+def test_schedule_reaches_the_peak_in_any_number_of_steps(warmup_fraction, total_steps):
+  schedule = optimizer.make_schedule(
+    learning_rate=2.0, warmup_fraction=warmup_fraction, total_steps=total_steps
+  )
+  assert max(schedule(step) for step in range(total_steps)) == 2.0
+
+
 @pytest.mark.parametrize('name', ['adamw', 'adafactor'])
 def test_only_matrices_decay(name):
   parameters = {
