@@ -93,7 +93,7 @@ def build(config: ConfigDict, devices: list | None = None) -> Run:
   rates = parameter_rates(
     definition, optimizer_fields.pop('rates', ()), optimizer_fields.pop('layer_decay', 1.0)
   )
-  optimizer = make_optimizer(schedule, **optimizer_fields, rates=rates)
+  optimizer = make_optimizer(schedule, **optimizer_fields, rates=rates, axes=definition.axes)
   create_state, abstract_state = plan_state(
     definition,
     optimizer,

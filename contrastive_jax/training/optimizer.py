@@ -1,5 +1,7 @@
 """AdamW, as CLIP trains, or Adafactor, as CoCa does, with warm-up and decay."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -47,6 +49,7 @@ def make_optimizer(
   clip_norm: float | None,
   name: str = 'adamw',
   rates=None,
+  axes: Any = None,
 ) -> optax.GradientTransformation:
   """Global-norm clipping, AdamW or Adafactor, and the bounds of the scale.
 
@@ -63,11 +66,18 @@ def make_optimizer(
     rates: a tree of multipliers of the learning rate, from `parameter_rates`; None for ones. What
       has 0 neither moves nor decays, and has no averages; its gradient must be zero, as `hold` sees
       to.
+    axes: the model's logical axes, `Definition.axes`, which say what parameters stack layers;
+      None if none does.
+
+  Raises:
+    ValueError: if `name` is unknown.
   """
   clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
   if name not in RULES:
     raise ValueError(f'config.optimizer.name = {name!r} is unknown; use one of {sorted(RULES)}')
-  rule = RULES[name](schedule, b1, b2, epsilon, weight_decay=weight_decay, mask=decays)
+  rule = RULES[name](
+    schedule, b1, b2, epsilon, weight_decay=weight_decay, mask=decays, stacked=_stacked(axes)
+  )
   bound = bound_scale(MAX_SCALE)
   if rates is None:
     return optax.chain(clip, rule, bound)
@@ -76,8 +86,16 @@ def make_optimizer(
   return optax.chain(clip, optax.masked(rule, trained), multiply, optax.masked(bound, trained))
 
 
+def adamw(
+  learning_rate, b1: float, b2: float, epsilon: float, *, weight_decay: float, mask, stacked
+) -> optax.GradientTransformation:
+  """AdamW, which treats stacked layers like any other parameter."""
+  del stacked
+  return optax.adamw(learning_rate, b1, b2, epsilon, weight_decay=weight_decay, mask=mask)
+
+
 def adafactor(
-  learning_rate, b1: float, b2: float, epsilon: float, *, weight_decay: float, mask
+  learning_rate, b1: float, b2: float, epsilon: float, *, weight_decay: float, mask, stacked
 ) -> optax.GradientTransformation:
   """Adafactor as vision transformers are trained with [1]: AdamW whose squares are factored.
 
@@ -91,16 +109,76 @@ def adafactor(
   def decay(step, exponent):
     return jnp.minimum(b2, 1 - (step + 1.0) ** -exponent)
 
+  # Kernels of attention have an axis for the heads; the width of one must be factored too.
+  factored = optax.scale_by_factored_rms(
+    min_dim_size_to_factor=32, epsilon=epsilon, decay_rate_fn=decay
+  )
   return optax.chain(
-    # Kernels of attention have an axis for the heads; the width of one must be factored too.
-    optax.scale_by_factored_rms(min_dim_size_to_factor=32, epsilon=epsilon, decay_rate_fn=decay),
+    by_layer(factored, stacked),
     optax.ema(b1, debias=False),
     optax.add_decayed_weights(weight_decay, mask),
     optax.scale_by_learning_rate(learning_rate),
   )
 
 
-RULES = {'adamw': optax.adamw, 'adafactor': adafactor}
+RULES = {'adamw': adamw, 'adafactor': adafactor}
+
+
+def by_layer(
+  factored: optax.GradientTransformation, stacked: frozenset
+) -> optax.GradientTransformation:
+  """Applies `optax.scale_by_factored_rms` to each layer of stacked parameters separately.
+
+  optax factors the two longest axes of a parameter, and in a deep stack the layers are one of them.
+
+  Args:
+    factored: from `optax.scale_by_factored_rms`.
+    stacked: key paths of the parameters whose first axis is the layers.
+  """
+
+  def state_axes(parameter):
+    layer = jax.ShapeDtypeStruct(parameter.shape[1:], parameter.dtype)
+    # Placeholders of shape (1,), shared by all layers, stand for what is not kept.
+    is_factored = jax.eval_shape(factored.init, layer).v_row.shape != (1,)
+    rows, whole = (0, None) if is_factored else (None, 0)
+    return optax.FactoredState(count=None, v_row=rows, v_col=rows, v=whole)
+
+  def init(parameters):
+    def init_one(path, parameter):
+      init = factored.init
+      if path in stacked:
+        init = jax.vmap(init, out_axes=state_axes(parameter))
+      return tuple(init(parameter)[1:])
+
+    statistics = jax.tree_util.tree_map_with_path(init_one, parameters)
+    return optax.FactoredState(jnp.zeros([], jnp.int32), *_unzip(statistics, 3))
+
+  def update(gradients, state, parameters):
+    def update_one(path, gradient, parameter, *statistics):
+      update = factored.update
+      if path in stacked:
+        axes = state_axes(parameter)
+        update = jax.vmap(update, in_axes=(0, axes, 0), out_axes=(0, axes))
+      change, after = update(gradient, optax.FactoredState(state.count, *statistics), parameter)
+      return change, *after[1:]
+
+    results = jax.tree_util.tree_map_with_path(update_one, gradients, parameters, *state[1:])
+    updates, *statistics = _unzip(results, 4)
+    return updates, optax.FactoredState(optax.safe_increment(state.count), *statistics)
+
+  return optax.GradientTransformation(init, update)
+
+
+def _unzip(tree, size: int) -> list:
+  """A tree of each element of a tree's plain tuples; optax's own nodes are named tuples."""
+  is_result = lambda node: type(node) is tuple  # noqa: E731
+  return [jax.tree.map(lambda result: result[i], tree, is_leaf=is_result) for i in range(size)]  # noqa: B023
+
+
+def _stacked(axes) -> frozenset:
+  """The key paths of the parameters whose first axis is 'layers'."""
+  named = jax.tree_util.tree_leaves_with_path(axes, is_leaf=lambda node: isinstance(node, tuple))
+  return frozenset(path for path, names in named if names[:1] == ('layers',))
 
 
 def decays(parameters):

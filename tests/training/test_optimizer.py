@@ -1,3 +1,5 @@
+import operator
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -7,8 +9,9 @@ import pytest
 
 from contrastive_jax.models.definition import Definition
 from contrastive_jax.sharding import mesh
-from contrastive_jax.training import optimizer
+from contrastive_jax.training import loop, optimizer
 from contrastive_jax.training.state import plan_state
+from tests.training.test_loop import config
 
 FIELDS = {'b1': 0.9, 'b2': 0.98, 'epsilon': 1e-6, 'weight_decay': 0.2, 'clip_norm': 1.0}
 
@@ -83,6 +86,57 @@ def test_scale_stays_within_bounds_and_comes_back(gradient, bound):
     updates, state = transform.update({'log_scale': jnp.float32(-gradient)}, state, parameters)
     parameters = optax.apply_updates(parameters, updates)
   assert abs(parameters['log_scale'] - bound) > 0.5
+
+
+@pytest.mark.parametrize('layers', [3, 40])
+def test_adafactor_updates_stacked_layers_as_separate_ones(layers):
+  shapes = {'kernel': (48, 64), 'query': {'kernel': (48, 3, 33), 'bias': (3, 33)}, 'bias': (48,)}
+  is_shape = lambda node: isinstance(node, tuple)  # noqa: E731
+  random = np.random.default_rng(0)
+
+  def draw(shape):
+    """Values whose size differs by layer and by channel."""
+    sizes = (random.lognormal(0, 2, (layers, *ones)) for ones in (len(shape) * [1], shape))
+    values = random.normal(size=(layers, *shape)) * np.prod(np.broadcast_arrays(*sizes), axis=0)
+    return jnp.float32(values)
+
+  def updates_of(transform, parameters, gradients):
+    update, state = jax.jit(transform.update), transform.init(parameters)
+    for gradient in gradients:
+      updates, state = update(gradient, state, parameters)
+    return updates, state
+
+  trees = [jax.tree.map(draw, shapes, is_leaf=is_shape) for _ in range(3)]
+  axes = jax.tree.map(lambda shape: ('layers', *[None] * len(shape)), shapes, is_leaf=is_shape)
+  fields = FIELDS | {'epsilon': 1e-30, 'clip_norm': None, 'name': 'adafactor'}
+  one_layer, all_layers = (
+    optimizer.make_optimizer(lambda step: 0.1, **fields, axes=given) for given in (None, axes)
+  )
+  stacked, state = updates_of(all_layers, trees[0], trees[1:])
+  for layer in range(layers):
+    parameters, *gradients = jax.tree.map(operator.itemgetter(layer), trees)
+    separate, _ = updates_of(one_layer, parameters, gradients)
+    ours = jax.tree.map(operator.itemgetter(layer), stacked)
+    chex.assert_trees_all_close(ours, separate, rtol=1e-4, atol=1e-6)
+  # The averages of a layer's rows and columns, and placeholders.
+  assert {leaf.shape for leaf in jax.tree.leaves(state[1][0].v_row)} == {
+    (layers, 48),
+    (layers, 3, 33),
+    (1,),
+  }
+
+
+@pytest.mark.parametrize('rates', [(), (('text/.*', 0.0),)])
+def test_a_config_keeps_adafactor_within_its_layers(rates):
+  overrides = {'optimizer.name': 'adafactor', 'model.image.layers': 40, 'model.image.scan': True}
+  run = loop.build(config(**overrides, mesh='data:4,fsdp:2', **{'optimizer.rates': rates}))
+  is_factored = lambda node: isinstance(node, optax.FactoredState)  # noqa: E731
+  nodes = jax.tree.leaves(run.abstract_state.optimizer_state, is_leaf=is_factored)
+  (factored,) = filter(is_factored, nodes)
+  for statistics in (factored.v_row, factored.v_col, factored.v):
+    shapes = [leaf.shape for leaf in jax.tree.leaves(statistics['image']['transformer']['blocks'])]
+    assert (1,) in shapes and all(shape == (1,) or shape[0] == 40 for shape in shapes)
+    assert (40,) not in shapes
 
 
 def test_adafactor_follows_a_gradient_of_rank_one_as_adam_does():
