@@ -18,11 +18,11 @@ class TrainState:
   """A pytree: all that the next step depends on, but for the batch.
 
   Attributes:
-    step: number of updates made.
+    step: number of updates made or skipped.
     parameters: a nested dict of float32 arrays.
     optimizer_state: optax's.
     key: the run's random key data; a step folds its number in.
-    average_norm: a moving average of the gradient's norm.
+    average_norm: a moving average of the gradient's norm over the good steps; 0 before the first.
     average: an exponential moving average of the parameters, or None.
   """
 

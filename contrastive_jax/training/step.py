@@ -45,9 +45,10 @@ def make_train_step(
       of one part alone, and gives the gradient of the whole, for a second forward pass.
     views: of a picture: 1, or 2, each augmented for itself and encoded, for losses of `second`. The
       first is what the texts are compared with.
-    skip_bad: leave the state as it was at a bad step, but for its number.
+    skip_bad: leave the state as it was at a bad step, except for its number, which the learning
+      rate follows.
     spike: a step is bad if its loss or gradient is not finite, or if the gradient's norm is more
-      than so many times its average; 0 for no bound.
+      than so many times its average over the good steps; 0 for no bound.
 
   Raises:
     ValueError: if there are not 1 or 2 views, or if a loss compares two and there is one.
@@ -101,7 +102,8 @@ def make_train_step(
     batch = batch | {'key': jax.random.split(key, len(batch['tokens']))}
     gradient_of = jax.value_and_grad(loss_and_metrics, has_aux=True)
     (loss, metrics), gradients = gradient_of(state.parameters, batch, state.step)
-    updates, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.parameters)
+    optimizer_state = _at_step(state.optimizer_state, state.step)
+    updates, optimizer_state = optimizer.update(gradients, optimizer_state, state.parameters)
     parameters = optax.apply_updates(state.parameters, updates)
     average = state.average
     if average is not None:
@@ -112,17 +114,36 @@ def make_train_step(
     bad = ~(jnp.isfinite(loss) & jnp.isfinite(norm))
     if spike:
       bad |= (state.step >= _SETTLED) & (norm > spike * state.average_norm)
+    # The average starts at the norm of the first good step; until then it is 0.
+    usual = state.average_norm
+    average_norm = jnp.where(usual == 0, norm, 0.99 * usual + 0.01 * norm)
     after = state.replace(
       parameters=parameters,
       optimizer_state=optimizer_state,
       average=average,
-      average_norm=jnp.where(state.step == 0, norm, 0.99 * state.average_norm + 0.01 * norm),
+      average_norm=jnp.where(bad, usual, average_norm),
     )
     if skip_bad:
       after = jax.tree.map(lambda old, new: jnp.where(bad, old, new), state, after)
     return after.replace(step=state.step + 1), metrics | {'gradient_norm': norm, 'bad': bad}
 
   return train_step
+
+
+def _at_step(optimizer_state, step):
+  """The optimizer state with its schedules at `step`.
+
+  Skipped steps count for the schedule. Bias corrections keep counts of their own, of the gradients
+  that they have seen.
+  """
+
+  def advance(node):
+    return node._replace(count=step) if is_schedule(node) else node
+
+  def is_schedule(node):
+    return isinstance(node, optax.ScaleByScheduleState)
+
+  return jax.tree.map(advance, optimizer_state, is_leaf=is_schedule)
 
 
 def jit_train_step(train_step: Callable, abstract: TrainState, mesh: Mesh) -> Callable:

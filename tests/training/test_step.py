@@ -14,6 +14,7 @@ from contrastive_jax.data.augmentation import augment
 from contrastive_jax.models.definition import define
 from contrastive_jax.sharding.mesh import make_mesh
 from contrastive_jax.training.objective import LOSSES, Objective
+from contrastive_jax.training.optimizer import make_optimizer, make_schedule
 from contrastive_jax.training.state import plan_state
 from contrastive_jax.training.step import jit_train_step, make_train_step
 from tests.models.towers import drawn
@@ -129,9 +130,18 @@ def test_parts_and_remat_lower_memory():
   assert full < dots < whole
 
 
+@functools.cache
+def skipping():
+  """A step that skips bad ones, and a function that makes its first state."""
+  schedule = make_schedule(learning_rate=1e-2, warmup_fraction=0.01, total_steps=2000)
+  fields = {'b1': 0.9, 'b2': 0.98, 'epsilon': 1e-6, 'weight_decay': 0.2, 'clip_norm': 1.0}
+  optimizer = make_optimizer(schedule, **fields)
+  return make('clip', optimizer=optimizer, skip_bad=True, spike=10.0)[:2]
+
+
 @pytest.mark.parametrize('broken', ['not finite', 'spike'])
 def test_a_bad_step_is_told_and_skipped(broken):
-  step, create, _ = make('clip', optimizer=optax.adam(1e-2), skip_bad=True, spike=10.0)
+  step, create = skipping()
   state = create()
   for _ in range(2):
     state, metrics = step(state, batch())
@@ -146,3 +156,26 @@ def test_a_bad_step_is_told_and_skipped(broken):
   after, metrics = jax.device_get(step(state, batch()))
   assert metrics['bad']
   chex.assert_trees_all_equal(after, before.replace(step=before.step + 1))
+
+
+def test_skipped_steps_count_for_the_schedule_alone():
+  """Adam's averages and the gradient norm's start at the first good step."""
+  step, create = skipping()
+  state = create()
+  log_scale = jax.device_get(state.parameters['log_scale'])
+  for _ in range(2):
+    state.parameters['log_scale'] = jnp.float32(np.nan)
+    state, metrics = step(state, batch())
+    assert metrics['bad']
+  state.parameters['log_scale'] = jnp.float32(log_scale)
+  after, metrics = jax.device_get(step(state, batch()))
+  assert not metrics['bad'] and after.average_norm == metrics['gradient_norm']
+
+  is_schedule = lambda node: isinstance(node, optax.ScaleByScheduleState)  # noqa: E731
+  advance = lambda node: node._replace(count=jnp.int32(2)) if is_schedule(node) else node  # noqa: E731
+  fresh = create()
+  optimizer_state = jax.tree.map(advance, fresh.optimizer_state, is_leaf=is_schedule)
+  fresh = fresh.replace(step=jnp.int32(2), optimizer_state=optimizer_state)
+  expected, _ = jax.device_get(step(fresh, batch()))
+  chex.assert_trees_all_equal(after.parameters, expected.parameters)
+  chex.assert_trees_all_equal(after.optimizer_state, expected.optimizer_state)
