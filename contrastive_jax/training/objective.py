@@ -71,33 +71,46 @@ class Objective:
     """The loss of a whole batch, and each loss by name where there are several."""
     return self.join(self.of_tokens(outputs, batch), outputs, batch)
 
-  def count_tokens(self, batch) -> jax.Array:
-    """The tokens that the losses of tokens are means over."""
-    return losses.count_tokens(_labels(batch))
+  def count_tokens(self, batch) -> dict[str, jax.Array]:
+    """The number of tokens that each loss of tokens is a mean over, by its name."""
 
-  def of_tokens(self, outputs, batch, count: jax.Array | None = None) -> dict[str, jax.Array]:
+    def count(name):
+      pad_id = (self._shared | self._options[name]).get('pad_id') or 0
+      return losses.count_tokens(_labels(batch), pad_id)
+
+    return {name: count(name) for name in self._of_tokens}
+
+  def of_tokens(
+    self, outputs, batch, counts: Mapping[str, jax.Array] | None = None
+  ) -> dict[str, jax.Array]:
     """The losses of tokens, by name.
 
     Args:
       outputs: the model's, for the batch or a part of it.
       batch: that batch or part.
-      count: tokens of the whole batch, with which the losses of the parts add up to the whole's.
+      counts: `count_tokens` of the whole batch, with which the losses of the parts add up to the
+        whole's.
     """
-    return self._losses(self._of_tokens, outputs, batch | {'count': count})
+    return self._losses(self._of_tokens, outputs, batch, counts or {})
 
   def join(self, of_tokens: Mapping[str, jax.Array], outputs, batch):
     """The loss and the metrics, given the losses of tokens and the whole batch's embeddings."""
     of_pairs = [name for name in self._weights if name not in self._of_tokens]
-    terms = self._losses(of_pairs, outputs, batch) | of_tokens
+    terms = self._losses(of_pairs, outputs, batch, {}) | of_tokens
     loss = sum(weight * terms[name] for name, weight in self._weights.items())
     return loss, {'loss': loss} | ({} if len(terms) == 1 else terms)
 
-  def _losses(self, names, outputs, batch):
+  def _losses(self, names, outputs, batch, counts):
     given = vars(outputs) | batch | self._shared
     # The batch's pictures are pixels; the losses' are embeddings.
     given |= {'image': outputs.image, 'text': outputs.text, 'first': outputs.image}
     given |= {'logits': outputs.caption_logits, 'labels': _labels(batch)}
-    return {name: LOSSES[name](**_arguments(name, given | self._options[name])) for name in names}
+
+    def loss(name):
+      own = {'count': counts.get(name)} | self._options[name]
+      return LOSSES[name](**_arguments(name, given | own))
+
+    return {name: loss(name) for name in names}
 
 
 def _labels(batch):

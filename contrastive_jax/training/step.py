@@ -69,7 +69,7 @@ def make_train_step(
     augment_keys, model_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
     return normalize(augment(augment_keys, images)), model_keys
 
-  def forward(parameters, part, count=None):
+  def forward(parameters, part, counts=None):
     """The embeddings, scale and bias of a part of the batch, and the losses of its tokens."""
     model = definition.bind(parameters)
     images, keys = look(part['key'], part['image'])
@@ -79,15 +79,15 @@ def make_train_step(
       others = jax.vmap(jax.random.fold_in, (0, None))(part['key'], 2)
       images, keys = look(others, part['image'])
       outputs = outputs.replace(second=model.encode_image(images, keys=keys))
-    return outputs.embeddings(), objective.of_tokens(outputs, part, count)
+    return outputs.embeddings(), objective.of_tokens(outputs, part, counts)
 
   def visit(parameters, batch):
     """`forward` of the whole batch, part by part."""
     if micro_batches == 1:
       return forward(parameters, batch)
-    count = objective.count_tokens(batch)
+    counts = objective.count_tokens(batch)
     # What is not kept is computed again in the backward pass, and drawn again from the same keys.
-    visit_part = jax.checkpoint(lambda part: forward(parameters, part, count), prevent_cse=False)
+    visit_part = jax.checkpoint(lambda part: forward(parameters, part, counts), prevent_cse=False)
     outputs, of_tokens = jax.lax.map(visit_part, cut_batch(batch, micro_batches, mesh))
     return join_batch(outputs, mesh), jax.tree.map(jnp.sum, of_tokens)
 

@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import pytest
 
@@ -26,6 +27,29 @@ def test_equal_captions_reach_the_loss():
   batch = BATCH | {'same': jnp.zeros(4, int)}
   loss, _ = objective.Objective({'info_nce': 1.0})(OUTPUTS, batch)
   assert loss == pytest.approx(0, abs=1e-6)
+
+
+def test_losses_of_tokens_add_up_over_parts_each_without_its_own_padding():
+  tokens = jnp.array([[9, 1, 1, 0], [9, 2, 0, 0], [9, 1, 1, 1], [9, 3, 2, 1]])
+  keys = jax.random.split(jax.random.key(0), 3)
+  outputs = OUTPUTS.replace(
+    caption_logits=jax.random.normal(keys[0], (4, 3, 7)),
+    hidden=jax.random.normal(keys[1], (4, 3, 5)),
+    vocabulary=jax.random.normal(keys[2], (7, 5)),
+  )
+  weighted = objective.Objective(
+    {
+      'captioning': {'weight': 1.0, 'pad_id': 1},
+      'captioning_streamed': {'weight': 1.0, 'pad_id': 2},
+    }
+  )
+  whole = weighted.of_tokens(outputs, {'tokens': tokens})
+  counts, parts = weighted.count_tokens({'tokens': tokens}), []
+  for rows in (slice(0, 2), slice(2, 4)):
+    part = outputs.replace(caption_logits=outputs.caption_logits[rows], hidden=outputs.hidden[rows])
+    parts.append(weighted.of_tokens(part, {'tokens': tokens[rows]}, counts))
+  for name, loss in whole.items():
+    assert parts[0][name] + parts[1][name] == pytest.approx(float(loss), rel=1e-6), name
 
 
 def test_options_reach_the_losses():
