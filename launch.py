@@ -77,7 +77,8 @@ def run_mode(config, folder: pathlib.Path) -> None:
   source = data.open_source(config.data.name, config.data.split, config.data.folder or None)
   evaluator = open_evaluator(config, run.definition, run.tokenizer, run.mesh, source)
   train = _MODE.value == 'train'
-  first = interop.initial_parameters(config.init_from if train else '', config.model.to_dict())
+  new = train and not workdir.has_checkpoint(folder)
+  first = interop.initial_parameters(config.init_from if new else '', config.model.to_dict())
   processes.first_alone(lambda: workdir.claim(folder, config))
   if is_first := jax.process_index() == 0:
     logger.print_parameters(run.abstract_state.parameters)

@@ -138,6 +138,13 @@ def test_an_exported_run_can_be_started_from(finished, tmp_path):
   for name in before.keys() - {'step', 'images_seen', 'seconds'}:
     assert after[name] == before[name], name
 
+  # A resume reads the checkpoint and no initial weights, and may evaluate otherwise.
+  (workdir / 'export').rename(workdir / 'moved')
+  resumed = [*started, '--config.evaluation.splits=()', '--config.log_every=7']
+  done = smoke(*resumed, f'--workdir={tmp_path}/run', cwd=tmp_path)
+  (workdir / 'moved').rename(workdir / 'export')
+  assert done.returncode == 0, done.stderr
+
   done = smoke(*started, '--config.model.embed=8', f'--workdir={tmp_path}/other', cwd=tmp_path)
   assert done.returncode != 0 and 'config.model.embed is 8, there 16' in done.stderr
   assert not (tmp_path / 'other').exists()

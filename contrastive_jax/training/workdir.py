@@ -9,9 +9,10 @@ from typing import Any
 from absl import logging
 from ml_collections import ConfigDict
 
-# What may change while a run goes on: how it is computed and kept, and not what.
+# Fields that may change on resume: they say how a run is computed, kept, and evaluated.
 _FREE = re.compile(
-  r'config\.(mesh|sharding\..*|micro_batches|model\.remat|profile|keep_checkpoints|keep_best)'
+  r'config\.(mesh|sharding\..*|micro_batches|model\.remat|data\.(folder|workers)|profile'
+  r'|(log|evaluate|checkpoint)_every|keep_checkpoints|keep_best|evaluation\..*|bad_steps\.action)'
 )
 _LOCKS = []  # The files stay open, and so locked, for as long as the process lives.
 
@@ -33,18 +34,30 @@ def read_config(workdir: pathlib.Path) -> ConfigDict:
   return ConfigDict(json.loads(path.read_text()))
 
 
+def has_checkpoint(workdir: pathlib.Path) -> bool:
+  """Whether the folder holds a finished checkpoint, from which its run goes on."""
+  # Unfinished and damaged checkpoints have longer names.
+  folders = (workdir / 'checkpoints').glob('*')
+  return any(folder.name.isdigit() and folder.is_dir() for folder in folders)
+
+
 def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
   """Makes the folder the run's, or checks that it is, and this process its only one.
 
-  The mesh and the like may change while a run goes on; config.json follows.
+  Fields of `_FREE` may change on resume, and config.json follows. `init_from` may be left out once
+  there is a checkpoint, and stays on record.
 
   Raises:
     ValueError: if it cannot be written, if another process has it, or if it belongs to a run of
       another config; names the fields that differ.
   """
   path = workdir / 'config.json'
+  config = ConfigDict(config.to_dict())
   if path.exists():
-    theirs, ours = _flat(read_config(workdir)), _flat(config)
+    before = read_config(workdir)
+    if before.get('init_from') and not config.get('init_from') and has_checkpoint(workdir):
+      config.init_from = before.init_from
+    theirs, ours = _flat(before), _flat(config)
     differing = [
       f'{field} = {theirs.get(field, "absent")!r} there, {ours.get(field, "absent")!r} here'
       for field in sorted(theirs.keys() | ours.keys())
@@ -53,7 +66,8 @@ def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
     if differing:
       raise ValueError(
         f'workdir {workdir} belongs to a run of another config; choose another --workdir, or '
-        f'give the same config. It differs in: {"; ".join(differing)}'
+        'give the same config (leave out --config to continue that run). It differs in: '
+        f'{"; ".join(differing)}'
       )
   try:
     workdir.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The folder of a run has one process."""
+"""The folder of a run has one process and one config."""
 
 import pathlib
 import subprocess
@@ -7,6 +7,7 @@ import sys
 import pytest
 from ml_collections import ConfigDict
 
+from configs import clip
 from contrastive_jax.training import workdir
 
 ROOT = pathlib.Path(workdir.__file__).parents[2]
@@ -37,3 +38,83 @@ def test_a_workdir_that_cannot_be_written_is_named(tmp_path, where):
   (tmp_path / 'file').write_text('')
   with pytest.raises(ValueError, match=r'workdir .*run cannot be written: .*choose another'):
     workdir.claim(tmp_path / where, ConfigDict({'seed': 0}))
+
+
+def smoke(overrides):
+  config = clip.get_config('smoke')
+  config.update_from_flattened_dict(overrides)
+  return config
+
+
+def test_how_a_run_goes_may_change(tmp_path):
+  workdir.claim(tmp_path, smoke({}))
+  changes = {
+    'mesh': 'data:4,fsdp:2',
+    'sharding.mlp': None,
+    'micro_batches': 2,
+    'model.remat': 'full',
+    'data.folder': '/elsewhere',
+    'data.workers': 4,
+    'log_every': 10,
+    'evaluate_every': 20,
+    'checkpoint_every': 30,
+    'keep_checkpoints': 5,
+    'keep_best': 'heldout_style/image_to_text_recall@1',
+    'profile': 3,
+    'bad_steps.action': 'skip',
+    'evaluation.batch_size': 64,
+    'evaluation.splits': ('heldout_style',),
+  }
+  workdir.claim(tmp_path, smoke(changes))
+  after = workdir.read_config(tmp_path)
+  for field, value in changes.items():
+    section, name = f'.{field}'.rsplit('.', 1)
+    found = (after[section[1:]] if section else after)[name]
+    assert found == (list(value) if isinstance(value, tuple) else value), field
+
+
+@pytest.mark.parametrize(
+  ('field', 'value'),
+  [
+    ('seed', 1),
+    ('total_steps', 4),
+    ('batch_size', 32),
+    ('augment_on', 'host'),
+    ('average_decay', 0.9),
+    ('bad_steps.spike', 10.0),
+    ('data.split', 'train'),
+    ('data.subset', 0.5),
+    ('init_from', 'weights'),
+    ('model.dtype', 'bfloat16'),
+    ('objective.info_nce', 2.0),
+    ('optimizer.learning_rate', 1.0),
+  ],
+)
+def test_what_a_run_trains_may_not_change(tmp_path, field, value):
+  workdir.claim(tmp_path, smoke({}))
+  before = (tmp_path / 'config.json').read_text()
+  message = (
+    rf'choose another --workdir, .*\(leave out --config .* differs in: config\.{field} = .* there, '
+    rf'{value!r} here$'
+  )
+  with pytest.raises(ValueError, match=message):
+    workdir.claim(tmp_path, smoke({field: value}))
+  assert (tmp_path / 'config.json').read_text() == before
+
+
+def test_a_resume_may_leave_out_the_initial_weights(tmp_path):
+  workdir.claim(tmp_path, smoke({'init_from': 'weights'}))
+  with pytest.raises(ValueError, match=r"config\.init_from = 'weights' there, '' here"):
+    workdir.claim(tmp_path, smoke({}))  # It would start from other weights.
+  (tmp_path / 'checkpoints' / '1').mkdir(parents=True)
+  workdir.claim(tmp_path, smoke({}))
+  assert workdir.read_config(tmp_path).init_from == 'weights'
+
+
+def test_only_finished_checkpoints_count(tmp_path):
+  assert not workdir.has_checkpoint(tmp_path)
+  (tmp_path / 'checkpoints' / '2.orbax-checkpoint-tmp').mkdir(parents=True)
+  (tmp_path / 'checkpoints' / 'damaged_1_17').mkdir()
+  assert not workdir.has_checkpoint(tmp_path)
+  (tmp_path / 'checkpoints' / '2').mkdir()
+  assert workdir.has_checkpoint(tmp_path)
