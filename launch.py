@@ -45,7 +45,7 @@ def main(_) -> None:
   folder = pathlib.Path(_WORKDIR.value or workdir.default_workdir(config))
   if _MODE.value == 'train':
     command_line.check_saves(folder)
-  config = config or workdir.read_config(folder)
+  config = workdir.upgrade(config or workdir.read_config(folder))
   if _MODE.value == 'plan':
     plan.run(config, _TOPOLOGY.value, folder)
     return

@@ -121,6 +121,7 @@ def emoji() -> ConfigDict:
   config.optimizer.epsilon = 1e-6
   config.optimizer.weight_decay = 0.5
   config.optimizer.clip_norm = 1.0  # of the whole gradient; 0 or None for no clipping
+  config.optimizer.max_scale = 100.0  # upper bound of model.scale, the lower is 1; 0 for no bounds
   # (pattern of paths, multiplier of the learning rate) pairs: (('image/.*', 0.0),) locks the images
   config.optimizer.rates = ()
   config.optimizer.layer_decay = 1.0  # multiplies the rate of a layer once for each from it upwards

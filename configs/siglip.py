@@ -25,6 +25,7 @@ def get_config(variant: str = 'default') -> ConfigDict:
   config.model.scale = 10.0
   config.model.bias = -10.0
   config.objective = ConfigDict({'sigmoid': 1.0})
+  config.optimizer.max_scale = 0.0  # no bounds, as in the paper's code
   if variant.startswith('vit'):
     make_paper(config)
   return config

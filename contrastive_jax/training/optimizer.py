@@ -7,8 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-MAX_SCALE = 100.0
-
 
 def make_schedule(
   *, learning_rate: float, warmup_fraction: float, total_steps: int, decay: str = 'cosine'
@@ -49,6 +47,7 @@ def make_optimizer(
   clip_norm: float | None,
   name: str = 'adamw',
   rates=None,
+  max_scale: float = 100.0,
   axes: Any = None,
 ) -> optax.GradientTransformation:
   """Global-norm clipping, AdamW or Adafactor, and the bounds of the scale.
@@ -66,19 +65,23 @@ def make_optimizer(
     rates: a tree of multipliers of the learning rate, from `parameter_rates`; None for ones. What
       has 0 neither moves nor decays, and has no averages; its gradient must be zero, as `hold` sees
       to.
+    max_scale: upper bound of the learned scale, whose lower bound is 1; 0 for no bounds. A scale
+      that starts outside of them moves only toward them.
     axes: the model's logical axes, `Definition.axes`, which say what parameters stack layers;
       None if none does.
 
   Raises:
-    ValueError: if `name` is unknown.
+    ValueError: if `name` is unknown, or `max_scale` is below 1 and not 0.
   """
   clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
   if name not in RULES:
     raise ValueError(f'config.optimizer.name = {name!r} is unknown; use one of {sorted(RULES)}')
+  if not (max_scale == 0 or max_scale >= 1):
+    raise ValueError(f'config.optimizer.max_scale = {max_scale}; use 1 or more, or 0 for no bound')
   rule = RULES[name](
     schedule, b1, b2, epsilon, weight_decay=weight_decay, mask=decays, stacked=_stacked(axes)
   )
-  bound = bound_scale(MAX_SCALE)
+  bound = bound_scale(max_scale) if max_scale else optax.identity()
   if rates is None:
     return optax.chain(clip, rule, bound)
   multiply = optax.stateless(lambda updates, _: jax.tree.map(jnp.multiply, updates, rates))
@@ -192,13 +195,15 @@ def bound_scale(most: float) -> optax.GradientTransformation:
   """Keeps the parameter `log_scale` in [0, log most].
 
   The update is cut, not the value in the forward pass, so that the gradient lives on at the bound.
+  A value outside of the bounds, from other weights, stays where it is until it moves toward them.
   """
 
   def update(updates, state, parameters):
     def cut(path, change, value):
       if path[-1].key != 'log_scale':
         return change
-      return jnp.clip(value + change, 0.0, jnp.log(most)) - value
+      least, greatest = jnp.minimum(value, 0.0), jnp.maximum(value, jnp.log(most))
+      return jnp.clip(value + change, least, greatest) - value
 
     return jax.tree_util.tree_map_with_path(cut, updates, parameters), state
 

@@ -1,6 +1,7 @@
 """The folder of a run, which belongs to one config."""
 
 import fcntl
+import functools
 import json
 import pathlib
 import re
@@ -14,6 +15,8 @@ _FREE = re.compile(
   r'config\.(mesh|sharding\..*|micro_batches|model\.remat|data\.(folder|workers)|profile'
   r'|(log|evaluate|checkpoint)_every|keep_checkpoints|keep_best|evaluation\..*|bad_steps\.action)'
 )
+# Fields that later versions added, by path, with the value that keeps what earlier versions did.
+_ADDED = {'optimizer.max_scale': 100.0}
 _LOCKS = []  # The files stay open, and so locked, for as long as the process lives.
 
 
@@ -23,7 +26,7 @@ def default_workdir(config: ConfigDict) -> pathlib.Path:
 
 
 def read_config(workdir: pathlib.Path) -> ConfigDict:
-  """The config of an existing run.
+  """The config of an existing run, upgraded to this version's fields.
 
   Raises:
     ValueError: if the folder holds no run.
@@ -31,7 +34,20 @@ def read_config(workdir: pathlib.Path) -> ConfigDict:
   path = workdir / 'config.json'
   if not path.exists():
     raise ValueError(f'workdir {workdir} holds no run (no config.json); train one first')
-  return ConfigDict(json.loads(path.read_text()))
+  return upgrade(ConfigDict(json.loads(path.read_text())))
+
+
+def upgrade(config: ConfigDict) -> ConfigDict:
+  """Returns a copy of the config with the fields that later versions added.
+
+  Their values keep what the version did that wrote the config.
+  """
+  fields = config.to_dict()
+  for path, value in _ADDED.items():
+    *sections, name = path.split('.')
+    section = functools.reduce(lambda node, key: node.setdefault(key, {}), sections, fields)
+    section.setdefault(name, value)
+  return ConfigDict(fields)
 
 
 def has_checkpoint(workdir: pathlib.Path) -> bool:
@@ -52,7 +68,7 @@ def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
       another config; names the fields that differ.
   """
   path = workdir / 'config.json'
-  config = ConfigDict(config.to_dict())
+  config = upgrade(config)
   if path.exists():
     before = read_config(workdir)
     if before.get('init_from') and not config.get('init_from') and has_checkpoint(workdir):

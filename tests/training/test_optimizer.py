@@ -88,6 +88,44 @@ def test_scale_stays_within_bounds_and_comes_back(gradient, bound):
   assert abs(parameters['log_scale'] - bound) > 0.5
 
 
+@pytest.mark.parametrize('scale', [0.5, 1.0, 14.3, 100.0, 117.33])
+def test_no_scale_moves_at_learning_rate_zero(scale):
+  parameters = {'log_scale': jnp.float32(np.log(scale))}
+  transform = optimizer.make_optimizer(lambda step: 0.0, **FIELDS)
+  updates, _ = transform.update(parameters, transform.init(parameters), parameters)
+  assert updates['log_scale'] == 0
+
+
+@pytest.mark.parametrize(('scale', 'outward'), [(117.33, -1.0), (0.5, 1.0)])
+def test_scale_outside_its_bounds_moves_only_toward_them(scale, outward):
+  parameters = {'log_scale': jnp.float32(np.log(scale))}
+  transform = optimizer.make_optimizer(lambda step: 0.01, **FIELDS)
+  for gradient, moves in ((outward, 0.0), (-outward, 0.01 * outward)):
+    updates, _ = transform.update(
+      {'log_scale': jnp.float32(gradient)}, transform.init(parameters), parameters
+    )
+    assert updates['log_scale'] == pytest.approx(moves, abs=1e-5)
+
+
+@pytest.mark.parametrize(('max_scale', 'ends'), [(20.0, (1.0, 20.0)), (0.0, (np.e**-2, np.e**6))])
+def test_the_bound_of_the_scale_is_a_field(max_scale, ends):
+  transform = optimizer.make_optimizer(lambda step: 1.0, **FIELDS, max_scale=max_scale)
+  for gradient, end in zip((1.0, -1.0), ends, strict=True):
+    parameters = {'log_scale': jnp.float32(2.0)}
+    state = transform.init(parameters)
+    for _ in range(4):
+      updates, state = transform.update({'log_scale': jnp.float32(gradient)}, state, parameters)
+      parameters = optax.apply_updates(parameters, updates)
+    assert np.exp(parameters['log_scale']) == pytest.approx(end, rel=1e-4)
+
+
+@pytest.mark.parametrize('max_scale', [0.5, -1.0, np.nan])
+def test_a_bound_below_one_is_refused(max_scale):
+  message = r'config\.optimizer\.max_scale = .*; use 1 or more, or 0 for no bound'
+  with pytest.raises(ValueError, match=message):
+    optimizer.make_optimizer(lambda step: 1.0, **FIELDS, max_scale=max_scale)
+
+
 @pytest.mark.parametrize('layers', [3, 40])
 def test_adafactor_updates_stacked_layers_as_separate_ones(layers):
   shapes = {'kernel': (48, 64), 'query': {'kernel': (48, 3, 33), 'bias': (3, 33)}, 'bias': (48,)}

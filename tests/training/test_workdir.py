@@ -1,6 +1,8 @@
-"""The folder of a run has one process and one config."""
+"""The folder of a run has one process and one config, which later versions read too."""
 
+import json
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -11,6 +13,8 @@ from configs import clip
 from contrastive_jax.training import workdir
 
 ROOT = pathlib.Path(workdir.__file__).parents[2]
+# Of configs/clip.py:smoke, as the first version wrote it.
+EARLIER = pathlib.Path(__file__).parent / 'earlier_config.json'
 HOLDER = """
 import pathlib, sys
 from ml_collections import ConfigDict
@@ -109,6 +113,19 @@ def test_a_resume_may_leave_out_the_initial_weights(tmp_path):
   (tmp_path / 'checkpoints' / '1').mkdir(parents=True)
   workdir.claim(tmp_path, smoke({}))
   assert workdir.read_config(tmp_path).init_from == 'weights'
+
+
+def test_a_run_of_an_earlier_version_goes_on_as_it_did(tmp_path):
+  shutil.copy(EARLIER, tmp_path / 'config.json')
+  config = workdir.read_config(tmp_path)
+  assert config.optimizer.max_scale == 100
+  written = json.loads(EARLIER.read_text())
+  config.optimizer.unlock()
+  del config.optimizer.max_scale
+  assert config.to_dict() == written
+  # The same recipe of this version is the same run.
+  workdir.claim(tmp_path, clip.get_config('smoke'))
+  assert json.loads((tmp_path / 'config.json').read_text())['optimizer']['max_scale'] == 100
 
 
 def test_only_finished_checkpoints_count(tmp_path):
