@@ -7,6 +7,9 @@ Zhai et al., Sigmoid Loss for Language Image Pre-Training, 2023.
   python launch.py --config=configs/siglip.py:validation  as the default, to choose settings with
   python launch.py --config=configs/siglip.py:vit_b16 --config.data.name=NAME    on a TFDS data set
       with the fields `image` and `caption`; also vit_b32 and vit_l14
+
+Pictures with equal captions are not negatives of each other, as in configs/clip.py. In the paper
+they are, as with the objective {'sigmoid': {'weight': 1.0, 'same': None}}.
 """
 
 from ml_collections import ConfigDict

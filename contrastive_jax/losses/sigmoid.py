@@ -12,6 +12,7 @@ def sigmoid(
   *,
   scale: jax.Array | float,
   bias: jax.Array | float,
+  same: jax.Array | None = None,
   block_size: int | None = None,
   mesh: jax.sharding.Mesh | None = None,
 ) -> jax.Array:
@@ -25,6 +26,8 @@ def sigmoid(
     text: [B, D] unit vectors.
     scale: scalar, the inverse temperature; the paper's starts at 10.
     bias: scalar; the paper's starts at −10, for most pairs are negative.
+    same: [B] integers; two rows with the same integer are not negatives of each other: their pairs
+      have no term in the sum. Default: all differ, as in the paper.
     block_size: rows and columns visited at a time; chosen from a memory budget by default.
     mesh: the mesh over which the batch is sharded, by its axes named 'data' and 'fsdp' (others hold
       copies); None for one device.
@@ -50,6 +53,7 @@ def sigmoid(
     _surprise,
     scale=scale,
     bias=bias,
+    exclude=same,
     positive=jnp.arange(len(image)),
     block_size=block_size,
     mesh=mesh,

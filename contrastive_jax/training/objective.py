@@ -43,6 +43,7 @@ class Objective:
     Args:
       weights: the weight of each loss by its name in `LOSSES`; or its `weight` and what it takes
         by keyword, as in {'weight': 1.0, 'scale': 10.0}, rather than from the model or the batch.
+        An option of None stands for the loss's own default.
       mesh: the mesh over which the batch is sharded, or None for one device.
       **options: further arguments of all losses, such as `block_size` or `kernel='pallas'`. No
         config gives them: the defaults serve every mesh, and the kernel has not run on an

@@ -43,6 +43,11 @@ def upgrade(config: ConfigDict) -> ConfigDict:
   Their values keep what the version did that wrote the config.
   """
   fields = config.to_dict()
+  sigmoid = fields.get('objective', {}).get('sigmoid')
+  if sigmoid is not None and 'max_scale' not in fields.get('optimizer', {}):
+    # The sigmoid loss took equal captions for negatives before `max_scale` was a field.
+    options = sigmoid if isinstance(sigmoid, dict) else {'weight': sigmoid}
+    fields['objective']['sigmoid'] = {'same': None} | options
   for path, value in _ADDED.items():
     *sections, name = path.split('.')
     section = functools.reduce(lambda node, key: node.setdefault(key, {}), sections, fields)

@@ -27,6 +27,15 @@ def test_equal_captions_reach_the_loss():
   batch = BATCH | {'same': jnp.zeros(4, int)}
   loss, _ = objective.Objective({'info_nce': 1.0})(OUTPUTS, batch)
   assert loss == pytest.approx(0, abs=1e-6)
+  outputs = OUTPUTS.replace(bias=jnp.float32(0))
+  loss, _ = objective.Objective({'sigmoid': 1.0})(outputs, batch)
+  assert loss == pytest.approx(float(jnp.log1p(jnp.exp(-2.0))))
+
+
+def test_an_option_of_none_leaves_out_what_the_batch_gives():
+  batch, outputs = BATCH | {'same': jnp.zeros(4, int)}, OUTPUTS.replace(bias=jnp.float32(-1))
+  loss, _ = objective.Objective({'sigmoid': {'weight': 1.0, 'same': None}})(outputs, batch)
+  assert loss == losses.sigmoid(outputs.image, outputs.text, scale=2.0, bias=-1.0)
 
 
 def test_losses_of_tokens_add_up_over_parts_each_without_its_own_padding():

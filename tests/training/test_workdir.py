@@ -9,7 +9,7 @@ import sys
 import pytest
 from ml_collections import ConfigDict
 
-from configs import clip
+from configs import clip, siglip
 from contrastive_jax.training import workdir
 
 ROOT = pathlib.Path(workdir.__file__).parents[2]
@@ -126,6 +126,19 @@ def test_a_run_of_an_earlier_version_goes_on_as_it_did(tmp_path):
   # The same recipe of this version is the same run.
   workdir.claim(tmp_path, clip.get_config('smoke'))
   assert json.loads((tmp_path / 'config.json').read_text())['optimizer']['max_scale'] == 100
+
+
+@pytest.mark.parametrize('given', [1.0, {'weight': 1.0, 'scale': 2.0}])
+def test_an_earlier_sigmoid_run_keeps_equal_captions_as_negatives(given):
+  earlier = siglip.get_config('smoke').to_dict()
+  del earlier['optimizer']['max_scale']
+  earlier['objective'] = {'sigmoid': given}
+  upgraded = workdir.upgrade(ConfigDict(earlier))
+  assert upgraded.objective.sigmoid.weight == 1 and upgraded.objective.sigmoid.same is None
+  assert upgraded.objective.sigmoid.get('scale') == (None if given == 1.0 else 2.0)
+  assert upgraded.optimizer.max_scale == 100
+  current = siglip.get_config('smoke')
+  assert workdir.upgrade(current).to_dict() == current.to_dict()
 
 
 def test_only_finished_checkpoints_count(tmp_path):
