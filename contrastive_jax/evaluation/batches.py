@@ -13,12 +13,22 @@ _BLOCK_BYTES = 2**26
 
 
 def jit_batched(function: Callable, mesh: Mesh) -> Callable:
-  """Jits (parameters, batch) -> outputs, with the batch cut over the mesh and the outputs whole."""
+  """Jits (parameters, batch) -> outputs: shards the batch over the mesh, replicates the outputs."""
   return jax.jit(
-    function,
+    on_mesh(function, mesh),
     in_shardings=(None, batch_sharding(mesh)),
     out_shardings=NamedSharding(mesh, PartitionSpec()),
   )
+
+
+def on_mesh(function: Callable, mesh: Mesh) -> Callable:
+  """Traces a function with the mesh set, so that the model's `constrain_batch` applies."""
+
+  def traced(*arguments):
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+      return function(*arguments)
+
+  return traced
 
 
 def in_batches(function: Callable[[Any], Any], inputs: Any, batch_size: int, mesh: Mesh) -> Any:

@@ -18,7 +18,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from contrastive_jax.data.images import normalize
-from contrastive_jax.evaluation.batches import in_batches, jit_batched
+from contrastive_jax.evaluation.batches import in_batches, jit_batched, on_mesh
 from contrastive_jax.models.definition import Definition, describe
 from contrastive_jax.models.linear import Linear
 from contrastive_jax.models.pooler import AttentionalPooler
@@ -98,7 +98,6 @@ def fit(
       'data shards; use a multiple of the latter, up to the former'
     )
 
-  @jax.jit
   def step(parameters, state, key, pixels, labels):
     batch = normalize(augment(jax.random.split(key, len(pixels)), pixels))
 
@@ -110,6 +109,7 @@ def fit(
     updates, state = optimizer.update(gradients, state, parameters)
     return optax.apply_updates(parameters, updates), state, value
 
+  step = jax.jit(on_mesh(step, mesh))
   key, place = jax.random.key(seed), batch_sharding(mesh)
   state = optimizer.init(parameters)
   for number, rows in zip(range(steps), _rows(len(images), batch_size, seed), strict=False):
