@@ -1,8 +1,10 @@
 """Checkpoints of the state, whose step is the place in the data too."""
 
 import contextlib
+import math
 import pathlib
 import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -23,18 +25,22 @@ class Checkpoints:
     folder: theirs.
     keep: how many of the newest.
     best: a figure of the evaluation; the checkpoint with the highest is kept too. '' for none.
+    figures: those of earlier evaluations, by step.
   """
 
-  def __init__(self, folder: pathlib.Path, *, keep: int = 2, best: str = ''):
-    self._folder, self._best = folder.absolute(), best
+  def __init__(
+    self,
+    folder: pathlib.Path,
+    *,
+    keep: int = 2,
+    best: str = '',
+    figures: Mapping[int, Mapping[str, float]] | None = None,
+  ):
+    self._folder, self._keep, self._best = folder.absolute(), keep, best
+    self._ranks = {step: own[best] for step, own in (figures or {}).items() if best in own}
     self._unverified: int | None = None
-    rules = [policies.LatestN(n=keep)]
-    if best:
-      rank = lambda figures: figures[best]  # noqa: E731
-      rules.append(policies.BestN(n=1, get_metric_fn=rank, keep_checkpoints_without_metrics=False))
-    rule = policies.AnyPreservationPolicy(rules)
     self._manager = ocp.CheckpointManager(
-      self._folder, options=ocp.CheckpointManagerOptions(preservation_policy=rule)
+      self._folder, options=ocp.CheckpointManagerOptions(preservation_policy=_Preserve(self._kept))
     )
 
   @property
@@ -42,40 +48,55 @@ class Checkpoints:
     """The newest complete step, or None."""
     return self._manager.latest_step()
 
-  def save(
-    self,
-    state: TrainState,
-    progress: dict[str, Any],
-    figures: dict[str, float] | None = None,
-  ) -> None:
+  def save(self, state: TrainState, progress: dict[str, Any]) -> None:
     """Saves in the background.
 
     Args:
       state: the state.
       progress: whatever else goes on from here; JSON.
-      figures: the evaluation's, where this step was evaluated.
 
     Raises:
-      ValueError: if it was evaluated, and has no figure of the name `best`.
       OSError: if this one, or the one before, cannot be written, or the one before cannot be read
         back; those that were complete are kept.
     """
-    if self._best and figures and self._best not in figures:
-      raise ValueError(f'config.keep_best = {self._best!r} is no figure; use one of {[*figures]}')
-    ranked = {self._best: figures[self._best]} if self._best and figures else None
-    with self._explained():
-      self._manager.wait_until_finished()
-    self._verify()
+    self.wait()
     with self._explained():
       self._manager.save(
         int(state.step),
-        metrics=ranked,
         args=ocp.args.Composite(
           state=ocp.args.StandardSave(state),
           progress=ocp.args.JsonSave(progress | {'fingerprint': int(fingerprint(state))}),
         ),
       )
     self._unverified = int(state.step)
+
+  def wait(self) -> None:
+    """Waits until the last save is complete, and reads it back; errors as in `save`."""
+    with self._explained():
+      self._manager.wait_until_finished()
+    self._verify()
+
+  def rank(self, step: int, figures: Mapping[str, float]) -> None:
+    """Ranks the checkpoint of a step by its evaluation, and deletes the one that was best before.
+
+    Raises:
+      ValueError: if there is no figure of the name `best`.
+    """
+    if not self._best or not figures:
+      return
+    if self._best not in figures:
+      raise ValueError(f'config.keep_best = {self._best!r} is no figure; use one of {[*figures]}')
+    self._ranks[step] = figures[self._best]
+    self.wait()
+    steps = sorted(self._manager.all_steps())
+    for old in {*steps} - self._kept(steps):
+      self._manager.delete(old)
+
+  def _kept(self, steps: Sequence[int]) -> set[int]:
+    """The newest of some steps in order, and the best; of equal ones the newest, never NaN."""
+    ranked = [(self._ranks[step], step) for step in steps if step in self._ranks]
+    best = [step for rank, step in sorted(ranked) if not math.isnan(rank)][-1:]
+    return {*steps[-self._keep :], *best}
 
   def restore(self, abstract: TrainState) -> tuple[TrainState, dict[str, Any]]:
     """The newest state that can be read, and the progress that was saved with it.
@@ -154,6 +175,19 @@ class Checkpoints:
         f'Complete are those of the steps {sorted(self._manager.all_steps())}; with space, '
         'the same command goes on from there'
       ) from error
+
+
+class _Preserve(policies.PreservationPolicy):
+  """Orbax's policy of a function from steps in order to those that are kept."""
+
+  def __init__(self, kept: Callable[[Sequence[int]], set[int]]):
+    self._kept = kept
+
+  def should_preserve(self, checkpoints, *, context) -> list[bool]:
+    """Whether each checkpoint is kept."""
+    steps = [checkpoint.step for checkpoint in checkpoints]
+    kept = self._kept(steps)
+    return [step in kept for step in steps]
 
 
 @jax.jit

@@ -3,6 +3,7 @@
 import contextlib
 import pathlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -20,7 +21,7 @@ from contrastive_jax.sharding.topology import chip_of
 from contrastive_jax.training import flops
 from contrastive_jax.training.checkpoint import Checkpoints
 from contrastive_jax.training.config_checks import check_config
-from contrastive_jax.training.logger import open_logger
+from contrastive_jax.training.logger import open_logger, read_metrics
 from contrastive_jax.training.objective import Objective
 from contrastive_jax.training.optimizer import make_optimizer, make_schedule
 from contrastive_jax.training.preemption import Preempted, Preemption
@@ -155,7 +156,9 @@ def train(
     run: from `build`.
     source: the training examples.
     workdir: takes metrics.jsonl, TensorBoard events and checkpoints.
-    evaluate: parameters -> figures, called every `config.evaluate_every` steps.
+    evaluate: parameters -> figures, called every `config.evaluate_every` steps. The checkpoint of
+      such a step, where one is due, is complete before it; if it fails or is killed, a resumed run
+      evaluates that step first.
     initial: parameters to start from, a nested dict of arrays; default: drawn from the seed.
 
   Returns:
@@ -171,8 +174,9 @@ def train(
   batches, skips = _training_batches(run, source)
   checkpoints = _open_checkpoints(config, workdir)
   bad = BadSteps(workdir, skip=config.bad_steps.action == 'skip')
-  state = _first_state(run, source, checkpoints, skips, bad, initial)
+  state, row = _first_state(run, source, checkpoints, skips, bad, initial)
   first = int(state.step)
+  unfinished = first > 0 and all(line['step'] != first for line in read_metrics(workdir))
   batches.set_state({'batch': first})
   # However training ends, a checkpoint that is being written is finished.
   with (
@@ -184,6 +188,9 @@ def train(
       workdir / 'profile', after=first + _UNTRACED, steps=config.profile, until=config.total_steps
     ) as trace,
   ):
+    finish = partial(_finish, config, evaluate, checkpoints, logger)
+    if unfinished:
+      finish(first, row, state)
     clock, ideal = Clock(first), _ideal_seconds(run)
     for step in range(first + 1, config.total_steps + 1):
       with clock.waiting():
@@ -194,22 +201,22 @@ def train(
         state, metrics = run.train_step(state, rows)
       trace.end(step, metrics)
       bad.add(step, metrics, batch['id'])
-      last = step == config.total_steps
-      preempted = not last and preemption.reached(step)
+      preempted = step < config.total_steps and preemption.reached(step)
       log, evaluated, save = (
-        last or step % every == 0
-        for every in (config.log_every, config.evaluate_every, config.checkpoint_every)
+        _is_due(config, every, step)
+        for every in ('log_every', 'evaluate_every', 'checkpoint_every')
       )
-      if log or save or preempted:
+      save |= preempted or (evaluated and bool(config.keep_best))
+      if log or save:
         bad.check()
       row = _metrics_row(run, step, metrics, clock, ideal, skips, bad) if log else {}
       with clock.stopped():
-        figures = evaluate(state.evaluated) if evaluated else {}
-        if row | figures:
-          logger.write(step, row | figures)
-        if save or preempted:
-          progress = _progress(skips, bad) | {'examples': len(source)}
-          checkpoints.save(state, progress, figures)
+        if save:
+          progress = _progress(skips, bad) | {'examples': len(source), 'row': row}
+          checkpoints.save(state, progress)
+        # An evaluation may outlast the grace period: the resumed run makes up for it.
+        if not (preempted and evaluated):
+          finish(step, row, state)
       logger.advance(step)
       if preempted:
         logging.warning('%s', stop := Preempted(step))
@@ -217,11 +224,16 @@ def train(
   return state
 
 
-def _first_state(run, source, checkpoints, skips, bad, initial) -> TrainState:
-  """The newest checkpoint's, with all that goes on from there, or a new one."""
+def _is_due(config: ConfigDict, every: str, step: int) -> bool:
+  """Whether a step is of the rhythm that a field gives; the last step is of every one."""
+  return step == config.total_steps or step % config[every] == 0
+
+
+def _first_state(run, source, checkpoints, skips, bad, initial) -> tuple[TrainState, dict]:
+  """The newest checkpoint's, with all that goes on from there, or a new one; and its metrics."""
   if checkpoints.latest_step is None:
     state = run.create_state(run.config.seed)
-    return state if initial is None else start_from(state, initial)
+    return (state if initial is None else start_from(state, initial)), {}
   state, progress = checkpoints.restore(run.abstract_state)
   had = progress.get('examples', len(source))
   if had != len(source) and int(state.step) < run.config.total_steps:
@@ -236,7 +248,18 @@ def _first_state(run, source, checkpoints, skips, bad, initial) -> TrainState:
     for name in _COUNTS:
       setattr(skips, name, progress[name])
   logging.info('continuing after step %d', checkpoints.latest_step)
-  return state
+  return state, progress.get('row', {})
+
+
+def _finish(config, evaluate, checkpoints, logger, step, row, state) -> None:
+  """Evaluates the state where that is due, and writes the line of its step."""
+  figures = {}
+  if _is_due(config, 'evaluate_every', step):
+    checkpoints.wait()
+    figures = evaluate(state.evaluated)
+  if row | figures:
+    logger.write(step, row | figures)
+  checkpoints.rank(step, figures)
 
 
 def _progress(skips, bad) -> dict[str, int]:
@@ -271,7 +294,12 @@ def _ideal_seconds(run: Run) -> float | None:
 
 
 def _open_checkpoints(config: ConfigDict, workdir: pathlib.Path) -> Checkpoints:
-  return Checkpoints(workdir / 'checkpoints', keep=config.keep_checkpoints, best=config.keep_best)
+  return Checkpoints(
+    workdir / 'checkpoints',
+    keep=config.keep_checkpoints,
+    best=config.keep_best,
+    figures={line['step']: line for line in read_metrics(workdir)},
+  )
 
 
 def restore(run: Run, workdir: pathlib.Path) -> TrainState:

@@ -57,17 +57,33 @@ def test_the_newest_good_checkpoint_is_used(tmp_path, how):
     assert Checkpoints(tmp_path).restore(state_at(0))[0].step == 2
 
 
+def steps_in(folder):
+  return {int(path.name) for path in folder.iterdir()}
+
+
+def evaluate(checkpoints, step, recall):
+  checkpoints.save(state_at(step), {})
+  checkpoints.rank(step, {} if recall is None else {'recall': recall})
+
+
 def test_the_newest_and_the_best_are_kept(tmp_path):
   checkpoints = Checkpoints(tmp_path, keep=2, best='recall')
-  for step, recall in enumerate([0.1, 0.5, 0.3, None, 0.4, None], start=1):
-    figures = {} if recall is None else {'recall': recall}
-    checkpoints.save(state_at(step), {}, figures)
-    checkpoints._manager.wait_until_finished()
-  assert {int(path.name) for path in tmp_path.iterdir()} == {2, 5, 6}
+  for step, recall in enumerate([0.1, 0.5, 0.3, None, 0.4, float('nan')], start=1):
+    evaluate(checkpoints, step, recall)
+  checkpoints.wait()
+  assert steps_in(tmp_path) == {2, 5, 6}
+  checkpoints.close()
+  # After a restart too, whatever figure was kept before.
+  figures = {2: {'recall': 0.5, 'accuracy': 0.1}, 5: {'recall': 0.4}, 6: {}}
+  checkpoints = Checkpoints(tmp_path, keep=1, best='recall', figures=figures)
+  evaluate(checkpoints, 7, 0.2)
+  assert steps_in(tmp_path) == {2, 7}
+  evaluate(checkpoints, 8, 0.6)
+  assert steps_in(tmp_path) == {8}
   with pytest.raises(
     ValueError, match=r"config\.keep_best = 'recall' is no figure.*\['accuracy'\]"
   ):
-    checkpoints.save(state_at(7), {}, {'accuracy': 0.1})
+    checkpoints.rank(8, {'accuracy': 0.1})
   checkpoints.close()
 
 

@@ -34,7 +34,7 @@ def config(**overrides):
   return made
 
 
-def train(folder, source, interrupt=None, spied=None, **overrides):
+def train(folder, source, interrupt=None, spied=None, evaluate=None, **overrides):
   """Trains.
 
   `interrupt` is called with the number of updates made, before each; `spied` with the ids of each
@@ -57,7 +57,7 @@ def train(folder, source, interrupt=None, spied=None, **overrides):
       return step(state, batch)
 
     run = run._replace(train_step=interrupted)
-  return loop.train(run, source, folder, lambda parameters: {'figure': 1.0})
+  return loop.train(run, source, folder, evaluate or (lambda parameters: {'figure': 1.0}))
 
 
 def kill_after(checkpoint):
@@ -116,6 +116,54 @@ def test_preempted_and_resumed_equals_never_preempted(tmp_path, source):
   chex.assert_trees_all_equal(straight, resumed)
   rows = [without_timings(read_metrics(tmp_path / name)) for name in ('straight', 'preempted')]
   assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize('best', ['', 'figure'])
+def test_an_evaluation_that_ends_the_run_loses_nothing(tmp_path, source, best):
+  rhythm = {'evaluate_every': 2, 'keep_best': best, 'checkpoint_every': 4 if best else 2}
+  for name in ('straight', 'stopped'):
+    (tmp_path / name).mkdir()
+  straight = train(tmp_path / 'straight', source, **rhythm)
+  saved = tmp_path / 'stopped' / 'checkpoints'
+
+  def stop(parameters):
+    # As a kill would find it.
+    assert loop.restore(loop.build(config()), tmp_path / 'stopped').step == 2
+    raise KeyboardInterrupt
+
+  with pytest.raises(KeyboardInterrupt):
+    train(tmp_path / 'stopped', source, evaluate=stop, **rhythm)
+  assert [path.name for path in saved.iterdir()] == ['2']
+  resumed = train(tmp_path / 'stopped', source, **rhythm)
+  chex.assert_trees_all_equal(straight, resumed)
+  rows = [without_timings(read_metrics(tmp_path / name)) for name in ('straight', 'stopped')]
+  assert rows[0] == rows[1] and [row['step'] for row in rows[0] if 'figure' in row] == [2, 4]
+
+
+def test_a_preempted_step_is_evaluated_on_resume(tmp_path, source):
+  def preempt(step):
+    if step == 1:
+      os.kill(os.getpid(), signal.SIGTERM)
+
+  evaluations = []
+  with pytest.raises(Preempted, match='saved at step 2'):
+    train(tmp_path, source, preempt, evaluate=evaluations.append, evaluate_every=2)
+  assert not evaluations
+  train(tmp_path, source, evaluate_every=2)
+  assert [row['step'] for row in read_metrics(tmp_path) if 'figure' in row] == [2, 4]
+
+
+def test_the_best_of_all_evaluated_steps_is_kept(tmp_path, source):
+  figures = iter([0.9, 0.2, 0.3, 0.1])
+  rhythm = {'total_steps': 7, 'evaluate_every': 2, 'checkpoint_every': 3, 'keep_checkpoints': 1}
+  train(
+    tmp_path,
+    source,
+    evaluate=lambda parameters: {'figure': next(figures)},
+    **rhythm,
+    keep_best='figure',
+  )
+  assert {path.name for path in (tmp_path / 'checkpoints').iterdir()} == {'2', '7'}
 
 
 def test_the_mesh_changes_nothing_but_rounding(tmp_path, source):
