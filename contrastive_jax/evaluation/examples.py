@@ -11,7 +11,7 @@ from jax import lax
 from jax.sharding import Mesh
 
 from contrastive_jax.evaluation.batches import compare, jit_batched, one_device
-from contrastive_jax.evaluation.zero_shot import classify
+from contrastive_jax.evaluation.zero_shot import classify, unit
 
 
 class Neighbours(NamedTuple):
@@ -95,8 +95,7 @@ class Prototypes(NamedTuple):
     order = np.random.default_rng([self.seed, number]).permutation(len(labels))
     classes = sorted(set(self.labels))
     rows = [order[labels[order] == label][:shots] for label in classes]
-    means = np.stack([self.features[own].mean(axis=0) for own in rows])
-    return classes, means / np.linalg.norm(means, axis=1, keepdims=True)
+    return classes, unit(np.stack([self.features[own].mean(axis=0) for own in rows]))
 
   def figures(self, features: np.ndarray, labels: Sequence) -> dict[str, float]:
     """The accuracy of the nearest prototype by the number of shots."""

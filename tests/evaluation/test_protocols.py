@@ -171,6 +171,21 @@ def test_class_embeddings_are_means_of_prompts():
   np.testing.assert_allclose(found, [[1, 0], [0.5**0.5, 0.5**0.5]])
 
 
+def test_prompts_hold_any_braces_and_may_cancel():
+  table = {'a {x} {': [1, 0], 'x {0}': [-1, 0], 'a {y} {': [0, 1], 'y {0}': [0, 1]}
+  templates = ['a {{}} {', '{} {0}']
+  found = class_embeddings(
+    lambda texts: np.array([table[text] for text in texts], float), ['x', 'y'], templates
+  )
+  np.testing.assert_array_equal(found, [[0, 0], [0, 1]])
+
+
+def test_prototypes_may_cancel():
+  features = np.array([[1, 0], [-1, 0], [0, 1]], np.float32)
+  _, found = Prototypes(features, ['a', 'a', 'b'], shots=(2,)).draw(2, 0)
+  np.testing.assert_array_equal(found, [[0, 0], [0, 1]])
+
+
 def test_a_label_outside_the_classes_is_a_miss():
   eye = np.eye(2, dtype=np.float32)
   assert classify(eye, eye, ['a', 'c'], ['a', 'b'], [1])['accuracy@1'] == 0.5
@@ -185,9 +200,19 @@ def test_templates_and_names_come_from_the_data_or_a_file(tmp_path):
   assert len(read_templates(['imagenet'])) == 80
   with pytest.raises(ValueError, match=r"templates names 'an emoji'.*'imagenet'"):
     read_templates(['an emoji'])
+  for prompt in ('{name}', '{0}', '{'):
+    with pytest.raises(ValueError, match=r'evaluation\.templates: .* has no \{\}'):
+      read_templates([prompt])
   lines.write_text('no place\n')
   with pytest.raises(ValueError, match=r"'no place' has no \{\}"):
     read_templates([str(lines)])
+
+  for text in ('', '[]', '[1]', '["a", null]', '3', '{"0": ""}', '["\\ud83d"]'):
+    (odd := tmp_path / 'odd.json').write_text(text)
+    with pytest.raises(ValueError, match=r'config\.evaluation\.zero_shot names .*odd\.json'):
+      read_classes(f'label={odd}', None)
+    with pytest.raises(ValueError, match=r'config\.evaluation\.templates'):
+      read_templates([str(odd)])
 
   assert read_classes('kind', lambda field: ['b_c', 'a-d', 'b_c']) == (
     'kind',
