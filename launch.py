@@ -74,9 +74,11 @@ def run_mode(config, folder: pathlib.Path) -> None:
   if _MODE.value == 'export':
     parameters = loop.restore(run, folder).evaluated
     return print(interop.export_run(config.to_dict(), parameters, folder, run.tokenizer))
-  source = data.open_source(config.data.name, config.data.split, config.data.folder or None)
+  train, folder_of_data = _MODE.value == 'train', config.data.folder or None
+  source = data.open_source(config.data.name, config.data.split, folder_of_data) if train else None
   evaluator = open_evaluator(config, run.definition, run.tokenizer, run.mesh, source)
-  train = _MODE.value == 'train'
+  if train:
+    evaluator.check_best(config.keep_best)
   new = train and not workdir.has_checkpoint(folder)
   first = interop.initial_parameters(config.init_from if new else '', config.model.to_dict())
   processes.first_alone(lambda: workdir.claim(folder, config))

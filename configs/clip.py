@@ -133,9 +133,9 @@ def emoji() -> ConfigDict:
   config.log_every = 50
   config.checkpoint_every = 500
   config.keep_checkpoints = 2  # the newest, 1 or more
-  config.keep_best = (
-    ''  # and that of the highest 'heldout_style/image_to_text_recall@1', or the like
-  )
+  # And that of the highest figure, such as 'heldout_style/image_to_text_recall@1'; each evaluated
+  # step is then saved.
+  config.keep_best = ''
   config.profile = 0  # steps to trace into the workdir, for xprof and Perfetto
   config.evaluate_every = 1000
   config.evaluation = ConfigDict()

@@ -19,6 +19,36 @@ from contrastive_jax.sharding.mesh import batch_shards, place_whole
 SAMPLE = 8192  # pairs at most that `diagnose` looks at, so that it stays cheap beside training
 
 
+# Of `diagnose`, whatever the classes.
+_MEASURES = (
+  *('alignment', 'uniformity_image', 'uniformity_text', 'hard_negative_share', 'modality_gap'),
+  *('separability', 'effective_rank_image', 'effective_rank_text'),
+  *('collapsed_dimensions_image', 'collapsed_dimensions_text'),
+)
+
+
+def names(captions: Sequence[str], classes: Mapping[str, Sequence[str]]) -> list[str]:
+  """The names of the figures that `diagnose` gives for such captions and classes."""
+  if len(set(captions)) < 2:
+    return []
+  rows = _sample(len(captions))
+  return [*_MEASURES, *(f'tolerance_{field}' for field in _tolerated(classes, rows))]
+
+
+def _sample(number: int) -> np.ndarray:
+  """The rows of all pairs, or of `SAMPLE` of them where there are more."""
+  rows = np.arange(number)
+  if number > SAMPLE:
+    rows = np.sort(np.random.default_rng(0).choice(rows, SAMPLE, replace=False))
+  return rows
+
+
+def _tolerated(classes: Mapping[str, Sequence[str]], rows: np.ndarray) -> dict[str, np.ndarray]:
+  """The labels of the rows by field, of fields in which two rows agree."""
+  own = {field: np.asarray(labels)[rows] for field, labels in classes.items()}
+  return {field: labels for field, labels in own.items() if len(set(labels)) < len(labels)}
+
+
 def diagnose(
   image: np.ndarray,
   text: np.ndarray,
@@ -44,12 +74,10 @@ def diagnose(
   """
   if len(set(captions)) < 2:
     return {}
-  rows = np.arange(len(captions))
-  if sampled := len(rows) > SAMPLE:
-    rows = np.sort(np.random.default_rng(0).choice(rows, SAMPLE, replace=False))
+  rows = _sample(len(captions))
   image, text = image[rows], text[rows]
   same = np.unique(np.asarray(captions)[rows], return_inverse=True)[1].astype(np.int32)
-  cut = sampled and SAMPLE % batch_shards(mesh) == 0
+  cut = len(rows) < len(captions) and SAMPLE % batch_shards(mesh) == 0
   options = {'mesh': mesh if cut else None}
   images, texts, ids = place_whole((image, text, same), mesh) if cut else (image, text, same)
   figures = {
@@ -66,10 +94,8 @@ def diagnose(
     'collapsed_dimensions_image': collapsed_dimensions(image),
     'collapsed_dimensions_text': collapsed_dimensions(text),
   }
-  for field, labels in classes.items():
-    labels = np.asarray(labels)[rows]
-    if len(set(labels)) < len(labels):
-      figures[f'tolerance_{field}'] = tolerance(image, labels)
+  for field, labels in _tolerated(classes, rows).items():
+    figures[f'tolerance_{field}'] = tolerance(image, labels)
   return {name: float(value) for name, value in figures.items()}
 
 

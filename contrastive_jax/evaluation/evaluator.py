@@ -13,24 +13,26 @@ from ml_collections import ConfigDict
 
 from contrastive_jax import data
 from contrastive_jax.data.images import normalize
+from contrastive_jax.evaluation import checks, diagnostics
 from contrastive_jax.evaluation.batches import block_size, in_batches, jit_batched
 from contrastive_jax.evaluation.captioner import Captioner
-from contrastive_jax.evaluation.captioning import score_captions
-from contrastive_jax.evaluation.diagnostics import diagnose
+from contrastive_jax.evaluation.captioning import is_right, score_captions
 from contrastive_jax.evaluation.examples import Neighbours, Prototypes
+from contrastive_jax.evaluation.outcomes import Outcome, checksums, means
 from contrastive_jax.evaluation.pairs import find_pairs, pair_accuracies
 from contrastive_jax.evaluation.probes import linear_probe
-from contrastive_jax.evaluation.retrieval import languages, retrieve
+from contrastive_jax.evaluation.retrieval import RECALLS, languages, retrieve, retrieve_by_query
 from contrastive_jax.evaluation.retrieved import Retrieved
+from contrastive_jax.evaluation.splits import captions_of, read_split
 from contrastive_jax.evaluation.zero_shot import (
+  ACCURACIES,
   class_embeddings,
-  classify,
+  class_figures,
+  class_hits,
   read_classes,
   read_templates,
 )
 from contrastive_jax.models.definition import Definition
-
-_RECALLS = (1, 5, 10)
 
 # A probe is called with unit features, labels and `mesh=`, and what it returns has
 # `figures(features, labels)`, numbers by name.
@@ -42,18 +44,44 @@ PROBES: dict[str, Callable[..., Any]] = {
 
 
 def open_evaluator(
-  config: ConfigDict, definition: Definition, tokenizer: data.Tokenizer, mesh: Mesh, source
+  config: ConfigDict,
+  definition: Definition,
+  tokenizer: data.Tokenizer,
+  mesh: Mesh,
+  source: data.Source | None = None,
 ) -> 'Evaluator':
-  """The evaluator that a config describes; `source` has the training examples.
+  """The evaluator that a config describes.
+
+  Args:
+    config: the config.
+    definition: the model.
+    tokenizer: of its texts.
+    mesh: the mesh over which batches are cut.
+    source: the training examples; None to open them where an evaluation reads them.
 
   Raises:
     ValueError: if a split, a file or a probe cannot be used.
   """
   evaluation = config.evaluation
   open_split = partial(_open_split, config.data.name, config.data.folder or None)
-  sources = dict(open_split(split, 'splits') for split in evaluation.splits)
+  opened = [open_split(split, 'splits') for split in evaluation.splits]
+  if len(sources := dict(opened)) < len(opened):
+    raise ValueError(
+      f'config.evaluation.splits = {tuple(evaluation.splits)} has two of one name; write '
+      'NAME=SOURCE for each'
+    )
+
+  @cache
+  def training(without):
+    if source is not None:
+      return source
+    try:
+      return data.open_source(config.data.name, config.data.split, config.data.folder or None)
+    except ValueError as error:
+      raise ValueError(f'{error}; config.evaluation.{without} evaluates without them') from error
+
   # What was trained before there were these fields is evaluated without.
-  pairs, partners = evaluation.get('pairs', ()), evaluation.get('partners', '')
+  pairs, partners, captions = (evaluation.get(f, ()) for f in ('pairs', 'partners', 'captions'))
   fields = evaluation.zero_shot if sources else ()
   probes = evaluation.probes if fields else ()
   return Evaluator(
@@ -63,15 +91,17 @@ def open_evaluator(
     mesh,
     image_size=config.model.image.size,
     batch_size=evaluation.batch_size,
-    classes=dict(read_classes(field, source.values) for field in fields),
-    templates=read_templates(evaluation.templates),
+    classes=dict(
+      read_classes(field, lambda name: training('zero_shot = ()').values(name)) for field in fields
+    ),
+    templates=read_templates(evaluation.templates) if fields or evaluation.templates else (),
     texts=evaluation.get('texts', ('caption',)),
     probes=probes,
     probe_source=open_split(evaluation.probe_split, 'probe_split')[1] if probes else None,
     pairs=pairs,
     partners=open_split(partners, 'partners')[1] if sources and pairs and partners else None,
-    captions=evaluation.get('captions', {}),
-    candidates=source,
+    captions=captions,
+    candidates=training('captions = {}') if captions else None,
   )
 
 
@@ -141,32 +171,30 @@ class Evaluator:
       candidates: examples from whose captions retrieval chooses, to compare with.
 
     Raises:
-      ValueError: if a probe is unknown, no split has a field, a split has none of the classes, or
-        the model cannot caption so.
+      ValueError: if a probe is unknown, no split has a field, some examples of a split lack what
+        others have, a split has none of the classes, or the model cannot caption so.
     """
-    for probe in probes:
-      if probe not in PROBES:
-        raise ValueError(
-          f'config.evaluation.probes has no {probe!r}; use some of {tuple(PROBES)}. '
-          'experiments/probes has those that train'
-        )
-    for setting, fields in (('zero_shot', classes), ('texts', texts[1:])):
-      for field in fields:
-        if sources and not any(_has(source, field) for source in sources.values()):
-          raise ValueError(f'config.evaluation.{setting} names {field!r}, which no split has')
+    checks.check_settings(texts, probes, tuple(PROBES))
     self._tokenizer, self._batch_size, self._mesh = tokenizer, batch_size, mesh
     self._classes, self._templates = classes, templates
     self._texts, self._probes, self._pairs = texts, probes, pairs
-
-    def decode(source):
-      # Fields are asked for at each evaluation, and a large source keeps nothing.
-      images, values = data.evaluation_images(source, image_size), cache(source.values)
-      return {'source': source, 'images': images, 'values': values}
-
-    self._splits = {name: decode(source) for name, source in sources.items()}
-    self._probed = decode(probe_source) if probes else None
-    self._check_labels()
-    self._partners = decode(partners) if partners is not None and pairs else None
+    read = partial(read_split, image_size=image_size)
+    self._splits = {
+      name: read(source, setting='splits', name=name, texts=texts, labels=(*classes, *pairs))
+      for name, source in sources.items()
+    }
+    self._probed = self._partners = None
+    if probes:
+      self._probed = read(probe_source, setting='probe_split', labels=tuple(classes))
+    if partners is not None and pairs:
+      self._partners = read(partners, setting='partners', texts=texts[:1], labels=pairs)
+    checks.check_fields(self._splits, self._partners, classes, texts, pairs)
+    checks.check_labels(
+      {name: self._labels(split) for name, split in self._splits.items()},
+      self._labels(self._probed) if probes else {},
+      classes,
+      probes,
+    )
     self._encode_image = jit_batched(
       lambda parameters, images: definition.bind(parameters).encode_image(normalize(images)), mesh
     )
@@ -174,13 +202,24 @@ class Evaluator:
       lambda parameters, tokens: definition.bind(parameters).encode_text(tokens), mesh
     )
     self._scale = lambda parameters: jnp.exp(definition.bind(parameters).log_scale[...])
-    self._captioner = (
-      Captioner(definition, tokenizer, mesh, image_size, batch_size, captions) if captions else None
-    )
-    # Only where they are asked for: a large data set's captions would fill the memory.
-    self._candidates = (
-      list(dict.fromkeys(map(_first, candidates.values(texts[0])))) if captions else []
-    )
+    self._captioner, self._candidates = None, []
+    if captions:
+      self._captioner = Captioner(definition, tokenizer, mesh, image_size, batch_size, captions)
+      # Only where they are asked for: a large data set's captions would fill the memory.
+      self._candidates = captions_of(candidates, texts[0])
+
+  @property
+  def names(self) -> list[str]:
+    """The names of the figures that `__call__` gives."""
+    return [
+      f'{name}/{own}'
+      for name, split in self._splits.items()
+      for own in checks.figure_names(split.fields.get(self._texts[0]), self._labels(split))
+    ]
+
+  def check_best(self, best: str) -> None:
+    """Raises ValueError where `__call__` gives no figure named `best`; '' is none."""
+    checks.check_best(best, self.names)
 
   def __call__(self, parameters) -> dict[str, float]:
     """The figures of every split: recall both ways, accuracy by class field, and of the space."""
@@ -198,26 +237,31 @@ class Evaluator:
     for name, split in self._splits.items():
       image = self._encode_images(parameters, split)
       own, shown = self._classify(image, split, prototypes)
-      if _has(split['source'], self._texts[0]):
-        texts = split['values'](self._texts[0])
+      if texts := split.fields.get(self._texts[0]):
         captions = list(map(_first, texts))
-        recalls, text = retrieve(image, texts, encode_text, _RECALLS, mesh=self._mesh)
-        space = diagnose(image, text, captions, shown['classes'], scale, self._mesh)
-        own = recalls | own | space
-        retrieved.append(Retrieved(name, split['images'], captions, image, text, **shown))
+        found, text = retrieve_by_query(image, texts, encode_text, RECALLS, mesh=self._mesh)
+        space = diagnostics.diagnose(image, text, captions, shown['classes'], scale, self._mesh)
+        own = means(found) | own | space
+        sums = checksums(captions)
+        found |= {name: Outcome(hits, sums) for name, hits in shown.pop('hits').items()}
+        retrieved.append(
+          Retrieved(name, split.images, captions, image, text, **shown, outcomes=found)
+        )
       figures |= _named(name, own)
     return figures, retrieved
 
   def _classify(self, image, split, prototypes) -> tuple[dict[str, float], dict[str, Any]]:
     """Zero-shot figures of a split, and what its classes are and are taken for."""
-    figures, labels, predictions = {}, self._labels(split), {}
+    figures, labels, predictions, hits = {}, self._labels(split), {}, {}
     for field, right in labels.items():
       classes = list(self._classes[field])
-      scores = classify(image, prototypes[field], right, classes, mesh=self._mesh)
+      found = class_hits(image, prototypes[field], right, classes, ACCURACIES, mesh=self._mesh)
+      scores = class_figures(found, right)
       figures |= {f'zero_shot_{field}_{measure}': value for measure, value in scores.items()}
+      hits |= {f'zero_shot_{field}_accuracy@{k}': chances for k, chances in found.items()}
       nearest = np.argmax(image @ prototypes[field].T, axis=1)
       predictions[field] = [classes[row] for row in nearest]
-    return figures, {'classes': labels, 'predictions': predictions}
+    return figures, {'classes': labels, 'predictions': predictions, 'hits': hits}
 
   def finish(self, parameters) -> tuple[dict[str, float], list[Retrieved]]:
     """`evaluate`, with what is too slow to be done while training.
@@ -266,16 +310,15 @@ class Evaluator:
     """Recall of a split by the further fields of texts that it has, and by language."""
     own, figures = self._splits[split.name], {}
     for field in self._texts[1:]:
-      if not _has(own['source'], field):
+      if (values := own.fields.get(field)) is None:
         continue
-      values = own['values'](field)
       tasks = {field: (range(len(values)), values)}
       if isinstance(values[0], Mapping):
         tasks = {f'{field}_{language}': task for language, task in languages(values).items()}
       for task, (rows, texts) in tasks.items():
         encode = partial(self._encode_texts, parameters)
         image = split.image_embeddings[np.array(rows)]
-        recalls, _ = retrieve(image, texts, encode, _RECALLS, mesh=self._mesh)
+        recalls, _ = retrieve(image, texts, encode, RECALLS, mesh=self._mesh)
         figures |= {f'{task}_{measure}': value for measure, value in recalls.items()}
     return figures
 
@@ -285,7 +328,7 @@ class Evaluator:
       return {}
     whole = None
     if self._partners:
-      captions = list(map(_first, self._partners['values'](self._texts[0])))
+      captions = list(map(_first, self._partners.fields[self._texts[0]]))
       images = self._encode_images(parameters, self._partners)
       whole = (
         self._keys(self._partners),
@@ -305,30 +348,14 @@ class Evaluator:
 
   def _keys(self, split) -> list:
     """What an example shares with another that makes a pair with it; nothing where it lacks it."""
-    if not all(_has(split['source'], field) for field in self._pairs):
-      return [object() for _ in range(len(split['source']))]
-    return list(zip(*map(split['values'], self._pairs), strict=True))
-
-  def _check_labels(self) -> None:
-    """Refuses what could only be found wrong once it is embedded, perhaps after the training."""
-    learned = self._labels(self._probed) if self._probed else {}
-    for setting, known, remedy in (
-      ('zero_shot', self._classes, "name these in a file, 'FIELD=FILE'"),
-      ('probe_split', learned, 'use one with these labels, or config.evaluation.probes = ()'),
-    ):
-      for name, split in self._splits.items():
-        for field, labels in self._labels(split).items():
-          if field in known and set(labels).isdisjoint(known[field]):
-            raise ValueError(
-              f'config.evaluation.{setting}: split {name!r} has {field!r} of {labels[0]!r} and so '
-              f'on, none of the known {len(set(known[field]))}, {next(iter(known[field]))!r} and '
-              f'so on; {remedy}'
-            )
+    if not all(field in split.fields for field in self._pairs):
+      return [object() for _ in range(len(split.images))]
+    return list(zip(*(split.fields[field] for field in self._pairs), strict=True))
 
   def _labels(self, split) -> dict[str, list[str]]:
     """The labels of a split's examples by the class fields that it has."""
-    fields = (field for field in self._classes if _has(split['source'], field))
-    return {field: list(map(str, split['values'](field))) for field in fields}
+    fields = (field for field in self._classes if field in split.fields)
+    return {field: list(map(str, split.fields[field])) for field in fields}
 
   def _caption(self, parameters, split: Retrieved, offered) -> tuple[dict[str, float], Retrieved]:
     """The scores of the captions written for a split's pictures, and the split with them.
@@ -342,27 +369,27 @@ class Evaluator:
     blocks = (images[start : start + size] for start in range(0, len(images), size))
     nearest = np.concatenate([np.argmax(block @ offered.T, axis=1) for block in blocks])
     texts = {'caption': written, 'retrieved_caption': [self._candidates[row] for row in nearest]}
-    own = self._splits[split.name]['values'](self._texts[0])
+    own = self._splits[split.name].fields[self._texts[0]]
     references = [[right] if isinstance(right, str) else list(right) for right in own]
     figures = {
       f'{split.name}/{kind}_{measure}': value
       for kind, captions in texts.items()
       for measure, value in score_captions(captions, references).items()
     }
-    return figures, dataclasses.replace(split, generated=written)
+    right = np.array([is_right(*pair) for pair in zip(written, references, strict=True)], float)
+    found = {'caption_exact_match': Outcome(right, checksums(split.captions))}
+    return figures, dataclasses.replace(
+      split, generated=written, outcomes={**split.outcomes, **found}
+    )
 
   def _encode_images(self, parameters, split) -> np.ndarray:
-    return self._batched(self._encode_image, parameters, split['images'])
+    return self._batched(self._encode_image, parameters, split.images)
 
   def _encode_texts(self, parameters, texts: Sequence[str]) -> np.ndarray:
     return self._batched(self._encode_text, parameters, self._tokenizer(texts))
 
   def _batched(self, encode, parameters, inputs) -> np.ndarray:
     return in_batches(partial(encode, parameters), inputs, self._batch_size, self._mesh)
-
-
-def _has(source, field: str) -> bool:
-  return field in source[0]
 
 
 def _first(texts: str | Sequence[str]) -> str:

@@ -2,25 +2,19 @@
 
 import pathlib
 import zlib
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
-
-from contrastive_jax.evaluation.captioning import is_right
-from contrastive_jax.evaluation.retrieval import hits
-from contrastive_jax.evaluation.retrieved import Retrieved
-
-CUTOFFS = (1, 5, 10)
 
 
 class Outcome(NamedTuple):
   """What came of Q queries.
 
   Attributes:
-    hits: [Q] float32, the chance that a query's answer is right: 0 or 1 but for ties.
-    captions: [Q] uint32, a checksum of each query's caption. Queries of equal caption are not
-      independent of each other.
+    hits: [Q] float64, the chance that a query's answer is right: 0 or 1 but for ties.
+    captions: [Q] uint32, a checksum of each query's caption, or of all captions of its picture.
+      Queries of equal checksum are not independent of each other.
   """
 
   hits: np.ndarray
@@ -35,32 +29,22 @@ class Difference(NamedTuple):
   high: float
 
 
-def outcomes(split: Retrieved) -> dict[str, Outcome]:
-  """The outcomes of a split's queries, by the name of the result that is their mean."""
-  captions = np.array([zlib.crc32(caption.encode()) for caption in split.captions], np.uint32)
-  first = np.sort(np.unique(np.array(split.captions), return_index=True)[1])
-  codes = {caption: code for code, caption in enumerate(dict.fromkeys(split.captions))}
-  own = np.array([codes[caption] for caption in split.captions])
-  image, text = split.image_embeddings, split.text_embeddings[first]
-  ways = {
-    'image_to_text_recall': (image, text, own, own[first], captions),
-    'text_to_image_recall': (text, image, own[first], own, captions[first]),
-  }
-  found = {
-    f'{way}@{k}': Outcome(chances.astype(np.float32), queries)
-    for way, (*arguments, queries) in ways.items()
-    for k, chances in hits(*arguments, CUTOFFS).items()
-  }
-  for field, predicted in split.predictions.items():
-    right = [a == b for a, b in zip(split.classes[field], predicted, strict=True)]
-    found[f'zero_shot_{field}_accuracy@1'] = Outcome(np.array(right, np.float32), captions)
-  if split.generated is not None:
-    right = [is_right(a, [b]) for a, b in zip(split.generated, split.captions, strict=True)]
-    found['caption_exact_match'] = Outcome(np.array(right, np.float32), captions)
-  return {f'{split.name}/{task}': outcome for task, outcome in found.items()}
+def checksums(texts: Iterable[str]) -> np.ndarray:
+  """Checksums [Q] of Q texts, uint32."""
+  return np.array([zlib.crc32(text.encode()) for text in texts], np.uint32)
 
 
-def write(path: pathlib.Path, splits: Sequence[Retrieved]) -> None:
+def means(found: Mapping[str, Outcome]) -> dict[str, float]:
+  """The results, by name, whose queries these are."""
+  return {name: float(outcome.hits.mean()) for name, outcome in found.items()}
+
+
+def outcomes(split: Any) -> dict[str, Outcome]:
+  """The outcomes of a `Retrieved`, by the name of the result that is their mean."""
+  return {f'{split.name}/{task}': outcome for task, outcome in split.outcomes.items()}
+
+
+def write(path: pathlib.Path, splits: Sequence[Any]) -> None:
   """Writes the outcomes of all splits; NumPy opens the file."""
   found = [item for split in splits for item in outcomes(split).items()]
   arrays = {name: np.rec.fromarrays(outcome, names=outcome._fields) for name, outcome in found}

@@ -9,6 +9,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from contrastive_jax.evaluation.batches import compare, jit_batched, one_device
+from contrastive_jax.evaluation.outcomes import Outcome, checksums, means
+
+RECALLS = (1, 5, 10)  # cut-offs of the evaluation
 
 
 def retrieve(
@@ -41,28 +44,43 @@ def retrieve(
   References:
     [1] https://github.com/LAION-AI/CLIP_benchmark
   """
+  found, text = retrieve_by_query(image, texts, encode, ks, mesh=mesh)
+  return means(found), text
+
+
+def retrieve_by_query(
+  image: np.ndarray,
+  texts: Sequence[str | Sequence[str]],
+  encode: Callable[[Sequence[str]], np.ndarray],
+  ks: Sequence[int],
+  *,
+  mesh: Mesh | None = None,
+) -> tuple[dict[str, Outcome], np.ndarray]:
+  """`retrieve`, with the outcome of each query in place of their mean."""
+  lists = [[own] if isinstance(own, str) else list(own) for own in texts]
+  counts = np.array([len(own) for own in lists])
+  if not counts.all():
+    raise ValueError(f'example {np.argmin(counts)} of {len(counts)} has no text')
+  sums = checksums('\n'.join(own) for own in lists)
   if all(isinstance(own, str) for own in texts):
-    image_ids, candidates = texts, list(dict.fromkeys(texts))
-    text_ids, firsts = candidates, {text: row for row, text in enumerate(candidates)}
-    first_rows = [firsts[text] for text in texts]
+    candidates = text_ids = list(dict.fromkeys(texts))
+    image_ids, rows = texts, {text: row for row, text in enumerate(candidates)}
+    first_rows, text_sums = [rows[text] for text in texts], checksums(candidates)
   else:
-    lists = [[own] if isinstance(own, str) else list(own) for own in texts]
-    counts = np.array([len(own) for own in lists])
-    if not counts.all():
-      raise ValueError(f'example {np.argmin(counts)} of {len(counts)} has no text')
-    image_ids, candidates = range(len(lists)), [text for own in lists for text in own]
+    candidates, image_ids = [text for own in lists for text in own], range(len(lists))
     text_ids, first_rows = np.repeat(image_ids, counts).tolist(), np.cumsum(counts) - counts
+    text_sums = np.repeat(sums, counts)
   text = encode(candidates)
   ways = {
-    'image_to_text_recall': (image, text, image_ids, text_ids),
-    'text_to_image_recall': (text, image, text_ids, image_ids),
+    'image_to_text_recall': ((image, text, image_ids, text_ids), sums),
+    'text_to_image_recall': ((text, image, text_ids, image_ids), text_sums),
   }
-  figures = {
-    f'{way}@{k}': value
-    for way, arguments in ways.items()
-    for k, value in recall(*arguments, ks, mesh=mesh).items()
+  found = {
+    f'{way}@{k}': Outcome(chances, queries)
+    for way, (arguments, queries) in ways.items()
+    for k, chances in hits(*arguments, ks, mesh=mesh).items()
   }
-  return figures, text[first_rows]
+  return found, text[first_rows]
 
 
 def languages(

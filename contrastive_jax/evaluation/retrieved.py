@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from contrastive_jax.evaluation.outcomes import Outcome
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Retrieved:
@@ -19,6 +21,7 @@ class Retrieved:
     generated: N strings, what the model writes of the images; None if it does not.
     classes: N labels by the field that holds them.
     predictions: N labels by field, what the model takes the images for.
+    outcomes: right or wrong by query, by the name of the result that is their mean.
 
   Raises:
     ValueError: if a field's shape or dtype is another.
@@ -32,6 +35,7 @@ class Retrieved:
   generated: Sequence[str] | None = None
   classes: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
   predictions: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+  outcomes: Mapping[str, Outcome] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
     N = len(self.captions)

@@ -6,6 +6,7 @@ import html5lib
 import numpy as np
 
 from contrastive_jax.evaluation import report
+from contrastive_jax.evaluation.retrieval import RECALLS, retrieve_by_query
 from contrastive_jax.evaluation.retrieved import Retrieved
 
 SUMMARY = {'Configuration': 'configs/clip.py', 'Parameters': '2,412,033'}
@@ -41,8 +42,12 @@ def make_split(N=40, captions=None, seed=0, name='heldout_style', noise=0.9):
     'id': [str(row) for row in range(N)],
   }
   predictions = {'group': [f'group {row % 2}' for row in range(N)]}
+  image, text = embed(), embed()
+  rows = {caption: row for row, caption in reversed([*enumerate(captions)])}
+  encode = lambda texts: text[[rows[own] for own in texts]]  # noqa: E731
+  found, _ = retrieve_by_query(image, captions, encode, RECALLS)
   return Retrieved(
-    name, images, captions, embed(), embed(), classes=classes, predictions=predictions
+    name, images, captions, image, text, classes=classes, predictions=predictions, outcomes=found
   )
 
 

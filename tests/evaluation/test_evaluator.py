@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from PIL import Image
 
 from configs import clip
@@ -96,7 +97,9 @@ def test_eight_devices_evaluate_as_one_another_data_set_and_several_captions_inc
       pairs=('vendor', 'concept'),
       partners=partners,
     )
-    return evaluator(parameters), *evaluator.finish(parameters)
+    training = evaluator(parameters)
+    assert sorted(evaluator.names) == sorted(training)
+    return training, *evaluator.finish(parameters)
 
   training, figures, retrieved = finish(make_mesh('data:4,fsdp:2'))
   alone = finish(make_mesh('data:1', jax.devices()[:1]))
@@ -116,6 +119,16 @@ def test_eight_devices_evaluate_as_one_another_data_set_and_several_captions_inc
   squares = {name.split('/')[-1] for name in figures if name.startswith('squares/')}
   assert {f'{way}_recall@{k}' for way in WAYS for k in (1, 5, 10)} <= squares
   assert not [name for name in squares if 'subgroup' in name or '_ja_' in name or 'pairs' in name]
+  # Every result that is a mean over queries has the queries, of several captions too.
+  means = {
+    f'{split.name}/{name}': outcome.hits.mean()
+    for split in retrieved
+    for name, outcome in split.outcomes.items()
+  }
+  assert means.items() <= figures.items()
+  assert {f'{split.name}/{way}_recall@5' for split in retrieved for way in WAYS} <= means.keys()
+  assert f'{SPLIT}/zero_shot_subgroup_accuracy@5' in means
+  assert len(retrieved[1].outcomes['text_to_image_recall@1'].hits) == 6
   # And what has no texts is classified.
   classified = {name.split('/')[-1] for name in figures if name.startswith('labelled/')}
   assert {'zero_shot_subgroup_accuracy@1', 'subgroup_neighbours_accuracy'} <= classified
@@ -176,12 +189,49 @@ def open_with(**fields):
     ({'probes': ('linear',), 'probe_split': 'no'}, r"probe_split names 'no': .*probes = \(\) does"),
     ({'pairs': ('concept',), 'partners': 'no'}, r"partners names 'no': .*pairs = \(\) does"),
     ({'zero_shot': ('kind',)}, "zero_shot names 'kind', .* has no field 'kind'"),
+    ({'splits': (SPLIT, SPLIT)}, r'splits = .* has two of one name'),
+    ({'texts': ()}, r'texts = \(\) names no field'),
+    ({'texts': ('names',)}, "texts: 'names' of split .* holds texts by language"),
+    ({'templates': ()}, r'templates = \(\) has no prompt'),
   ],
-  ids=['split', 'source', 'probe_split', 'partners', 'classes'],
+  ids=[
+    *('split', 'source', 'probe_split', 'partners', 'classes', 'twice', 'texts', 'languages'),
+    'templates',
+  ],
 )
 def test_what_cannot_be_opened_is_named_by_its_field(fields, message):
   with pytest.raises(ValueError, match=rf'config\.evaluation\.{message}'):
     open_with(**{'zero_shot': ('skin_tone',)} | fields)
+
+
+def open_without_training_data(**fields):
+  config = clip.get_config('smoke')
+  config.data.split = 'gone'
+  config.evaluation.update({'splits': (SPLIT,), 'zero_shot': ()} | fields)
+  tokenizer = data.open_tokenizer('emoji', TEXT['length'])
+  definition = tiny_coca(image=IMAGE, text=TEXT)
+  return open_evaluator(config, definition, tokenizer, make_mesh('data:8'))
+
+
+def test_training_data_are_opened_where_an_evaluation_reads_them():
+  assert f'{SPLIT}/alignment' in open_without_training_data().names
+  with pytest.raises(ValueError, match=r"evaluation\.zero_shot names 'group'.*'FIELD=NAMES', or"):
+    open_without_training_data(zero_shot=('group',))
+  with pytest.raises(ValueError, match=r'evaluation\.captions = \{\} evaluates without'):
+    open_without_training_data(captions=ConfigDict({'beams': 1}))
+
+
+def test_the_best_figure_is_named_before_the_training():
+  evaluator = open_without_training_data()
+  for name in ('', f'{SPLIT}/image_to_text_recall@1'):
+    evaluator.check_best(name)
+  with pytest.raises(ValueError, match=r"config\.keep_best = '.*recal@1' is no.*use '.*_recall@1'"):
+    evaluator.check_best(f'{SPLIT}/image_to_text_recal@1')
+  # What is measured at the end alone ranks no checkpoint.
+  with pytest.raises(ValueError, match='while training'):
+    evaluator.check_best(f'{SPLIT}/caption_cider')
+  with pytest.raises(ValueError, match=r"gives no figure while training; use ''"):
+    open_without_training_data(splits=()).check_best('f/image_to_text_recall@1')
 
 
 def test_without_splits_nothing_else_is_needed():

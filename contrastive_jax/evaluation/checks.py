@@ -1,0 +1,146 @@
+"""Checks before the first step of what only an evaluation reads, hours into a run."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+
+from absl import logging
+
+from contrastive_jax.evaluation import diagnostics
+from contrastive_jax.evaluation.retrieval import RECALLS
+from contrastive_jax.evaluation.splits import Split, warn_of_repeats
+from contrastive_jax.evaluation.zero_shot import ACCURACIES
+
+
+def check_settings(texts: Sequence[str], probes: Sequence[str], known: Sequence[str]) -> None:
+  """Checks the names of probes, and that there is a field of texts.
+
+  Raises:
+    ValueError: if a probe is unknown, or there is none.
+  """
+  if not texts:
+    raise ValueError("config.evaluation.texts = () names no field; use ('caption',)")
+  for probe in probes:
+    if probe not in known:
+      raise ValueError(
+        f'config.evaluation.probes has no {probe!r}; use some of {known}. '
+        'experiments/probes has those that train'
+      )
+
+
+def check_fields(
+  splits: Mapping[str, Split],
+  partners: Split | None,
+  classes: Mapping[str, Mapping[str, str]],
+  texts: Sequence[str],
+  pairs: Sequence[str],
+) -> None:
+  """Checks that the fields of an `Evaluator` exist, and warns of splits that are not retrieved.
+
+  Raises:
+    ValueError: if no split has one of them, the partners lack one, or the first of `texts` holds
+      texts by language.
+  """
+  known = {field for split in splits.values() for field in split.fields}
+  for setting, fields in (('zero_shot', classes), ('texts', texts[1:])):
+    for field in fields:
+      if splits and field not in known:
+        raise ValueError(f'config.evaluation.{setting} names {field!r}, which no split has')
+  if splits and (lacking := [field for field in pairs if field not in known]):
+    logging.warning('config.evaluation.pairs names %s, which no split has: no pairs', lacking)
+  if partners and (lacking := [f for f in (*pairs, texts[0]) if f not in partners.fields]):
+    raise ValueError(
+      f'config.evaluation.partners: the examples lack {lacking}; use others, or '
+      'config.evaluation.pairs = ()'
+    )
+  for name, split in splits.items():
+    if (own := split.fields.get(texts[0])) is None:
+      logging.warning(
+        'split %r has no %r and is not retrieved; config.evaluation.texts names the field of texts',
+        name,
+        texts[0],
+      )
+      continue
+    if isinstance(own[0], Mapping):
+      raise ValueError(
+        f'config.evaluation.texts: {texts[0]!r} of split {name!r} holds texts by language; name a '
+        'field of plain texts first'
+      )
+    warn_of_repeats(name, split.images, own)
+
+
+def check_labels(
+  labels: Mapping[str, Mapping[str, Sequence[str]]],
+  learned: Mapping[str, Sequence[str]],
+  classes: Mapping[str, Mapping[str, str]],
+  probes: Sequence[str],
+) -> None:
+  """Checks the labels of an `Evaluator`.
+
+  Args:
+    labels: by split and field.
+    learned: by field, those that the probes are fitted to.
+    classes: by field the names by label.
+    probes: names of the probes.
+
+  Raises:
+    ValueError: if a split has none of the known labels, or a linear probe has one class.
+  """
+  for field, own in learned.items():
+    if 'linear' in probes and len(set(own)) < 2:
+      raise ValueError(
+        f'config.evaluation.probe_split: all examples have the {field!r} {own[0]!r}, and a linear '
+        'probe tells classes apart; use a split of several'
+      )
+  for setting, known, remedy in (
+    ('zero_shot', classes, "name these in a file, 'FIELD=FILE'"),
+    ('probe_split', learned, 'use one with these labels, or config.evaluation.probes = ()'),
+  ):
+    for name, fields in labels.items():
+      for field, own in fields.items():
+        if field in known and set(own).isdisjoint(known[field]):
+          raise ValueError(
+            f'config.evaluation.{setting}: split {name!r} has {field!r} of {own[0]!r} and so on, '
+            f'none of the known {len(set(known[field]))}, {next(iter(known[field]))!r} and so on; '
+            f'{remedy}'
+          )
+
+
+def figure_names(
+  texts: Sequence[str | Sequence[str]] | None, labels: Mapping[str, Sequence[str]]
+) -> list[str]:
+  """The names of the figures of a split while training.
+
+  Args:
+    texts: the texts of its examples; None for none.
+    labels: their labels by field.
+  """
+  found = [
+    f'zero_shot_{field}_{measure}'
+    for field in labels
+    for measure in (*(f'accuracy@{k}' for k in ACCURACIES), 'mean_per_class_recall')
+  ]
+  if texts is None:
+    return found
+  ways = ('image_to_text_recall', 'text_to_image_recall')
+  captions = [own if isinstance(own, str) else own[0] for own in texts]
+  recalls = [f'{way}@{k}' for way in ways for k in RECALLS]
+  return recalls + found + diagnostics.names(captions, labels)
+
+
+def check_best(best: str, names: Sequence[str]) -> None:
+  """Checks that `config.keep_best` is one of the names of figures, or ''.
+
+  Raises:
+    ValueError: if it is not.
+  """
+  if not best or best in names:
+    return
+  if not names:
+    raise ValueError(
+      f"config.keep_best = {best!r}, and config.evaluation gives no figure while training; use ''"
+    )
+  near = difflib.get_close_matches(best, names, n=5, cutoff=0.4) or names
+  raise ValueError(
+    f'config.keep_best = {best!r} is no figure of the evaluation while training; use {near[0]!r} '
+    f'or another of {near}'
+  )

@@ -1,0 +1,177 @@
+"""A split that is evaluated: its pictures, its texts and its labels, checked before training."""
+
+import collections
+import dataclasses
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from contrastive_jax import data
+from contrastive_jax.data.captions import texts_of
+
+_NAMED = 3  # bad examples that an error names
+_MOST_REPEATED = 0.01  # share of rows whose picture stands in another row too
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Split:
+  """N examples, read once.
+
+  Attributes:
+    images: [N, S, S, 3] uint8.
+    fields: N values by field, of the fields that the examples have.
+  """
+
+  images: np.ndarray
+  fields: Mapping[str, Sequence[Any]]
+
+
+def read_split(
+  source: data.Source,
+  image_size: int,
+  *,
+  setting: str,
+  name: str = '',
+  texts: Sequence[str] = (),
+  labels: Sequence[str] = (),
+) -> Split:
+  """Reads what an evaluation needs of a split.
+
+  Args:
+    source: its examples.
+    image_size: S, side of the pictures.
+    setting: the field of `config.evaluation` that names the split, for errors.
+    name: of the split, for errors.
+    texts: fields that hold a text, several, or texts by language.
+    labels: fields that hold a class.
+
+  Raises:
+    ValueError: if a picture cannot be used, or if some examples have a field and others lack it or
+      hold something else in it: figures of the rest would be of another data set.
+  """
+  where = f'config.evaluation.{setting}' + (f': split {name!r}' if name else '')
+  try:
+    images = data.evaluation_images(source, image_size)
+  except ValueError as error:
+    raise ValueError(f'{where}: {error}') from error
+  kinds = dict.fromkeys(labels, _label_fault) | dict.fromkeys(texts, _text_fault)
+  columns = {field: [] for field in kinds}
+  ids = []
+  for number in range(len(source)):
+    example = source[number]
+    ids.append(example['id'])
+    for field, column in columns.items():
+      column.append(example.get(field))
+  fields = {
+    field: column
+    for field, column in columns.items()
+    if _check_column(where, field, ids, column, kinds[field])
+  }
+  return Split(images, fields)
+
+
+def _check_column(where: str, field: str, ids, column, fault: Callable[[Any], str]) -> bool:
+  """Whether the examples have a field; raises where some have it, and others do not."""
+  faults = [
+    (number, why) for number, value in zip(ids, column, strict=True) if (why := fault(value))
+  ]
+  if len(faults) == len(column) and all(why == _MISSING for _, why in faults):
+    return False
+  kinds = collections.Counter(isinstance(value, Mapping) for value in column)
+  if not faults and len(kinds) > 1:
+    faults = [
+      (number, 'a dict where others have texts')
+      for number, value in zip(ids, column, strict=True)
+      if isinstance(value, Mapping)
+    ]
+  if faults:
+    named = '; '.join(f'example {number}: {why}' for number, why in faults[:_NAMED])
+    more = f'; and {len(faults) - _NAMED} more' if len(faults) > _NAMED else ''
+    raise ValueError(
+      f'{where} cannot be evaluated by {field!r}, which {len(faults)} of {len(column)} examples '
+      f'lack or fill wrongly: {named}{more}; mend or remove these examples'
+    )
+  return True
+
+
+_MISSING = 'it is missing or empty'
+
+
+def _label_fault(value) -> str:
+  """What is wrong with a label; '' if nothing is. An empty one is a class of its own."""
+  if value is None:
+    return _MISSING
+  if isinstance(value, Mapping | list | tuple | np.ndarray):
+    return f'a {type(value).__name__} is no label'
+  return _unicode_fault(str(value))
+
+
+def _text_fault(value) -> str:
+  """What is wrong with a text, a list of them, or texts by language; '' if nothing is."""
+  if value is None or (isinstance(value, str | list | tuple | Mapping) and not len(value)):
+    return _MISSING
+  if isinstance(value, Mapping):
+    # A language may be missing, see `retrieval.languages`.
+    value = [text for text in value.values() if text]
+  several = list(value) if isinstance(value, list | tuple) else [value]
+  try:
+    found = texts_of({'text': several}, ['text'])
+  except ValueError as error:
+    return str(error)
+  return '' if len(found) == len(several) else 'a text of it is empty'
+
+
+def _unicode_fault(text: str) -> str:
+  try:
+    text.encode()
+  except UnicodeEncodeError as error:
+    return str(error)
+  return ''
+
+
+def warn_of_repeats(name: str, images: np.ndarray, texts: Sequence[str | Sequence[str]]) -> None:
+  """Warns where rows of one picture and different texts make perfect retrieval impossible.
+
+  Args:
+    name: of the split.
+    images: [N, S, S, 3] uint8.
+    texts: of each picture.
+  """
+  rows = collections.defaultdict(list)
+  for image, text in zip(images, texts, strict=True):
+    rows[hashlib.blake2b(image, digest_size=16).digest()].append(text)
+  repeated = [own for own in rows.values() if any(text != own[0] for text in own)]
+  count = sum(map(len, repeated))
+  if count > _MOST_REPEATED * len(images):
+    logging.warning(
+      'split %r: %d of %d rows repeat %d pictures with other captions. Copies of a picture tie, so '
+      'that a perfect model has a recall@1 below 100%%, 20%% where all pictures have five rows; '
+      'give each picture one row with a list of captions, as jsonl: and karpathy: have them',
+      name,
+      count,
+      len(images),
+      len(repeated),
+    )
+
+
+def captions_of(source: data.Source, field: str) -> list[str]:
+  """The first caption of each training example that can be used, each once.
+
+  Raises:
+    ValueError: if there is none.
+  """
+  found = {}
+  for number in range(len(source)):
+    try:
+      found |= dict.fromkeys(texts_of(source[number], [field])[:1])
+    except ValueError:
+      continue  # As training skips it.
+  if not found:
+    raise ValueError(
+      f'config.evaluation.captions are compared with {field!r} of the training data, which has no '
+      'such texts; config.evaluation.captions = {} does without'
+    )
+  return list(found)
