@@ -110,7 +110,9 @@ def check(name, seed, **options):
     assert all(found.get(table, 0) < 0.02 for table in TABLES)
     assert max(found.values()) < 0.04
     assert np.median([*found.values()]) < 0.015
-  assert all(many[path] < few[path] + 0.005 for path in few)
+  # The error of a scalar is one draw of the rounding of the embeddings.
+  tensors = few.keys() - {'log_scale', 'bias'}
+  assert all(many[path] < few[path] + 0.005 for path in tensors)
 
 
 def terms(equation):
