@@ -141,6 +141,5 @@ def check_best(best: str, names: Sequence[str]) -> None:
     )
   near = difflib.get_close_matches(best, names, n=5, cutoff=0.4) or names
   raise ValueError(
-    f'config.keep_best = {best!r} is no figure of the evaluation while training; use {near[0]!r} '
-    f'or another of {near}'
+    f'config.keep_best = {best!r} is no figure of the evaluation while training; use one of {near}'
   )

@@ -225,7 +225,9 @@ def test_the_best_figure_is_named_before_the_training():
   evaluator = open_without_training_data()
   for name in ('', f'{SPLIT}/image_to_text_recall@1'):
     evaluator.check_best(name)
-  with pytest.raises(ValueError, match=r"config\.keep_best = '.*recal@1' is no.*use '.*_recall@1'"):
+  with pytest.raises(
+    ValueError, match=r"config\.keep_best = '.*recal@1' is no.*use one of .*_recall@1'"
+  ):
     evaluator.check_best(f'{SPLIT}/image_to_text_recal@1')
   # What is measured at the end alone ranks no checkpoint.
   with pytest.raises(ValueError, match='while training'):
