@@ -37,16 +37,15 @@ TABLES = ('text/embed/embedding', 'decoder/output/kernel')
 
 
 def batch(size, seed):
-  """Texts of few words, of which one is half of all."""
+  """Texts of few words, of which one is half of all, and images that show their first word."""
   random = np.random.default_rng(seed)
   words = 4 + random.integers(0, 12, (size, LENGTH))
-  words = np.where(random.random((size, LENGTH)) < 0.5, 3, words)
+  looks = random.integers(0, 256, (16, SIZE, SIZE, 3))
+  images = (looks[words[:, 1]] + random.integers(0, 256, (size, SIZE, SIZE, 3))) // 2
+  words[:, 2:] = np.where(random.random((size, LENGTH - 2)) < 0.5, 3, words[:, 2:])
   position, end = np.arange(LENGTH), random.integers(LENGTH // 2, LENGTH, (size, 1))
   tokens = np.select([position == 0, position < end, position == end], [1, words, 2])
-  return {
-    'image': random.integers(0, 256, (size, SIZE, SIZE, 3), np.uint8),
-    'tokens': tokens.astype(np.int32),
-  }
+  return {'image': images.astype(np.uint8), 'tokens': tokens.astype(np.int32)}
 
 
 @functools.cache
