@@ -105,12 +105,13 @@ def errors(name, size, seed, **options):
 
 def check(name, seed, **options):
   few, many = (errors(name, size, seed, **options) for size in (256, 1024))
+  # The gradient of the scale or the bias is a sum over all pairs that nearly cancels: its relative
+  # error is a draw of the rounding of the embeddings.
+  tensors = few.keys() - {'log_scale', 'bias'}
   for found in (few, many):
     assert all(found.get(table, 0) < 0.02 for table in TABLES)
-    assert max(found.values()) < 0.04
+    assert max(found[path] for path in tensors) < 0.04
     assert np.median([*found.values()]) < 0.015
-  # The error of a scalar is one draw of the rounding of the embeddings.
-  tensors = few.keys() - {'log_scale', 'bias'}
   assert all(many[path] < few[path] + 0.005 for path in tensors)
 
 
