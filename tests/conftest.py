@@ -2,6 +2,7 @@
 
 import os
 
+import hypothesis
 import jax
 import pytest
 
@@ -18,6 +19,11 @@ HASTE = ['--xla_backend_optimization_level=0']
 if jax.__version_info__ < (0, 11):
   HASTE.append('--xla_cpu_use_fusion_emitters=false')  # gone later, and unknown flags are fatal
 os.environ['XLA_FLAGS'] = ' '.join([os.environ.get('XLA_FLAGS', ''), *HASTE])
+
+
+# A slow machine is no failure.
+hypothesis.settings.register_profile('suite', deadline=None)
+hypothesis.settings.load_profile('suite')
 
 
 @pytest.fixture(scope='session', autouse=True)
