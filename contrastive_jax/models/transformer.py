@@ -71,15 +71,53 @@ def normal(deviation: float, *axes: str | None):
   return nnx.with_metadata(nnx.initializers.normal(deviation), axes=axes)
 
 
-def layer_norm(width: int, *, epsilon: float = 1e-5, dtype, rngs) -> nnx.LayerNorm:
-  """Layer normalisation over the last axis, with PyTorch's epsilon and float32 statistics."""
-  return nnx.LayerNorm(
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def normalize(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> jax.Array:
+  """Layer normalization of x [..., D] in its dtype; statistics and gradients are float32.
+
+  The variance takes a second pass over x, as PyTorch's: E x² − (E x)² cancels where the mean is
+  large. Left to autodiff, the second pass made the step of a small CLIP 15% slower on a CPU.
+  """
+  return _normalize(x, scale, bias, epsilon)[0]
+
+
+def _normalize(x, scale, bias, epsilon):
+  wide = x.astype(jnp.float32)
+  mean = jnp.mean(wide, axis=-1, keepdims=True)
+  inverse = jax.lax.rsqrt(jnp.mean(jnp.square(wide - mean), axis=-1, keepdims=True) + epsilon)
+  y = (wide - mean) * inverse * scale + bias
+  return y.astype(x.dtype), (x, scale, mean, inverse)
+
+
+def _normalize_backward(epsilon, saved, gradient):
+  x, scale, mean, inverse = saved
+  gradient = gradient.astype(jnp.float32)
+  normalized = (x.astype(jnp.float32) - mean) * inverse
+  slope = gradient * scale
+  over = lambda y: jnp.mean(y, axis=-1, keepdims=True)  # noqa: E731
+  of_x = inverse * (slope - over(slope) - normalized * over(slope * normalized))
+  batch = tuple(range(x.ndim - 1))
+  return of_x.astype(x.dtype), jnp.sum(gradient * normalized, batch), jnp.sum(gradient, batch)
+
+
+normalize.defvjp(_normalize, _normalize_backward)
+
+
+class LayerNorm(nnx.LayerNorm):
+  """Layer normalization over the last axis, see `normalize`."""
+
+  def __call__(self, x):
+    """Maps x [..., D] to [..., D] in `dtype`."""
+    return normalize(x.astype(self.dtype), self.scale[...], self.bias[...], self.epsilon)
+
+
+def layer_norm(width: int, *, epsilon: float = 1e-5, dtype, rngs) -> LayerNorm:
+  """Layer normalization over the last axis, with PyTorch's epsilon."""
+  return LayerNorm(
     width,
     epsilon=epsilon,
     scale_init=nnx.with_metadata(nnx.initializers.ones, axes=('embed',)),
     bias_init=nnx.with_metadata(nnx.initializers.zeros, axes=('embed',)),
-    # Two passes, as PyTorch: E x² − (E x)² cancels where the mean is large.
-    use_fast_variance=False,
     dtype=dtype,
     rngs=rngs,
   )

@@ -34,6 +34,26 @@ def test_layer_norm_holds_where_the_mean_is_large(ratio, tolerance):
   np.testing.assert_allclose(norm(x), expected, atol=tolerance)
 
 
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+def test_layer_norm_is_that_of_flax(dtype):
+  random = np.random.default_rng(0)
+  fields = {'use_fast_variance': False, 'epsilon': 1e-5, 'dtype': dtype, 'rngs': nnx.Rngs(0)}
+  plain = nnx.LayerNorm(16, **fields)
+  ours = transformer.layer_norm(16, dtype=jnp.dtype(dtype), rngs=nnx.Rngs(0))
+  x, weight = (jnp.asarray(random.normal(size=(3, 5, 16)), dtype) for _ in range(2))
+
+  def value_and_gradients(norm):
+    norm.scale[...], norm.bias[...] = jnp.linspace(0.5, 2, 16), jnp.linspace(-1, 1, 16)
+    graph, state = nnx.split(norm)
+    y, pull = jax.vjp(lambda state, x: nnx.merge(graph, state)(x), state, x)
+    return jax.tree.leaves((y, pull(weight)))
+
+  tolerance = {'float32': 1e-5, 'bfloat16': 3e-2}[dtype]
+  for a, b in zip(value_and_gradients(ours), value_and_gradients(plain), strict=True):
+    assert a.dtype == b.dtype
+    np.testing.assert_allclose(a.astype('f'), b.astype('f'), rtol=tolerance, atol=tolerance)
+
+
 def test_gradients_of_parameters_that_broadcast_are_float32_sums():
   x, parameter = jnp.ones((1024, 3, 2), jnp.bfloat16), jnp.ones((3, 2))
 
