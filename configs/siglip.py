@@ -8,8 +8,8 @@ Zhai et al., Sigmoid Loss for Language Image Pre-Training, 2023.
   python launch.py --config=configs/siglip.py:vit_b16 --config.data.name=NAME    on a TFDS data set
       with the fields `image` and `caption`; also vit_b32 and vit_l14
 
-Pictures with equal captions are not negatives of each other, as in configs/clip.py. In the paper
-they are, as with the objective {'sigmoid': {'weight': 1.0, 'same': None}}.
+Pictures with equal captions are negatives of each other, as in the paper, while configs/clip.py
+leaves them out. With config.objective = {'sigmoid': 1.0} they are left out here too.
 """
 
 from ml_collections import ConfigDict
@@ -27,7 +27,7 @@ def get_config(variant: str = 'default') -> ConfigDict:
   config.name = 'siglip'
   config.model.scale = 10.0
   config.model.bias = -10.0
-  config.objective = ConfigDict({'sigmoid': 1.0})
+  config.objective = ConfigDict({'sigmoid': {'weight': 1.0, 'same': None}})
   config.optimizer.max_scale = 0.0  # no bounds, as in the paper's code
   if variant.startswith('vit'):
     make_paper(config)
