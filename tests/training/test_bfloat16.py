@@ -143,9 +143,8 @@ def test_sums_over_the_batch_are_float32(name, micro_batches):
   assert jnp.float32 in sums and jnp.bfloat16 not in sums
 
 
-@pytest.mark.parametrize('name', ['siglip', 'streamed'])
-def test_gradients_are_those_of_float32_whatever_the_number_of_tokens(name):
-  check(name, 0)
+def test_gradients_are_those_of_float32_whatever_the_number_of_tokens():
+  check('streamed', 0)
 
 
 @pytest.mark.slow
