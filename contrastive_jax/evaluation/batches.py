@@ -7,7 +7,13 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from contrastive_jax.sharding.mesh import batch_sharding, batch_shards, make_mesh, place_whole
+from contrastive_jax.sharding.mesh import (
+  batch_sharding,
+  batch_shards,
+  make_mesh,
+  on_mesh,
+  place_whole,
+)
 
 _BLOCK_BYTES = 2**26
 
@@ -19,16 +25,6 @@ def jit_batched(function: Callable, mesh: Mesh) -> Callable:
     in_shardings=(None, batch_sharding(mesh)),
     out_shardings=NamedSharding(mesh, PartitionSpec()),
   )
-
-
-def on_mesh(function: Callable, mesh: Mesh) -> Callable:
-  """Traces a function with the mesh set, so that the model's `constrain_batch` applies."""
-
-  def traced(*arguments):
-    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-      return function(*arguments)
-
-  return traced
 
 
 def in_batches(function: Callable[[Any], Any], inputs: Any, batch_size: int, mesh: Mesh) -> Any:

@@ -18,11 +18,11 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from contrastive_jax.data.images import normalize
-from contrastive_jax.evaluation.batches import in_batches, jit_batched, on_mesh
+from contrastive_jax.evaluation.batches import in_batches, jit_batched
 from contrastive_jax.models.definition import Definition, describe
 from contrastive_jax.models.linear import Linear
 from contrastive_jax.models.pooler import AttentionalPooler
-from contrastive_jax.sharding.mesh import batch_sharding, batch_shards
+from contrastive_jax.sharding.mesh import batch_sharding, batch_shards, on_mesh
 
 
 class Classifier(nnx.Module):

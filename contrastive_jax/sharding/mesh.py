@@ -1,6 +1,7 @@
 """The mesh of devices, from a line of text."""
 
 import math
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -101,6 +102,16 @@ def join_batch(parts, mesh: Mesh):
     return jax.lax.with_sharding_constraint(array.reshape(-1, *array.shape[3:]), cut)
 
   return jax.tree.map(join, parts)
+
+
+def on_mesh(function: Callable, mesh: Mesh) -> Callable:
+  """Traces a function with the mesh set, so that the model's `constrain_batch` applies."""
+
+  def traced(*arguments):
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+      return function(*arguments)
+
+  return traced
 
 
 def constrain_batch(array: jax.Array) -> jax.Array:

@@ -9,7 +9,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from contrastive_jax.data.images import normalize
 from contrastive_jax.models.definition import Definition
-from contrastive_jax.sharding.mesh import batch_sharding, cut_batch, join_batch
+from contrastive_jax.sharding.mesh import batch_sharding, cut_batch, join_batch, on_mesh
 from contrastive_jax.training.objective import Objective
 from contrastive_jax.training.state import TrainState
 
@@ -150,13 +150,8 @@ def jit_train_step(train_step: Callable, abstract: TrainState, mesh: Mesh) -> Ca
   """Jits a step: the state placed as `abstract` says and donated, the batch cut along B."""
   shardings = jax.tree.map(lambda array: array.sharding, abstract)
 
-  def on_mesh(state, batch):
-    # Says to the layers, which know no mesh, where a batch is cut.
-    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-      return train_step(state, batch)
-
   return jax.jit(
-    on_mesh,
+    on_mesh(train_step, mesh),
     in_shardings=(shardings, batch_sharding(mesh)),
     out_shardings=(shardings, NamedSharding(mesh, PartitionSpec())),
     donate_argnums=0,
