@@ -83,7 +83,7 @@ def test_a_million_pairs_on_64_devices():
 import jax
 jax.config.update('jax_platforms', 'cpu')
 jax.config.update('jax_num_cpu_devices', 64)
-from tests.losses import test_memory
+from tests.losses.pairwise import test_memory
 mesh = jax.make_mesh((64,), ('data',), axis_types=(jax.sharding.AxisType.Auto,))
 print(test_memory.temporaries({2**20}, mesh))
 """

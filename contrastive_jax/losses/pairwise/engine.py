@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from contrastive_jax.losses import blocks, kernel
+from contrastive_jax.losses.pairwise import pallas, ring
 
 Tree = Any
 
@@ -26,8 +26,8 @@ class Side(NamedTuple):
 class Pairs(NamedTuple):
   """A block of pairs."""
 
-  rows: blocks.Span
-  columns: blocks.Span
+  rows: ring.Span
+  columns: ring.Span
   counts: jax.Array | None  # [b, n] False for a pair that does not count; None: all count
   positive: jax.Array | None  # [b, n] whether the pair is positive
 
@@ -164,13 +164,13 @@ def _walk(plan, visit, rows, row_sums, columns, column_sums):
   row_count = len(jax.tree.leaves(rows)[0])
   if plan.kernel == 'pallas':
     # All rows pass by the columns on the chip.
-    visit = kernel.on_chip(visit, plan.block_size)
+    visit = pallas.on_chip(visit, plan.block_size)
     block_shape = row_count, plan.block_size
   else:
     # Taller than wide: the taller a block, the seldomer a column's sums are read and written.
     height = min(row_count, 2 * plan.block_size)
     block_shape = height, max(plan.block_size**2 // height, 1)
-  return blocks.walk(
+  return ring.walk(
     visit,
     rows,
     row_sums,

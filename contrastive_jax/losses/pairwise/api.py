@@ -19,8 +19,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import AxisType
 
-from contrastive_jax.losses import kernel as pallas
-from contrastive_jax.losses.reduction import Plan, Side, accumulator, reduce
+from contrastive_jax.losses.pairwise import pallas
+from contrastive_jax.losses.pairwise.engine import Plan, Side, accumulator, reduce
 
 Array = jax.Array
 # A number for all pairs; or one for each row's scores and one for each column's, which then differ.
