@@ -26,7 +26,7 @@ def get_config(variant: str = 'default') -> ConfigDict:
     {
       'reweighted_info_nce': {
         'weight': 1.0,
-        'strategy': 'linupper',  # or 'quadratic', 'extremes', 'upper'; see losses/reweighting.py
+        'strategy': 'linupper',  # or 'quadratic', 'extremes', 'upper'
         'temperature': 1.0,
         'burn_in': 100,  # steps of equal weights: a twentieth, as in the paper's code
       }

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from contrastive_jax.losses import pairwise
-from contrastive_jax.losses.nt_xent import two_views
+from contrastive_jax.losses.views.nt_xent import two_views
 
 
 def decoupled(

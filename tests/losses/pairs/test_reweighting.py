@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from contrastive_jax import losses
-from contrastive_jax.losses import reweighting
+from contrastive_jax.losses.pairs import reweighting
 from tests.losses import reference
 
 SCALE = np.float32(7.0)
