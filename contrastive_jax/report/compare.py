@@ -10,7 +10,8 @@ import rich.console
 import rich.table
 from ml_collections import ConfigDict
 
-from contrastive_jax.evaluation import figures, outcomes, plots, report, training_curves
+from contrastive_jax.evaluation import outcomes
+from contrastive_jax.report import curves, formatting, page, plots
 
 MOST = 6  # runs: more lines could not be told apart
 LEVEL = 0.95
@@ -60,7 +61,7 @@ def write(path: pathlib.Path, runs: Sequence[Run]) -> None:
     raise ValueError('the runs of --workdirs share no result; compare runs with the same splits')
   names = [chr(ord('A') + place) for place in range(len(runs))]
   rows, notes = _compare(runs, names, shared)
-  page = report.render(
+  text = page.render(
     'compare.html',
     runs=[
       {'name': name, 'folder': str(run.folder), 'title': f'{run.config.name} {run.config.variant}'}
@@ -74,7 +75,7 @@ def write(path: pathlib.Path, runs: Sequence[Run]) -> None:
     width=_WIDTH,
   )
   path.parent.mkdir(parents=True, exist_ok=True)
-  path.write_text(page, encoding='utf-8')
+  path.write_text(text, encoding='utf-8')
   _print(rows, notes, names)
   print(f'{path} shows the curves and the intervals')
 
@@ -89,10 +90,10 @@ def _compare(runs, names, shared) -> tuple[list[dict], list[str]]:
   ]
   rows = []
   for name in shared:
-    first = figures.figure(name, runs[0].results[name])
+    first = formatting.figure(name, runs[0].results[name])
     others = []
     for run in runs[1:]:
-      other = figures.figure(name, run.results[name])
+      other = formatting.figure(name, run.results[name])
       found, amiss = _difference(name, runs[0], run)
       notes += [f'{name}: {amiss}'] if amiss else []
       sure = found is not None and (found.low > 0 or found.high < 0)
@@ -116,10 +117,10 @@ def _difference(name: str, first: Run, other: Run) -> tuple[outcomes.Difference 
     return None, f'the queries of {other.folder} are not those of {first.folder}: no interval'
 
 
-def _signed(first: figures.Figure, other: figures.Figure) -> str:
+def _signed(first: formatting.Figure, other: formatting.Figure) -> str:
   """A difference as it is read, of fractions in points."""
   change = other.value - first.value
-  if figures.is_fraction(first.name):
+  if formatting.is_fraction(first.name):
     text = f'{100 * change:+.1f}'
   else:
     text = f'{change:+,.0f}' if float(change).is_integer() else f'{change:+,.4g}'
@@ -163,18 +164,18 @@ def _flat(node: Any, prefix: str) -> dict[str, Any]:
 
 def _panels(runs, names) -> dict[str, list[dict]]:
   """One plot a measure, at its first cut-off alone, a curve a run."""
-  series = [training_curves.read(run.metrics) for run in runs]
+  series = [curves.read(run.metrics) for run in runs]
   steps = [line['step'] for run in runs for line in run.metrics]
   x_axis = plots.horizontal(0, max(steps, default=0) or 1, integer=True)
   groups, places = {}, {name: place for place, name in enumerate(names)}
-  for group, measure in dict.fromkeys(key for curves in series for key in curves):
-    curves = [found.get((group, measure), {}) for found in series]
-    kinds = sorted({kind for found in curves for kind in found}, key=training_curves.order)
+  for group, measure in dict.fromkeys(key for found in series for key in found):
+    lines = [found.get((group, measure), {}) for found in series]
+    kinds = sorted({kind for found in lines for kind in found}, key=curves.order)
     for kind in kinds[:1] if kinds[0].startswith('@') else kinds:
-      own = {name: found[kind] for name, found in zip(names, curves, strict=True) if kind in found}
+      own = {name: found[kind] for name, found in zip(names, lines, strict=True) if kind in found}
       title = measure + (f' {kind}' if kind.startswith('@') else f'_{kind}' if kind else '')
       groups.setdefault(group, []).append(
-        training_curves.panel(title, own, x_axis, style='runs', places=places)
+        curves.panel(title, own, x_axis, style='runs', places=places)
       )
   return dict(sorted(groups.items(), key=lambda item: item[0] != 'train'))
 

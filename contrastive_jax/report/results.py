@@ -9,8 +9,9 @@ import rich.console
 import rich.table
 from ml_collections import ConfigDict
 
-from contrastive_jax.evaluation import figures, outcomes, report
+from contrastive_jax.evaluation import outcomes
 from contrastive_jax.evaluation.retrieved import Retrieved
+from contrastive_jax.report import formatting, page
 
 
 def write(
@@ -31,7 +32,7 @@ def write(
   """
   (folder / 'results.json').write_text(json.dumps(results, indent=2) + '\n')
   outcomes.write(folder / 'outcomes.npz', splits)
-  report.write(
+  page.write(
     folder / 'report.html',
     title=f'{config.name} {config.variant}',
     summary={
@@ -47,6 +48,6 @@ def write(
   )
   table = rich.table.Table('result', rich.table.Column('', justify='right'))
   for name, value in results.items():
-    table.add_row(name, f'{value:.1%}' if figures.is_fraction(name) else f'{value:,.4g}')
+    table.add_row(name, f'{value:.1%}' if formatting.is_fraction(name) else f'{value:,.4g}')
   rich.console.Console().print(table)
   print(f'{folder}/report.html shows the curves, retrieved pictures and mistakes')

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from contrastive_jax.evaluation import compare, outcomes
+from contrastive_jax.evaluation import outcomes
 from contrastive_jax.evaluation.retrieval import retrieve_by_query
-from tests.evaluation.pages import find, make_split, parse, text_of
+from contrastive_jax.report import compare
+from tests.report.pages import find, make_split, parse, text_of
 
 METRICS = [{'step': step, 'train/loss': 5 / step, 's/recall@1': 0.1 * step} for step in (1, 2, 3)]
 

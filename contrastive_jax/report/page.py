@@ -18,8 +18,8 @@ import markupsafe
 import numpy as np
 from PIL import Image
 
-from contrastive_jax.evaluation import exhibits, figures, plots, search_box, space, training_curves
 from contrastive_jax.evaluation.retrieved import Retrieved
+from contrastive_jax.report import curves, embedding_map, examples, formatting, plots, search
 
 HEADLINES = 6
 
@@ -39,7 +39,7 @@ _MEANINGS = {
   'tolerance': 'The mean cosine of two pictures of one class.',
 }
 _PICTURE_SIZE = 128  # pixels: twice the largest size at which the page shows a picture
-_PAGE = pathlib.Path(__file__).parent / 'page'
+_PAGE = pathlib.Path(__file__).parent / 'templates'
 
 
 def write(
@@ -68,10 +68,10 @@ def write(
   splits = [split for split in splits if len(split.captions)]
   scales = [line['train/scale'] for line in metrics if 'train/scale' in line]
   shown = [
-    exhibits.exhibits(split)
+    examples.exhibits(split)
     | {
-      'space': space.exhibit(split, scales[-1] if scales else None),
-      'search': search_box.stored(split, len(splits)),
+      'space': embedding_map.exhibit(split, scales[-1] if scales else None),
+      'search': search.stored(split, len(splits)),
     }
     for split in splits
   ]
@@ -83,10 +83,10 @@ def write(
     headlines=_headlines(results, splits),
     tables=_tables(results, splits),
     meanings=_meanings(results),
-    panels=training_curves.panels(metrics),
+    panels=curves.panels(metrics),
     splits=shown,
-    gradient=exhibits.gradient(),
-    seed=exhibits.SEED,
+    gradient=examples.gradient(),
+    seed=examples.SEED,
     points=plots.POINTS,
   )
   pathlib.Path(path).write_text(page, encoding='utf-8')
@@ -123,7 +123,7 @@ def _environment() -> jinja2.Environment:
     trim_blocks=True,
     lstrip_blocks=True,
   )
-  environment.filters.update(label=figures.label, decimal=_decimal, picture=picture)
+  environment.filters.update(label=formatting.label, decimal=_decimal, picture=picture)
   return environment
 
 
@@ -131,7 +131,7 @@ def picture(image: np.ndarray) -> str:
   """A [S, S, 3] uint8 image as a data URI."""
   thumbnail = Image.fromarray(image)
   thumbnail.thumbnail((_PICTURE_SIZE, _PICTURE_SIZE))
-  return search_box.data_uri(thumbnail, quality=88)
+  return search.data_uri(thumbnail, quality=88)
 
 
 def _decimal(value: float) -> str:
@@ -141,17 +141,17 @@ def _decimal(value: float) -> str:
 def _headlines(results, splits) -> list[dict]:
   """The results at cut-off 1; for a recall also a guess's, one in as many as there are captions."""
   chances = {split.name: f'{100 / len(set(split.captions)):.2g}%' for split in splits}
-  first = [figures.figure(*result) for result in results.items()]
+  first = [formatting.figure(*result) for result in results.items()]
   return [
     {'figure': figure, 'chance': chances.get(figure.group) if 'recall' in figure.measure else None}
     for figure in first
-    if figure.cutoff == 1 and figures.is_fraction(figure.name)
+    if figure.cutoff == 1 and formatting.is_fraction(figure.name)
   ][:HEADLINES]
 
 
 def _meanings(results) -> dict[str, str]:
   """What the measures of the space among the results say, by measure."""
-  found = [figures.figure(*result) for result in results.items()]
+  found = [formatting.figure(*result) for result in results.items()]
   measures = {(figure.modality or (figure.measure,))[0] for figure in found}
   return {
     name: meaning
@@ -164,7 +164,7 @@ def _tables(results, splits) -> list[dict]:
   """One table a split: a row a measure, a column a cut-off or modality; and the other measures."""
   sizes = {split.name: (len(split.captions), len(set(split.captions))) for split in splits}
   tables = {}
-  for figure in (figures.figure(*result) for result in results.items()):
+  for figure in (formatting.figure(*result) for result in results.items()):
     group = figure.group
     table = tables.setdefault(
       group,

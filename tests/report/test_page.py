@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contrastive_jax.evaluation import exhibits, plots, report
 from contrastive_jax.evaluation.retrieved import Retrieved
-from tests.evaluation.pages import (
+from contrastive_jax.report import examples, page, plots
+from tests.report.pages import (
   RESULTS,
   figures_of,
   find,
@@ -118,16 +118,16 @@ def test_marks_agree_with_numpy(tree, split):
   for query in find(figure, 'div', 'own'):
     caption = text_of(find(query, 'p', 'query')[0])
     source = next(query.iter('img')).get('src')
-    row = next(r for r, image in enumerate(split.images) if report.picture(image) == source)
+    row = next(r for r, image in enumerate(split.images) if page.picture(image) == source)
     assert captions[row] == caption
     nearest = np.argsort(-similarity[:, row])
     found = next(
       child for item in find(figure, 'li') if query in list(item) for child in find(item, 'ol')
     )
-    assert len(found) == exhibits.FOUND
+    assert len(found) == examples.FOUND
     for item, expected in zip(found, nearest, strict=False):
       picture, mark = next(item.iter('img')), find(item, 'svg', 'mark')[0]
-      assert picture.get('src') == report.picture(split.images[expected])
+      assert picture.get('src') == page.picture(split.images[expected])
       verdict = 'right' if captions[expected] == caption else 'wrong'
       assert item.get('class') == mark.get('aria-label') == verdict
       seen.add(verdict)
@@ -143,9 +143,9 @@ def test_captions_are_distinct_best_first_and_rightly_marked(tree, split):
   for item in find(figures_of(tree, 'Captions retrieved')[0], 'li', 'with-picture'):
     own = text_of(find(item, 'p', 'query')[0])
     source = next(item.iter('img')).get('src')
-    row = next(r for r, image in enumerate(split.images) if report.picture(image) == source)
+    row = next(r for r, image in enumerate(split.images) if page.picture(image) == source)
     assert captions[row] == own
-    expected = captions[first[np.argsort(-similarity[row, first])]][: exhibits.FOUND]
+    expected = captions[first[np.argsort(-similarity[row, first])]][: examples.FOUND]
     found = list(find(item, 'ol')[0])
     assert [text_of(find(li, 'span', 'text')[0]) for li in found] == list(expected)
     for li, caption in zip(found, expected, strict=True):
@@ -159,7 +159,7 @@ def test_worst_mistakes_are_those_of_the_largest_margin(tree, split):
   margin = np.where(right, -2, similarity).max(1) - np.where(right, similarity, -2).max(1)
   figure = figures_of(tree, 'worst mistakes')[0]
   shown = [float(m) for m in re.findall(r'margin of (\d\.\d+)', text_of(figure))]
-  expected = np.sort(margin[margin > 0])[::-1][: exhibits.MISTAKES]
+  expected = np.sort(margin[margin > 0])[::-1][: examples.MISTAKES]
   np.testing.assert_allclose(shown, expected, atol=0.0051)
   assert f'{np.sum(margin > 0)} of the 40 pictures' in text_of(figure)
   for item in find(figure, 'li'):
@@ -171,10 +171,10 @@ def test_written_captions_stand_beside_their_pictures_and_are_rightly_marked(tmp
   written = [c.upper() if row % 2 else f'<b>{c}</b>' for row, c in enumerate(split.captions)]
   tree = parse(write(tmp_path, splits=[dataclasses.replace(split, generated=written)]))
   items = find(figures_of(tree, 'Captions written')[0], 'li')
-  assert len(items) == exhibits.WRITTEN
+  assert len(items) == examples.WRITTEN
   for item in items:
     source = next(item.iter('img')).get('src')
-    row = next(r for r, image in enumerate(split.images) if report.picture(image) == source)
+    row = next(r for r, image in enumerate(split.images) if page.picture(image) == source)
     verdict = 'right' if row % 2 else 'wrong'
     assert item.get('class') == find(item, 'svg', 'mark')[0].get('aria-label') == verdict
     reference = [] if row % 2 else [split.captions[row]]

@@ -4,7 +4,7 @@ import collections
 import math
 from collections.abc import Mapping, Sequence
 
-from contrastive_jax.evaluation import figures, plots
+from contrastive_jax.report import formatting, plots
 
 Curves = Mapping[tuple[str, str], Mapping[str, list[tuple[float, float]]]]
 
@@ -20,7 +20,7 @@ def read(metrics: Sequence[Mapping[str, float]]) -> Curves:
     for name, value in line.items():
       if name == 'step' or not math.isfinite(value):
         continue
-      figure = figures.figure(name, value)
+      figure = formatting.figure(name, value)
       measure, curve = figure.modality or (figure.measure, '')
       if figure.cutoff is not None:
         curve = f'@{figure.cutoff}'
@@ -29,7 +29,7 @@ def read(metrics: Sequence[Mapping[str, float]]) -> Curves:
     name: dict(sorted(curves.items(), key=lambda item: order(item[0])))
     for name, curves in series.items()
     # What never happened, such as skipped examples, needs no plot.
-    if figures.is_fraction(name[1]) or any(v for curve in curves.values() for _, v in curve)
+    if formatting.is_fraction(name[1]) or any(v for curve in curves.values() for _, v in curve)
   }
 
 
@@ -57,7 +57,7 @@ def panels(metrics: Sequence[Mapping[str, float]]) -> dict[str, list[dict]]:
 
 def panel(measure: str, curves: Mapping[str, list], x_axis: plots.Axis, **options) -> dict:
   """The plot of one measure; the options are those of `plots.plot`."""
-  fraction = figures.is_fraction(measure) or any(curve.startswith('@') for curve in curves)
+  fraction = formatting.is_fraction(measure) or any(curve.startswith('@') for curve in curves)
   return plots.plot(
     curves,
     x_axis,

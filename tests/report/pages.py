@@ -5,9 +5,9 @@ import json
 import html5lib
 import numpy as np
 
-from contrastive_jax.evaluation import report
 from contrastive_jax.evaluation.retrieval import RECALLS, retrieve_by_query
 from contrastive_jax.evaluation.retrieved import Retrieved
+from contrastive_jax.report import page
 
 SUMMARY = {'Configuration': 'configs/clip.py', 'Parameters': '2,412,033'}
 RESULTS = {
@@ -59,7 +59,7 @@ def write(folder, **changes):
     'metrics': METRICS,
     'splits': (),
   }
-  report.write(folder / 'report.html', **(inputs | changes))
+  page.write(folder / 'report.html', **(inputs | changes))
   return (folder / 'report.html').read_text(encoding='utf-8')
 
 

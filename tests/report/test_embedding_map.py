@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from contrastive_jax.evaluation import search_box, space
-from tests.evaluation.pages import (
+from contrastive_jax.report import embedding_map, search
+from tests.report.pages import (
   figures_of,
   find,
   make_split,
@@ -57,14 +57,14 @@ def test_the_search_box_keeps_a_split_of_any_size_small():
   split = make_split(2000)
   wide = np.ones((2000, 768), np.float32) / 768**0.5
   wide = dataclasses.replace(split, image_embeddings=wide, text_embeddings=wide)
-  assert len(search_box.stored(split, 1)['own']) == search_box.PICTURES
-  assert len(json.dumps(search_box.stored(wide, 4))) < 1_400_000
+  assert len(search.stored(split, 1)['own']) == search.PICTURES
+  assert len(json.dumps(search.stored(wide, 4))) < 1_400_000
 
 
 @pytest.mark.parametrize('D', [1, 2, 7])
 def test_the_map_keeps_the_distances_that_two_components_can(D):
   x = np.random.default_rng(0).normal(size=(16, D)) * ([9, 3] + [1e-5] * 5)[:D]
-  plane, method = space.project(x)
+  plane, method = embedding_map.project(x)
   assert method == 'PCA' and plane.shape == (16, 2)
   distances = [np.linalg.norm(z[:, None] - z, axis=2) for z in (x, plane)]
   np.testing.assert_allclose(*distances, atol=1e-3)
@@ -72,7 +72,7 @@ def test_the_map_keeps_the_distances_that_two_components_can(D):
 
 def test_umap_makes_the_map_where_it_is_installed():
   pytest.importorskip('umap')
-  plane, method = space.project(np.random.default_rng(0).normal(size=(40, 6)))
+  plane, method = embedding_map.project(np.random.default_rng(0).normal(size=(40, 6)))
   assert method == 'UMAP' and plane.shape == (40, 2) and np.isfinite(plane).all()
 
 
@@ -89,7 +89,7 @@ def test_every_pair_is_on_the_map_and_its_classes_apart(tree):
     if name.endswith('pictures')
     for place in re.findall(r'M(\d+ \d+)h0', d)
   ]
-  assert len(corners) == 40 and np.min(corners) >= 0 and np.max(corners) <= space.SIDE
+  assert len(corners) == 40 and np.min(corners) >= 0 and np.max(corners) <= embedding_map.SIDE
   names = [text_of(text) for text in find(figure, 'text')]
   assert sorted(names) == ['● group 0', '● group 1', '● group 2']
   assert text_of(find(figure, 'h3')[0]) == '● group 0 14'
@@ -132,7 +132,7 @@ def test_the_colors_of_classes_stay_apart_and_off_the_paper(tree, scheme, vision
   style = next(tree.iter('style')).text
   colors = [
     re.findall(rf'--{name}: (#[0-9a-f]{{6}});', style)[scheme]
-    for name in ('paper', *(f'color{place}' for place in range(space.CLASSES)))
+    for name in ('paper', *(f'color{place}' for place in range(embedding_map.CLASSES)))
   ]
   seen = [lab(VISIONS[vision] @ linear(color)) for color in colors]
   distances = np.linalg.norm(np.array(seen)[:, None] - seen, axis=2)
