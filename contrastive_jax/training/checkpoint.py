@@ -14,7 +14,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint import checkpoint_managers as policies
 
-from contrastive_jax.sharding import processes
+from contrastive_jax.runtime import processes
 from contrastive_jax.training.state import TrainState
 
 

@@ -15,16 +15,16 @@ from ml_collections import ConfigDict
 from contrastive_jax import data
 from contrastive_jax.data.augmentation import augment, augment_on_host
 from contrastive_jax.models.definition import Definition, define
-from contrastive_jax.sharding import processes
+from contrastive_jax.runtime import processes
+from contrastive_jax.runtime.chips import chip_of
+from contrastive_jax.runtime.preemption import Preempted, Preemption
 from contrastive_jax.sharding.mesh import local_rows, make_mesh, place_rows
-from contrastive_jax.sharding.topology import chip_of
 from contrastive_jax.training import flops
 from contrastive_jax.training.checkpoint import Checkpoints
 from contrastive_jax.training.config_checks import check_config
 from contrastive_jax.training.logger import open_logger, read_metrics
 from contrastive_jax.training.objective import Objective
 from contrastive_jax.training.optimizer import make_optimizer, make_schedule
-from contrastive_jax.training.preemption import Preempted, Preemption
 from contrastive_jax.training.rates import hold, parameter_rates
 from contrastive_jax.training.state import TrainState, plan_state, start_from
 from contrastive_jax.training.step import jit_train_step, make_train_step

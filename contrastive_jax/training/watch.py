@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from contrastive_jax.sharding import processes
+from contrastive_jax.runtime import processes
 
 # Skipping so many steps in a row leads nowhere.
 _MOST_SKIPPED = 10

@@ -46,7 +46,7 @@ def draw() -> tuple[np.ndarray, np.ndarray]:
 def recall_ours(image, text) -> list[float]:
   """Recalls by contrastive_jax, a device a core."""
   from contrastive_jax.evaluation.retrieval import recall
-  from contrastive_jax.sharding import cpu
+  from contrastive_jax.runtime import cpu
   from contrastive_jax.sharding.mesh import make_mesh
 
   cpu.split_cores()

@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 FOLDER = pathlib.Path(__file__).parent
 sys.path.insert(0, str(FOLDER.parents[1]))
 from configs import clip  # noqa: E402
-from contrastive_jax.sharding import cpu  # noqa: E402
+from contrastive_jax.runtime import cpu  # noqa: E402
 from contrastive_jax.training import loop  # noqa: E402
 
 PEER_PYTHON = flags.DEFINE_string('peer_python', None, 'Interpreter that has open_clip.')

@@ -3,7 +3,8 @@ import os
 import jax
 import pytest
 
-from contrastive_jax.sharding import cpu, mesh
+from contrastive_jax.runtime import cpu
+from contrastive_jax.sharding import mesh
 
 
 @pytest.mark.parametrize(

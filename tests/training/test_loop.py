@@ -12,11 +12,11 @@ from ml_collections import ConfigDict
 
 from configs import clip, coca
 from contrastive_jax import data
-from contrastive_jax.sharding.topology import CHIPS
+from contrastive_jax.runtime.chips import CHIPS
+from contrastive_jax.runtime.preemption import Preempted
 from contrastive_jax.training import flops, loop, workdir
 from contrastive_jax.training.logger import read_metrics
 from contrastive_jax.training.objective import LOSSES
-from contrastive_jax.training.preemption import Preempted
 
 
 @pytest.fixture(scope='module')

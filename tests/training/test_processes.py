@@ -121,7 +121,7 @@ def test_an_incomplete_call_is_named(tmp_path):
 JOIN = """
 import sys
 import jax
-from contrastive_jax.sharding import processes
+from contrastive_jax.runtime import processes
 processes_given = int(sys.argv[1]) if sys.argv[1:] else None
 with processes.joined(None, processes_given, seconds=4):
   print('alone of', jax.process_count())
