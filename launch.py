@@ -16,9 +16,10 @@ from ml_collections import config_flags
 
 from contrastive_jax import data, interop
 from contrastive_jax.evaluation.evaluator import open_evaluator
+from contrastive_jax.planning import plan
 from contrastive_jax.report import compare, results
 from contrastive_jax.runtime import compilation_cache, cpu, processes
-from contrastive_jax.training import command_line, logger, loop, plan, workdir
+from contrastive_jax.training import command_line, logger, loop, workdir
 
 command_line.accept_none()
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'A file of configs/, or FILE:VARIANT.')

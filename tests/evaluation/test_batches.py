@@ -6,8 +6,8 @@ import pytest
 
 from contrastive_jax.evaluation.batches import jit_batched
 from contrastive_jax.models.generation import generate
+from contrastive_jax.planning.hlo import Program
 from contrastive_jax.sharding.mesh import batch_sharding, make_mesh
-from contrastive_jax.sharding.program import Program
 from contrastive_jax.sharding.rules import parameter_shardings
 from tests.models.towers import tiny, tiny_coca
 

@@ -6,7 +6,7 @@ import pytest
 
 from configs import clip
 from contrastive_jax.models.definition import define
-from contrastive_jax.training.flops import traced
+from contrastive_jax.planning.traced_flops import traced
 from tests.models.towers import batch_of, drawn, parameters_of, tiny
 
 VARIANTS = {

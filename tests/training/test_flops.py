@@ -6,8 +6,9 @@ from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
 from configs import clip, coca, siglip
+from contrastive_jax.planning import plan, traced_flops
 from contrastive_jax.sharding.mesh import make_mesh
-from contrastive_jax.training import flops, loop, plan
+from contrastive_jax.training import flops, loop
 
 MATRIX = jax.ShapeDtypeStruct((8, 8), jnp.float32)
 PRODUCT = 2 * 8**3
@@ -47,12 +48,12 @@ def on_every_device(x, y):
   ],
 )
 def test_products_count_as_often_as_they_are_made(function, products):
-  assert flops.traced(function, MATRIX, MATRIX) == (products * PRODUCT, 0)
+  assert traced_flops.traced(function, MATRIX, MATRIX) == (products * PRODUCT, 0)
 
 
 def test_float32_products_are_told_apart():
   exact = lambda x, y: jnp.dot(x, y, precision='highest') + x @ y  # noqa: E731
-  assert flops.traced(exact, MATRIX, MATRIX) == (2 * PRODUCT, PRODUCT)
+  assert traced_flops.traced(exact, MATRIX, MATRIX) == (2 * PRODUCT, PRODUCT)
 
 
 def test_a_convolution_and_its_gradients():
@@ -61,9 +62,9 @@ def test_a_convolution_and_its_gradients():
 
   image, kernel = jnp.zeros((2, 3, 8, 8)), jnp.zeros((5, 3, 3, 3))
   once = 2 * (2 * 5 * 4 * 4) * (3 * 3 * 3)
-  assert flops.traced(convolve, image, kernel).total == once
+  assert traced_flops.traced(convolve, image, kernel).total == once
   squared = lambda image, kernel: convolve(image, kernel) ** 2  # noqa: E731
-  assert flops.traced(jax.grad(squared, (0, 1)), image, kernel).total == 3 * once
+  assert traced_flops.traced(jax.grad(squared, (0, 1)), image, kernel).total == 3 * once
 
 
 def described(recipe, **overrides):
@@ -97,5 +98,5 @@ SCANNED = {'model.image.scan': True, 'model.text.scan': True}
 def test_the_program_asks_for_what_the_sizes_say(recipe, overrides):
   run = described(recipe, **overrides)
   state = run.abstract_state
-  traced = flops.traced(run.train_step, state, plan.abstract_batch(run.config))
+  traced = traced_flops.traced(run.train_step, state, plan.abstract_batch(run.config))
   assert traced.total == sum(flops.analytic(run.config, state.parameters).values())

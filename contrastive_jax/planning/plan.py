@@ -21,10 +21,11 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
+from contrastive_jax.planning import table, traced_flops
+from contrastive_jax.planning.hlo import Program
+from contrastive_jax.planning.topology import Topology, open_topology
 from contrastive_jax.sharding.mesh import batch_sharding, batch_shards
-from contrastive_jax.sharding.program import Program
-from contrastive_jax.sharding.topology import Topology, open_topology
-from contrastive_jax.training import flops, loop, plan_table
+from contrastive_jax.training import flops, loop
 from contrastive_jax.training.objective import Objective
 
 # No further remedy is compiled after so many seconds.
@@ -40,7 +41,7 @@ def run(config: ConfigDict, topology: str, folder: pathlib.Path) -> dict[str, An
     ValueError: for what in the config or the topology cannot work.
   """
   figures = plan(config, open_topology(topology))
-  plan_table.show(figures)
+  table.show(figures)
   folder.mkdir(parents=True, exist_ok=True)
   path = folder / f'plan_{topology.replace(":", "_")}.json'
   path.write_text(json.dumps(figures, indent=2) + '\n')
@@ -254,9 +255,9 @@ def _flops(described: loop.Run) -> dict[str, Any]:
   }
 
 
-def _traced(described: loop.Run) -> flops.Flops:
+def _traced(described: loop.Run) -> traced_flops.Flops:
   batch = abstract_batch(described.config)
-  return flops.traced(described.train_step, described.abstract_state, batch)
+  return traced_flops.traced(described.train_step, described.abstract_state, batch)
 
 
 def _estimate(figures: dict[str, Any], topology: Topology, moved: float) -> dict[str, float]:

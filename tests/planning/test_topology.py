@@ -3,7 +3,7 @@ import builtins
 import jax
 import pytest
 
-from contrastive_jax.sharding import topology
+from contrastive_jax.planning import topology
 from contrastive_jax.sharding.mesh import make_mesh
 
 

@@ -5,8 +5,8 @@ from jax import lax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from contrastive_jax.planning.hlo import Program
 from contrastive_jax.sharding.mesh import make_mesh
-from contrastive_jax.sharding.program import Program
 
 SIZE = 16 * 4  # bytes of the vector on a device
 
