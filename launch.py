@@ -19,7 +19,7 @@ from contrastive_jax.evaluation.evaluator import open_evaluator
 from contrastive_jax.planning import plan
 from contrastive_jax.report import compare, results
 from contrastive_jax.runtime import compilation_cache, cpu, processes
-from contrastive_jax.training import command_line, logger, loop, workdir
+from contrastive_jax.training import build, command_line, logger, loop, workdir
 
 command_line.accept_none()
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'A file of configs/, or FILE:VARIANT.')
@@ -71,7 +71,7 @@ def run_mode(config, folder: pathlib.Path) -> None:
   """Does what --mode says, and leaves results.json and report.html in the workdir."""
   start = time.perf_counter()
   # All that can be wrong shows here, before anything is written or compiled.
-  run = loop.build(config)
+  run = build.build(config)
   if _MODE.value == 'export':
     parameters = loop.restore(run, folder).evaluated
     return print(interop.export_run(config.to_dict(), parameters, folder, run.tokenizer))

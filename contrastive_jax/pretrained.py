@@ -18,7 +18,7 @@ from contrastive_jax.models.generation import generate
 from contrastive_jax.pictures import Picture, Transform, read_transform
 from contrastive_jax.sharding.mesh import make_mesh
 from contrastive_jax.texts import Tokenize, find_tokenizer, unknown_tokenizer
-from contrastive_jax.training import loop, workdir
+from contrastive_jax.training import build, loop, workdir
 
 Pictures = Picture | Sequence[Picture]
 
@@ -87,7 +87,7 @@ def _read_run(folder: pathlib.Path, tokenizer) -> tuple[interop.Model, Tokenize]
   config.mesh = 'data:-1'
   if isinstance(tokenizer, str | pathlib.Path):
     config.data.tokenizer = str(tokenizer)
-  run = loop.build(config, jax.local_devices()[:1])
+  run = build.build(config, jax.local_devices()[:1])
   parameters = loop.restore(run, folder).evaluated
   model = interop.Model(config.model.to_dict(), parameters, run.tokenizer.end_id)
   return model, tokenizer if callable(tokenizer) else run.tokenizer

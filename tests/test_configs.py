@@ -5,7 +5,7 @@ import pytest
 
 from configs import clip, coca, reweighted, siglip, slip
 from contrastive_jax.models.definition import define
-from contrastive_jax.training import loop
+from contrastive_jax.training import build
 
 # Of the models that OpenAI published.
 PUBLISHED = {'vit_b32': 151_277_313, 'vit_b16': 149_620_737, 'vit_l14': 427_616_513}
@@ -45,7 +45,7 @@ def test_siglips_model_has_the_published_number_of_parameters():
 )
 def test_every_variant_builds(recipe, variant):
   config = recipe.get_config(variant)
-  run = loop.build(config)
+  run = build.build(config)
   assert config.variant == variant
   assert recipe.__name__ == f'configs.{config.name}'
   assert run.abstract_state.step.shape == ()
@@ -54,7 +54,7 @@ def test_every_variant_builds(recipe, variant):
 def test_the_schedule_follows_the_steps():
   config = clip.get_config('smoke')
   config.total_steps = 50
-  schedule = loop.build(config).schedule
+  schedule = build.build(config).schedule
   rates = [float(schedule(step)) for step in range(51)]
   assert max(rates) == pytest.approx(config.optimizer.learning_rate)
   assert rates[-1] == pytest.approx(0, abs=1e-9)

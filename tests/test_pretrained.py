@@ -14,7 +14,7 @@ from configs import coca
 from contrastive_jax import data, interop
 from contrastive_jax.evaluation.captioner import Captioner
 from contrastive_jax.evaluation.evaluator import open_evaluator
-from contrastive_jax.training import loop, workdir
+from contrastive_jax.training import build, loop, workdir
 from contrastive_jax.training.checkpoint import Checkpoints
 from tests.interop.models import model_of
 from tests.interop.parity import CASES, FOLDER, expected
@@ -27,7 +27,7 @@ def make_run(folder):
   config = coca.get_config('smoke')
   config.evaluation.splits, config.evaluation.zero_shot = (SPLIT,), ('group',)
   workdir.claim(folder, config)
-  run = loop.build(config)
+  run = build.build(config)
   checkpoints = Checkpoints(folder / 'checkpoints')
   checkpoints.save(run.create_state(0), {})
   checkpoints.close()

@@ -25,7 +25,7 @@ from contrastive_jax.planning import table, traced_flops
 from contrastive_jax.planning.hlo import Program
 from contrastive_jax.planning.topology import Topology, open_topology
 from contrastive_jax.sharding.mesh import batch_sharding, batch_shards
-from contrastive_jax.training import flops, loop
+from contrastive_jax.training import build, flops
 from contrastive_jax.training.objective import Objective
 
 # No further remedy is compiled after so many seconds.
@@ -62,7 +62,7 @@ def plan(config: ConfigDict, topology: Topology, seconds: float = _SECONDS) -> d
     `estimate` are left out where the step does not compile, and `estimate` on a CPU.
   """
   start = time.perf_counter()
-  described = loop.build(config, topology.devices)
+  described = build.build(config, topology.devices)
   compiled, needed = _compile(described)
   compile_seconds = time.perf_counter() - start
   memory = _memory(described, compiled)
@@ -111,7 +111,7 @@ def abstract_batch(config: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
   }
 
 
-def _compile(described: loop.Run):
+def _compile(described: build.Run):
   """The compiled step and None; or None and the bytes (needed, available) of the compiler."""
   lowered = described.train_step.lower(described.abstract_state, abstract_batch(described.config))
   try:
@@ -135,7 +135,7 @@ def _from_text(number: str, unit: str) -> float:
   return float(number) * 2 ** {'K': 10, 'M': 20, 'G': 30, 'T': 40}[unit]
 
 
-def _memory(described: loop.Run, compiled) -> dict[str, Any]:
+def _memory(described: build.Run, compiled) -> dict[str, Any]:
   """Bytes on a device by kind, and of them the loss's.
 
   The kinds of a compiled step add up to what the compiler says that it takes. `activations` are
@@ -164,7 +164,7 @@ def _memory(described: loop.Run, compiled) -> dict[str, Any]:
   return {'kinds': kinds, 'loss': _loss_bytes(described)}
 
 
-def kept_bytes(described: loop.Run) -> float:
+def kept_bytes(described: build.Run) -> float:
   """Bytes that the backward pass keeps of the forward pass of the model, an example.
 
   Read from a trace, so that rematerialisation shows; what depends on no example, such as the
@@ -190,7 +190,7 @@ def kept_bytes(described: loop.Run) -> float:
   return (kept(2 * shards) - kept(shards)) / shards
 
 
-def _loss_bytes(described: loop.Run) -> float | None:
+def _loss_bytes(described: build.Run) -> float | None:
   """Bytes that the objective takes alone, of embeddings that are there, gradients included.
 
   They are part of the step's temporaries, and the most that the loss can add to its peak. None if
@@ -233,7 +233,7 @@ def _loss_bytes(described: loop.Run) -> float | None:
   return stats.temp_size_in_bytes + stats.output_size_in_bytes
 
 
-def _flops(described: loop.Run) -> dict[str, Any]:
+def _flops(described: build.Run) -> dict[str, Any]:
   """Operations a step: of the model's sizes, and of the program as traced.
 
   The check is of the program that recomputes nothing; the step's own has what remat adds.
@@ -245,7 +245,7 @@ def _flops(described: loop.Run) -> dict[str, Any]:
   plain.micro_batches, plain.model.remat = 1, 'none'
   step = _traced(described)
   changed = plain.to_dict() != config.to_dict()
-  checked = _traced(loop.build(plain, list(described.mesh.devices.flat))) if changed else step
+  checked = _traced(build.build(plain, list(described.mesh.devices.flat))) if changed else step
   return {
     'analytic': parts | {'all': sum(parts.values())},
     'traced_without_remat': checked.total,
@@ -255,7 +255,7 @@ def _flops(described: loop.Run) -> dict[str, Any]:
   }
 
 
-def _traced(described: loop.Run) -> traced_flops.Flops:
+def _traced(described: build.Run) -> traced_flops.Flops:
   batch = abstract_batch(described.config)
   return traced_flops.traced(described.train_step, described.abstract_state, batch)
 
@@ -301,7 +301,7 @@ def _remedies(
       overrides = {k: v for name in names for k, v in changes[name].items()}
       changed = ConfigDict(config.to_dict())
       changed.update_from_flattened_dict(overrides)
-      described = loop.build(changed, topology.devices)
+      described = build.build(changed, topology.devices)
       least = _least_bytes(described)
       order = least > _ROOMY * topology.memory, number, least
       remedy = {
@@ -327,7 +327,7 @@ def _remedies(
     yield remedy | {'fits': fits, 'over_bytes': max(needed - available, 0)}
 
 
-def _least_bytes(described: loop.Run) -> float:
+def _least_bytes(described: build.Run) -> float:
   """Of state, batch and activations on a device; see `kept_bytes`."""
   config = described.config
   examples = config.batch_size / batch_shards(described.mesh) / config.micro_batches
@@ -346,7 +346,7 @@ def _changes(config: ConfigDict, topology: Topology, kinds: dict[str, float]):
     changed = ConfigDict(config.to_dict())
     changed.mesh = mesh
     try:
-      loop.build(changed, topology.devices)
+      build.build(changed, topology.devices)
     except ValueError:
       continue  # It does not divide the devices, or a parameter.
     if 'fsdp' not in config.mesh:
@@ -366,7 +366,7 @@ def _total(compiled) -> float:
   return total + stats.temp_size_in_bytes + stats.generated_code_size_in_bytes
 
 
-def _parameters(described: loop.Run) -> list[dict[str, Any]]:
+def _parameters(described: build.Run) -> list[dict[str, Any]]:
   """Where every parameter lives: its shape, how the mesh cuts it, and its bytes on a device."""
   return [
     {
@@ -388,7 +388,7 @@ def _device_bytes(tree) -> int:
   )
 
 
-def _batch_bytes(described: loop.Run) -> float:
+def _batch_bytes(described: build.Run) -> float:
   batch = abstract_batch(described.config)
   return sum(map(_bytes, batch.values())) / batch_shards(described.mesh)
 

@@ -22,7 +22,7 @@ from absl import app, flags
 FOLDER = pathlib.Path(__file__).parent
 ROOT = FOLDER.parents[1]
 sys.path.insert(0, str(ROOT))
-from contrastive_jax.training import loop, workdir  # noqa: E402
+from contrastive_jax.training import build, loop, workdir  # noqa: E402
 from contrastive_jax.training.logger import read_metrics  # noqa: E402
 
 RUNS = flags.DEFINE_string('folder', 'runs/faults', 'Where the runs live.')
@@ -119,7 +119,7 @@ def suffer(folder: pathlib.Path, kinds: tuple[str, ...]) -> list[dict]:
 
 def compare(folder: pathlib.Path, clean: pathlib.Path) -> dict[str, float]:
   """How two finished runs differ."""
-  run = loop.build(workdir.read_config(clean))
+  run = build.build(workdir.read_config(clean))
   states = [jax.device_get(loop.restore(run, path)) for path in (folder, clean)]
   pairs = list(zip(*map(jax.tree.leaves, states), strict=True))
   rows = [

@@ -18,14 +18,14 @@ from absl import app, flags
 FOLDER = pathlib.Path(__file__).parent
 sys.path.insert(0, str(FOLDER.parents[1]))
 from configs import clip  # noqa: E402
-from contrastive_jax.training import loop  # noqa: E402
+from contrastive_jax.training import build  # noqa: E402
 
 BATCH = flags.DEFINE_integer('batch', 4096, 'Pairs of the step whose memory is measured.')
 PARTS = (1, 2, 4, 8, 16, 32)
 CHECKED_BATCH, CHECKED_PARTS = 32, 8
 
 
-def build(batch: int, parts: int, dtype: str) -> loop.Run:
+def build_run(batch: int, parts: int, dtype: str) -> build.Run:
   """The paper's ViT-B/32 with half of the patches dropped, on one device."""
   config = clip.get_config('vit_b32')
   config.batch_size, config.micro_batches = batch, parts
@@ -34,10 +34,10 @@ def build(batch: int, parts: int, dtype: str) -> loop.Run:
   # What Adam makes of a gradient of nearly nothing hangs on its rounding.
   config.optimizer.epsilon = 1e-3
   config.optimizer.warmup_fraction = 0.0
-  return loop.build(config, jax.devices()[:1])
+  return build.build(config, jax.devices()[:1])
 
 
-def batch_of(run: loop.Run) -> dict[str, jax.ShapeDtypeStruct]:
+def batch_of(run: build.Run) -> dict[str, jax.ShapeDtypeStruct]:
   """Shapes of a batch."""
   config = run.config
   B, size = config.batch_size, config.data.size
@@ -49,7 +49,7 @@ def batch_of(run: loop.Run) -> dict[str, jax.ShapeDtypeStruct]:
 
 def memory(batch: int, parts: int) -> dict[str, float]:
   """Bytes of the compiled step."""
-  run, start = build(batch, parts, 'bfloat16'), time.perf_counter()
+  run, start = build_run(batch, parts, 'bfloat16'), time.perf_counter()
   stats = run.train_step.lower(run.abstract_state, batch_of(run)).compile().memory_analysis()
   return {
     'arguments': stats.argument_size_in_bytes,
@@ -61,13 +61,13 @@ def memory(batch: int, parts: int) -> dict[str, float]:
 def differences() -> dict[str, float]:
   """How a step in parts differs from a whole one, from the same state and batch."""
   random, ends = np.random.default_rng(0), []
-  whole = build(CHECKED_BATCH, 1, 'float32')
+  whole = build_run(CHECKED_BATCH, 1, 'float32')
   shapes = batch_of(whole)
   batch = {
     'image': random.integers(0, 256, shapes['image'].shape, np.uint8),
     'tokens': random.integers(1, 49_000, shapes['tokens'].shape, np.int32),
   }
-  for run in (whole, build(CHECKED_BATCH, CHECKED_PARTS, 'float32')):
+  for run in (whole, build_run(CHECKED_BATCH, CHECKED_PARTS, 'float32')):
     ends.append(jax.device_get(run.train_step(whole.create_state(0), batch)))
   (state, metrics), (state_in_parts, metrics_in_parts) = ends
   moments = [end.optimizer_state[1][0].mu for end in (state, state_in_parts)]

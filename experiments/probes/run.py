@@ -20,7 +20,7 @@ from contrastive_jax.data.augmentation import augment  # noqa: E402
 from contrastive_jax.evaluation import finetuning  # noqa: E402
 from contrastive_jax.evaluation.evaluator import Evaluator  # noqa: E402
 from contrastive_jax.evaluation.zero_shot import read_classes  # noqa: E402
-from contrastive_jax.training import loop, workdir  # noqa: E402
+from contrastive_jax.training import build, loop, workdir  # noqa: E402
 from contrastive_jax.training.optimizer import make_optimizer, make_schedule  # noqa: E402
 from contrastive_jax.training.rates import hold, parameter_rates  # noqa: E402
 
@@ -109,7 +109,7 @@ def trained_accuracy(run, parameters, train, test, field, learning_rate, rates, 
 def main(_):
   """Prints and writes accuracies by class field and method."""
   folder = pathlib.Path(WORKDIR.value)
-  run = loop.build(workdir.read_config(folder))
+  run = build.build(workdir.read_config(folder))
   parameters = loop.restore(run, folder).evaluated
   train, tests, fields = open_task(run.config)
   ((split, test),) = tests.items()

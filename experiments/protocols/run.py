@@ -19,7 +19,7 @@ sys.path.insert(0, str(FOLDER.parents[1]))
 from configs import clip  # noqa: E402
 from contrastive_jax import data  # noqa: E402
 from contrastive_jax.evaluation.evaluator import PROBES, open_evaluator  # noqa: E402
-from contrastive_jax.training import loop, workdir  # noqa: E402
+from contrastive_jax.training import build, loop, workdir  # noqa: E402
 
 # results.json has the other cut-offs too.
 SHOWN = re.compile(r'.*(@1|accuracy|per_class_recall|exact_match|cider|seconds)')
@@ -41,7 +41,7 @@ def evaluate(folder: pathlib.Path) -> dict[str, float]:
   if STAMPS.value:
     stamps = f'stamps=jsonl:{pathlib.Path(STAMPS.value).absolute()}'
     config.evaluation.splits = (*config.evaluation.splits, stamps)
-  run = loop.build(config)
+  run = build.build(config)
   parameters = loop.restore(run, folder).evaluated
   source = data.open_source(config.data.name, config.data.split, config.data.folder or None)
   start = time.perf_counter()

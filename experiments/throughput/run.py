@@ -22,7 +22,7 @@ FOLDER = pathlib.Path(__file__).parent
 sys.path.insert(0, str(FOLDER.parents[1]))
 from configs import clip  # noqa: E402
 from contrastive_jax.runtime import cpu  # noqa: E402
-from contrastive_jax.training import loop  # noqa: E402
+from contrastive_jax.training import build  # noqa: E402
 
 PEER_PYTHON = flags.DEFINE_string('peer_python', None, 'Interpreter that has open_clip.')
 ROUNDS = flags.DEFINE_integer('rounds', 6, 'Turns of each.', lower_bound=1)
@@ -37,7 +37,9 @@ DTYPES = ('float32', 'bfloat16')
 
 
 @functools.cache
-def build(dtype, size, patch, width, image_layers, text_layers, heads, length, vocabulary, batch):
+def build_step(
+  dtype, size, patch, width, image_layers, text_layers, heads, length, vocabulary, batch
+):
   """The product's own step of the emoji config, with a patch stem; its state and a batch."""
   config = clip.get_config()
   config.batch_size = batch
@@ -52,7 +54,7 @@ def build(dtype, size, patch, width, image_layers, text_layers, heads, length, v
   config.model.text.update(
     {'length': length, 'vocabulary': vocabulary, 'layers': text_layers} | shared
   )
-  run = loop.build(config)
+  run = build.build(config)
   random = np.random.default_rng(0)
   arrays = {
     'image': random.integers(0, 256, (batch, size, size, 3), np.uint8),
@@ -64,7 +66,7 @@ def build(dtype, size, patch, width, image_layers, text_layers, heads, length, v
 
 def ours(seconds, **sizes):
   """One turn: the number of parameters and the seconds of each step."""
-  step, states, batch = build(**sizes)
+  step, states, batch = build_step(**sizes)
   steps = []
   states[0], _ = jax.block_until_ready(step(states[0], batch))
   while len(steps) < 2 or sum(steps) < seconds:

@@ -6,7 +6,7 @@ import pytest
 
 from configs import clip, coca
 from contrastive_jax.planning import plan, table, topology
-from contrastive_jax.training import loop
+from contrastive_jax.training import build
 
 
 def config(recipe=clip, **overrides):
@@ -24,7 +24,7 @@ def planned():
 
 
 def test_the_kinds_of_memory_add_up_to_the_compilers(planned):
-  compiled, _ = plan._compile(loop.build(config(coca, mesh='data:2,fsdp:4')))
+  compiled, _ = plan._compile(build.build(config(coca, mesh='data:2,fsdp:4')))
   kinds = planned['memory']['kinds']
   assert sum(kinds.values()) == plan._total(compiled) == planned['needed_bytes']
   assert min(kinds.values()) >= 0
@@ -56,7 +56,7 @@ def test_the_estimate_says_what_bounds_it(planned):
 def test_remat_keeps_less_and_computes_more():
   layers = {'model.image.layers': 3, 'model.text.layers': 3}
   plain, full = (
-    loop.build(config(**layers, **{'model.remat': remat})) for remat in ('none', 'full')
+    build.build(config(**layers, **{'model.remat': remat})) for remat in ('none', 'full')
   )
   assert plan.kept_bytes(full) < 0.5 * plan.kept_bytes(plain)
   figures = plan._flops(full)
@@ -118,7 +118,7 @@ def test_what_the_compiler_refuses_is_read(message):
     def lower(self, *_):
       return Refused()
 
-  run = loop.build(config())._replace(train_step=Step())
+  run = build.build(config())._replace(train_step=Step())
   compiled, (needed, available) = plan._compile(run)
   arguments = plan._device_bytes(run.abstract_state) + plan._batch_bytes(run)
   assert compiled is None and available == 15.75 * 2**30

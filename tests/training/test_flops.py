@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from configs import clip, coca, siglip
 from contrastive_jax.planning import plan, traced_flops
 from contrastive_jax.sharding.mesh import make_mesh
-from contrastive_jax.training import flops, loop
+from contrastive_jax.training import build, flops
 
 MATRIX = jax.ShapeDtypeStruct((8, 8), jnp.float32)
 PRODUCT = 2 * 8**3
@@ -73,7 +73,7 @@ def described(recipe, **overrides):
   config.data.size = config.model.image.size
   with config.unlocked():
     config.update_from_flattened_dict(overrides)
-  return loop.build(config)
+  return build.build(config)
 
 
 PATCHES = {'model.image.stem': 'patch', 'model.image.stem_blocks': None, 'model.image.layers': 2}

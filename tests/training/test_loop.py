@@ -14,7 +14,7 @@ from configs import clip, coca
 from contrastive_jax import data
 from contrastive_jax.runtime.chips import CHIPS
 from contrastive_jax.runtime.preemption import Preempted
-from contrastive_jax.training import flops, loop, workdir
+from contrastive_jax.training import build, flops, loop, workdir
 from contrastive_jax.training.logger import read_metrics
 from contrastive_jax.training.objective import LOSSES
 
@@ -40,7 +40,7 @@ def train(folder, source, interrupt=None, spied=None, evaluate=None, **overrides
   `interrupt` is called with the number of updates made, before each; `spied` with the ids of each
   batch.
   """
-  run = loop.build(config(**overrides))
+  run = build.build(config(**overrides))
   if spied is not None:
     told = run.train_step
 
@@ -111,7 +111,7 @@ def test_preempted_and_resumed_equals_never_preempted(tmp_path, source):
     train(tmp_path / 'preempted', source, preempt)
   assert stop.value.code == 0 and signal.getsignal(signal.SIGTERM) == before
   # Step 3 is in no rhythm of checkpoints.
-  assert loop.restore(loop.build(config()), tmp_path / 'preempted').step == 3
+  assert loop.restore(build.build(config()), tmp_path / 'preempted').step == 3
   resumed = train(tmp_path / 'preempted', source)
   chex.assert_trees_all_equal(straight, resumed)
   rows = [without_timings(read_metrics(tmp_path / name)) for name in ('straight', 'preempted')]
@@ -128,7 +128,7 @@ def test_an_evaluation_that_ends_the_run_loses_nothing(tmp_path, source, best):
 
   def stop(parameters):
     # As a kill would find it.
-    assert loop.restore(loop.build(config()), tmp_path / 'stopped').step == 2
+    assert loop.restore(build.build(config()), tmp_path / 'stopped').step == 2
     raise KeyboardInterrupt
 
   with pytest.raises(KeyboardInterrupt):
@@ -184,7 +184,7 @@ def test_a_run_goes_on_on_another_mesh(tmp_path, source):
   for step in (1, 3, 4):
     (tmp_path / 'moved').mkdir(exist_ok=True)
     devices, mesh = {1: (8, 'data:8'), 3: (8, 'data:2,fsdp:4'), 4: (1, 'data:1')}[step]
-    run = loop.build(config(mesh=mesh, checkpoint_every=1), jax.devices()[:devices])
+    run = build.build(config(mesh=mesh, checkpoint_every=1), jax.devices()[:devices])
     run.config.total_steps = step
     moved = loop.train(run, source, tmp_path / 'moved', lambda parameters: {})
   assert moved.step == 4
@@ -202,7 +202,7 @@ def test_smoke_configs_train_alike_everywhere(tmp_path, recipe):
     made = recipe.get_config('smoke')
     made.update(total_steps=20, batch_size=32, checkpoint_every=20, mesh=mesh, **overrides)
     (tmp_path / name).mkdir()
-    run = loop.build(made, jax.devices()[:devices])
+    run = build.build(made, jax.devices()[:devices])
     train_source = data.open_source('emoji', made.data.split)
     loop.train(run, train_source, tmp_path / name, lambda parameters: {})
     return [row['train/loss'] for row in read_metrics(tmp_path / name)]
@@ -232,7 +232,7 @@ def test_the_default_recipe_trains_alike_on_any_mesh(tmp_path):
     made.mesh = mesh
     folder = tmp_path / mesh
     folder.mkdir()
-    loop.train(loop.build(made, devices), source, folder, lambda parameters: {})
+    loop.train(build.build(made, devices), source, folder, lambda parameters: {})
     return [row['train/loss'] for row in read_metrics(folder)]
 
   expected = losses_of('data:1', jax.devices()[:1])
@@ -250,7 +250,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, source, monkeypatch):
   train(tmp_path, source, total_steps=2)
   batches, _ = data.training_batches(
     source,
-    loop.build(config()).tokenizer,
+    build.build(config()).tokenizer,
     batch_size=8,
     image_size=32,
     captions={'caption': 1},
@@ -262,7 +262,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, source, monkeypatch):
     train(tmp_path, source, total_steps=5)
   written = json.loads((tmp_path / 'bad_step_3.json').read_text())
   assert written['step'] == 3 and written['ids'] == ids[2].tolist()
-  assert loop.restore(loop.build(config()), tmp_path).step == 2
+  assert loop.restore(build.build(config()), tmp_path).step == 2
 
 
 def test_bad_steps_are_skipped_and_counted_if_asked_for(tmp_path, source, monkeypatch):
@@ -289,7 +289,7 @@ def test_speed_is_told_against_what_the_chip_could(tmp_path, source, monkeypatch
   chip = CHIPS['v5e']._replace(peak=1e12)
   monkeypatch.setattr(loop, 'chip_of', lambda device: chip)
   train(tmp_path, source)
-  run = loop.build(config())
+  run = build.build(config())
   model = sum(flops.analytic(run.config, run.abstract_state.parameters).values())
   for row in read_metrics(tmp_path):
     seconds = row['train/step_seconds']
@@ -338,7 +338,7 @@ def test_a_trace_opens(tmp_path, source):
 def test_mistakes_are_named_before_any_compile(overrides, message, monkeypatch):
   monkeypatch.setattr(jax.stages.Lowered, 'compile', None)
   with pytest.raises(ValueError, match=message):
-    loop.build(config(**overrides))
+    build.build(config(**overrides))
 
 
 def test_a_workdir_belongs_to_one_config(tmp_path):
@@ -357,4 +357,4 @@ def test_a_workdir_belongs_to_one_config(tmp_path):
 
 def test_evaluating_an_empty_workdir_is_an_error(tmp_path):
   with pytest.raises(ValueError, match='no checkpoint'):
-    loop.restore(loop.build(config()), tmp_path)
+    loop.restore(build.build(config()), tmp_path)

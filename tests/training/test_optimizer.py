@@ -9,7 +9,7 @@ import pytest
 
 from contrastive_jax.models.definition import Definition
 from contrastive_jax.sharding import mesh
-from contrastive_jax.training import loop, optimizer
+from contrastive_jax.training import build, optimizer
 from contrastive_jax.training.state import plan_state
 from tests.training.test_loop import config
 
@@ -167,7 +167,7 @@ def test_adafactor_updates_stacked_layers_as_separate_ones(layers):
 @pytest.mark.parametrize('rates', [(), (('text/.*', 0.0),)])
 def test_a_config_keeps_adafactor_within_its_layers(rates):
   overrides = {'optimizer.name': 'adafactor', 'model.image.layers': 40, 'model.image.scan': True}
-  run = loop.build(config(**overrides, mesh='data:4,fsdp:2', **{'optimizer.rates': rates}))
+  run = build.build(config(**overrides, mesh='data:4,fsdp:2', **{'optimizer.rates': rates}))
   is_factored = lambda node: isinstance(node, optax.FactoredState)  # noqa: E731
   nodes = jax.tree.leaves(run.abstract_state.optimizer_state, is_leaf=is_factored)
   (factored,) = filter(is_factored, nodes)

@@ -9,7 +9,7 @@ import pytest
 from configs import clip
 from contrastive_jax import data
 from contrastive_jax.models.definition import define
-from contrastive_jax.training import loop, optimizer
+from contrastive_jax.training import build, optimizer
 from contrastive_jax.training.rates import hold, parameter_rates
 from tests.training.test_loop import config, kill_after, train
 
@@ -52,7 +52,7 @@ def test_locked_and_slowed_layers_train_on_a_mesh_and_resume(tmp_path, source):
     'model.image.layers': 2,
     'mesh': 'data:2,fsdp:2,tensor:2',
   }
-  before = paths(loop.build(config(**overrides)).create_state(0).parameters)
+  before = paths(build.build(config(**overrides)).create_state(0).parameters)
   straight = train(tmp_path / 'straight', source, **overrides)
 
   after = paths(straight.parameters)
@@ -182,4 +182,4 @@ def test_whole_rates_need_no_tree():
 def test_mistakes_are_named_before_any_compile(field, value, message, monkeypatch):
   monkeypatch.setattr(jax.stages.Lowered, 'compile', None)
   with pytest.raises(ValueError, match=message):
-    loop.build(config(**{f'optimizer.{field}': value}))
+    build.build(config(**{f'optimizer.{field}': value}))
