@@ -17,11 +17,12 @@ from contrastive_jax.runtime.chips import chip_of
 from contrastive_jax.runtime.preemption import Preempted, Preemption
 from contrastive_jax.sharding.mesh import local_rows, place_rows
 from contrastive_jax.training import flops
+from contrastive_jax.training.bad_steps import BadSteps
 from contrastive_jax.training.build import Run
 from contrastive_jax.training.checkpoint import Checkpoints
 from contrastive_jax.training.logger import open_logger, read_metrics
 from contrastive_jax.training.state import TrainState, start_from
-from contrastive_jax.training.watch import BadSteps, Clock, Trace
+from contrastive_jax.training.timing import Clock, Trace
 
 # Of the data, see `Skips`.
 _COUNTS = ('seen', 'skipped', 'truncated')

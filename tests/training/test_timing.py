@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from contrastive_jax.training.watch import Trace
+from contrastive_jax.training.timing import Trace
 
 
 def traced(folder):
