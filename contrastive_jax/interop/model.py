@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from contrastive_jax.interop.table import Shapes, Tensors
-from contrastive_jax.models.clip import Outputs
 from contrastive_jax.models.coca import Decoder
 from contrastive_jax.models.definition import MODELS, Definition, define
 from contrastive_jax.models.image import ImageTower
+from contrastive_jax.models.outputs import Outputs
 from contrastive_jax.models.text import TextTower
 
 

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from contrastive_jax.models import transformer
-from contrastive_jax.models.clip import Outputs
 from contrastive_jax.models.image import ImageTower
 from contrastive_jax.models.linear import Linear
+from contrastive_jax.models.outputs import Outputs
 from contrastive_jax.models.pooler import AttentionalPooler
 from contrastive_jax.models.text import TextTower
 

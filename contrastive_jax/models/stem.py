@@ -8,7 +8,7 @@ import jax
 from flax import nnx
 from jax import lax
 
-from contrastive_jax.models import transformer
+from contrastive_jax.models import activations, transformer
 from contrastive_jax.models.linear import Linear, matmul_precision
 
 
@@ -93,7 +93,7 @@ class ConvolutionStem(nnx.Module):
       x = halve(x)
       for block in blocks:
         x = block(x)
-      x = x if place == last else transformer.gelu(x)
+      x = x if place == last else activations.gelu(x)
     return x.reshape(x.shape[0], -1, x.shape[-1])
 
 
@@ -109,7 +109,7 @@ class ResidualBlock(nnx.Module):
 
   def __call__(self, x):
     """Maps [B, H, W, C] to [B, H, W, C]."""
-    return x + self.second(transformer.gelu(self.first(self.norm(x))))
+    return x + self.second(activations.gelu(self.first(self.norm(x))))
 
 
 class Convolution(nnx.Conv):

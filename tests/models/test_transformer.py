@@ -5,7 +5,7 @@ import pytest
 from flax import nnx
 from jax.extend import core as jex
 
-from contrastive_jax.models import transformer
+from contrastive_jax.models import activations, transformer
 
 
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
@@ -13,7 +13,7 @@ def test_gelu_is_exact(dtype):
   x = jnp.linspace(-8, 8, 1001).astype(dtype)
   tolerance = {'float32': 1e-6, 'bfloat16': 2**-8}[dtype]
   expected = jax.nn.gelu(x.astype(jnp.float32), approximate=False)
-  actual = transformer.gelu(x)
+  actual = activations.gelu(x)
   assert actual.dtype == x.dtype
   np.testing.assert_allclose(actual.astype(jnp.float32), expected, rtol=tolerance, atol=1e-6)
 

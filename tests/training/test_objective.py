@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import pytest
 
 from contrastive_jax import losses
-from contrastive_jax.models.clip import Outputs
+from contrastive_jax.models.outputs import Outputs
 from contrastive_jax.training import objective
 
 OUTPUTS = Outputs(image=jnp.eye(4), text=jnp.eye(4), scale=jnp.float32(2.0))
