@@ -155,7 +155,7 @@ def _find_specials(bpe: tokenizers.Tokenizer, path) -> tuple[str, int | None, in
   known = ', '.join(f'({pad}, {start or "none"}, {end})' for pad, start, end in _SPECIALS)
   raise ValueError(
     f'{path} has {bpe.id_to_token(0)!r} for id 0, and no padding of id 0 with start and end tokens '
-    f'that are known: {known}; train one with `python -m contrastive_jax.data.tokenizer`'
+    f'that are known: {known}; train one with `python -m contrastive_jax.data.train_tokenizer`'
   )
 
 

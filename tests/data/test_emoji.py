@@ -16,7 +16,7 @@ from PIL import Image
 
 from contrastive_jax.data import emoji
 from contrastive_jax.data.emoji import build, emoji_dataset_builder
-from contrastive_jax.data.tokenizer import train_bpe
+from contrastive_jax.data.train_tokenizer import train_bpe
 
 
 def read(folder):

@@ -16,7 +16,7 @@ from PIL import Image
 
 from contrastive_jax import data
 from contrastive_jax.data import pipeline
-from contrastive_jax.data.batches import Slots
+from contrastive_jax.data.shared_memory import Slots
 
 
 class Examples(list):

@@ -10,7 +10,7 @@ from PIL import Image
 
 from contrastive_jax import data
 from contrastive_jax.data.convert import convert
-from contrastive_jax.data.tokenizer import train
+from contrastive_jax.data.train_tokenizer import train
 
 BAD = 17  # Of 24 examples, ten a file: the eighth of the second.
 FORMATS = ('arrayrecord', 'csv', 'jsonl', 'karpathy', 'mixture', 'webdataset')

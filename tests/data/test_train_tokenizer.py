@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from contrastive_jax import data
-from contrastive_jax.data.tokenizer import train
+from contrastive_jax.data.train_tokenizer import train
 
 SPLIT = 'heldout_style[:200]'
 
@@ -94,7 +94,7 @@ def test_a_file_is_not_written_over(tmp_path):
 
 @pytest.mark.parametrize('ending', ['json', pytest.param('model', marks=pytest.mark.slow)])
 def test_the_flags_it_prints_train(tmp_path, ending):
-  module = [sys.executable, '-m', 'contrastive_jax.data.tokenizer', 'emoji']
+  module = [sys.executable, '-m', 'contrastive_jax.data.train_tokenizer', 'emoji']
   arguments = [f'{tmp_path}/tokenizer.{ending}', f'--split={SPLIT}', '--vocabulary=400']
   ran = subprocess.run(
     [*module, *arguments], check=True, timeout=120, capture_output=True, text=True
