@@ -15,7 +15,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from contrastive_jax import data, interop
-from contrastive_jax.evaluation.evaluator import open_evaluator
+from contrastive_jax.evaluation.open import open_evaluator
 from contrastive_jax.planning import plan
 from contrastive_jax.report import compare, results
 from contrastive_jax.runtime import compilation_cache, cpu, processes

@@ -13,7 +13,7 @@ import contrastive_jax
 from configs import coca
 from contrastive_jax import data, interop
 from contrastive_jax.evaluation.captioner import Captioner
-from contrastive_jax.evaluation.evaluator import open_evaluator
+from contrastive_jax.evaluation.open import open_evaluator
 from contrastive_jax.training import build, loop, workdir
 from contrastive_jax.training.checkpoint import Checkpoints
 from tests.interop.models import model_of

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from contrastive_jax.evaluation import diagnostics
-from contrastive_jax.evaluation.retrieved import Retrieved
+from contrastive_jax.evaluation.embedded import Retrieved
 from contrastive_jax.report import plots
 
 PAIRS = 600  # at most on the map: more would cover each other

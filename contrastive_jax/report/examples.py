@@ -7,7 +7,7 @@ import matplotlib
 import numpy as np
 
 from contrastive_jax.evaluation.captioning import is_right
-from contrastive_jax.evaluation.retrieved import Retrieved
+from contrastive_jax.evaluation.embedded import Retrieved
 
 SEED = 0
 MATRIX_SIZE = 32

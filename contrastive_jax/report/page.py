@@ -18,7 +18,7 @@ import markupsafe
 import numpy as np
 from PIL import Image
 
-from contrastive_jax.evaluation.retrieved import Retrieved
+from contrastive_jax.evaluation.embedded import Retrieved
 from contrastive_jax.report import curves, embedding_map, examples, formatting, plots, search
 
 HEADLINES = 6

@@ -10,7 +10,7 @@ import rich.table
 from ml_collections import ConfigDict
 
 from contrastive_jax.evaluation import outcomes
-from contrastive_jax.evaluation.retrieved import Retrieved
+from contrastive_jax.evaluation.embedded import Retrieved
 from contrastive_jax.report import formatting, page
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from contrastive_jax.evaluation.retrieved import Retrieved
+from contrastive_jax.evaluation.embedded import Retrieved
 
 PICTURES = 1600  # at most of a split
 TILE = 48  # pixels at most, the side of a picture

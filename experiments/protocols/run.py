@@ -18,7 +18,8 @@ FOLDER = pathlib.Path(__file__).parent
 sys.path.insert(0, str(FOLDER.parents[1]))
 from configs import clip  # noqa: E402
 from contrastive_jax import data  # noqa: E402
-from contrastive_jax.evaluation.evaluator import PROBES, open_evaluator  # noqa: E402
+from contrastive_jax.evaluation.evaluator import PROBES  # noqa: E402
+from contrastive_jax.evaluation.open import open_evaluator  # noqa: E402
 from contrastive_jax.training import build, loop, workdir  # noqa: E402
 
 # results.json has the other cut-offs too.

@@ -13,7 +13,8 @@ from configs import clip
 from contrastive_jax import data
 from contrastive_jax.data.images import normalize
 from contrastive_jax.evaluation.captioning import score_captions
-from contrastive_jax.evaluation.evaluator import Evaluator, _open_split, open_evaluator
+from contrastive_jax.evaluation.evaluator import Evaluator
+from contrastive_jax.evaluation.open import _open_split, open_evaluator
 from contrastive_jax.evaluation.zero_shot import read_classes
 from contrastive_jax.models.generation import generate
 from contrastive_jax.sharding.mesh import make_mesh

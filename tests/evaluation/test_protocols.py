@@ -10,7 +10,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.neighbors import KNeighborsClassifier
 
-from contrastive_jax.evaluation.examples import Neighbours, Prototypes
+from contrastive_jax.evaluation.few_shot import Prototypes
+from contrastive_jax.evaluation.knn import Neighbours
 from contrastive_jax.evaluation.pairs import find_pairs, pair_accuracies
 from contrastive_jax.evaluation.probes import logistic_regression
 from contrastive_jax.evaluation.retrieval import retrieve

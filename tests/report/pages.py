@@ -5,8 +5,8 @@ import json
 import html5lib
 import numpy as np
 
+from contrastive_jax.evaluation.embedded import Retrieved
 from contrastive_jax.evaluation.retrieval import RECALLS, retrieve_by_query
-from contrastive_jax.evaluation.retrieved import Retrieved
 from contrastive_jax.report import page
 
 SUMMARY = {'Configuration': 'configs/clip.py', 'Parameters': '2,412,033'}

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contrastive_jax.evaluation.retrieved import Retrieved
+from contrastive_jax.evaluation.embedded import Retrieved
 from contrastive_jax.report import examples, page, plots
 from tests.report.pages import (
   RESULTS,

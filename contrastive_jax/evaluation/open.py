@@ -1,0 +1,97 @@
+"""Opens what a config evaluates."""
+
+import re
+from functools import cache, partial
+
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from contrastive_jax import data
+from contrastive_jax.evaluation.evaluator import Evaluator
+from contrastive_jax.evaluation.zero_shot import (
+  read_classes,
+  read_templates,
+)
+from contrastive_jax.models.definition import Definition
+
+
+def open_evaluator(
+  config: ConfigDict,
+  definition: Definition,
+  tokenizer: data.Tokenizer,
+  mesh: Mesh,
+  source: data.Source | None = None,
+) -> Evaluator:
+  """The evaluator that a config describes.
+
+  Args:
+    config: the config.
+    definition: the model.
+    tokenizer: of its texts.
+    mesh: the mesh over which batches are cut.
+    source: the training examples; None to open them where an evaluation reads them.
+
+  Raises:
+    ValueError: if a split, a file or a probe cannot be used.
+  """
+  evaluation = config.evaluation
+  open_split = partial(_open_split, config.data.name, config.data.folder or None)
+  opened = [open_split(split, 'splits') for split in evaluation.splits]
+  if len(sources := dict(opened)) < len(opened):
+    raise ValueError(
+      f'config.evaluation.splits = {tuple(evaluation.splits)} has two of one name; write '
+      'NAME=SOURCE for each'
+    )
+
+  @cache
+  def training(without):
+    if source is not None:
+      return source
+    try:
+      return data.open_source(config.data.name, config.data.split, config.data.folder or None)
+    except ValueError as error:
+      raise ValueError(f'{error}; config.evaluation.{without} evaluates without them') from error
+
+  # What was trained before there were these fields is evaluated without.
+  pairs, partners, captions = (evaluation.get(f, ()) for f in ('pairs', 'partners', 'captions'))
+  fields = evaluation.zero_shot if sources else ()
+  probes = evaluation.probes if fields else ()
+  return Evaluator(
+    definition,
+    tokenizer,
+    sources,
+    mesh,
+    image_size=config.model.image.size,
+    batch_size=evaluation.batch_size,
+    classes=dict(
+      read_classes(field, lambda name: training('zero_shot = ()').values(name)) for field in fields
+    ),
+    templates=read_templates(evaluation.templates) if fields or evaluation.templates else (),
+    texts=evaluation.get('texts', ('caption',)),
+    probes=probes,
+    probe_source=open_split(evaluation.probe_split, 'probe_split')[1] if probes else None,
+    pairs=pairs,
+    partners=open_split(partners, 'partners')[1] if sources and pairs and partners else None,
+    captions=captions,
+    candidates=training('captions = {}') if captions else None,
+  )
+
+
+# What an evaluation can do without.
+_WITHOUT = {'splits': 'splits', 'probe_split': 'probes', 'partners': 'pairs'}
+
+
+def _open_split(
+  name: str, folder: str | None, split: str, setting: str = 'splits'
+) -> tuple[str, data.Source]:
+  """The name and the examples of a split of a data set, or of another one, 'NAME=SOURCE'."""
+  other = re.fullmatch(r'(\w+)=(\w+:.*)', split)
+  try:
+    if other:
+      return other[1], data.open_source(other[2], 'train', folder)
+    return split, data.open_source(name, split, folder)
+  except ValueError as error:
+    raise ValueError(
+      f'config.evaluation.{setting} names {split!r}: {error}; config.evaluation.'
+      f'{_WITHOUT[setting]} = () does without'
+    ) from error
