@@ -14,10 +14,10 @@ from jax.sharding import NamedSharding, PartitionSpec
 from contrastive_jax import data, interop
 from contrastive_jax.evaluation.batches import in_batches, jit_batched
 from contrastive_jax.evaluation.zero_shot import class_embeddings
+from contrastive_jax.interop.tokenizers import Tokenize, find_tokenizer, unknown_tokenizer
+from contrastive_jax.interop.transforms import Picture, Transform, read_transform
 from contrastive_jax.models.generation import generate
-from contrastive_jax.pictures import Picture, Transform, read_transform
 from contrastive_jax.sharding.mesh import make_mesh
-from contrastive_jax.texts import Tokenize, find_tokenizer, unknown_tokenizer
 from contrastive_jax.training import build, loop, workdir
 
 Pictures = Picture | Sequence[Picture]

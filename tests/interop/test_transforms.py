@@ -8,7 +8,13 @@ import pytest
 from PIL import Image
 
 from contrastive_jax import data, interop
-from contrastive_jax.pictures import PROCESSOR, PROCESSORS, Transform, open_picture, read_transform
+from contrastive_jax.interop.transforms import (
+  PROCESSOR,
+  PROCESSORS,
+  Transform,
+  open_picture,
+  read_transform,
+)
 from tests.interop.models import model_of
 from tests.interop.parity import FOLDER
 from tests.interop.test_hugging_face import SIGLIP
