@@ -1,4 +1,4 @@
-"""Data: sources, tokenizers, images, and the pipeline that turns them into batches."""
+"""Sources, tokenizers, image transforms, and the pipeline that turns them into batches."""
 
 from contrastive_jax.data.captions import parse_captions
 from contrastive_jax.data.images import preprocess

@@ -1,4 +1,4 @@
-"""Batches of a stream of examples, made by this process, by its threads, or by others."""
+"""Batches of a stream of examples, prepared by this process, its threads or worker processes."""
 
 import functools
 import itertools
@@ -15,48 +15,49 @@ from absl import flags, logging
 
 from contrastive_jax.data.shared_memory import Slots, _shared_file
 
-# Of the examples seen, or of the first ones, this share may be bad.
-_TOLERATED = 0.01
-_FIRST = 10_000
-# More bad ones than this in a row are no accident.
-_BAD_IN_A_ROW = 20
-# Bytes of an array that a worker sends as it is.
-_SMALL = 2**20
-# Examples that go through a stage together: more would only keep more encoded pictures in memory.
-_TOGETHER = 64
-# Seconds that reading an example may wait, as busy processors let it, before more read at a time.
-_WAIT = 0.002
-_READERS = 32
+# Share of bad examples above which the run stops, out of at least `_MIN_COUNTED` examples.
+_MAX_BAD_SHARE = 0.01
+_MIN_COUNTED = 10_000
+# Consecutive bad examples at one row of the batch, above which the run stops.
+_MAX_BAD_IN_A_ROW = 20
+# Arrays of at least this many bytes pass through shared memory, smaller ones through a pipe.
+_MIN_SHARED_BYTES = 2**20
+# Examples per pass through a stage; more would only hold more encoded images in memory.
+_CHUNK = 64
+# Wait per example above which a pool of threads reads: on a busy CPU a read from disk waits less.
+_MAX_WAIT_SECONDS = 0.002
+_READER_THREADS = 32
 
 
-class Skips:
-  """Counts the bad examples, names them in the log, and stops the run when they are too many.
+class BadExamples:
+  """Counts bad examples, logs each one, and stops the run when there are too many.
 
   Attributes:
-    seen: examples, bad ones too.
-    skipped: of them the bad ones.
-    truncated: captions that were too long for the tokenizer, and lost their ends.
+    seen: number of examples, bad ones included.
+    skipped: number of bad examples.
+    truncated: number of captions cut at the tokenizer's length.
   """
 
-  def __init__(self, examples: int, tolerated: float = _TOLERATED):
-    """Starts from none.
+  def __init__(self, examples: int, tolerated: float = _MAX_BAD_SHARE):
+    """Starts the counts at zero.
 
     Args:
-      examples: in one pass over the data.
-      tolerated: share of the examples seen, or of the first ones, that may be bad.
+      examples: number of examples per epoch.
+      tolerated: share of bad examples above which a call raises ValueError. The share is of the
+        examples seen, or of the first 10,000 (or the epoch, if smaller) until as many were seen.
     """
     self.seen = self.skipped = self.truncated = 0
-    self._first = min(examples, _FIRST)
+    self._min_counted = min(examples, _MIN_COUNTED)
     self._tolerated = tolerated
 
   def __call__(self, example: Mapping[str, Any]) -> bool:
-    """True for a good example."""
+    """Counts an example; returns whether it is good."""
     self.seen += 1
     if 'error' not in example:
       return True
     self.skipped += 1
     logging.warning('skipped example %s: %s', example['id'], example['error'])
-    if self.skipped > self._tolerated * max(self.seen, self._first):
+    if self.skipped > self._tolerated * max(self.seen, self._min_counted):
       raise ValueError(
         f'{self.skipped} of {self.seen} examples cannot be used, over {self._tolerated:.0%}; '
         f'the last is {example["id"]}: {example["error"]}'
@@ -64,44 +65,45 @@ class Skips:
     return False
 
 
-class Show(Protocol):
-  """What the model is shown of an example that was drawn, a dict with its `id`.
+class ExampleTransform(Protocol):
+  """Turns examples, dicts with an `id`, into the arrays that the model takes.
 
   Attributes:
-    image_size: S, the side of the pictures.
+    image_size: S, the side of the images.
   """
 
   image_size: int
 
   def pixels(self, drawn: Mapping[str, Any]) -> np.ndarray:
-    """uint8 [S, S, 3]; ValueError if the example is a bad one."""
+    """Returns the image, uint8 [S, S, 3]; raises ValueError for a bad example."""
 
   def texts(self, drawn: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
-    """The rest of a batch of good ones, an array [b, ...] by each name, `truncated` among them."""
+    """Returns the other arrays of good examples by name, each [b, ...], `truncated` among them."""
 
 
-class Rows(grain.MapDataset):
-  """The batches of the parent's stream of examples, of each the rows that one process feeds.
+class ProcessBatches(grain.MapDataset):
+  """Batches of the parent's stream of examples, cut to the rows that one process feeds.
 
-  What a batch holds, and in which order, hangs neither on the number of processes nor on the mesh.
-  For a bad example stands that of the same row in the next batch; `errors` names the bad ones.
+  The content and order of a batch are the same for any number of processes and any mesh. A bad
+  example is replaced by the same row of the next batch, and listed under `errors`.
   """
 
   def __init__(
     self,
     parent: grain.MapDataset,
-    show: Show,
+    transform: ExampleTransform,
     rows: np.ndarray,
     batch_size: int,
     slots: 'Slots | None' = None,
   ):
-    """Of batches of `batch_size` of the drawn examples the rows [b], their pictures in slots."""
+    """Feeds `rows` [b] of each batch of `batch_size` examples; images go to `slots` if given."""
     super().__init__(parent)
-    self._show, self._rows, self._batch_size, self._slots = show, rows, batch_size, slots
-    self._waits = False
+    self._transform, self._rows, self._batch_size, self._slots = transform, rows, batch_size, slots
+    self._reads_wait = False
 
   def __getstate__(self) -> dict[str, Any]:
-    # By a file: a worker that dies as it starts leaves the pipe to it full, and who writes waiting.
+    # A file carries the state: a worker that dies at its start would leave a pipe full, and the
+    # writer blocked.
     path = _shared_file(self)
     with open(path, 'wb') as file:
       cloudpickle.dump(vars(self), file)
@@ -110,88 +112,88 @@ class Rows(grain.MapDataset):
   def __setstate__(self, state: dict[str, Any]):
     with open(state['path'], 'r+b') as file:
       vars(self).update(cloudpickle.load(file))
-      file.truncate(0)  # It is read once, and its memory is free.
+      file.truncate(0)  # frees the memory: the file is read once
 
   def __len__(self) -> int:
-    return len(self._parent) // self._batch_size - _BAD_IN_A_ROW
+    return len(self._parent) // self._batch_size - _MAX_BAD_IN_A_ROW
 
   def __getitem__(self, index):
     if isinstance(index, slice):
       return self.slice(index)
-    places = (index * self._batch_size + self._rows).tolist()
+    positions = (index * self._batch_size + self._rows).tolist()
     taken = self._slots and self._slots.take(index)
-    side = self._show.image_size
-    pictures = taken[1] if taken else np.empty([len(places), side, side, 3], np.uint8)
-    examples, parts, errors = self._read(places), [], []
-    for first in range(0, len(places), _TOGETHER):
-      part = slice(first, first + _TOGETHER)
-      drawn = [*itertools.islice(examples, _TOGETHER)]
-      parts.append(self._fill(pictures[part], places[part], drawn, errors))
+    side = self._transform.image_size
+    pictures = taken[1] if taken else np.empty([len(positions), side, side, 3], np.uint8)
+    examples, parts, errors = self._read(positions), [], []
+    for first in range(0, len(positions), _CHUNK):
+      part = slice(first, first + _CHUNK)
+      drawn = [*itertools.islice(examples, _CHUNK)]
+      parts.append(self._fill(pictures[part], positions[part], drawn, errors))
     texts = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     image = {'slot': taken[0]} if taken else {'image': pictures}
     return image | {'errors': errors} | texts
 
-  def _read(self, places: list[int]) -> Iterator[Mapping[str, Any]]:
-    """The drawn examples, many at a time if reading is found to wait, as for a bucket."""
-    while places and not self._waits:
-      part, places = places[:_TOGETHER], places[_TOGETHER:]
+  def _read(self, positions: list[int]) -> Iterator[Mapping[str, Any]]:
+    """Reads examples in order, by a pool of threads if reads turn out to wait, as for a bucket."""
+    while positions and not self._reads_wait:
+      part, positions = positions[:_CHUNK], positions[_CHUNK:]
       start = time.perf_counter() - time.thread_time()
-      drawn = [self._parent[place] for place in part]
+      drawn = [self._parent[position] for position in part]
       waited = time.perf_counter() - time.thread_time() - start
-      self._waits = waited > _WAIT * len(part)
+      self._reads_wait = waited > _MAX_WAIT_SECONDS * len(part)
       yield from drawn
-    if places:
-      with futures.ThreadPoolExecutor(_READERS) as pool:
-        yield from pool.map(self._parent.__getitem__, places)
+    if positions:
+      with futures.ThreadPoolExecutor(_READER_THREADS) as pool:
+        yield from pool.map(self._parent.__getitem__, positions)
 
-  def _fill(self, pictures, places, drawn, errors) -> dict[str, np.ndarray]:
-    """Some rows of a batch, stage by stage.
+  def _fill(self, pictures, positions, drawn, errors) -> dict[str, np.ndarray]:
+    """Fills some rows of a batch, one stage after the other.
 
-    Code that runs again and again is in the processor's caches. Between two pictures, which sweep
-    them, the same code takes two or three times as long.
+    Python code that runs repeatedly stays in the CPU's caches. Between two images, which evict it,
+    the same code takes two or three times as long.
     """
-    for row, place in enumerate(places):
+    for row, position in enumerate(positions):
       try:
-        pictures[row] = self._show.pixels(drawn[row])
+        pictures[row] = self._transform.pixels(drawn[row])
       except ValueError as error:
         errors.append({'id': drawn[row]['id'], 'error': str(error)})
-        drawn[row], pictures[row] = self._stand_in(place)
-    return self._show.texts(drawn)
+        drawn[row], pictures[row] = self._replacement(position)
+    return self._transform.texts(drawn)
 
-  def _stand_in(self, place: int) -> tuple[Mapping[str, Any], np.ndarray]:
-    for batch in range(1, _BAD_IN_A_ROW):
-      drawn = self._parent[place + batch * self._batch_size]
+  def _replacement(self, position: int) -> tuple[Mapping[str, Any], np.ndarray]:
+    for batch in range(1, _MAX_BAD_IN_A_ROW):
+      drawn = self._parent[position + batch * self._batch_size]
       try:
-        return drawn, self._show.pixels(drawn)
+        return drawn, self._transform.pixels(drawn)
       except ValueError as error:
         last = f'{drawn["id"]}: {error}'
-    raise ValueError(f'{_BAD_IN_A_ROW} examples in a row cannot be used; the last is {last}')
+    raise ValueError(f'{_MAX_BAD_IN_A_ROW} examples in a row cannot be used; the last is {last}')
 
 
 class Batches:
-  """Endless batches, which can be set to go on at any.
+  """An endless iterator over batches that can be set to any of them.
 
   Attributes:
-    skips: counts the bad examples of the batches that were given out.
+    bad_examples: counts the bad examples of the batches returned so far.
   """
 
   def __init__(
     self,
     drawn: grain.MapDataset,
-    show: Show,
+    transform: ExampleTransform,
     rows: np.ndarray,
-    skips: Skips,
+    bad_examples: BadExamples,
     *,
     batch_size: int,
     threads: int,
     workers: int,
   ):
-    """Of `Rows` of the drawn examples, made by threads, or by worker processes."""
-    self._rows = functools.partial(Rows, drawn, show, rows, batch_size)
-    self._shape = (len(rows), show.image_size, show.image_size, 3)
+    """Prepares `ProcessBatches` of the examples in threads or in worker processes."""
+    self._rows = functools.partial(ProcessBatches, drawn, transform, rows, batch_size)
+    self._shape = (len(rows), transform.image_size, transform.image_size, 3)
     self._threads, self._workers = threads, workers
     self._next, self._ahead, self._slots = 0, None, None
-    self.skips = skips
+    self.bad_examples = bad_examples
 
   def __iter__(self):
     return self
@@ -214,10 +216,10 @@ class Batches:
       batch['image'] = self._slots.lend(batch.pop('slot'))
     self._next += 1
     errors = batch.pop('errors')
-    self.skips.truncated += int(batch.pop('truncated').sum())
-    self.skips.seen += len(batch['id']) - len(errors)
+    self.bad_examples.truncated += int(batch.pop('truncated').sum())
+    self.bad_examples.seen += len(batch['id']) - len(errors)
     for error in errors:
-      self.skips(error)
+      self.bad_examples(error)
     return batch
 
   def _read_ahead(self):
@@ -227,24 +229,23 @@ class Batches:
     batches = self._rows(self._slots)[self._next :].to_iter_dataset(options)
     if self._workers:
       if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()  # grain hands the flags of a program on to its workers.
-      # What is smaller goes through a pipe at less cost than a piece of shared memory has.
-      options = grain.experimental.DatasetOptions(min_shm_size=_SMALL)
+        flags.FLAGS.mark_as_parsed()  # grain passes the parsed flags to its workers.
+      options = grain.experimental.DatasetOptions(min_shm_size=_MIN_SHARED_BYTES)
       batches = grain.experimental.WithOptionsIterDataset(batches, options)
       batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=self._workers))
     return iter(batches)
 
   def get_state(self) -> dict[str, int]:
-    """The place: the number of the next batch."""
+    """Returns the number of the next batch."""
     return {'batch': self._next}
 
   def set_state(self, state: dict[str, int]) -> None:
-    """Goes on at the place of a `get_state`, of any number of processes, threads and workers."""
+    """Continues at a state from `get_state`, of any number of processes, threads and workers."""
     self.close()
     self._next = state['batch']
 
   def close(self) -> None:
-    """Ends what reads ahead; the next batch starts it anew."""
+    """Stops the prefetch; the next batch restarts it."""
     if self._ahead is not None:
       self._ahead.close()
       self._ahead = None

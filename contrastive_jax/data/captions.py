@@ -1,8 +1,8 @@
-"""The texts of an example: which of them the model is shown.
+"""Chooses the caption of an example.
 
-A field of texts is named by its path. 'caption' may hold one text or a list of them, as Flickr30k's
-and COCO's five; 'captions.text' is the `text` of a dict, or of each dict of a list. 'join(tags)'
-makes one text of a list.
+A field is named by its path: 'caption' may hold one text or a list of texts, such as the five of
+Flickr30k and COCO; 'captions.text' is the `text` of a dict, or of each dict in a list. 'join(tags)'
+joins a list into one text.
 """
 
 import hashlib
@@ -13,18 +13,18 @@ from typing import Any
 
 import numpy as np
 
-# Letters; what is longer is a file that went astray, and no tokenizer reads so far.
-_LONGEST_CAPTION = 2**16
+# Characters. A longer text is a mistake in the data, and no tokenizer reads that far.
+_MAX_CAPTION_LENGTH = 2**16
 
 
 def parse_captions(line: str) -> dict[str, float]:
-  """The weights of the fields in `config.data.captions`; one without a weight has 1.
+  """Parses the field weights in `config.data.captions`; the default weight is 1.
 
   >>> parse_captions('caption*3+join(tags)')
   {'caption': 3.0, 'join(tags)': 1.0}
 
   Raises:
-    ValueError: if it cannot be read, or no weight is above 0.
+    ValueError: if the line does not parse, or no weight is above 0.
   """
   weights = {}
   for part in line.split('+'):
@@ -45,15 +45,15 @@ def parse_captions(line: str) -> dict[str, float]:
 def check_captions(
   example: Mapping[str, Any], weights: Mapping[str, float], prompts: Sequence[str] = ()
 ) -> None:
-  """Tells a mistake in the config from a bad example.
+  """Checks the config against an example, so that a mistake in it is not taken for bad data.
 
   Args:
-    example: a good one.
+    example: a good example.
     weights: see `draw_caption`.
     prompts: see `prompt_caption`.
 
   Raises:
-    ValueError: if the example lacks a field, nothing is drawn, or a prompt has no place for a text.
+    ValueError: if the example lacks a field, no field has weight, or a prompt lacks its `{}`.
   """
   drawn = [field for field in weights if weights[field]]
   missing = [field for field in drawn if _path(field)[0] not in example]
@@ -71,16 +71,16 @@ def check_captions(
 def draw_caption(
   example: Mapping[str, Any], weights: Mapping[str, float], rng: np.random.Generator
 ) -> str:
-  """Draws a field of the example by weight, and of several texts in it one.
+  """Draws a field of the example by weight, then one of the texts in it.
 
   Args:
     example: texts by field.
-    weights: how often each field is drawn; an empty one is passed over. Of a joined list some texts
-      are taken, in any order.
-    rng: draws, where there is a choice.
+    weights: weight per field; empty fields are skipped. A joined list contributes a random subset
+      in random order.
+    rng: random generator, used only where there is a choice.
 
   Raises:
-    ValueError: if all those fields are empty or missing, or one holds what is no text.
+    ValueError: if all fields are empty or missing, or one holds something other than text.
   """
   found = _find(example, weights)
   fields = [*found]
@@ -94,16 +94,16 @@ def draw_caption(
 def keep_captions(
   example: Mapping[str, Any], weights: Mapping[str, float], count: int, rng: np.random.Generator
 ) -> list[str]:
-  """K texts of the example: all that it has, again from the first where there are fewer.
+  """Returns K texts of the example, repeated from the first where it has fewer.
 
   Args:
     example: texts by field.
-    weights: the fields, those of weight 0 left out; a joined list is one text, as it is drawn.
-    count: K. Where there are more, the texts that are left out are drawn.
-    rng: draws, where there is a choice.
+    weights: weight per field; fields of weight 0 are skipped. A joined list counts as one text.
+    count: K. Of more texts, a random subset is kept.
+    rng: random generator, used only where there is a choice.
 
   Raises:
-    ValueError: as `draw_caption`.
+    ValueError: see `draw_caption`.
   """
   texts = []
   for field, found in _find(example, weights).items():
@@ -114,12 +114,12 @@ def keep_captions(
 
 
 def prompt_caption(caption: str, prompts: Sequence[str], rng: np.random.Generator) -> str:
-  """The caption in one of the prompts, such as 'a photo of {}'; without prompts as it is.
+  """Fills a caption into one of the prompts, such as 'a photo of {}'.
 
   Args:
-    caption: such as the name of a class, by whose `caption_id` an example is still known.
-    prompts: each with one `{}`.
-    rng: draws one of several.
+    caption: text such as a class name. The example keeps the `caption_id` of this text.
+    prompts: templates with one `{}` each; if empty, the caption is returned unchanged.
+    rng: random generator, used only to choose among several prompts.
   """
   if not prompts:
     return caption
@@ -128,21 +128,21 @@ def prompt_caption(caption: str, prompts: Sequence[str], rng: np.random.Generato
 
 
 def caption_id(caption: str) -> np.int32:
-  """An integer by which equal captions are known, the same on every process."""
+  """Hashes a caption to an integer, the same on every process."""
   return np.frombuffer(hashlib.blake2b(caption.encode(), digest_size=4).digest(), np.int32)[0]
 
 
 def texts_of(example: Mapping[str, Any], fields: Iterable[str]) -> list[str]:
-  """The texts of some fields, none where they are empty or missing; those of lists one by one.
+  """Returns the texts of some fields as one flat list; empty and missing fields contribute none.
 
   Raises:
-    ValueError: if one holds what is no text.
+    ValueError: if a field holds something other than text.
   """
   return [text for field in fields for text in _texts(example, _path(field))]
 
 
 def _find(example, weights) -> dict[str, list[str]]:
-  """The texts of each field that has any and may be drawn."""
+  """Returns the texts by field, for fields that have texts and a weight above 0."""
   texts = {field: texts_of(example, [field]) for field in weights if weights[field]}
   texts = {field: found for field, found in texts.items() if found}
   if not texts:
@@ -165,7 +165,7 @@ def _path(field: str) -> list[str]:
 
 
 def _texts(value: Any, path: Sequence[str]) -> list[str]:
-  """The texts that are not empty at a path through dicts, and lists of them."""
+  """Returns the nonempty texts at a path through nested dicts and lists."""
   if isinstance(value, list | tuple):
     return [text for item in value for text in _texts(item, path)]
   if path:
@@ -182,8 +182,8 @@ def _stripped(value) -> str:
     if isinstance(value, Mapping):
       what = f'a dict; name one of its fields {[*value]}, as in captions.text'
     raise ValueError(f'a caption is no text but {what}')
-  if len(value) > _LONGEST_CAPTION:
-    raise ValueError(f'a caption has {len(value)} letters; the limit is {_LONGEST_CAPTION}')
+  if len(value) > _MAX_CAPTION_LENGTH:
+    raise ValueError(f'a caption has {len(value)} letters; the limit is {_MAX_CAPTION_LENGTH}')
   if not value.isascii():
-    value.encode()  # Raises for half of a surrogate pair, which JSON can spell.
+    value.encode()  # raises for a lone surrogate, which JSON can spell
   return value.strip()

@@ -1,14 +1,14 @@
-"""From encoded pictures to arrays: CLIP's evaluation transform, and crops for training.
+"""Decodes and resizes images: CLIP's evaluation transform, and crops for training.
 
-`preprocess` and `resize` take a picture as PIL opens it and equal open_clip: what is not RGB
-becomes so by PIL's `convert('RGB')`, and EXIF's turn is not applied. `decode` and crops of encoded
-pictures, by which data sets are read, show a picture as a viewer does: brought upright as EXIF
-says, and 16 bits scaled to 8 where `convert` clips them. Both drop transparency, as open_clip does,
-and take the first frame of an animation. `upright` does the same to an opened picture and keeps its
-mode, so that a `resize` after it converts last.
+`preprocess` and `resize` take an image as PIL opens it and equal open_clip: other modes are
+converted by PIL's `convert('RGB')`, and the EXIF orientation is ignored. `decode` and crops of
+encoded images, which read datasets, show an image as a viewer does: they apply the EXIF
+orientation, and scale 16 bits to 8 where `convert` clips them. Both drop transparency, as open_clip
+does, and take the first frame of an animation. `upright` does the same to an opened image and keeps
+its mode, so that a later `resize` converts last.
 
-PIL decodes: on JPEG, most of what the web holds, no other library is clearly faster, and its rules
-are the same for every format (experiments/decoding).
+PIL decodes: no other library is clearly faster on JPEG, and PIL treats every format alike
+(experiments/decoding).
 """
 
 import contextlib
@@ -27,10 +27,10 @@ MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
 STANDARD_DEVIATION = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
 MAX_PIXELS = 2**26  # 8192 x 8192, or 200 MB of RGB
 
-# PIL would try dozens of formats, among them PostScript, which is run and not read.
+# Without this list PIL tries dozens of formats, among them PostScript, which is executed.
 _FORMATS = ('BMP', 'GIF', 'JPEG', 'PNG', 'WEBP')
-# Endings of files by PIL's name of the format; the first is written. MPO is PIL's name of a JPEG
-# that other JPEGs follow, as phones write them.
+# File extensions by PIL's format name; writers use the first. MPO is PIL's name for a JPEG followed
+# by other JPEGs, as phones write them.
 _ENDINGS = {
   'JPEG': ('jpeg', 'jpg'),
   'MPO': ('jpeg',),
@@ -39,14 +39,14 @@ _ENDINGS = {
   'GIF': ('gif',),
   'BMP': ('bmp',),
 }
-# Endings that readers know; writers use no others.
+# File extensions that readers and writers know.
 ENDINGS = tuple(dict.fromkeys(ending for endings in _ENDINGS.values() for ending in endings))
 
-# A JPEG is not decoded at less than this many times the side that it is resized to. Once would be a
-# quarter faster, and four times as far from the whole picture's pixels (experiments/decoding).
-_MARGIN = 2
+# Smallest side at which a JPEG is decoded, in multiples of the side it is resized to. 1 would be a
+# quarter faster, and four times as far from a full decode (experiments/decoding).
+_DECODE_MARGIN = 2
 
-# What brings a picture upright, by the value of EXIF's tag; from 5 on, the sides change places.
+# EXIF tag of the orientation, and the transposition that undoes each value; 5 to 8 swap the sides.
 _ORIENTATION = 0x0112
 _UPRIGHT = {
   2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -64,15 +64,15 @@ def decode(encoded: bytes, size: int | None = None) -> Image.Image:
 
   Args:
     encoded: the bytes of the file.
-    size: to which the caller will resize the shorter side. A JPEG of four times that or more is
-      decoded at 1/2, 1/4 or 1/8, where twice `size` is left: about twice as fast, and about 1/255
-      from the whole picture's pixels, once resized. Leave it out where these are to be exact.
+    size: the size to which the caller will resize the shorter side. A JPEG at least four times as
+      large is decoded at 1/2, 1/4 or 1/8, to no less than twice `size`: about twice as fast, and
+      about 1/255 from a full decode once resized. None decodes in full.
 
   Returns:
-    An RGB picture, upright.
+    An RGB image, upright.
 
   Raises:
-    ValueError: if the bytes are no whole picture, or it has over `MAX_PIXELS` pixels.
+    ValueError: if the image is incomplete or damaged, or has over `MAX_PIXELS` pixels.
   """
   with _opened(encoded) as image:
     if size:
@@ -81,16 +81,16 @@ def decode(encoded: bytes, size: int | None = None) -> Image.Image:
 
 
 def upright(image: Image.Image | bytes) -> Image.Image:
-  """Turns a picture upright as its EXIF says, and scales 16 bits to 8.
+  """Applies the EXIF orientation, and scales 16 bits to 8.
 
   Args:
-    image: a picture of any mode, or the bytes of a file that `decode` takes.
+    image: an image of any mode, or the bytes of a file that `decode` takes.
 
   Returns:
-    The picture in its own mode, 'L' for 16 bits; the same object where nothing changes.
+    The image in its own mode, 'L' for 16 bits; the same object where nothing changes.
 
   Raises:
-    ValueError: as `decode`, or if the values of a mode 'I' or 'F' picture do not run from 0 to 255.
+    ValueError: see `decode`; or if an image of mode 'I' or 'F' has values outside 0 to 255.
   """
   if isinstance(image, bytes):
     with _opened(image) as opened:
@@ -109,7 +109,7 @@ def upright(image: Image.Image | bytes) -> Image.Image:
 
 @contextlib.contextmanager
 def _opened(encoded: bytes) -> Iterator[Image.Image]:
-  """The picture with its header read; what PIL then raises becomes a ValueError."""
+  """Opens an image, reading only its header; PIL's errors become ValueError."""
   try:
     with Image.open(io.BytesIO(encoded), formats=_FORMATS) as image:
       width, height = image.size
@@ -127,19 +127,23 @@ def _opened(encoded: bytes) -> Iterator[Image.Image]:
 
 
 def _orientation(image: Image.Image) -> int:
-  """EXIF's; 1, upright, where there is none that makes sense."""
+  """Returns the EXIF orientation; 1, upright, if it is missing or invalid."""
   try:
     value = image.getexif().get(_ORIENTATION)
     return value if value in _UPRIGHT else 1
-  except Exception:  # PIL has no one error for damaged EXIF, and the pixels may be whole
+  except Exception:  # PIL raises various errors for damaged EXIF; the pixels may be intact
     return 1
 
 
 def _shrink(image: Image.Image, scale: float) -> float:
-  """Has a JPEG decoded smaller where `scale` will be its resize's; the scale that it gets."""
-  if _MARGIN * scale > 1 / 2:  # not even by the least that a JPEG allows
+  """Asks PIL to decode a JPEG at a reduced size, given the `scale` of the resize to come.
+
+  Returns:
+    The scale at which it will be decoded.
+  """
+  if _DECODE_MARGIN * scale > 1 / 2:  # the largest reduced size of a JPEG
     return 1.0
-  width, height = (math.ceil(_MARGIN * scale * side) for side in image.size)
+  width, height = (math.ceil(_DECODE_MARGIN * scale * side) for side in image.size)
   stored, drafted = image.size, image.draft(None, (width, height))
   return drafted[1][2] / stored[0] if drafted else 1.0
 
@@ -149,7 +153,7 @@ def _pixels(image: Image.Image, orientation: int) -> Image.Image:
   if image.mode != 'RGB':
     image = image.convert('RGB')
   image = _turned(image, orientation)
-  image.info.clear()  # of the file, EXIF among it, which must not turn the picture twice
+  image.info.clear()  # EXIF among it, which must not be applied twice
   return image
 
 
@@ -164,15 +168,15 @@ def _turned(image: Image.Image, orientation: int) -> Image.Image:
   if orientation not in _UPRIGHT:
     return image
   image = image.transpose(_UPRIGHT[orientation])
-  image.info.clear()  # EXIF among it, which must not turn the picture twice
+  image.info.clear()  # EXIF among it, which must not be applied twice
   return image
 
 
 def file_type(encoded: bytes) -> str:
-  """The ending of the file that a picture would be: 'bmp', 'gif', 'jpeg', 'png' or 'webp'.
+  """Returns the file extension of encoded bytes: 'bmp', 'gif', 'jpeg', 'png' or 'webp'.
 
   Raises:
-    ValueError: if the bytes start as none of them.
+    ValueError: if the bytes have another format.
   """
   try:
     with Image.open(io.BytesIO(encoded), formats=_FORMATS) as image:
@@ -182,20 +186,20 @@ def file_type(encoded: bytes) -> str:
 
 
 def resize(image: Image.Image, size: int) -> np.ndarray:
-  """CLIP's evaluation transform before normalisation: bicubic, the shorter side to S, centre crop.
+  """CLIP's evaluation transform without the normalization: shorter side to S, center crop.
 
-  Conversion to RGB comes last, as in open_clip: a palette is resized by nearest neighbour, and
-  transparent pixels do not bleed into opaque ones.
+  Resampling is bicubic. Conversion to RGB comes last, as in open_clip: a palette is resized by
+  nearest neighbor, and transparent pixels do not bleed into opaque ones.
 
   Args:
-    image: a picture of any mode and size.
+    image: an image of any mode and size.
     size: S, pixels.
 
   Returns:
     uint8 [S, S, 3].
 
   Raises:
-    ValueError: if the picture is so narrow that, resized, it has over `MAX_PIXELS` pixels.
+    ValueError: if the resized image would have over `MAX_PIXELS` pixels.
   """
   width, height = image.size
   longer = int(size * max(width, height) / min(width, height))
@@ -213,36 +217,36 @@ def resize(image: Image.Image, size: int) -> np.ndarray:
 def normalize(
   image: 'np.ndarray | jax.Array',
   mean: np.ndarray = MEAN,
-  deviation: np.ndarray = STANDARD_DEVIATION,
+  std: np.ndarray = STANDARD_DEVIATION,
 ) -> 'np.ndarray | jax.Array':
-  """Brings pixels to a mean and a deviation, by default those of CLIP's training set.
+  """Normalizes pixels by a mean and a standard deviation, by default those of CLIP.
 
   Args:
     image: [..., 3], values from 0 to 255, a NumPy or a JAX array.
-    mean: [3] float32, subtracted from values from 0 to 1.
-    deviation: [3] float32, by which these are then divided.
+    mean: [3] float32, on the scale from 0 to 1.
+    std: [3] float32, on the scale from 0 to 1.
 
   Returns:
-    float32 [..., 3], of the same library.
+    float32 [..., 3], a NumPy or a JAX array like `image`.
   """
-  return (image.astype('float32') / 255 - mean) / deviation
+  return (image.astype('float32') / 255 - mean) / std
 
 
 def preprocess(image: Image.Image, size: int = 224) -> np.ndarray:
   """CLIP's evaluation transform, equal to open_clip's.
 
-  As there, EXIF turns nothing and 16 bits are clipped to 8; apply `images.upright` first to have
-  the picture that data sets and `contrastive_jax.load` show to a model.
+  As in open_clip, the EXIF orientation is ignored and 16 bits are clipped to 8; apply
+  `images.upright` first to match datasets and `contrastive_jax.load`.
 
   Args:
-    image: a picture of any mode and size, as `PIL.Image.open` gives it.
+    image: an image of any mode and size, from `PIL.Image.open`.
     size: S, pixels.
 
   Returns:
-    float32 [S, S, 3], normalised.
+    float32 [S, S, 3], normalized.
 
   Raises:
-    ValueError: as `resize`.
+    ValueError: see `resize`.
   """
   return normalize(resize(image, size))
 
@@ -250,7 +254,7 @@ def preprocess(image: Image.Image, size: int = 224) -> np.ndarray:
 def _check(name: str, low: float, high: float, *values: float) -> None:
   if not all(low <= value <= high for value in values) or list(values) != sorted(values):
     given = ', '.join(map(str, values))
-    raise ValueError(f'{name} = {given}; use values from {low} to {high}, the least first')
+    raise ValueError(f'{name} = {given}; use values from {low} to {high}, the smaller first')
 
 
 def random_resized_crop(
@@ -261,7 +265,7 @@ def random_resized_crop(
   area: tuple[float, float] = (0.9, 1.0),
   aspect: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> np.ndarray:
-  """`resized_crop` at a random place [1], uint8 [S, S, 3].
+  """Cuts a random box and resizes it: `resized_crop` at a random position [1].
 
   References:
     [1] Szegedy et al., Going Deeper with Convolutions, 2015.
@@ -272,23 +276,23 @@ def random_resized_crop(
 def resized_crop(
   image: Image.Image | bytes,
   size: int,
-  place: Sequence[float],
+  position: Sequence[float],
   *,
   area: tuple[float, float] = (0.9, 1.0),
   aspect: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> np.ndarray:
   """Cuts a box and resizes it to S x S, bicubic.
 
-  The box always has the area asked for; an aspect at which it would not fit is brought to the
-  nearest that does.
+  The box always has the area asked for; an aspect that does not fit is replaced by the nearest one
+  that does.
 
   Args:
-    image: an RGB picture, or the bytes of one, decoded as `decode` does to suit the box.
+    image: an RGB image, or the bytes of one, which `decode` reads at the size that the box needs.
     size: S, pixels.
-    place: four numbers from 0 to 1: the box's area and the logarithm of its aspect within their
-      ranges, and how far it lies to the right and to the bottom.
-    area: least and greatest share of the picture's area.
-    aspect: least and greatest width of the box over its height.
+    position: four numbers from 0 to 1: the area and the logarithm of the aspect within their
+      ranges, and the horizontal and vertical position of the box.
+    area: minimum and maximum share of the image's area.
+    aspect: minimum and maximum ratio of width to height of the box.
 
   Returns:
     uint8 [S, S, 3].
@@ -299,21 +303,21 @@ def resized_crop(
   _check('area', 1e-6, 1, *area)
   _check('aspect', 1e-6, 1e6, *aspect)
   if not isinstance(image, bytes):
-    return _cut(image, _box(*image.size, place, area, aspect), size)
+    return _cut(image, _box(*image.size, position, area, aspect), size)
   with _opened(image) as opened:
     orientation = _orientation(opened)
-    box = _box(*opened.size[:: -1 if orientation >= 5 else 1], place, area, aspect)
+    box = _box(*opened.size[:: -1 if orientation >= 5 else 1], position, area, aspect)
     scale = _shrink(opened, size / min(box[2] - box[0], box[3] - box[1]))
     pixels = _pixels(opened, orientation)
   return _cut(pixels, [scale * side for side in box], size)
 
 
-def _box(width, height, place, area, aspect):
-  """Left, top, right, bottom, in pixels."""
-  at_area, at_aspect, right, down = map(float, place)
+def _box(width, height, position, area, aspect):
+  """Returns left, top, right, bottom, in pixels."""
+  at_area, at_aspect, right, down = map(float, position)
   share = area[0] + (area[1] - area[0]) * at_area
-  least, greatest = map(math.log, aspect)
-  ratio = math.exp(least + (greatest - least) * at_aspect)
+  low, high = map(math.log, aspect)
+  ratio = math.exp(low + (high - low) * at_aspect)
   shape = width / height
   ratio = min(max(ratio, share * shape), shape / share)
   box_width = min(math.sqrt(share * width * height * ratio), width)

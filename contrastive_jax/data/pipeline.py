@@ -1,7 +1,7 @@
 """From a source to batches: shuffle, decode, crop, draw a caption, tokenize, batch.
 
-Batch t is a function of the seed and of t, whatever came before it: so the number of the step is
-all that a checkpoint needs to go on at the very example, on any number of processes and workers.
+Batch t is a function of the seed and t alone, so the step number is all that a checkpoint needs to
+resume at the same example, on any number of processes and workers.
 """
 
 import functools
@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from contrastive_jax.data import images
-from contrastive_jax.data.batches import Batches, Skips
+from contrastive_jax.data.batches import BadExamples, Batches
 from contrastive_jax.data.captions import (
   caption_id,
   check_captions,
@@ -21,20 +21,20 @@ from contrastive_jax.data.captions import (
   keep_captions,
   prompt_caption,
 )
-from contrastive_jax.data.sources.source import place_of
+from contrastive_jax.data.sources.source import location_of
 
-# Captions whose tokens are kept: they cost more than all else that an epoch repeats.
-_KEPT_CAPTIONS = 2**16
-# Of pictures of a source that may be kept, once they are decoded and resized.
-_KEPT_BYTES = 2**28
-# Examples all over the data, of which one at least is to be good before the first batch.
-_LOOKED_AT = 50
-# Examples that ids of int32, as the devices have them, tell apart.
-_MOST = 2**31
+# Number of captions whose tokens are cached: tokenizing is the most expensive work that repeats.
+_CACHED_CAPTIONS = 2**16
+# Bytes up to which all decoded and resized images of a source are cached.
+_CACHED_IMAGE_BYTES = 2**28
+# Number of examples probed before the first batch; at least one must be good.
+_PROBED = 50
+# Number of examples that int32 ids, the devices' integers, can tell apart.
+_MAX_EXAMPLES = 2**31
 
 
-class _Draw:
-  """(number of an example, random generator) -> the example, and all that chance decides of it."""
+class _RandomTransform:
+  """Loads an example and makes its random choices: (number, random generator) -> example."""
 
   def __init__(self, source, captions, prompts, keep):
     self._source, self._captions = source, dict(captions)
@@ -52,42 +52,44 @@ class _Draw:
       return {
         'id': example['id'],
         'number': number,
-        'where': functools.partial(place_of, self._source, number),
+        'where': functools.partial(location_of, self._source, number),
         'image': encoded_image(example),
         'captions': captions,
         'texts': [prompt_caption(caption, self._prompts, rng) for caption in captions],
-        'place': rng.random(4),
+        'crop': rng.random(4),
       }
     except ValueError as error:
-      return {'id': example['id'], 'error': f'{place_of(self._source, number)}: {error}'}
+      return {'id': example['id'], 'error': f'{location_of(self._source, number)}: {error}'}
 
 
-class _Show:
-  """What the model is shown of an example that was drawn: its pixels and its tokens."""
+class _ImageTextTransform:
+  """Turns loaded examples into pixels and tokens, with a cache of each."""
 
   def __init__(self, tokenizer, image_size: int, crop, keep, in_memory: bool):
     self._encode = getattr(tokenizer, 'encode', lambda texts: (tokenizer(texts), [0]))
     self.image_size, self._crop, self._keep, self._in_memory = image_size, crop, keep, in_memory
-    self._remember()
+    self._clear_caches()
 
-  def _remember(self):
-    self._kept_pictures = {}
-    self._kept_tokens = functools.lru_cache(_KEPT_CAPTIONS)(self._tokens)
+  def _clear_caches(self):
+    self._image_cache = {}
+    self._token_cache = functools.lru_cache(_CACHED_CAPTIONS)(self._tokens)
 
   def __getstate__(self):
-    # A worker process begins with empty caches.
-    return {name: value for name, value in vars(self).items() if not name.startswith('_kept')}
+    # Worker processes start with empty caches.
+    state = dict(vars(self))
+    del state['_image_cache'], state['_token_cache']
+    return state
 
   def __setstate__(self, state):
     vars(self).update(state)
-    self._remember()
+    self._clear_caches()
 
-  def _whole(self, drawn):
-    picture = self._kept_pictures.get(drawn['number'])
+  def _resized(self, drawn):
+    picture = self._image_cache.get(drawn['number'])
     if picture is None:
       picture = images.resize(images.decode(drawn['image']), self.image_size)
       if self._in_memory:
-        self._kept_pictures[drawn['number']] = picture
+        self._image_cache[drawn['number']] = picture
     return picture
 
   def _tokens(self, text):
@@ -95,24 +97,24 @@ class _Show:
     return tokens[0], lost[0] > 0
 
   def pixels(self, drawn: Mapping[str, Any]) -> np.ndarray:
-    """uint8 [S, S, 3].
+    """Returns the image, uint8 [S, S, 3].
 
     Raises:
-      ValueError: if the picture does not decode, or the example was a bad one before.
+      ValueError: if the image does not decode, or loading the example failed.
     """
     if 'error' in drawn:
       raise ValueError(drawn['error'])
     try:
       if self._crop is None:
-        return self._whole(drawn)
-      return images.resized_crop(drawn['image'], self.image_size, drawn['place'], area=self._crop)
+        return self._resized(drawn)
+      return images.resized_crop(drawn['image'], self.image_size, drawn['crop'], area=self._crop)
     except ValueError as error:
       raise ValueError(f'{drawn["where"]()}: {error}') from error
 
   def texts(self, drawn: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
-    """Ids, and of each caption what it is known by, its tokens, and whether they are all."""
+    """Returns `id`, and per caption its id (`same`), `tokens`, and whether they are `truncated`."""
     captions = [caption for example in drawn for caption in example['captions']]
-    tokens = [self._kept_tokens(text) for example in drawn for text in example['texts']]
+    tokens = [self._token_cache(text) for example in drawn for text in example['texts']]
     columns = {
       'same': np.array([caption_id(caption) for caption in captions]),
       'tokens': np.stack([row for row, _ in tokens]),
@@ -127,12 +129,12 @@ class _Show:
 
 
 def _fit_in_memory(source, image_size: int) -> bool:
-  """Whether all pictures may be kept: those of a small file, decoded and enlarged, may be large."""
-  return source.cached and 3 * image_size**2 * len(source) <= _KEPT_BYTES
+  """Whether all images may be cached: a small file can hold images that are large once decoded."""
+  return source.cached and 3 * image_size**2 * len(source) <= _CACHED_IMAGE_BYTES
 
 
 def encoded_image(example: Mapping[str, Any]) -> bytes:
-  """The bytes of the example's picture.
+  """Returns the encoded image of an example.
 
   Raises:
     ValueError: if it has none.
@@ -146,7 +148,7 @@ def encoded_image(example: Mapping[str, Any]) -> bytes:
 
 
 class _Rounds(grain.MapDataset):
-  """Of each epoch of the parent's stream its first examples alone, so many as a round has."""
+  """Keeps the first `size` examples of each epoch of the parent's stream."""
 
   def __init__(self, parent: grain.MapDataset, epoch: int, size: int):
     super().__init__(parent)
@@ -158,8 +160,8 @@ class _Rounds(grain.MapDataset):
   def __getitem__(self, index):
     if isinstance(index, slice):
       return self.slice(index)
-    number, place = divmod(index, self._size)
-    return self._parent[number * self._epoch + place]
+    round_index, position = divmod(index, self._size)
+    return self._parent[round_index * self._epoch + position]
 
 
 def training_batches(
@@ -178,32 +180,32 @@ def training_batches(
   rows: np.ndarray | None = None,
   threads: int | None = None,
   workers: int = 0,
-) -> tuple[Batches, Skips]:
-  """Endless batches, of which one process gets its rows; each epoch in another order.
+) -> tuple[Batches, BadExamples]:
+  """Returns endless batches, cut to the rows of one process; each epoch is shuffled anew.
 
   Args:
     source: examples by number, from `open_source`.
-    tokenizer: list of texts -> [., L] integers; one with `encode` tells which were too long.
-    batch_size: B, of all processes.
-    image_size: S, the side of the pictures.
+    tokenizer: list of texts -> integers [., L]; if it has `encode`, truncated texts are counted.
+    batch_size: B, over all processes.
+    image_size: S, the side of the images.
     captions: see `draw_caption`.
     prompts: see `prompt_caption`.
-    keep: K, captions of each example, see `keep_captions`; None to draw one. A step of one's own
-      takes them, as tokens [b, K, L] and `same` [b, K].
-    crop: least and greatest share of a picture that a random crop shows; None for the whole, as in
-      evaluation.
-    seed: of order, crops and captions.
-    subset: share of the examples that a round draws, RS2 [1]; 1 for all, an epoch.
-    replacement: whether a round may draw again what an earlier one did. Without, rounds walk
-      through one order until all is drawn: the batches are those of `subset` 1.
-    rows: [b] which rows of a batch this process feeds; default all.
-    threads: that prepare batches; default: two, or, with workers, or where pictures are kept in
-      memory, none but the process's own, which saves what handing over costs.
-    workers: processes that prepare batches; 0 for none but the caller's.
+    keep: K, captions per example, see `keep_captions`; None draws one. Tokens are then [b, K, L]
+      and `same` [b, K], for custom steps.
+    crop: minimum and maximum share of the image in a random crop; None for the evaluation
+      transform.
+    seed: seed of the order, the crops and the captions.
+    subset: share of the examples drawn per round, RS2 [1]; with 1 a round is an epoch.
+    replacement: whether rounds draw independently. Otherwise they walk through one permutation
+      until it is exhausted: the batches equal those of `subset` 1.
+    rows: [b] rows of the batch that this process feeds; default all.
+    threads: number of threads that prepare batches. Default: two; or none beside the process's own
+      with workers or cached images, which saves the handover.
+    workers: number of processes that prepare batches; 0 for the caller's process alone.
 
   Returns:
-    Batches {'image': uint8 [b, S, S, 3], 'tokens': int32 [b, L], 'same': int32 [b], equal where
-    captions are, whatever the prompts, 'id': int32 [b]}, and the count of what is skipped in them.
+    Batches {'image': uint8 [b, S, S, 3], 'tokens': int32 [b, L], 'same': int32 [b], equal for equal
+    captions whatever the prompts, 'id': int32 [b]}, and the count of bad examples.
 
   Raises:
     ValueError: if an option is out of range, or no example can be used.
@@ -224,43 +226,44 @@ def training_batches(
   stream = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
   if replacement and drawn < len(source):
     stream = _Rounds(stream, len(source), drawn)
-  stream = stream.random_map(_Draw(source, captions, prompts, keep))
+  stream = stream.random_map(_RandomTransform(source, captions, prompts, keep))
   in_memory = crop is None and _fit_in_memory(source, image_size)
-  show = _Show(tokenizer, image_size, crop, keep, in_memory)
+  transform = _ImageTextTransform(tokenizer, image_size, crop, keep, in_memory)
   rows = np.arange(batch_size) if rows is None else rows
   if threads is None:
     threads = 0 if workers or in_memory else 2
-  skips = Skips(len(source))
+  bad_examples = BadExamples(len(source))
   options = {'batch_size': batch_size, 'threads': threads, 'workers': workers}
-  return Batches(stream, show, rows, skips, **options), skips
+  return Batches(stream, transform, rows, bad_examples, **options), bad_examples
 
 
 def _check(source, captions, prompts, crop) -> None:
-  """A mistake in the config must not look like a bad picture."""
-  if len(source) > _MOST:
+  """Checks the config, so that a mistake in it is not taken for bad data."""
+  if len(source) > _MAX_EXAMPLES:
     raise ValueError(
       f'config.data.name has {len(source)} examples, whose ids are int32; train on a slice, as '
-      f'config.data.split = train[:{_MOST}]'
+      f'config.data.split = train[:{_MAX_EXAMPLES}]'
     )
   if crop is not None:
     images.resized_crop(Image.new('RGB', (8, 8)), 8, np.zeros(4), area=crop)
-  # The first examples may be bad ones; those of a bucket that stays away take seconds each.
-  places = np.linspace(0, len(source) - 1, min(len(source), _LOOKED_AT)).astype(int).tolist()
-  examples = (source[place] for place in places)
+  # The probed examples spread over the data, as the first ones may be bad; they are few, as a
+  # bucket that does not respond takes seconds per example.
+  indices = np.linspace(0, len(source) - 1, min(len(source), _PROBED)).astype(int).tolist()
+  examples = (source[index] for index in indices)
   first = next((example for example in examples if 'error' not in example), None)
   if first is None:
-    raise ValueError(f'no example of {len(places)} can be used; the first: {source[0]["error"]}')
+    raise ValueError(f'no example of {len(indices)} can be used; the first: {source[0]["error"]}')
   encoded_image(first)
   check_captions(first, captions, prompts)
 
 
 def evaluation_images(source, image_size: int) -> np.ndarray:
-  """All pictures of a source in order, uint8 [N, S, S, 3], as the model is evaluated on them.
+  """Returns all images of a source in order, resized for evaluation: uint8 [N, S, S, 3].
 
   Raises:
-    ValueError: if one cannot be used: figures without it would be of another data set.
+    ValueError: if an image cannot be used; metrics without it would be of another dataset.
   """
-  # Filled in place: a list to stack would take as much memory again.
+  # The array is filled in place: stacking a list would take twice the memory.
   pictures = np.empty([len(source), image_size, image_size, 3], np.uint8)
   for number in range(len(source)):
     example = source[number]
@@ -270,6 +273,6 @@ def evaluation_images(source, image_size: int) -> np.ndarray:
       pictures[number] = images.resize(images.decode(encoded_image(example)), image_size)
     except ValueError as error:
       raise ValueError(
-        f'example {example["id"]} cannot be evaluated: {place_of(source, number)}: {error}'
+        f'example {example["id"]} cannot be evaluated: {location_of(source, number)}: {error}'
       ) from error
   return pictures

@@ -1,4 +1,8 @@
-"""Batches in shared memory, lent out while any array shows them."""
+"""Batches in shared memory, reserved as long as any array refers to them.
+
+A slot is released by `__del__` of the base object that NumPy keeps alive with the views of an
+array, so a batch reaches the run without a copy.
+"""
 
 import functools
 import math
@@ -10,15 +14,15 @@ from typing import Any
 
 import numpy as np
 
-# Batches of a worker that are made, wait, or are held by the run. With more, or where the run holds
-# many, some go grain's way, which is slower.
-_SLOTS = 6
+# Batches per worker that are in preparation, waiting, or held by the run. Further batches take
+# grain's own path, which is slower.
+_SLOTS_PER_WORKER = 6
 
 
 def _shared_file(owner: Any) -> str:
-  """The path of an empty file for this process and its workers, which is there while `owner` is.
+  """Returns the path of an empty file, shared with worker processes, that lives as long as `owner`.
 
-  On Linux it is of no file system, so that it needs no room in one, and a killed run leaves none.
+  On Linux the file lies in memory: it takes no disk space, and a killed run leaves none behind.
   """
   if not hasattr(os, 'memfd_create'):
     file, path = tempfile.mkstemp()
@@ -31,15 +35,14 @@ def _shared_file(owner: Any) -> str:
 
 
 class Slots:
-  """Memory in which workers leave the pictures of their batches for the run.
+  """Shared memory in which workers pass the images of their batches to the run.
 
-  The same pages serve again and again: to touch new ones would cost more than all else of handing
-  over.
+  Pages are reused: faulting in new ones would dominate the cost of the handover.
   """
 
   def __init__(self, workers: int, shape: Sequence[int]):
-    """Some slots for each worker, each for pictures uint8 of `shape`; Linux alone has them."""
-    self._shape = (workers * _SLOTS, *shape)
+    """Allocates slots for images of `shape`, uint8; needs Linux."""
+    self._shape = (workers * _SLOTS_PER_WORKER, *shape)
     self._path = _shared_file(self)
     os.truncate(self._path, self._shape[0] + math.prod(self._shape))
 
@@ -55,9 +58,9 @@ class Slots:
     return np.memmap(self._path, np.uint8, 'r+', offset=self._shape[0], shape=self._shape)
 
   def take(self, batch: int) -> tuple[int, np.ndarray] | None:
-    """A worker's: the slot of a batch and its pictures, None if an earlier batch still needs it.
+    """Takes the slot of a batch, in a worker; returns None if an earlier batch still holds it.
 
-    Workers take turns at batches, so each slot has one worker, of one thread.
+    Workers take turns at batches, so each slot belongs to one worker with one thread.
     """
     slot = batch % len(self._taken)
     if self._taken[slot]:
@@ -66,12 +69,12 @@ class Slots:
     return slot, self._pictures[slot]
 
   def lend(self, slot: int) -> np.ndarray:
-    """The run's: what a worker left; the slot is free when no array shows it any more."""
-    return np.asarray(_Lent(self, slot))
+    """Returns a slot's images, in the run; the slot is freed with the last array that uses it."""
+    return np.asarray(_Lease(self, slot))
 
 
-class _Lent:
-  """What NumPy keeps while there is an array of the slot, or a view of one."""
+class _Lease:
+  """The base object of arrays over a slot; NumPy keeps it alive with any of their views."""
 
   def __init__(self, slots: Slots, slot: int):
     self._slots, self._slot = slots, slot

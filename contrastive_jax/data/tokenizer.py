@@ -1,4 +1,4 @@
-"""The former name of `train_tokenizer`, whose command documents and scripts give."""
+"""The former name of `train_tokenizer`, kept for its command."""
 
 import runpy
 

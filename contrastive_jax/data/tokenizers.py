@@ -1,4 +1,4 @@
-"""From text to token ids: `tokenizer.json` files, SentencePiece models, and CLIP's vocabulary."""
+"""Tokenizers: `tokenizer.json` files, SentencePiece models, and CLIP's vocabulary."""
 
 import functools
 import gzip
@@ -15,11 +15,11 @@ import tokenizers
 
 from contrastive_jax.data import emoji
 
-# The tokens that files call padding, start and end: the first is to have the id 0, and texts are
-# padded with it whatever else it stands for. A file without a start token is given one.
+# Names of the padding, start and end tokens, by kind of file. The padding must have the id 0, even
+# if that id has another meaning too. Where a file has no start token, one is added.
 _SPECIALS = (
-  ('<pad>', '<start>', '<end>'),  # as data.tokenizer trains them
-  ('!', '<|startoftext|>', '<|endoftext|>'),  # CLIP's, as Hugging Face spells them
+  ('<pad>', '<start>', '<end>'),  # ours, from data.train_tokenizer
+  ('!', '<|startoftext|>', '<|endoftext|>'),  # CLIP's, in Hugging Face's spelling
   ('!', '<start_of_text>', '<end_of_text>'),
   ('[PAD]', '[CLS]', '[SEP]'),  # BERT
   ('<pad>', '<bos>', '<eos>'),  # Gemma
@@ -29,9 +29,9 @@ _SPECIALS = (
 )
 
 _CLIP_VOCABULARY = pathlib.Path(__file__).parent / 'clip_vocabulary/bpe_simple_vocab_16e6.txt.gz'
-_CLIP_MERGES = 48_894  # the file goes on; the model was trained with these alone
+_CLIP_MERGES = 48_894  # the file has more, which the model was not trained with
 _CLIP_START, _CLIP_END = '<start_of_text>', '<end_of_text>'
-# Byte-level words that end in '</w>', as CLIP's do; 'Ġ' is the letter of the space byte.
+# Decodes byte-level words that end in '</w>', CLIP's; 'Ġ' stands for the space byte.
 _WORD_DECODER = tokenizers.decoders.Sequence(
   [tokenizers.decoders.Replace('</w>', 'Ġ'), tokenizers.decoders.ByteLevel()]
 )
@@ -42,19 +42,19 @@ _CLIP_WORDS = regex.compile(
 
 
 class Tokenizer:
-  """Token ids by a `tokenizer.json` of the `tokenizers` library.
+  """Tokenizer from a `tokenizer.json` of the `tokenizers` library.
 
-  Clean-up, such as lower case, is the file's own; its truncation, padding and template are not
-  used. Whatever a text says, its ids hold the start and end tokens once.
+  The file's normalization, such as lower case, applies; its truncation, padding and template do
+  not. The ids of a text hold the start and end tokens once, whatever the text says.
 
   Attributes:
-    length: L, the ids of one text.
+    length: L, ids per text.
     vocab_size: V; every id is below it.
     pad_id: 0.
-    start_id: the first id of every text; of a file without a start token the one after its last.
+    start_id: the first id of every text; for a file without a start token, the id after its last.
     adds_start: whether the file has no start token.
     end_id: the last id of every text before the padding.
-    path: the file that it was read from; None for CLIP's own vocabulary.
+    path: the file read; None for CLIP's own vocabulary.
   """
 
   pad_id = 0
@@ -64,24 +64,24 @@ class Tokenizer:
     """Reads the file.
 
     Args:
-      path: a `tokenizer.json` with special tokens for the padding (id 0), start and end, called as
-        `data.tokenizer` does, CLIP, BERT, Gemma, Llama or T5.
-      length: L, the ids of one text, start and end included.
+      path: a `tokenizer.json` whose padding (id 0), start and end tokens have the names that
+        `data.train_tokenizer`, CLIP, BERT, Gemma, Llama or T5 use.
+      length: L, ids per text, start and end included.
 
     Raises:
-      ValueError: if it is no such file, a special token is missing, or `length` has no room for one
-        token of text.
+      ValueError: if the file is of another kind, a special token is missing, or `length` leaves no
+        room for a token of text.
     """
     try:
       self._bpe = tokenizers.Tokenizer.from_str(pathlib.Path(path).read_text(encoding='utf-8'))
-    except Exception as error:  # The library raises no narrower one.
+    except Exception as error:  # the library raises nothing narrower
       raise ValueError(f'{path} is no tokenizer.json: {error}') from error
     pad, start, end = _find_specials(self._bpe, path)
     self._bpe.no_padding()
     self._bpe.no_truncation()
-    self._bpe.encode_special_tokens = True  # a caption that says '<end>' says it in ordinary tokens
+    self._bpe.encode_special_tokens = True  # '<end>' in a caption becomes ordinary tokens
     if pad == '!':
-      self._bpe.decoder = _WORD_DECODER  # CLIP's file has one that leaves '</w>'
+      self._bpe.decoder = _WORD_DECODER  # the decoder in CLIP's file leaves '</w>'
     size = 1 + max(self._bpe.get_vocab().values())  # ids may have gaps
     self.path = pathlib.Path(path)
     self._set(length, size, start, end)
@@ -97,7 +97,7 @@ class Tokenizer:
 
   def _ids(self, texts: list[str]) -> list[list[int]]:
     encodings = self._bpe.encode_batch(texts, add_special_tokens=False)
-    # A Unigram model knows '</s>' from its vocabulary too.
+    # Special ids are filtered because a Unigram model also finds '</s>' as an ordinary piece.
     special = (self.start_id, self.end_id)
     return [[token for token in encoding.ids if token not in special] for encoding in encodings]
 
@@ -105,13 +105,13 @@ class Tokenizer:
     return self._bpe.decode(ids, skip_special_tokens=True)
 
   def __call__(self, texts: Iterable[str]) -> np.ndarray:
-    """Encodes texts; one that is too long loses its last tokens and keeps the end token.
+    """Encodes texts; a text that is too long is truncated before the end token.
 
     Args:
       texts: B strings.
 
     Returns:
-      int32 [B, L]: start, the text's ids, end, then zeros.
+      int32 [B, L]: start, ids of the text, end, zeros.
 
     Raises:
       ValueError: if `texts` is one string, or holds something other than strings.
@@ -119,10 +119,10 @@ class Tokenizer:
     return self.encode(texts)[0]
 
   def encode(self, texts: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
-    """As a call, and how many tokens each text has lost by its length, int32 [B].
+    """Encodes texts, and counts the tokens that truncation removed from each, int32 [B].
 
     Raises:
-      ValueError: as a call.
+      ValueError: see `__call__`.
     """
     if isinstance(texts, str):
       raise ValueError(f'texts = {texts!r} is one string; give a list of strings, [{texts!r}]')
@@ -140,14 +140,14 @@ class Tokenizer:
     return tokens, lost
 
   def decode(self, ids: Iterable[int]) -> str:
-    """The text of one row of ids [L], up to its first end token, without special tokens."""
+    """Decodes ids [L] up to the first end token, without special tokens."""
     ids = np.trim_zeros(np.asarray(ids, np.int64), 'b')
     ids = itertools.takewhile(lambda token: token != self.end_id, ids.tolist())
     return self._text(list(ids)).strip()
 
 
 def _find_specials(bpe: tokenizers.Tokenizer, path) -> tuple[str, int | None, int]:
-  """The token of id 0, the id of the start, None where there is no such token, and of the end."""
+  """Returns the padding token, the id of the start token or None, and the id of the end token."""
   for pad, start, end in _SPECIALS:
     ids = [0 if token is None else bpe.token_to_id(token) for token in (pad, start, end)]
     if ids[0] == 0 and None not in ids:
@@ -160,9 +160,9 @@ def _find_specials(bpe: tokenizers.Tokenizer, path) -> tuple[str, int | None, in
 
 
 class SentencePieceTokenizer(Tokenizer):
-  """Token ids by a SentencePiece model [1]: `*.model`, such as T5's, Gemma's and Llama's.
+  """Tokenizer from a SentencePiece model [1]: `*.model`, such as T5's, Gemma's and Llama's.
 
-  The id 0 pads, whether the model means padding by it or, having none, the unknown.
+  The id 0 pads. It is the model's padding or, if the model has none, its unknown token.
 
   References:
     [1] Kudo and Richardson, SentencePiece: A Simple and Language Independent Subword Tokenizer and
@@ -173,12 +173,12 @@ class SentencePieceTokenizer(Tokenizer):
     """Reads the file.
 
     Args:
-      path: of the model. One without a start token, as T5's, is given one.
-      length: L, the ids of one text, start and end included.
+      path: path of the model. A start token is added if it has none, as T5's.
+      length: L, ids per text, start and end included.
 
     Raises:
-      ValueError: if it is no such file, id 0 is a token of texts, there is no end token, or
-        `length` is below 3.
+      ValueError: if the file is of another kind, id 0 is a token of text, the end token is missing,
+        or `length` is below 3.
     """
     try:
       model = sentencepiece.SentencePieceProcessor(model_proto=pathlib.Path(path).read_bytes())
@@ -197,17 +197,17 @@ class SentencePieceTokenizer(Tokenizer):
     self._set(length, size, None if model.bos_id() < 0 else model.bos_id(), model.eos_id())
 
   def _ids(self, texts: list[str]) -> list[list[int]]:
-    return [self._model.encode(text) for text in texts]  # As a list they would start threads.
+    return [self._model.encode(text) for text in texts]  # a list would start threads
 
   def _text(self, ids: list[int]) -> str:
-    size = self._model.get_piece_size()  # A language model may write ids that no piece has.
+    size = self._model.get_piece_size()  # a captioner may generate ids beyond the pieces
     return self._model.decode([token for token in ids if token < size])
 
 
 class ClipTokenizer(Tokenizer):
-  """Token ids by the vocabulary of OpenAI's CLIP [1], equal to open_clip's for any text.
+  """CLIP's tokenizer [1], equal to open_clip's for any text.
 
-  As there, a text that spells out `<start_of_text>` or `<end_of_text>` gets that token.
+  As in open_clip, a text that spells out `<start_of_text>` or `<end_of_text>` gets that token.
 
   References:
     [1] Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021.
@@ -220,7 +220,7 @@ class ClipTokenizer(Tokenizer):
     """Reads the vocabulary.
 
     Args:
-      length: L, the ids of one text, start and end included.
+      length: L, ids per text, start and end included.
       vocabulary: path of `bpe_simple_vocab_16e6.txt.gz`; default: the copy in this package.
 
     Raises:
@@ -232,7 +232,7 @@ class ClipTokenizer(Tokenizer):
 
   @property
   def words(self) -> dict[str, int]:
-    """The ids of all tokens but start and end."""
+    """The ids of all tokens except start and end."""
     special = (self.start_id, self.end_id)
     return {token: id_ for token, id_ in self._bpe.get_vocab().items() if id_ not in special}
 
@@ -247,7 +247,7 @@ def _word_ids(bpe: tokenizers.Tokenizer, word: str) -> list[int]:
 
 
 def _clip_clean(text: str) -> str:
-  # Printable ASCII without an entity has nothing to mend.
+  # Printable ASCII without entities needs no cleaning.
   if not (text.isascii() and text.isprintable() and '&' not in text):
     text = html.unescape(html.unescape(ftfy.fix_text(text)))
   return ' '.join(text.split()).lower()
@@ -255,7 +255,7 @@ def _clip_clean(text: str) -> str:
 
 @functools.lru_cache(maxsize=1)
 def _clip_bpe(path: str) -> tokenizers.Tokenizer:
-  """CLIP's byte-pair encoder of words; ids count bytes, bytes that end a word, merges, specials."""
+  """Builds CLIP's BPE; ids are in the order bytes, word-final bytes, merges, special tokens."""
   try:
     with gzip.open(path, 'rt', encoding='utf-8') as lines:
       merges = [tuple(line.split()) for line in itertools.islice(lines, 1, 1 + _CLIP_MERGES)]
@@ -263,7 +263,7 @@ def _clip_bpe(path: str) -> tokenizers.Tokenizer:
     merges = []
   if len(merges) != _CLIP_MERGES or any(len(merge) != 2 for merge in merges):
     raise ValueError(f"vocabulary = {path} is not CLIP's bpe_simple_vocab_16e6.txt.gz")
-  # The printable bytes, each its own letter, come first; the others follow under borrowed letters.
+  # Printable bytes come first, as themselves; the others follow under substitute characters.
   alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
   words = [letter + '</w>' for letter in alphabet]
   vocabulary = [*alphabet, *words, *map(''.join, merges), _CLIP_START, _CLIP_END]
@@ -282,12 +282,12 @@ def open_tokenizer(name: str, length: int) -> Tokenizer:
   """Opens a tokenizer by name.
 
   Args:
-    name: 'emoji' and 'clip' are embedded; else the path of a SentencePiece model, which ends in
-      '.model', or of a `tokenizer.json`.
-    length: L, the ids of one text, start and end included.
+    name: 'emoji' or 'clip', which are embedded; or the path of a SentencePiece model (`*.model`) or
+      of a `tokenizer.json`.
+    length: L, ids per text, start and end included.
 
   Raises:
-    ValueError: if there is no such file, or it cannot be used.
+    ValueError: if the file is missing or cannot be used.
   """
   if name == 'clip':
     return ClipTokenizer(length)

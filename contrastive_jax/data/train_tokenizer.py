@@ -4,9 +4,9 @@
   python -m contrastive_jax.data.train_tokenizer tfds:coco_captions /data/coco.model \
       --fields=captions.text --vocabulary=8192
 
-The source is what config.data.name may be. The file that is written ends in .json, for a byte-level
-BPE, or in .model, for a SentencePiece model; to neither is any text unknown. Of a source too large
-to read a part will do: --split=train[:5%]. The last line printed is the flags to train with.
+SOURCE is any value of config.data.name. TARGET ends in .json for a byte-level BPE, or in .model for
+a SentencePiece model; both encode any text. For a large source a part suffices: --split=train[:5%].
+The last line printed holds the flags to train with.
 """
 
 import io
@@ -22,25 +22,25 @@ import tokenizers
 from absl import app, flags, logging
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
-from contrastive_jax.data.batches import Skips
+from contrastive_jax.data.batches import BadExamples
 from contrastive_jax.data.captions import texts_of
 from contrastive_jax.data.sources import files, open_source
-from contrastive_jax.data.sources.source import place_of
+from contrastive_jax.data.sources.source import location_of
 from contrastive_jax.data.tokenizers import open_tokenizer
 
-# Captions, spread over the source, that are measured: more would not change a figure's digits.
-_MEASURED = 100_000
+# Number of captions, spread over the source, whose token counts are measured.
+_MEASURED_CAPTIONS = 100_000
 
 
 def train_bpe(
   texts: Iterable[str], vocabulary: int = 4096, lowercase: bool = True
 ) -> tokenizers.Tokenizer:
-  """Trains a byte-level BPE: no text is unknown to it.
+  """Trains a byte-level BPE, which encodes any text.
 
   Args:
-    texts: what to learn from, whose order does not matter.
-    vocabulary: most tokens; few texts give fewer.
-    lowercase: whether case does not matter.
+    texts: training texts, in any order.
+    vocabulary: maximum number of tokens; few texts give fewer.
+    lowercase: whether to lowercase texts.
 
   Returns:
     The tokenizer, with `<pad>` = 0, `<start>` = 1 and `<end>` = 2 in its vocabulary.
@@ -74,12 +74,12 @@ def train_sentencepiece(
   """Trains a SentencePiece Unigram model, which holds all texts in memory.
 
   Args:
-    texts: what to learn from.
-    vocabulary: most pieces; few texts give fewer.
-    lowercase: whether case does not matter.
+    texts: training texts.
+    vocabulary: maximum number of pieces; few texts give fewer.
+    lowercase: whether to lowercase texts.
 
   Returns:
-    The model file: padding = 0, start = 1, end = 2, unknown = 3, which bytes stand in for.
+    The model file: padding = 0, start = 1, end = 2, unknown = 3, which byte fallback replaces.
 
   Raises:
     ValueError: if the vocabulary has no room for the bytes and the letters of the texts.
@@ -97,7 +97,7 @@ def train_sentencepiece(
       unk_id=3,
       byte_fallback=True,
       normalization_rule_name='nmt_nfkc_cf' if lowercase else 'nmt_nfkc',
-      num_threads=1,  # More may add in another order, and so learn other pieces.
+      num_threads=1,  # more would make the result depend on the order of sums
       minloglevel=2,
     )
   except RuntimeError as error:
@@ -118,17 +118,17 @@ def train(
   """Trains a tokenizer on the captions of a source, and writes it.
 
   Args:
-    name: of the source, see `open_source`.
+    name: name of the source, see `open_source`.
     target: file to write, '*.json' or '*.model'.
-    vocabulary: most ids.
-    fields: of the texts, see `data.captions`.
-    lowercase: whether case does not matter.
+    vocabulary: maximum number of ids.
+    fields: fields of the texts, see `data.captions`.
+    lowercase: whether to lowercase texts.
     split: see `open_source`.
     folder: see `open_source`.
 
   Returns:
-    `captions` and `skipped`, how many; `vocabulary`, the ids that were learned; `mean`,
-    `percentile_99` and `longest`, tokens a caption without start and end.
+    `captions` and `skipped`, counts; `vocabulary`, the number of ids; `mean`, `percentile_99` and
+    `longest`, tokens per caption without start and end.
 
   Raises:
     ValueError: if the source or the target cannot be used, a field is missing, or too many examples
@@ -142,7 +142,7 @@ def train(
     )
   captions = _Captions(open_source(name, split, folder), fields)
   path.parent.mkdir(parents=True, exist_ok=True)
-  with files.whole(str(path)) as partial:
+  with files.atomic_write(str(path)) as partial:
     if path.suffix == '.json':
       train_bpe(captions, vocabulary, lowercase).save(partial)
     else:
@@ -152,7 +152,7 @@ def train(
   lengths = lost + np.argmax(tokens == tokenizer.end_id, axis=1) - 1
   return {
     'captions': captions.count,
-    'skipped': captions.skips.skipped,
+    'skipped': captions.bad_examples.skipped,
     'vocabulary': tokenizer.vocab_size,
     'mean': float(lengths.mean()),
     'percentile_99': int(np.percentile(lengths, 99, method='higher')),
@@ -161,24 +161,24 @@ def train(
 
 
 class _Captions:
-  """The texts of a source, example by example; bad examples are skipped, counted and named.
+  """Iterates over the texts of a source; bad examples are skipped, counted and logged.
 
   Attributes:
-    count: of the texts given so far.
-    measured: some of them, spread evenly.
-    skips: counts the examples.
+    count: number of texts so far.
+    measured: an evenly spread sample of them.
+    bad_examples: counts the bad examples.
   """
 
   def __init__(self, source, fields: Sequence[str]):
     self._source, self._fields = source, fields
-    self.count, self.measured, self.skips = 0, [], Skips(len(source))
+    self.count, self.measured, self.bad_examples = 0, [], BadExamples(len(source))
 
   def __iter__(self) -> Iterator[str]:
-    every = -(-len(self._source) // _MEASURED)
+    every = -(-len(self._source) // _MEASURED_CAPTIONS)
     console = rich.console.Console(stderr=True)
     for number in rich.progress.track(range(len(self._source)), 'captions', console=console):
       example, texts = self._read(number)
-      if self.skips(example):
+      if self.bad_examples(example):
         self.count += len(texts)
         if number % every == 0:
           self.measured += texts
@@ -193,11 +193,11 @@ class _Captions:
         return example, texts
       raise ValueError(f'the caption is empty (fields {self._fields} of {sorted(example)})')
     except ValueError as error:
-      return {'id': example['id'], 'error': f'{place_of(self._source, number)}: {error}'}, []
+      return {'id': example['id'], 'error': f'{location_of(self._source, number)}: {error}'}, []
 
 
 def main(arguments: list[str]) -> None:
-  """Trains, and prints the figures and the flags to train a model with."""
+  """Trains a tokenizer, and prints its statistics and the flags to train a model with."""
   logging.set_verbosity(logging.WARNING)
   if len(arguments) != 3:
     raise app.UsageError('give SOURCE and TARGET')
@@ -206,7 +206,7 @@ def main(arguments: list[str]) -> None:
   report = train(name, target, **{name: flags.FLAGS[name].value for name in names})
   print(f'{report["captions"]:,} captions, skipped {report["skipped"]:,} examples')
   print(
-    f'{report["vocabulary"]:,} ids; tokens a caption: mean {report["mean"]:.1f}, '
+    f'{report["vocabulary"]:,} ids; tokens per caption: mean {report["mean"]:.1f}, '
     f'99% have at most {report["percentile_99"]}, longest {report["longest"]}'
   )
   print(
@@ -216,10 +216,10 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  # Here, as other commands of one process may have flags of the same names.
-  flags.DEFINE_integer('vocabulary', 4096, 'Most ids.', lower_bound=1)
-  flags.DEFINE_list('fields', ['caption'], 'Of the texts, as in config.data.captions.')
-  flags.DEFINE_bool('lowercase', True, 'Make capitals and small letters the same.')
+  # Flags are defined here because other modules in the process may define the same names.
+  flags.DEFINE_integer('vocabulary', 4096, 'Maximum number of ids.', lower_bound=1)
+  flags.DEFINE_list('fields', ['caption'], 'Fields of the texts, as in config.data.captions.')
+  flags.DEFINE_bool('lowercase', True, 'Lowercase texts.')
   flags.DEFINE_string('split', 'train', 'Split of the source, as config.data.split.')
-  flags.DEFINE_string('folder', None, 'Of prepared TFDS data sets, as config.data.folder.')
+  flags.DEFINE_string('folder', None, 'Folder of prepared TFDS datasets, as config.data.folder.')
   app.run(main)

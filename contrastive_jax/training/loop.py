@@ -24,7 +24,7 @@ from contrastive_jax.training.logger import open_logger, read_metrics
 from contrastive_jax.training.state import TrainState, start_from
 from contrastive_jax.training.timing import Clock, Trace
 
-# Of the data, see `Skips`.
+# Of the data, see `BadExamples`.
 _COUNTS = ('seen', 'skipped', 'truncated')
 
 # A trace begins after so many steps, when all is compiled and warm.

@@ -365,7 +365,7 @@ def test_an_example_without_a_picture_is_skipped(crop):
 
 @pytest.mark.parametrize('limit', [0, 2**28])
 def test_pictures_are_decoded_once_where_they_fit_in_memory(limit, monkeypatch):
-  monkeypatch.setattr(pipeline, '_KEPT_BYTES', limit)
+  monkeypatch.setattr(pipeline, '_CACHED_IMAGE_BYTES', limit)
   decode, calls = pipeline.images.decode, []
   monkeypatch.setattr(pipeline.images, 'decode', lambda data: calls.append(data) or decode(data))
   ids_of(batches(examples(8), crop=None, threads=0)[0], 6)

@@ -99,7 +99,7 @@ def test_the_flags_it_prints_train(tmp_path, ending):
   ran = subprocess.run(
     [*module, *arguments], check=True, timeout=120, capture_output=True, text=True
   )
-  assert '200 captions, skipped 0 examples\n400 ids; tokens a caption: mean ' in ran.stdout
+  assert '200 captions, skipped 0 examples\n400 ids; tokens per caption: mean ' in ran.stdout
   flags = re.search(r'^--config.*', ran.stdout, re.MULTILINE)[0].split()
   assert len(flags) == 3
   command = [sys.executable, 'launch.py', '--config=configs/clip.py:smoke', *flags]

@@ -1,4 +1,4 @@
-"""Random changes of pictures, by name in config.augmentation, inside the step or on the host."""
+"""Image augmentation, by name in config.augmentation, on the device or on the host."""
 
 from contrastive_jax.data.augmentation.strengths import (
   augment,

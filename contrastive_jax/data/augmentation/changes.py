@@ -1,8 +1,8 @@
-"""Changes of shape, colour and sharpness, each drawn from its own keys for every picture.
+"""Geometric, color and blur augmentations, each with its own random key per image.
 
-A shape is a matrix [B, 2, 2] and a move [B, 2]: place p of the result, a row and a column counted
-from the centre in sides, shows place matrix p + move of the picture. Images are [B, S, S, 3] from 0
-to 255, keys [B].
+A geometric map is a matrix [B, 2, 2] and an offset [B, 2]: pixel p of the result, a row and a
+column relative to the center in units of the side, samples the image at matrix p + offset. Images
+are [B, S, S, 3] from 0 to 255, keys [B].
 """
 
 import jax
@@ -12,16 +12,16 @@ from jax.scipy.ndimage import map_coordinates
 
 WHITE = 255.0
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-# Least and greatest side of what is erased, as a share of the picture's.
-_ERASED = (0.15, 0.5)
-# Least and greatest width of a crop over its height.
+# Minimum and maximum side of the erased box, as a share of the image's.
+_ERASED_SIDE = (0.15, 0.5)
+# Minimum and maximum aspect, width over height, of a crop.
 _ASPECT = (3 / 4, 4 / 3)
-# Least and greatest deviation of a blur, and where it ends, in pixels.
-_DEVIATION, _REACH = (0.1, 2.0), 6
+# Minimum and maximum standard deviation of a blur, and the radius of its kernel, in pixels.
+_BLUR_STD, _BLUR_RADIUS = (0.1, 2.0), 6
 
 
 def draw_shape(keys, strengths):
-  """Turns, slants, moves, zooms, stretches and mirrors."""
+  """Draws rotation, shear, translation, zoom, stretch and flips, as one map."""
   numbers = uniform(keys, 8) * 2 - 1
   turn, slant, down, right, zoom, stretch = (
     strengths.get(name, 0.0) * numbers[i]
@@ -41,45 +41,45 @@ def draw_shape(keys, strengths):
 
 
 def draw_crop(keys, cut):
-  """A box of at least 1 - `cut` of the area, somewhere in the picture."""
+  """Draws a box of at least 1 - `cut` of the area, anywhere in the image."""
   numbers = uniform(keys, 4)
   area = 1 - cut * numbers[0]
   aspect = jnp.exp(jnp.log(_ASPECT[0]) + jnp.log(_ASPECT[1] / _ASPECT[0]) * numbers[1])
-  aspect = jnp.clip(aspect, area, 1 / area)  # or it would not fit
+  aspect = jnp.clip(aspect, area, 1 / area)  # so that the box fits
   sides = jnp.sqrt(jnp.stack([area / aspect, area * aspect], -1))
   return sides[..., None] * jnp.eye(2), (numbers[2:].T - 0.5) * (1 - sides)
 
 
 def compose(first, second):
-  """The shape of a picture that takes the first and then the second."""
+  """The map that applies `first`, then `second`."""
   (first_matrix, first_move), (matrix, move) = first, second
   return first_matrix @ matrix, (first_matrix @ move[..., None])[..., 0] + first_move
 
 
 def resample(images, size, matrix, move):
-  """Bilinear; what lies outside is white."""
+  """Samples images bilinearly at a map; pixels outside the image are white."""
   H = images.shape[1]
   grid = (jnp.arange(size) + 0.5) / size - 0.5
-  places = jnp.stack(jnp.meshgrid(grid, grid, indexing='ij'))
-  places = jnp.einsum('bij,jhw->bihw', matrix, places) + move[..., None, None]
-  places = (places + 0.5) * H - 0.5
+  points = jnp.stack(jnp.meshgrid(grid, grid, indexing='ij'))
+  points = jnp.einsum('bij,jhw->bihw', matrix, points) + move[..., None, None]
+  points = (points + 0.5) * H - 0.5
 
-  def channel(picture, places):
-    return map_coordinates(picture, list(places), order=1, cval=WHITE)
+  def channel(picture, points):
+    return map_coordinates(picture, list(points), order=1, cval=WHITE)
 
   channels = jax.vmap(channel, in_axes=(2, None), out_axes=2)
-  return jax.vmap(channels)(images, places)
+  return jax.vmap(channels)(images, points)
 
 
-def colour(keys, images, strengths):
-  """Brightness, contrast, saturation, hue and grey, one map of the colours."""
-  matrix, offset = _draw_colour(keys, strengths)
+def color(keys, images, strengths):
+  """Changes brightness, contrast, saturation, hue, and gray, by one affine map of the colors."""
+  matrix, offset = _draw_color(keys, strengths)
   images = jnp.einsum('bhwc,bdc->bhwd', images, matrix) + offset[:, None, None, None]
   return jnp.clip(images, 0, WHITE)
 
 
-def _draw_colour(keys, strengths):
-  """Matrices [B, 3, 3] and offsets [B], the same for all channels."""
+def _draw_color(keys, strengths):
+  """Draws matrices [B, 3, 3] and offsets [B], equal for all channels."""
   numbers = uniform(keys, 5)[..., None, None] * 2 - 1
   light, spread, vivid = (
     1 + strengths.get(name, 0.0) * numbers[i]
@@ -95,20 +95,20 @@ def _draw_colour(keys, strengths):
 
 
 def blur(keys, images, probability):
-  """Gaussian, of a deviation drawn; what lies outside mirrors what lies inside."""
+  """Blurs by a Gaussian of random standard deviation; the border is mirrored."""
   numbers = uniform(keys, 2)
-  deviation = _DEVIATION[0] + (_DEVIATION[1] - _DEVIATION[0]) * numbers[0]
-  kernel = jnp.exp(-((jnp.arange(-_REACH, _REACH + 1) / deviation[:, None]) ** 2) / 2)
+  std = _BLUR_STD[0] + (_BLUR_STD[1] - _BLUR_STD[0]) * numbers[0]
+  kernel = jnp.exp(-((jnp.arange(-_BLUR_RADIUS, _BLUR_RADIUS + 1) / std[:, None]) ** 2) / 2)
   blurred = convolve(images, kernel / kernel.sum(1, keepdims=True))
   return jnp.where((numbers[1] < probability)[:, None, None, None], blurred, images)
 
 
 def convolve(images, kernels):
-  """Each picture with its own odd kernel [B, N], or all with one [1, N], along both sides."""
+  """Convolves images separably with odd kernels [B, N], or with one kernel [1, N] for all."""
   N = kernels.shape[1]
   for axis in (1, 2):
     border = [(N // 2,) * 2 if axis == a else (0, 0) for a in range(4)]
-    # Symmetric, which keeps the mean.
+    # Symmetric padding keeps the mean.
     padded = jnp.pad(images, border, mode='symmetric')
     images = sum(
       kernels[:, n, None, None, None]
@@ -119,16 +119,16 @@ def convolve(images, kernels):
 
 
 def erase(keys, images, probability):
-  """A box of one colour at a random place."""
+  """Erases a box at a random position with a random color."""
   numbers = uniform(keys, 8)
-  least, most = _ERASED
-  side, centre = least + (most - least) * numbers[:2, :, None], numbers[2:4, :, None]
-  place = (jnp.arange(images.shape[1]) + 0.5) / images.shape[1]
-  rows, columns = jnp.abs(place - centre) < side / 2
+  low, high = _ERASED_SIDE
+  side, center = low + (high - low) * numbers[:2, :, None], numbers[2:4, :, None]
+  point = (jnp.arange(images.shape[1]) + 0.5) / images.shape[1]
+  rows, columns = jnp.abs(point - center) < side / 2
   erased = (numbers[4] < probability)[:, None, None] & rows[:, :, None] & columns[:, None, :]
   return jnp.where(erased[..., None], WHITE * numbers[5:].T[:, None, None], images)
 
 
 def uniform(keys, number):
-  """Numbers [number, B] from 0 to 1."""
+  """Draws [number, B] uniform numbers from 0 to 1."""
   return jax.vmap(lambda key: jax.random.uniform(key, number), out_axes=1)(keys)

@@ -1,8 +1,8 @@
-"""RandAugment and AugMix: operations drawn from a list, as PIL defines them, on a batch at once.
+"""RandAugment and AugMix on a batch, with operations as PIL defines them.
 
-Each picture has its own operations, and a batch goes through all of them with the ones not drawn
-undone; so the moves of a chain are joined in one resampling, made first. That differs from their
-order as drawn in what fills the corners, and little else.
+Each image draws its own operations. A vectorized batch computes every operation and selects, so the
+geometric operations of a chain are merged into one resampling, which comes first. This order
+changes little but the fill of the corners.
 """
 
 import functools
@@ -12,7 +12,8 @@ import jax.numpy as jnp
 
 from contrastive_jax.data.augmentation.changes import LUMA, WHITE, compose, convolve, resample
 
-# Pixels and moves apart; the last nine are AugMix's, which leaves out what its test corrupts.
+# Color operations, then geometric ones. AugMix uses the last nine: the others resemble its test
+# corruptions.
 OPERATIONS = (
   'identity',
   'brightness',
@@ -29,23 +30,24 @@ OPERATIONS = (
   'translate_x',
   'translate_y',
 )
-_MOVES = OPERATIONS.index('rotate')
-_AUG_MIX = OPERATIONS.index('posterize')
-# At level 1: degrees, slant, share of the side, change of a factor, bits taken away.
-_DEGREES, _SLANT, _MOVE, _FACTOR, _BITS = 30, 0.3, 0.45, 0.9, 4
+_FIRST_GEOMETRIC = OPERATIONS.index('rotate')
+_FIRST_OF_AUG_MIX = OPERATIONS.index('posterize')
+# Strengths at level 1: rotation in degrees, shear, translation as a share of the side, change of a
+# blending factor, bits removed.
+_DEGREES, _SHEAR, _TRANSLATION, _FACTOR, _BITS = 30, 0.3, 0.45, 0.9, 4
 _CHAINS, _DEPTH = 3, 3
 
 
 def rand_augment(keys: jax.Array, images: jax.Array, level: float) -> jax.Array:
-  """Two operations of the fourteen, at a level of either sign [1].
+  """Applies two of the fourteen operations, at a level of random sign [1].
 
   Args:
     keys: [B].
     images: [B, S, S, 3] from 0 to 255.
-    level: of each operation, as a share of its greatest.
+    level: strength of each operation, as a share of its maximum.
 
   Returns:
-    [B, S, S, 3] whole numbers from 0 to 255.
+    [B, S, S, 3] integers from 0 to 255, as floats.
 
   References:
     [1] Cubuk et al., RandAugment, 2020.
@@ -60,12 +62,12 @@ def rand_augment(keys: jax.Array, images: jax.Array, level: float) -> jax.Array:
 
 
 def aug_mix(keys: jax.Array, images: jax.Array, level: float) -> jax.Array:
-  """A picture and the mean of three chains of one to three operations, at random weights [1].
+  """Mixes an image with three random chains of one to three operations [1].
 
   Args:
     keys: [B].
     images: [B, S, S, 3] from 0 to 255.
-    level: the greatest that an operation is drawn at, as a share of its own greatest.
+    level: maximum strength drawn, as a share of the maximum of each operation.
 
   Returns:
     [B, S, S, 3] from 0 to 255.
@@ -77,7 +79,7 @@ def aug_mix(keys: jax.Array, images: jax.Array, level: float) -> jax.Array:
   def draw(key):
     kinds, depths, levels, weights, share = jax.random.split(key, 5)
     shape = (_CHAINS, _DEPTH)
-    operations = jax.random.randint(kinds, shape, _AUG_MIX, len(OPERATIONS))
+    operations = jax.random.randint(kinds, shape, _FIRST_OF_AUG_MIX, len(OPERATIONS))
     depth = jax.random.randint(depths, (_CHAINS, 1), 1, _DEPTH + 1)
     operations = jnp.where(jnp.arange(_DEPTH) < depth, operations, 0)
     # Dirichlet(1, 1, 1) and Beta(1, 1).
@@ -97,15 +99,15 @@ def aug_mix(keys: jax.Array, images: jax.Array, level: float) -> jax.Array:
 
 
 def operate(images: jax.Array, operations: jax.Array, levels: jax.Array) -> jax.Array:
-  """Makes a chain of operations on each picture.
+  """Applies a chain of operations to each image.
 
   Args:
     images: [B, S, S, 3] from 0 to 255.
-    operations: [B, N] places in `OPERATIONS`.
+    operations: [B, N] indices in `OPERATIONS`.
     levels: [B, N] from -1 to 1.
 
   Returns:
-    [B, S, S, 3] whole numbers from 0 to 255.
+    [B, S, S, 3] integers from 0 to 255, as floats.
   """
   moves = [_move(operations[:, n], levels[:, n]) for n in range(operations.shape[1])]
   images = images.astype(jnp.float32)
@@ -115,26 +117,27 @@ def operate(images: jax.Array, operations: jax.Array, levels: jax.Array) -> jax.
   def step(images, drawn):
     return jnp.clip(jnp.round(change(*drawn, images)), 0, WHITE), None
 
-  pixels = jnp.where(operations < _MOVES, operations, 0)  # All moves are the identity here.
+  pixels = jnp.where(operations < _FIRST_GEOMETRIC, operations, 0)  # geometric ones: identity
   return jax.lax.scan(step, images, (pixels.T, levels.T))[0]
 
 
 def _move(operations, levels):
-  """A matrix [B, 2, 2] and a move [B, 2], as `resample` takes them; of other operations none."""
+  """The map of geometric operations, for `resample`; the identity for the others."""
   rotate, shear_x, shear_y, translate_x, translate_y = (
-    jnp.where(operations == place, levels, 0.0) for place in range(_MOVES, len(OPERATIONS))
+    jnp.where(operations == index, levels, 0.0)
+    for index in range(_FIRST_GEOMETRIC, len(OPERATIONS))
   )
   turn = jnp.deg2rad(_DEGREES * rotate)
-  # No two of them are drawn at once, so that a sum is a product.
+  # Only one operation is drawn, so the sum equals the product of the matrices.
   matrix = [
-    [jnp.cos(turn), _SLANT * shear_y + jnp.sin(turn)],
-    [_SLANT * shear_x - jnp.sin(turn), jnp.cos(turn)],
+    [jnp.cos(turn), _SHEAR * shear_y + jnp.sin(turn)],
+    [_SHEAR * shear_x - jnp.sin(turn), jnp.cos(turn)],
   ]
   matrix = jnp.stack([jnp.stack(row, -1) for row in matrix], -2)
-  return matrix, _MOVE * jnp.stack([translate_y, translate_x], -1)
+  return matrix, _TRANSLATION * jnp.stack([translate_y, translate_x], -1)
 
 
-# Pixels: (level, picture [S, S, 3] of whole numbers) -> picture, to be rounded and clipped.
+# Color operations: (level, image [S, S, 3] of integers) -> image, to be rounded and clipped.
 
 
 def _identity(level, picture):
@@ -142,7 +145,7 @@ def _identity(level, picture):
 
 
 def _blend(other):
-  """PIL's ImageEnhance: towards what `other` makes of the picture, or away from it."""
+  """PIL's ImageEnhance: blends the image with `other(image)`, or extrapolates away from it."""
 
   def change(level, picture):
     plain = other(picture)
@@ -156,7 +159,7 @@ def _luma(picture):
 
 
 def _smooth(picture):
-  """PIL's filter; the border stays."""
+  """PIL's SMOOTH filter; the border is unchanged."""
   box = convolve(picture[None], jnp.ones((1, 3)))[0]
   inner = ((box + 4 * picture) / 13)[1:-1, 1:-1]
   return picture.at[1:-1, 1:-1].set(jnp.round(inner))
@@ -172,9 +175,9 @@ def _solarize(level, picture):
 
 
 def _autocontrast(level, picture):
-  least, most = picture.min((0, 1)), picture.max((0, 1))
-  scaled = jnp.floor((picture - least) * WHITE / jnp.maximum(most - least, 1))
-  return jnp.where(most > least, scaled, picture)
+  low, high = picture.min((0, 1)), picture.max((0, 1))
+  scaled = jnp.floor((picture - low) * WHITE / jnp.maximum(high - low, 1))
+  return jnp.where(high > low, scaled, picture)
 
 
 def _equalize(level, picture):

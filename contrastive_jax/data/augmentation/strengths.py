@@ -1,7 +1,7 @@
-"""Which changes a config asks for, and their order.
+"""Augmentation by the strengths in a config.
 
-Inside the step, the host is left with what every epoch repeats, decoding and resizing
-(experiments/augmentation). Crops of large pictures stay there too, see `images`.
+Augmenting inside the train step leaves decoding and resizing to the host
+(experiments/augmentation). Random crops of large images stay on the host too, see `images`.
 """
 
 from collections.abc import Callable
@@ -12,8 +12,8 @@ import numpy as np
 
 from contrastive_jax.data.augmentation import changes, policies
 
-# The greatest strengths that make sense.
-_SHAPE = {
+# Maximum strengths.
+_GEOMETRY = {
   'degrees': 180,
   'shear': 80,
   'translate': 1,
@@ -23,8 +23,8 @@ _SHAPE = {
   'flip_vertical': 1,
   'crop': 0.99,
 }
-_COLOUR = {'brightness': 1, 'contrast': 1, 'saturation': 1, 'hue': 0.5, 'grey': 1}
-_BOUNDS = _SHAPE | {'rand_augment': 1, 'aug_mix': 1} | _COLOUR | {'blur': 1, 'erase': 1}
+_COLOR = {'brightness': 1, 'contrast': 1, 'saturation': 1, 'hue': 0.5, 'grey': 1}
+_BOUNDS = _GEOMETRY | {'rand_augment': 1, 'aug_mix': 1} | _COLOR | {'blur': 1, 'erase': 1}
 
 
 def check_strengths(strengths: dict[str, float]) -> None:
@@ -38,48 +38,48 @@ def check_strengths(strengths: dict[str, float]) -> None:
       )
 
 
-# Places and colours need all bits of a float32, which accelerators leave out by default.
+# Coordinates and colors need full float32 precision, which is not the default on accelerators.
 @jax.default_matmul_precision('highest')
 def augment(
   keys: jax.Array, images: jax.Array, size: int, strengths: dict[str, float]
 ) -> jax.Array:
-  """Draws the changes of each picture, and makes them in the order of the names below.
+  """Augments each image at random, in the order of the names below.
 
-  Strengths are the greatest change either way, but for `flip`, `flip_vertical`, `grey`, `blur` and
-  `erase`, which are probabilities. One left out is 0 and costs nothing, and with none a picture of
-  the size asked for stays as it is.
+  A strength is the maximum change in either direction; for `flip`, `flip_vertical`, `grey`, `blur`
+  and `erase` it is a probability. Omitted strengths are 0 and cost nothing. Without any, an image
+  of the right size is returned unchanged.
 
-  The first eight are one resampling, bilinear:
+  One bilinear resampling applies the first eight:
 
-  - degrees, shear: turn and horizontal slant, in degrees.
-  - translate: move, as a share of the side.
-  - zoom, stretch: relative change of size, and of the width over the height.
+  - degrees, shear: rotation and horizontal shear, in degrees.
+  - translate: translation, as a share of the side.
+  - zoom, stretch: relative change of the size, and of the aspect.
   - flip, flip_vertical: left to right, top to bottom.
-  - crop: the share of the area that a random box, its width 3/4 to 4/3 of its height, leaves out.
+  - crop: share of the area that a random box, of aspect 3/4 to 4/3, may leave out.
 
-  Then policies of many operations, see `policies`:
+  Then policies of several operations, see `policies`:
 
-  - rand_augment: level of two operations of fourteen; 0.3 is the paper's 9 of 30.
-  - aug_mix: greatest level in three chains, mixed with the picture; 0.3 is severity 3 of 10.
+  - rand_augment: level of two of fourteen operations; 0.3 is the paper's 9 of 30.
+  - aug_mix: maximum level of three chains, mixed with the image; 0.3 is severity 3 of 10.
 
-  Then one map of the colours:
+  Then one affine map of the colors:
 
-  - brightness, contrast, saturation: of the factor on all channels, on the distance from mid-grey,
-    and on the distance from luma.
-  - hue: turn about the grey axis, as a share of a full one.
-  - grey: no colour left.
+  - brightness, contrast, saturation: change of the factor on all channels, on the distance from
+    mid-gray, and on the distance from luma.
+  - hue: rotation about the gray axis, as a share of a full turn.
+  - grey: conversion to grayscale.
 
-  And last:
+  Then:
 
-  - blur: Gaussian, of a deviation from 0.1 to 2 pixels, SimCLR's for 224 [1].
-  - erase: a box of one colour, of 15% to 50% of each side, hides what is below [2].
+  - blur: Gaussian, of standard deviation 0.1 to 2 pixels, SimCLR's for 224 [1].
+  - erase: a box of 15% to 50% of each side, filled with one color [2].
 
   Args:
-    keys: [B] random keys, so that a picture's changes do not hang on its company.
-    images: [B, H, H, 3] from 0 to 255. White is what lies outside.
-    size: S, the side of the result. Pictures somewhat larger give sharper results, with `crop` up
-      to 1 / √(1 - crop) times; far larger ones are sampled, not averaged.
-    strengths: by name.
+    keys: [B] random keys, one per image, so that the result is independent of the batch.
+    images: [B, H, H, 3] from 0 to 255. Pixels outside the image are white.
+    size: S, the side of the result. Somewhat larger images give sharper results, with `crop` up to
+      1 / √(1 - crop) times; far larger ones alias, as the resampling is not antialiased.
+    strengths: strength by name.
 
   Returns:
     [B, S, S, 3] float32 from 0 to 255.
@@ -93,22 +93,22 @@ def augment(
   """
   check_strengths(strengths)
   images = images.astype(jnp.float32)
-  shape_keys, colour_keys, erase_keys = jax.vmap(jax.random.split, (0, None), 1)(keys, 3)
-  # Further draws come after the three of the split, which stay as they are whatever is added.
+  shape_keys, color_keys, erase_keys = jax.vmap(jax.random.split, (0, None), 1)(keys, 3)
+  # Further keys are folded in, so that the three of the split stay the same.
   crop_keys, rand_keys, mix_keys, blur_keys = (
     jax.vmap(jax.random.fold_in, (0, None))(keys, number) for number in range(3, 7)
   )
-  if images.shape[1] != size or any(map(strengths.get, _SHAPE)):
-    place = changes.draw_shape(shape_keys, strengths)
+  if images.shape[1] != size or any(map(strengths.get, _GEOMETRY)):
+    shape = changes.draw_shape(shape_keys, strengths)
     if crop := strengths.get('crop'):
-      place = changes.compose(place, changes.draw_crop(crop_keys, crop))
-    images = changes.resample(images, size, *place)
+      shape = changes.compose(shape, changes.draw_crop(crop_keys, crop))
+    images = changes.resample(images, size, *shape)
   if level := strengths.get('rand_augment'):
     images = policies.rand_augment(rand_keys, images, level)
   if level := strengths.get('aug_mix'):
     images = policies.aug_mix(mix_keys, images, level)
-  if any(map(strengths.get, _COLOUR)):
-    images = changes.colour(colour_keys, images, strengths)
+  if any(map(strengths.get, _COLOR)):
+    images = changes.color(color_keys, images, strengths)
   if probability := strengths.get('blur'):
     images = changes.blur(blur_keys, images, probability)
   if probability := strengths.get('erase'):
@@ -119,15 +119,15 @@ def augment(
 def augment_on_host(
   size: int, strengths: dict[str, float]
 ) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-  """The same changes by the host's processor, for pictures that a pipeline has not yet handed over.
+  """Returns `augment` on the host's CPU, for use in a data pipeline.
 
   Args:
-    size: as for `augment`.
-    strengths: as for `augment`.
+    size: see `augment`.
+    strengths: see `augment`.
 
   Returns:
-    (seeds [B] integers, one a picture; images uint8 [B, H, H, 3]) -> uint8 [B, S, S, 3]: what
-    `augment` gives for the keys of the seeds, rounded.
+    (seeds [B] integers, images uint8 [B, H, H, 3]) -> uint8 [B, S, S, 3]: the rounded result of
+    `augment` with the keys of the seeds.
 
   Raises:
     ValueError: if a strength is unknown or out of bounds.

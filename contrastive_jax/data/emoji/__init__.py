@@ -1,7 +1,7 @@
-"""The embedded emoji: 9,161 pictures with their names, ready to train on.
+"""The embedded emoji dataset: 9,161 images with their names.
 
-`PREPARED` is the folder of the prepared set, for `tfds.builder_from_directory`, and `TOKENIZER` the
-tokenizer trained on its captions and tags. `build.py` makes both again from four npm packages.
+`PREPARED` is the folder of the prepared dataset, for `tfds.builder_from_directory`, and `TOKENIZER`
+the tokenizer trained on its captions and tags. `build.py` rebuilds both from four npm packages.
 """
 
 import pathlib

@@ -1,6 +1,6 @@
-"""Builds the embedded emoji and their tokenizer, the same bytes every time.
+"""Builds the embedded emoji dataset and its tokenizer, reproducibly to the byte.
 
-`emoji_dataset_builder.py` tells how to fetch the packages.
+`emoji_dataset_builder.py` says how to fetch the packages.
 
   python -m contrastive_jax.data.emoji.build --source=FOLDER --target=contrastive_jax/data/emoji
 """
@@ -20,18 +20,17 @@ _TARGET = flags.DEFINE_string('target', None, 'Folder for prepared/ and tokenize
 
 
 def prepare(source: pathlib.Path, folder: pathlib.Path) -> None:
-  """Prepares the set.
+  """Prepares the dataset.
 
   Args:
     source: folder of the unpacked npm packages.
-    folder: where `tfds.builder_from_directory` will find the set; replaced if it exists.
+    folder: folder of the dataset, for `tfds.builder_from_directory`; replaced if it exists.
 
   Raises:
     ValueError: if a package is missing.
   """
-  emoji_dataset_builder.find_packages(
-    source
-  )  # Else a missing package is an AssertionError of TFDS.
+  # Packages are checked here; TFDS would raise AssertionError for a missing one.
+  emoji_dataset_builder.find_packages(source)
   with tempfile.TemporaryDirectory() as scratch:
     builder = emoji_dataset_builder.Builder(data_dir=scratch, file_format='array_record')
     builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=source))

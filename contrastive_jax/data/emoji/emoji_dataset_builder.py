@@ -58,7 +58,7 @@ Names, tags and groups: Emojibase, copyright Miles Johnson, MIT License,
 
 @dataclasses.dataclass(frozen=True)
 class Emoji:
-  """What is known of an emoji, whoever draws it; the fields are features of the set."""
+  """An emoji, apart from its images; the fields are features of the dataset."""
 
   hexcode: str
   concept: str
@@ -96,7 +96,7 @@ def find_packages(source: pathlib.Path) -> dict[str, pathlib.Path]:
 
 
 def spelling(hexcode: str) -> str:
-  """The spelling in which packages agree: lower case, no variation selector, no leading zeros.
+  """Normalizes a hexcode: lower case, no variation selector, no leading zeros.
 
   >>> spelling('0031-FE0F-20E3')
   '31-20e3'
@@ -106,7 +106,7 @@ def spelling(hexcode: str) -> str:
 
 
 def read_emoji(package: pathlib.Path) -> dict[str, Emoji]:
-  """Reads Emojibase, by spelling, but for what only modifies: letters of flags and skin tones."""
+  """Reads Emojibase, by spelling, without modifiers such as flag letters and skin tones."""
 
   def read(name):
     return json.loads((package / f'{name}.json').read_text(encoding='utf-8'))
@@ -144,7 +144,7 @@ def encode(path: pathlib.Path) -> bytes:
   """Composites a picture over white and encodes it as WebP, 64x64."""
   with Image.open(path) as picture:
     picture = picture.convert('RGBA')
-  # White goes below before the resampling, lest the colour of transparent pixels bleed in.
+  # Compositing precedes resampling, so that the color of transparent pixels does not bleed in.
   flat = Image.alpha_composite(Image.new('RGBA', picture.size, 'white'), picture).convert('RGB')
   flat = ImageOps.pad(flat, (SIZE, SIZE), Image.Resampling.LANCZOS, color='white')
   buffer = io.BytesIO()
@@ -160,10 +160,10 @@ def read_pictures(
   Args:
     folder: PNG or WebP files, named by hexcode.
     emoji: the emoji by spelling; files of other names are left out.
-    plain: if only emoji without skin tone that are not flags are wanted.
+    plain: whether to skip flags and emoji with a skin tone.
 
   Returns:
-    The encoded pictures, by spelling. Of two files of one emoji the first by name counts.
+    The encoded images, by spelling. Of two files of one emoji, the first by name counts.
   """
   pictures = {}
   for path in sorted(folder.iterdir()):
@@ -176,16 +176,16 @@ def read_pictures(
 
 
 def hold_out(emoji: Mapping[str, Emoji], *vendors: Mapping[str, bytes]) -> frozenset[str]:
-  """Chooses one skin tone of each concept to be held out, by a hash.
+  """Holds out one skin tone per concept, chosen by a hash.
 
-  A tone that some vendor draws like another emoji is never chosen: training would see its picture.
+  A tone that some vendor draws like another emoji is never held out: training would see its image.
 
   Args:
     emoji: the emoji by spelling.
     *vendors: the encoded pictures of each vendor, by spelling.
 
   Returns:
-    The spellings of the chosen emoji.
+    The spellings of the held-out emoji.
   """
   copies = collections.Counter(picture for pictures in vendors for picture in pictures.values())
   tones = collections.defaultdict(list)
@@ -199,7 +199,7 @@ def hold_out(emoji: Mapping[str, Emoji], *vendors: Mapping[str, bytes]) -> froze
 
 
 class DeterministicWriter(tfds.core.ExampleWriter):
-  """Writes equal examples as equal bytes; by default the order of their features is random."""
+  """Writes equal examples as equal bytes; TFDS writes their features in random order."""
 
   def write(self, path, examples):
     """Writes the examples with their features in order."""

@@ -1,7 +1,6 @@
 """ArrayRecord files of MessagePack maps, as `contrastive_jax.data.convert` writes them.
 
-MessagePack keeps bytes, text, numbers and lists as they are, needs no schema and no protocol
-buffers, and is what Flax already stands on.
+MessagePack stores bytes, text, numbers and lists without a schema, and Flax already depends on it.
 """
 
 import os
@@ -20,14 +19,14 @@ class ArrayRecords:
   """Examples of ArrayRecord files by number.
 
   Attributes:
-    bytes: of all files.
+    bytes: size of all files.
   """
 
   def __init__(self, paths: Sequence[str]):
-    """Opens the files, which the C++ reader wants on a disk or a mounted bucket.
+    """Opens the files. The C++ reader needs them on a disk or a mounted bucket.
 
     Raises:
-      ValueError: if one is damaged, or its records are no MessagePack.
+      ValueError: if a file is damaged, or its records are not MessagePack.
     """
     for path in paths:
       if '://' in path:
@@ -50,10 +49,10 @@ class ArrayRecords:
     return len(self._records)
 
   def __getitem__(self, number: int) -> dict[str, Any]:
-    """The fields as they were written.
+    """Returns the fields of a record.
 
     Raises:
-      BadExampleError: if a record is no MessagePack map.
+      BadExampleError: if the record is not a MessagePack map.
       RuntimeError: if the file is damaged.
     """
     try:
@@ -65,7 +64,7 @@ class ArrayRecords:
     return record
 
   def where(self, number: int) -> str:
-    """The file of a record and its number there."""
+    """Returns the file of a record and its number there."""
     for path in self._records.paths:
       count = ArrayRecordReader(str(path)).num_records()
       if number < count:
@@ -75,13 +74,13 @@ class ArrayRecords:
 
 
 def write(path: str, records: Iterable[Mapping[str, Any]]) -> None:
-  """Writes records, of bytes, text, numbers, lists and arrays, to a file; `id` is left out.
+  """Writes records of bytes, text, numbers, lists and arrays, without their `id`.
 
   Raises:
-    TypeError: if a value is something else.
+    TypeError: if a value has another type.
   """
-  # Groups of one: each record can be read without its neighbours.
-  with files.whole(path) as partial:
+  # Groups of one record allow random access.
+  with files.atomic_write(path) as partial:
     writer = ArrayRecordWriter(partial, 'group_size:1')
     for record in records:
       fields = {name: value for name, value in record.items() if name != 'id'}

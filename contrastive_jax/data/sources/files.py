@@ -1,9 +1,9 @@
-"""Files, local or in a bucket: patterns, reads at a place, and what is kept of a scan.
+"""Files, local or in a bucket: patterns, range reads, and indices of scanned files.
 
 Paths are fsspec's: `gs://` needs the package gcsfs, `s3://` needs s3fs. Credentials and endpoints
-are those of the environment and of ~/.config/fsspec, see
-https://filesystem-spec.readthedocs.io/en/latest/features.html#configuration. In
-'simplecache::s3://bucket/file' the file is copied to a disk whole, the first time that it is read.
+come from the environment and ~/.config/fsspec, see
+https://filesystem-spec.readthedocs.io/en/latest/features.html#configuration. With
+'simplecache::s3://bucket/file' the whole file is copied to a disk when it is first read.
 """
 
 import collections
@@ -30,16 +30,16 @@ from fsspec.implementations.local import LocalFileSystem
 from contrastive_jax.data import images
 from contrastive_jax.data.sources.source import BadExampleError
 
-# What scans wait for is the network.
+# Threads that scan files; they mostly wait for the network.
 _THREADS = 16
 
-# Of what a network does, and the seconds before the second time; then twice as long each time.
-_TRIES = 5
-_PAUSE = 0.5
-# Seconds after which a long scan says how far it is.
-_SILENCE = 30
-# Asking again would not help.
-_FINAL = (
+# Attempts per network operation, and the pause before the second one, which then doubles.
+_MAX_ATTEMPTS = 5
+_FIRST_PAUSE_SECONDS = 0.5
+# Seconds between progress messages of a scan.
+_PROGRESS_SECONDS = 30
+# Errors that a retry does not resolve.
+_PERMANENT_ERRORS = (
   FileNotFoundError,
   IsADirectoryError,
   NotADirectoryError,
@@ -48,29 +48,29 @@ _FINAL = (
   ValueError,
 )
 
-# More than a picture may have, were it not compressed; what a path leads to may be endless.
-_LARGEST_IMAGE = 4 * images.MAX_PIXELS  # bytes
+# Limit of a read, more than an uncompressed image has: a path may lead to an endless device.
+_MAX_IMAGE_BYTES = 4 * images.MAX_PIXELS
 
-_COPIED = 'simplecache::'
-# What fsspec chains before the path of a file: copies of it, or the archive that it lies in.
-_LINK = re.compile(r'(simplecache|filecache|blockcache|cached|(zip|tar|libarchive)://.*?)::')
+_CACHE_PREFIX = 'simplecache::'
+# Protocols that fsspec chains before the path of a file: a cache, or an archive that holds it.
+_CHAIN = re.compile(r'(simplecache|filecache|blockcache|cached|(zip|tar|libarchive)://.*?)::')
 _PROTOCOL = re.compile(r'[A-Za-z][A-Za-z0-9+.-]*://')
 
 
 def expand_braces(pattern: str) -> list[str]:
-  """All that a pattern of the shell's braces stands for, in its order.
+  """Expands the braces of a pattern as a shell does, in order.
 
   >>> expand_braces('{a,b}-{08..10}.tar')
   ['a-08.tar', 'a-09.tar', 'a-10.tar', 'b-08.tar', 'b-09.tar', 'b-10.tar']
 
   Raises:
-    ValueError: if braces are nested, one lacks its other, or a range counts down.
+    ValueError: if braces are nested or unbalanced, or a range counts down.
   """
   parts = re.split(r'\{([^{}]*)\}', pattern)
   if re.search(r'[{}]', ''.join(parts[::2])):
     raise ValueError(f'{pattern!r} has nested braces, or half a pair; write out the inner ones')
   choices = [
-    _choices(part) if number % 2 else [part]  # Every other part stood in braces.
+    _choices(part) if number % 2 else [part]  # odd parts stood in braces
     for number, part in enumerate(parts)
   ]
   return [''.join(choice) for choice in itertools.product(*choices)]
@@ -87,14 +87,13 @@ def _choices(braced: str) -> list[str]:
 
 
 def find(pattern: str) -> list[str]:
-  """The files of a pattern with braces and the wildcards `*`, `?`, in the order of their names.
+  """Returns the files of a pattern with braces and the wildcards `*` and `?`, sorted by name.
 
-  A file on a disk whose name is the pattern, letter by letter, is that file alone. Brackets are
-  letters like others.
+  A local file whose name equals the pattern takes precedence. Brackets are literal.
 
   Raises:
-    ValueError: if a path without wildcards is no file, or one with them matches none, or not all
-      of names that count, as in '-00003-of-00008', or '::' joins paths as open_clip does.
+    ValueError: if a path without wildcards is missing, a wildcard matches no file or only some of a
+      numbered set, as in '-00003-of-00008', or '::' joins paths as in open_clip.
   """
   literal = is_local(pattern) and os.path.isfile(os.path.expanduser(pattern))
   paths, named = [], []
@@ -117,11 +116,11 @@ def find(pattern: str) -> list[str]:
 
 
 def _glob(path: str, system: fsspec.AbstractFileSystem, plain: str) -> list[str]:
-  """The files that the wildcards of a path match."""
-  copied = _COPIED if path.startswith(_COPIED) else ''
-  if _LINK.match(path) and not copied:
+  """Returns the files that match the wildcards of a path."""
+  copied = _CACHE_PREFIX if path.startswith(_CACHE_PREFIX) else ''
+  if _CHAIN.match(path) and not copied:
     raise ValueError(f'{path!r} has a wildcard in a chain of protocols; use braces')
-  matches = persist(path, system.glob, plain.replace('[', '[[]'), detail=True)
+  matches = retry(path, system.glob, plain.replace('[', '[[]'), detail=True)
   found = sorted(match for match, info in matches.items() if info['type'] != 'directory')
   if not found:
     raise ValueError(f'no file matches {path!r}{_hint(path)}')
@@ -132,7 +131,7 @@ def _glob(path: str, system: fsspec.AbstractFileSystem, plain: str) -> list[str]
 
 
 def _hint(path: str) -> str:
-  """What to write in place of open_clip's `A::B`."""
+  """Says how to write open_clip's `A::B`; '' for other paths."""
   if '::' not in path:
     return ''
   return (
@@ -142,12 +141,12 @@ def _hint(path: str) -> str:
 
 
 def is_local(path: str) -> bool:
-  """Whether a path is one on a disk, whatever letters its name has."""
-  return not (_PROTOCOL.match(path) or _LINK.match(path))
+  """Whether a path is on a disk."""
+  return not (_PROTOCOL.match(path) or _CHAIN.match(path))
 
 
 def _check_numbered(paths: Sequence[str]) -> None:
-  """Of names such as 'train-00003-of-00008.tar', a wildcard must not pass over missing ones."""
+  """Checks that no file of a set such as 'train-00003-of-00008.tar' is missing."""
   sets = collections.Counter(
     (re.sub(match[0], '', path), int(match[1]))
     for path in paths
@@ -162,26 +161,26 @@ def _check_numbered(paths: Sequence[str]) -> None:
 
 
 def open_system(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
-  """The file system of a path, and the path in it.
+  """Returns the file system of a path, and the path within it.
 
   Raises:
-    ValueError: if its protocol is unknown or needs a package that is not installed, nothing says
-      where copies are kept, or '::' joins paths.
+    ValueError: if the protocol is unknown or its package is not installed, the cache has no folder,
+      or '::' joins paths.
   """
-  if path.startswith(_COPIED):
+  if path.startswith(_CACHE_PREFIX):
     folder = fsspec.config.conf.get('simplecache', {}).get('cache_storage')
     if not folder:
       raise ValueError(
         f'{path!r} is to be copied to a disk; '
         'name a folder there in the variable FSSPEC_SIMPLECACHE_CACHE_STORAGE'
       )
-    system, plain = open_system(path.removeprefix(_COPIED))
-    # Two protocols may know one name.
+    system, plain = open_system(path.removeprefix(_CACHE_PREFIX))
+    # The protocol is part of the folder, as two buckets may hold the same name.
     protocol = system.protocol if isinstance(system.protocol, str) else system.protocol[0]
-    return _Copies(fs=system, cache_storage=os.path.join(folder, protocol)), plain
+    return _LocalCache(fs=system, cache_storage=os.path.join(folder, protocol)), plain
   if is_local(path):
     return LocalFileSystem(), LocalFileSystem._strip_protocol(path)
-  if not is_local(inner := _LINK.sub('', path)) and '::' in inner:
+  if not is_local(inner := _CHAIN.sub('', path)) and '::' in inner:
     raise ValueError(f'{path!r} is several paths{_hint(path)}')
   try:
     return fsspec.url_to_fs(path)
@@ -189,8 +188,8 @@ def open_system(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
     raise ValueError(f'{path!r} needs a package: {error}') from error
 
 
-class _Copies(SimpleCacheFileSystem):
-  """fsspec's copies, each there whole or not at all, and made by one thread of one process."""
+class _LocalCache(SimpleCacheFileSystem):
+  """fsspec's cache of files, with atomic copies, each made by one thread of one process."""
 
   def _open(self, path: str, mode: str = 'rb', **options):
     copy = os.path.join(self.storage[-1], self._mapper(self._strip_protocol(path)))
@@ -198,32 +197,38 @@ class _Copies(SimpleCacheFileSystem):
       with open(f'{copy}.lock', 'w') as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not os.path.exists(copy):
-          with whole(copy) as partial:
+          with atomic_write(copy) as partial:
             self.fs.get_file(path, partial)
     return super()._open(path, mode, **options)
 
 
-def persist(path: str, act: Callable, *arguments, **options) -> Any:
-  """What `act` of the arguments gives; what it asks of `path` and fails is asked again a few times.
+def retry(path: str, act: Callable, *arguments, **options) -> Any:
+  """Calls `act` on the arguments, and retries a few times with growing pauses if it fails.
+
+  Args:
+    path: the path that `act` works on, for messages.
+    act: a function.
+    *arguments: its arguments.
+    **options: its keyword arguments.
 
   Raises:
-    OSError: if it failed each time, or asking again would not help.
-    ValueError: what it raises.
+    OSError: if every attempt failed, or the error is permanent.
+    ValueError: raised by `act`.
   """
-  for attempt in range(_TRIES):
+  for attempt in range(_MAX_ATTEMPTS):
     try:
       return act(*arguments, **options)
-    except _FINAL:
+    except _PERMANENT_ERRORS:
       raise
-    except Exception as error:  # Each file system has its own: aiohttp's, botocore's, gcsfs's.
-      logging.warning('%s, time %d of %d: %r', path, attempt + 1, _TRIES, error)
-      if attempt + 1 == _TRIES or _refused(error):
+    except Exception as error:  # aiohttp, botocore and gcsfs raise their own
+      logging.warning('%s, time %d of %d: %r', path, attempt + 1, _MAX_ATTEMPTS, error)
+      if attempt + 1 == _MAX_ATTEMPTS or _refused(error):
         raise OSError(f'{path} failed {attempt + 1} times, at last with {error!r}') from error
-    time.sleep(_PAUSE * 2**attempt)
+    time.sleep(_FIRST_PAUSE_SECONDS * 2**attempt)
 
 
 def _refused(error: Exception) -> bool:
-  """Whether a web server says no, as 403, and would again; not that it is busy."""
+  """Whether a web server refused for good, as with 403; a busy server does not."""
   status = getattr(error, 'status', None)
   return isinstance(status, int) and 400 <= status < 500 and status not in (408, 429)
 
@@ -231,24 +236,24 @@ def _refused(error: Exception) -> bool:
 def _is_file(path: str) -> bool:
   system, plain = open_system(path)
   try:
-    return persist(path, system.info, plain)['type'] == 'file'
+    return retry(path, system.info, plain)['type'] == 'file'
   except FileNotFoundError:
     return False
 
 
 def read(path: str, offset: int = 0, size: int | None = None) -> bytes:
-  """Reads `size` bytes at a place of a file, or all from it on; fewer where the file ends.
+  """Reads `size` bytes at an offset, or the rest of the file; fewer at the end of the file.
 
-  Nothing stays open between reads, so threads and forked processes share no position.
+  No file stays open between reads, so threads and forked processes share no position.
 
   Raises:
-    OSError: if the file is not there or cannot be read.
+    OSError: if the file is missing or cannot be read.
   """
-  if is_local(path):  # There fsspec's own work would cost more than the reading.
-    return persist(path, _read_disk, path, offset, size)
+  if is_local(path):  # fsspec's overhead would exceed the cost of a local read
+    return retry(path, _read_disk, path, offset, size)
   system, plain = open_system(path)
   end = None if size is None else offset + size
-  content = persist(path, system.cat_file, plain, start=offset, end=end)
+  content = retry(path, system.cat_file, plain, start=offset, end=end)
   if size is not None and len(content) > size:
     raise OSError(f'{path} gives {len(content)} bytes for {size}: its server knows no ranges')
   return content
@@ -256,7 +261,7 @@ def read(path: str, offset: int = 0, size: int | None = None) -> bytes:
 
 def _read_disk(path: str, offset: int, size: int | None) -> bytes:
   info = os.stat(path)
-  if not stat.S_ISREG(info.st_mode):  # A pipe would be waited for, and a device has no end.
+  if not stat.S_ISREG(info.st_mode):  # a pipe would block, and a device has no end
     raise FileNotFoundError(f'{path} is no file')
   rest = max(info.st_size - offset, 0)
   with open(path, 'rb') as file:
@@ -265,25 +270,25 @@ def _read_disk(path: str, offset: int, size: int | None) -> bytes:
 
 
 def read_image(path: str) -> bytes:
-  """The bytes of an image in a file of its own.
+  """Reads an image file.
 
   Raises:
-    BadExampleError: if it cannot be read.
+    BadExampleError: if the file cannot be read.
   """
   try:
-    return read(path, 0, _LARGEST_IMAGE)
+    return read(path, 0, _MAX_IMAGE_BYTES)
   except (OSError, ValueError) as error:
     raise BadExampleError(f'the image {path} cannot be read: {error}') from error
 
 
 def locate(ends: np.ndarray, number: int) -> tuple[int, int]:
-  """The file of an example and its row there, where `ends` counts those up to each file's last.
+  """Returns the file of an example and its row there, given the cumulative counts `ends`.
 
   >>> locate(np.array([3, 3, 5]), 3)
   (2, 0)
 
   Raises:
-    IndexError: if there is no such example.
+    IndexError: if the number is out of range.
   """
   if not 0 <= number < ends[-1]:
     raise IndexError(number)
@@ -294,55 +299,55 @@ def locate(ends: np.ndarray, number: int) -> tuple[int, int]:
 def scan_all(
   paths: Sequence[str], scan: Callable[[str], dict[str, np.ndarray]], kind: str
 ) -> list[dict[str, np.ndarray]]:
-  """Scans files, once: `FILE.index.npz` keeps what a scan finds, where that can be written.
+  """Scans files once; `FILE.index.npz` stores the result of each, where it can be written.
 
   Args:
     paths: the files.
-    scan: a function of a path.
-    kind: names what `scan` finds; what was kept under another name is not used.
+    scan: path -> arrays by name.
+    kind: name of the kind of index; an index stored under another name is ignored.
 
   Returns:
-    The arrays that `scan` gives, for each file.
+    The arrays of each file.
 
   Raises:
-    ValueError: what `scan` raises.
+    ValueError: raised by `scan`.
   """
   with futures.ThreadPoolExecutor(_THREADS) as pool:
-    found, said = [], time.monotonic()
+    found, reported = [], time.monotonic()
     for arrays in pool.map(lambda path: _scan_once(path, scan, kind), paths):
       found.append(arrays)
-      if time.monotonic() > said + _SILENCE:
-        said = time.monotonic()
+      if time.monotonic() > reported + _PROGRESS_SECONDS:
+        reported = time.monotonic()
         logging.warning('%d of %d files are indexed', len(found), len(paths))
     return found
 
 
 def _scan_once(path: str, scan, kind: str) -> dict[str, np.ndarray]:
   system, plain = open_system(path)
-  info = persist(path, system.info, plain)
-  # Whatever the file system tells of the file's version.
-  told = [info.get(key) for key in ('size', 'mtime', 'LastModified', 'etag', 'ETag', 'md5Hash')]
-  version = np.frombuffer(hashlib.sha256(str([kind, told]).encode()).digest(), np.uint8)
+  info = retry(path, system.info, plain)
+  # File systems report the version of a file under various names.
+  reported = [info.get(key) for key in ('size', 'mtime', 'LastModified', 'etag', 'ETag', 'md5Hash')]
+  version = np.frombuffer(hashlib.sha256(str([kind, reported]).encode()).digest(), np.uint8)
   index = f'{plain}.index.npz'
   try:
-    with np.load(io.BytesIO(persist(index, system.cat_file, index))) as kept:
+    with np.load(io.BytesIO(retry(index, system.cat_file, index))) as kept:
       if np.array_equal(kept['version'], version):
         return {name: kept[name] for name in kept.files if name != 'version'}
-  except Exception as error:  # None yet, or not whole: it is made anew.
+  except Exception as error:  # a missing or damaged index is rebuilt
     logging.debug('no index of %s: %r', path, error)
-  found = persist(path, scan, path)
+  found = retry(path, scan, path)
   buffer = io.BytesIO()
   np.savez_compressed(buffer, version=version, **found)
   try:
     _write_index(system, index, buffer.getvalue())
-  except Exception as error:  # Read-only file systems have many words for no.
+  except Exception as error:  # read-only file systems raise various errors
     logging.info('the index of %s is kept in memory alone: %s', path, error)
   return found
 
 
 @contextlib.contextmanager
-def whole(path: str) -> Iterator[str]:
-  """A path on a disk to write to; what was written is then there whole, or not at all."""
+def atomic_write(path: str) -> Iterator[str]:
+  """Gives a temporary local path to write to, and then moves it to `path` atomically."""
   partial = f'{path}.{os.getpid()}.partial'
   try:
     yield partial
@@ -354,7 +359,7 @@ def whole(path: str) -> Iterator[str]:
 
 def _write_index(system: fsspec.AbstractFileSystem, path: str, content: bytes) -> None:
   if not isinstance(system, LocalFileSystem):
-    system.pipe_file(path, content)  # A bucket's object appears whole.
+    system.pipe_file(path, content)  # an upload to a bucket is atomic
     return
-  with whole(path) as partial, open(partial, 'wb') as file:
+  with atomic_write(path) as partial, open(partial, 'wb') as file:
     file.write(content)

@@ -1,6 +1,6 @@
-"""The retrieval sets as the field divides them: dataset_flickr30k.json, dataset_coco.json.
+"""Karpathy and Li's splits of the retrieval sets: dataset_flickr30k.json, dataset_coco.json.
 
-Karpathy and Li's files name each image, its split and its captions.
+The files list each image with its split and captions.
 """
 
 import json
@@ -16,7 +16,7 @@ class Captioned:
   """Images of a split by number, each with all of its captions.
 
   Attributes:
-    bytes: None, as how large the images are is not known.
+    bytes: None; the size of the images is unknown.
   """
 
   bytes = None
@@ -25,11 +25,11 @@ class Captioned:
     """Reads the files.
 
     Args:
-      paths: of the files, each in the folder of the images that it names.
-      split: 'train', 'val', 'test', or 'restval' of COCO.
+      paths: paths of the files, each in the folder of its images.
+      split: 'train', 'val', 'test', or COCO's 'restval'.
 
     Raises:
-      ValueError: if a file is not of this form, or has no such split.
+      ValueError: if a file has another format or lacks the split.
     """
     self._images, splits = [], set()
     for path in paths:
@@ -48,7 +48,7 @@ class Captioned:
     return len(self._images)
 
   def __getitem__(self, number: int) -> dict[str, Any]:
-    """The image's bytes, its `captions`, and its `filename`.
+    """Returns the encoded image, its `captions`, and its `filename`.
 
     Raises:
       BadExampleError: if the entry has no captions, or the image cannot be read.
@@ -66,6 +66,6 @@ class Captioned:
     }
 
   def where(self, number: int) -> str:
-    """The path of the image."""
+    """Returns the path of the image."""
     folder, entry = self._images[number]
-    return posixpath.join(folder, entry.get('filepath', ''), entry['filename'])  # `filepath`: COCO.
+    return posixpath.join(folder, entry.get('filepath', ''), entry['filename'])  # COCO has filepath

@@ -1,4 +1,4 @@
-"""Mixtures: examples of several sources, in shares that hold for any stretch of the order."""
+"""Mixtures of several sources, whose shares hold in any stretch of the order."""
 
 import math
 import re
@@ -10,12 +10,12 @@ import numpy as np
 
 from contrastive_jax.data.sources.source import Source
 
-# Shares are kept as whole numbers, the least of them this.
-_LEAST = 100
+# Shares are integers; the smallest one has this value.
+_MIN_SHARE = 100
 
 
 def parse_mixture(name: str) -> list[tuple[str, float]]:
-  """Names and weights of 'A*0.7+B*0.3'; none for the name of one source.
+  """Parses 'A*0.7+B*0.3' into names and weights; returns an empty list for a single source.
 
   >>> parse_mixture('jsonl:a.jsonl*3+webdataset:b/*.tar*1')
   [('jsonl:a.jsonl', 3.0), ('webdataset:b/*.tar', 1.0)]
@@ -37,35 +37,35 @@ def parse_mixture(name: str) -> list[tuple[str, float]]:
 
 
 class Mixture:
-  """Examples of several sources by number, which takes no memory for their order.
+  """Examples of several sources by number; the order takes no memory.
 
-  An epoch is as long as it takes to show every example at least once; those of sources too small
-  for their weight come again. `id` counts through the sources' splits, one after another.
+  An epoch shows every example at least once; it repeats those of sources that are small for their
+  weight. Ids count through the splits of the sources in turn.
 
   Attributes:
-    cached: False: the sources may keep their examples, but what is made of them is not kept.
-    ids: how many examples the sources' splits have; every `id` is below.
+    cached: False; the sources may cache their examples, but decoded images are not cached.
+    ids: number of ids, that of the examples in the sources' splits; every `id` is below it.
   """
 
   cached = False
 
   def __init__(self, sources: Sequence[Source], weights: Sequence[float]):
-    """Mixes.
+    """Mixes sources.
 
     Args:
-      sources: what to mix.
-      weights: their shares, up to a factor; each is rounded to a hundredth of the least.
+      sources: the sources.
+      weights: their shares up to a factor, rounded to a hundredth of the smallest weight.
 
     Raises:
-      ValueError: if a weight is not above 0, or a source is empty.
+      ValueError: if a weight is 0 or less, or a source is empty.
     """
     if not all(0 < weight < math.inf for weight in weights):
       raise ValueError(f'a mixture has the weights {list(weights)}; use numbers above 0')
     if not all(map(len, sources)):
       raise ValueError(f'a mixture has sources of {[*map(len, sources)]} examples; drop empty ones')
-    shares = [round(_LEAST * weight / min(weights)) for weight in weights]
+    shares = [round(_MIN_SHARE * weight / min(weights)) for weight in weights]
     lengths = [len(source) for source in sources]
-    # At any length a source may be short of its share, by one for each of the others.
+    # At any length, a source may lag behind its share by one example per other source.
     late = len(sources) - 1
     self._length = max(
       -(-(length + late) * sum(shares) // share)
@@ -91,10 +91,10 @@ class Mixture:
     return example | {'id': int(self._starts[number]) + example['id']}
 
   def where(self, index: int) -> str:
-    """The file of an example and its name there."""
+    """Returns the file of an example and its name there."""
     number, inner = self._mixed[index]
     return self._sources[number].where(inner)
 
   def values(self, field: str) -> list:
-    """All values of a field, each example's once, source after source."""
+    """Returns the values of a field, source by source, once per example."""
     return [value for source in self._sources for value in source.values(field)]

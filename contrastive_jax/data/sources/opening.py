@@ -1,4 +1,4 @@
-"""From a name in the config to a source."""
+"""Opens a source by its name in the config."""
 
 import re
 from collections.abc import Sequence
@@ -19,46 +19,45 @@ from contrastive_jax.data.sources.source import Source, parse_split
 
 _CACHED_BYTES = 2**28
 
-# Each takes paths and gives a sequence of records, with its `bytes` where they are known.
+# Readers by scheme: paths -> a sequence of records with `bytes`, its size or None.
 _FORMATS = {
   'arrayrecord': array_record.ArrayRecords,
   'csv': lambda paths: rows.Rows(paths, table=True),
   'jsonl': lambda paths: rows.Rows(paths, table=False),
   'webdataset': webdataset.WebDataset,
 }
-# These say which split each example is of.
-_DIVIDED = {'karpathy': karpathy.Captioned}
+# Readers of files that list several splits: (paths, split) -> a sequence of records.
+_SPLIT_READERS = {'karpathy': karpathy.Captioned}
 
 
 def open_source(name: str, split: str, folder: str | None = None) -> Source | mixture.Mixture:
-  """Opens a split of a data set.
+  """Opens a split of a dataset.
 
   Args:
     name: one of
       'emoji', which is embedded;
-      'tfds:NAME', 'tfds:NAME/config', 'tfds:NAME:split' or 'tfds:FOLDER', a prepared TFDS data
-        set, whose 'tfds:' may be left out of the first two; a split in the name stands in for
-        'train';
+      'tfds:NAME', 'tfds:NAME/config', 'tfds:NAME:split' or 'tfds:FOLDER', a prepared TFDS dataset;
+        'tfds:' is optional in the first two, and a split in the name replaces 'train';
       'webdataset:PATTERN', tar shards; 'jsonl:PATTERN' and 'csv:PATTERN', with paths of images;
-        'arrayrecord:PATTERN', as data.convert writes it;
+        'arrayrecord:PATTERN', from data.convert;
       'karpathy:PATTERN', dataset_flickr30k.json or dataset_coco.json in the folder of the images;
-      'A*0.7+B*0.3', a mixture of such by weight.
-      A pattern has braces, '{00000..00099}', and wildcards; in it, '{split}' is the split's name,
-      and one without holds 'train' alone. Paths are fsspec's, gs:// and s3:// included.
-    split: a split such as 'train' or 'train[:50%]', or a selection by equal or unequal fields
-      such as 'train[vendor=noto,group!=flags]'. A sum, 'train[skin_tone=]+train', takes the
-      examples of each in turn, so that some come twice.
-    folder: where TFDS data sets are prepared; default TFDS's own.
+      'A*0.7+B*0.3', a mixture by weight.
+      A pattern may have braces, '{00000..00099}', and wildcards. '{split}' stands for the split's
+      name; a pattern without it holds 'train' alone. Paths are fsspec's, including gs:// and s3://.
+    split: a split such as 'train' or 'train[:50%]', or a selection by fields such as
+      'train[vendor=noto,group!=flags]'. A sum, 'train[skin_tone=]+train', concatenates the
+      selections and may repeat examples.
+    folder: folder of prepared TFDS datasets; default TFDS's own.
 
   Raises:
-    ValueError: if there is no such data set, or split, or it cannot be used.
+    ValueError: if the dataset or the split does not exist or cannot be used.
   """
   if parts := mixture.parse_mixture(name):
     sources = [open_source(part, split, folder) for part, _ in parts]
     return mixture.Mixture(sources, [weight for _, weight in parts])
   plain, wheres = parse_split(split)
   scheme, separator, rest = name.partition(':')
-  schemes = {**_FORMATS, **_DIVIDED}
+  schemes = {**_FORMATS, **_SPLIT_READERS}
   if separator and scheme not in (*schemes, 'tfds') and re.match(r'[^\d].*[/.]', rest):
     raise ValueError(
       f'config.data.name = {name!r} starts with {scheme!r}; use one of {[*schemes, "tfds"]}'
@@ -80,21 +79,21 @@ def _is_small(size: int | None) -> bool:
 
 def _open_files(scheme: str, pattern: str, split: str):
   name = split.split('[')[0]
-  divided = _DIVIDED.get(scheme)
-  if not divided and '{split}' not in pattern and name != 'train':
+  split_reader = _SPLIT_READERS.get(scheme)
+  if not split_reader and '{split}' not in pattern and name != 'train':
     raise ValueError(
       f"it holds one split, 'train', and is asked for {split!r}; where each split has files of its "
       'own write {split} for its name, else drop it from config.evaluation'
     )
   paths = files.find(pattern.replace('{split}', name))
-  records = divided(paths, name) if divided else _FORMATS[scheme](paths)
+  records = split_reader(paths, name) if split_reader else _FORMATS[scheme](paths)
   if not len(records):
     raise ValueError('it holds no example')
   return records
 
 
 class _Slice(Sequence):
-  """The records of a TFDS split such as 'train[:50%]'."""
+  """The records of a slice in TFDS's notation, such as 'train[:50%]'."""
 
   def __init__(self, records: Sequence[Any], split: str):
     name = split.split('[')[0]
@@ -114,7 +113,7 @@ class _Slice(Sequence):
     return self._records[self._number(index)]
 
   def where(self, index: int) -> str:
-    """The file of a record and its name there."""
+    """Returns the file of a record and its name there."""
     return self._records.where(self._number(index))
 
   def _number(self, index: int) -> int:

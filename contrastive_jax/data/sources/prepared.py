@@ -1,4 +1,4 @@
-"""Data sets that TFDS has prepared, and the embedded emoji, which are one."""
+"""Datasets prepared by TFDS, the embedded emoji among them."""
 
 import re
 from collections.abc import Sequence
@@ -22,19 +22,19 @@ def open_prepared(name: str, split: str, folder: str | None) -> tuple[Sequence[A
   """Opens a split.
 
   Args:
-    name: 'emoji', 'NAME', 'NAME/config' or the folder that holds its dataset_info.json. A split
-      after a colon, 'NAME:test', stands in for 'train'.
+    name: 'emoji', 'NAME', 'NAME/config' or the folder that holds dataset_info.json. A split after a
+      colon, 'NAME:test', replaces 'train'.
     split: a TFDS split such as 'train' or 'train[:50%]'.
-    folder: where TFDS data sets are prepared; default TFDS's own.
+    folder: folder of prepared TFDS datasets; default TFDS's own.
 
   Returns:
-    The examples by number, images encoded, classes by name, and of a sequence of maps with a `text`
-    the texts; and the bytes of the whole splits' files, None where they are not known.
+    The examples by number, and the bytes of the files of the whole split, None if unknown. Images
+    are encoded, classes are names, and a sequence of dicts with a `text` is a list of texts.
 
   Raises:
-    ValueError: if there is no such data set, prepared for random access, or no such split.
+    ValueError: if the dataset is not prepared for random access, or has no such split.
   """
-  # A version, as in 'NAME:1.0.0', is TFDS's own affair.
+  # TFDS itself parses a version, as in 'NAME:1.0.0'.
   if match := re.fullmatch(r'(.+?):([a-zA-Z_][^/]*)', name):
     name, named = match.groups()
     split = named if split == 'train' else split
@@ -51,7 +51,7 @@ def open_prepared(name: str, split: str, folder: str | None) -> tuple[Sequence[A
         f'{name!r} has no split {split!r}; '
         f'use one of {sorted(builder.info.splits)}, after its download_and_prepare()'
       )
-    # TFDS says 0 for what it does not know, and of every slice.
+    # TFDS reports 0 for an unknown size, and for any slice.
     sizes = [int(builder.info.splits[name].num_bytes) for name in names]
     return _Prepared(builder.info, split), sum(sizes) if all(sizes) else None
   except DatasetInfoFileError as error:
@@ -74,7 +74,7 @@ def open_prepared(name: str, split: str, folder: str | None) -> tuple[Sequence[A
 
 
 def _find(name: str, folder: str | None) -> tfds.core.DatasetBuilder:
-  """The builder from what is on the disk, which needs no code, as some of that is TensorFlow's."""
+  """Finds a builder by the files on disk; the code of some builders needs TensorFlow."""
   try:
     return read_only_builder.builder_from_files(name, data_dir=folder)
   except tfds.core.DatasetNotFoundError:
@@ -82,7 +82,7 @@ def _find(name: str, folder: str | None) -> tfds.core.DatasetBuilder:
 
 
 class _Prepared(Sequence):
-  """The examples of a split by number, read anew by each process that it is sent to."""
+  """The examples of a split by number; it can be sent to other processes."""
 
   def __init__(self, info: tfds.core.DatasetInfo, split: str):
     instructions = info.splits[split].file_instructions
@@ -98,11 +98,11 @@ class _Prepared(Sequence):
     return len(self._records)
 
   def __getitem__(self, number: int) -> dict[str, Any]:
-    """The features, images encoded.
+    """Returns the features, with images encoded.
 
     Raises:
       BadExampleError: if the record cannot be read or does not parse.
-      RuntimeError: if an ArrayRecord file is lost or damaged.
+      RuntimeError: if an ArrayRecord file is missing or damaged.
     """
     record = self._records[number]
     try:
@@ -112,7 +112,7 @@ class _Prepared(Sequence):
     return _named(self._features, example)
 
   def where(self, number: int) -> str:
-    """The file of a record and its number there."""
+    """Returns the file of a record and its number there."""
     for instruction in self._instructions:
       if number < instruction.take:
         return f'{instruction.filename}: record {instruction.skip + number}'
@@ -121,7 +121,7 @@ class _Prepared(Sequence):
 
 
 def _named(feature: tfds.features.FeatureConnector, value: Any) -> Any:
-  """The value with classes by their names; '' stands for none, which TFDS calls -1."""
+  """Replaces class labels by their names; '' for a missing label, -1 in TFDS."""
   if isinstance(feature, tfds.features.ClassLabel):
     names = [feature.int2str(number) if number >= 0 else '' for number in np.ravel(value).tolist()]
     return names if np.ndim(value) else names[0]

@@ -1,6 +1,6 @@
-"""JSON Lines and CSV: a row an example, its image in a file of its own.
+"""JSON Lines and CSV: one row per example, with the path of its image.
 
-A file's rows are found once; then any example is a read of its row and one of its image.
+The rows of a file are located once; an example then takes one read of its row and one of its image.
 """
 
 import array
@@ -20,14 +20,14 @@ from contrastive_jax.data import images
 from contrastive_jax.data.sources import files
 from contrastive_jax.data.sources.source import BadExampleError, plain
 
-# What open_clip's CSV, img2dataset's and Hugging Face's imagefolder call them, ours first.
+# Field names of ours, open_clip's CSV, img2dataset, and Hugging Face's imagefolder.
 _FIELDS = {
   'image': ('image', 'filepath', 'file_name', 'image_path', 'path'),
   'caption': ('caption', 'title', 'text'),
 }
 
-# Bytes: a caption of the most letters that one may have, in four bytes each, has no more.
-_LONGEST_ROW = 2**18
+# Bytes of a quoted field, as many as the longest caption has at four bytes per character.
+_MAX_ROW_BYTES = 2**18
 _PATH = re.compile(rb'\S*/\S*|.*\.(%s)' % '|'.join(images.ENDINGS).encode(), re.IGNORECASE)
 
 
@@ -35,20 +35,20 @@ class Rows:
   """Examples of JSONL or CSV files by number, in their order.
 
   Attributes:
-    bytes: None, as how large the images are is not known.
+    bytes: None; the size of the images is unknown.
   """
 
   bytes = None
 
   def __init__(self, paths: Sequence[str], *, table: bool):
-    """Finds the rows, or reads what an earlier finding kept in `FILE.index.npz`.
+    """Locates the rows, or reads their index from `FILE.index.npz`.
 
     Args:
-      paths: of the files. Image paths in them are relative to the file, or whole.
-      table: whether they are CSV, separated by commas or tabs, with a header; else JSONL.
+      paths: paths of the files. Image paths in them are absolute or relative to the file.
+      table: True for CSV, separated by commas or tabs, with a header; False for JSONL.
 
     Raises:
-      ValueError: if there is no field of the image's path.
+      ValueError: if no field holds the path of the image.
     """
     self._paths = paths
     indices = files.scan_all(
@@ -56,7 +56,7 @@ class Rows:
     )
     _report(paths, indices)
     self._ends = np.cumsum([len(index['places']) for index in indices])
-    self._places = np.concatenate([index['places'] for index in indices])
+    self._spans = np.concatenate([index['places'] for index in indices])
     self._headers = table and [
       _header(path, index['places']) for path, index in zip(paths, indices, strict=True)
     ]
@@ -66,7 +66,7 @@ class Rows:
     return int(self._ends[-1])
 
   def _find_names(self) -> dict[str, str]:
-    """The field of each of the two in the first row that parses."""
+    """Returns the names of the image and caption fields in the first row that parses."""
     error = 'it has no row'
     for number in range(min(len(self), 100)):
       try:
@@ -87,10 +87,10 @@ class Rows:
     raise ValueError(f'{self._paths[0]} cannot be used: {error}')
 
   def _row(self, number: int) -> tuple[str, Mapping[str, Any]]:
-    """The path of the file, and the row's fields."""
+    """Returns the path of the file, and the fields of the row."""
     which, _ = files.locate(self._ends, number)
     path = self._paths[which]
-    offset, size = self._places[number].tolist()
+    offset, size = self._spans[number].tolist()
     try:
       encoded = files.read(path, offset, size)
       text = encoded.decode('utf-8-sig' if offset == 0 else 'utf-8')
@@ -102,10 +102,10 @@ class Rows:
     return path, row
 
   def __getitem__(self, number: int) -> dict[str, Any]:
-    """The row's fields, with the image's bytes as `image` and the text as `caption`, if it has one.
+    """Returns the fields of a row, with the encoded `image`, and the text, if any, as `caption`.
 
     Raises:
-      BadExampleError: if the row does not parse, or its image is not there.
+      BadExampleError: if the row does not parse, or its image cannot be read.
     """
     path, row = self._row(number)
     name, others = row.get(self._names['image']), dict(row)
@@ -119,18 +119,18 @@ class Rows:
     return others
 
   def where(self, number: int) -> str:
-    """The file, the row in it, which counts from 1 below the header, and the image's path."""
+    """Returns the file, the row, counted from 1 below the header, and the path of the image."""
     which, row = files.locate(self._ends, number)
-    place = f'{self._paths[which]}: row {row + 1}'
+    location = f'{self._paths[which]}: row {row + 1}'
     try:
       _, fields = self._row(number)
     except BadExampleError:
-      return place
-    return f'{place}, {fields.get(self._names["image"])}'
+      return location
+    return f'{location}, {fields.get(self._names["image"])}'
 
 
 def _report(paths: Sequence[str], indices: Sequence[Mapping[str, np.ndarray]]) -> None:
-  """Logs which tables have far fewer rows than lines, as quotes that go astray may be why."""
+  """Warns of tables with far fewer rows than lines, which unbalanced quotes can cause."""
   for path, index in zip(paths, indices, strict=True):
     if index.get('lines', 0) > 2 * len(index['places']):
       logging.warning(
@@ -142,29 +142,29 @@ def _report(paths: Sequence[str], indices: Sequence[Mapping[str, np.ndarray]]) -
 
 
 def _scan_lines(path: str) -> dict[str, np.ndarray]:
-  """Offset and size, in bytes, of each line that is not blank: int64 [N, 2]."""
+  """Returns offset and size, in bytes, of each nonblank line, int64 [N, 2], as 'places'."""
   system, plain = files.open_system(path)
-  places, offset = array.array('q'), 0  # A list of pairs would take ten times as much memory.
+  spans, offset = array.array('q'), 0  # a list of pairs would take ten times the memory
   with system.open(plain, 'rb') as lines:
     for line in lines:
       if line.strip():
-        places.extend((offset, len(line)))
+        spans.extend((offset, len(line)))
       offset += len(line)
-  return {'places': np.array(places, np.int64).reshape(-1, 2)}
+  return {'places': np.array(spans, np.int64).reshape(-1, 2)}
 
 
 def _scan_table(path: str) -> dict[str, np.ndarray]:
-  """Where the rows of a table lie.
+  """Locates the rows of a table.
 
-  A row of several lines is one that `_Columns.may_continue` lets go on, whose quotes then match,
-  and that has the header's columns. Else its first line is a row, good or bad, and so is the next.
+  Lines form one row if `_Columns.may_continue` accepts each, the quotes balance, and the row has as
+  many columns as the header. Otherwise each line is a row, good or bad.
 
   Returns:
     'places', int64 [N, 2]: offset and size, in bytes, of each row after the header;
-    'lines': how many they have.
+    'lines': the number of lines in these rows.
   """
   system, plain = files.open_system(path)
-  places, lines = array.array('q'), 0
+  spans, lines = array.array('q'), 0
   with system.open(plain, 'rb') as file:
     header = next(iter(file), b'')
     columns, offset = _Columns(header), len(header)
@@ -175,10 +175,10 @@ def _scan_table(path: str) -> dict[str, np.ndarray]:
       nonlocal size
       for line in file:
         if row and not columns.may_continue(line, size):
-          return  # It is read again, as a row.
+          return  # the line is read again, as a row of its own
         size += len(line)
         row.append(line)
-        yield line.decode('latin-1')  # A byte a letter: rows are told apart, not read.
+        yield line.decode('latin-1')  # one character per byte; only the structure counts
 
     rows = _reader(texts(), columns.separator)
     while True:
@@ -194,41 +194,41 @@ def _scan_table(path: str) -> dict[str, np.ndarray]:
         file.seek(offset + size)
         rows = _reader(texts(), columns.separator)
       if size > 2 or row[0].strip(b'\r\n'):
-        places.extend((offset, size))
+        spans.extend((offset, size))
         lines += len(row)
       offset += size
       size = 0
       row.clear()
-  return {'places': np.array(places, np.int64).reshape(-1, 2), 'lines': np.int64(lines)}
+  return {'places': np.array(spans, np.int64).reshape(-1, 2), 'lines': np.int64(lines)}
 
 
 class _Columns:
-  """What a table's header tells of its rows.
+  """The columns of a table, from its header.
 
   Attributes:
-    count: of the columns.
-    separator: of the values in a row.
+    count: number of columns.
+    separator: character between values.
   """
 
   def __init__(self, header: bytes):
-    """Takes the first line of the file."""
+    """Parses the first line of the file."""
     text = header.decode('utf-8-sig', errors='replace')
     self.separator = _separator(text)
     self._separator = self.separator.encode()
     try:
       names = next(_reader([text], self.separator), [])
     except csv.Error:
-      names = []  # The table is refused, for its header.
+      names = []  # `_header` raises for this table
     self.count = len(names)
     self._image = next((names.index(name) for name in _FIELDS['image'] if name in names), 0)
 
   def may_continue(self, line: bytes, size: int) -> bool:
-    """Whether a line may go on in a quote that a row of `size` bytes so far has left open.
+    """Whether a line may continue the open quote of a row with `size` bytes so far.
 
-    One without quotes that has all columns, and in that of the image what looks like a path, is a
-    row of its own, and the quote one that nothing closes. Texts hold commas, and tabs hardly ever.
+    A line without quotes that has all columns, with a path in the image's, is a row of its own, and
+    the open quote is a mistake. The path is checked for commas alone: text rarely has tabs.
     """
-    if size > _LONGEST_ROW:
+    if size > _MAX_ROW_BYTES:
       return False
     if b'"' in line or line.count(self._separator) != self.count - 1:
       return True
@@ -237,7 +237,7 @@ class _Columns:
 
 
 def _reader(lines: Iterable[str], separator: str, **dialect):
-  # A huge caption is one bad example, not the end of a file. The limit is the whole process's.
+  # The field limit, a setting of the process, is lifted: a huge caption is only a bad example.
   csv.field_size_limit(sys.maxsize)
   return csv.reader(lines, delimiter=separator, strict=True, **dialect)
 
@@ -247,12 +247,12 @@ def _separator(header: str) -> str:
 
 
 def _lines(text: str) -> list[str]:
-  return re.split(r'(?<=\n)', text)  # str.splitlines ends a line at many another letter.
+  return re.split(r'(?<=\n)', text)  # str.splitlines splits at other characters too
 
 
-def _header(path: str, places: np.ndarray) -> tuple[list[str], str]:
-  """The names of a table's columns, and what separates them."""
-  size = int(places[0, 0]) if len(places) else None
+def _header(path: str, spans: np.ndarray) -> tuple[list[str], str]:
+  """Returns the names of the columns, and the separator."""
+  size = int(spans[0, 0]) if len(spans) else None
   text = files.read(path, 0, size).decode('utf-8-sig', errors='replace')
   separator = _separator(text)
   try:
@@ -265,7 +265,7 @@ def _parse_row(text: str, names: Sequence[str], separator: str) -> dict[str, str
   dialects: list[dict[str, Any]] = [{}]
   if '\\"' in text:
     dialects.append({'escapechar': '\\'})
-  if separator == '\t':  # Tables of the web have tabs and no quoting, so that a quote is a letter.
+  if separator == '\t':  # tab-separated files are often written without quoting
     dialects.append({'quoting': csv.QUOTE_NONE})
   faults = []
   for dialect in dialects:
@@ -281,18 +281,21 @@ def _parse_row(text: str, names: Sequence[str], separator: str) -> dict[str, str
 
 
 def write(path: str, records: Iterable[Mapping[str, Any]]) -> None:
-  """Writes examples as JSON Lines, and each image into a folder beside of the file's name.
+  """Writes examples as JSON Lines, and their images into a folder of the same name.
 
   Args:
-    path: of the file, which ends in '.jsonl', on a disk.
-    records: each with a picture's bytes as `image` and a number as `id`, which names its file.
+    path: path of the file, '*.jsonl', on a disk.
+    records: examples with an encoded `image` and a number `id`, which names the image file.
 
   Raises:
-    TypeError: if a field cannot be written as JSON.
+    TypeError: if a field is not JSON serializable.
   """
   folder = pathlib.Path(path).with_suffix('')
   folder.mkdir(exist_ok=True)
-  with files.whole(path) as partial, open(partial, 'w', encoding='utf-8', newline='\n') as lines:
+  with (
+    files.atomic_write(path) as partial,
+    open(partial, 'w', encoding='utf-8', newline='\n') as lines,
+  ):
     for record in records:
       image = folder / f'{record["id"]:09}.{images.file_type(record["image"])}'
       image.write_bytes(record['image'])

@@ -1,4 +1,4 @@
-"""Random access to examples, each a dict of encoded image, texts and labels, and selections."""
+"""Random access to examples, dicts of an encoded image, texts and labels; selections by field."""
 
 import itertools
 import re
@@ -9,14 +9,14 @@ import numpy as np
 
 
 class BadExampleError(ValueError):
-  """One example cannot be used; those around it can."""
+  """One example cannot be used; the others can."""
 
 
 def plain(value: Any) -> Any:
-  """NumPy's arrays and numbers as Python's, for writers of JSON and MessagePack.
+  """Converts NumPy arrays and scalars to Python's, for writers of JSON and MessagePack.
 
   Raises:
-    TypeError: if it is neither.
+    TypeError: if the value has another type.
   """
   if isinstance(value, np.ndarray | np.generic):
     return value.tolist()
@@ -26,42 +26,43 @@ def plain(value: Any) -> Any:
   )
 
 
-def place_of(examples: Sequence[Any], number: int) -> str:
-  """The file of an example and its name there, as `examples.where` tells; else its number."""
+def location_of(examples: Sequence[Any], number: int) -> str:
+  """Locates an example: `examples.where(number)` if there is such a method, else the number."""
   return getattr(examples, 'where', 'example {}'.format)(number)
 
 
 class Source:
-  """Examples by number; `id` in each is its number within the split, whatever the selection.
+  """Examples by number; the `id` of an example is its number in the split, before any selection.
 
-  One whose record raises BadExampleError has the fields `id` and `error` alone.
+  An example whose record raises BadExampleError has only the fields `id` and `error`.
 
   Attributes:
-    cached: whether examples, and what is made of them, may be kept in memory.
-    ids: how many there are in the split; every `id` is below.
+    cached: whether examples and their decoded images may be cached.
+    ids: number of examples in the split; every `id` is below it.
   """
 
   def __init__(self, records: Sequence[Mapping[str, Any]], *wheres: str, cached: bool = False):
-    """Takes the records that fulfil each `where`, such as 'vendor=noto,group!=flags', in turn.
+    """Selects records by conditions.
 
     Args:
-      records: TFDS's or another format's, images encoded.
-      *wheres: conditions on their fields; an empty one takes all, as does none.
-      cached: keep each record in memory once it is read. Parsing costs more than decoding.
+      records: records of any format, with images encoded.
+      *wheres: conditions such as 'vendor=noto,group!=flags'; the selections are concatenated. An
+        empty condition, like none at all, selects every record.
+      cached: whether to cache each record: parsing costs more than decoding.
 
     Raises:
-      OSError: here or when an example is asked for, if its file is lost or damaged.
+      OSError: if a file is missing or damaged; also on access to an example.
     """
     self.cached = cached
     self.ids = len(records)
     self._records = records
     self._kept: dict[int, dict[str, Any]] = {}
     selections = [_select(self._read, len(records), where) for where in wheres or ('',)]
-    # One selection stays as it is: a list of all numbers of a large data set would fill the memory.
+    # A single selection stays a range: a list of a large dataset's numbers would fill the memory.
     self._numbers = selections[0] if len(selections) == 1 else [*itertools.chain(*selections)]
 
   def __getstate__(self) -> dict[str, Any]:
-    # What goes to a process reads anew what it needs.
+    # A copy in another process starts with an empty cache.
     return vars(self) | {'_kept': {}}
 
   def __len__(self) -> int:
@@ -71,19 +72,19 @@ class Source:
     return self._read(self._numbers[index])
 
   def where(self, index: int) -> str:
-    """The file of an example and its name there."""
-    return place_of(self._records, self._numbers[index])
+    """Returns the file of an example and its name there."""
+    return location_of(self._records, self._numbers[index])
 
   def _read(self, number: int) -> dict[str, Any]:
     if number in self._kept:
       return self._kept[number]
     try:
       record = _text(self._records[number])
-      record.pop('error', None)  # A field of that name says nothing of whether it can be used.
+      record.pop('error', None)  # reserved: marks bad examples
       example = record | {'id': number}
     except BadExampleError as error:
       example = {'id': number, 'error': str(error)}
-    except RuntimeError as error:  # ArrayRecord's, which names the file.
+    except RuntimeError as error:  # from ArrayRecord; it names the file
       raise OSError(
         f'example {number} cannot be read: {error}. Put the file back, or prepare the data set '
         'anew; the same command goes on from the last checkpoint'
@@ -93,23 +94,23 @@ class Source:
     return example
 
   def values(self, field: str) -> list:
-    """All values of a field, in the order of the examples.
+    """Returns the values of a field in the order of the examples.
 
     Raises:
-      ValueError: if an example has no such field.
+      ValueError: if an example lacks the field.
     """
     examples = (self[i] for i in range(len(self)))
     return [_value(example, field) for example in examples]
 
 
 def parse_split(split: str) -> tuple[str, list[str]]:
-  """The plain split that a sum of selections is of, and the conditions of each.
+  """Parses a sum of selections into the split and the condition of each.
 
   >>> parse_split('train[vendor=noto]+train')
   ('train', ['vendor=noto', ''])
 
   Raises:
-    ValueError: if they are of different splits.
+    ValueError: if the selections are of different splits.
   """
   parts = [
     re.fullmatch(r'(.*?)(?:\[([^\]]*[=<>][^\]]*)\])?', part.strip()).groups()
@@ -128,7 +129,7 @@ def _text(value):
     try:
       return value.decode()
     except UnicodeDecodeError:
-      return value  # An encoded image.
+      return value  # an encoded image
   if isinstance(value, Mapping):
     return {key: item if key == 'image' else _text(item) for key, item in value.items()}
   if isinstance(value, list | np.ndarray):
@@ -173,5 +174,5 @@ def _select(read, count: int, where: str) -> Sequence[int]:
 
 
 def _is(value: Any, text: str) -> bool:
-  """Whether a field is what a condition says; a number is as it is written."""
+  """Whether a field equals the text of a condition; numbers are compared as text."""
   return value == text or (isinstance(value, int | float | np.number) and str(value) == text)

@@ -1,4 +1,4 @@
-"""TFRecord files of a TFDS data set, read by place and without TensorFlow."""
+"""Random access to the TFRecord files of a TFDS dataset, without TensorFlow."""
 
 import struct
 from collections.abc import Sequence
@@ -9,22 +9,22 @@ import numpy as np
 from contrastive_jax.data.sources import files
 from contrastive_jax.data.sources.source import BadExampleError
 
-# Before a record its length and that length's checksum, after it its own checksum.
+# A record follows its length and the checksum of that, and precedes its own checksum.
 _LENGTH = struct.Struct('<Q4x')
-_CHECKSUM = 4
+_CHECKSUM_BYTES = 4
 
 
 class TfRecords:
   """Records of TFRecord files by number."""
 
   def __init__(self, instructions: Sequence[Any]):
-    """Finds the records, or reads what an earlier finding kept in `FILE.index.npz`.
+    """Locates the records, or reads their index from `FILE.index.npz`.
 
     Args:
       instructions: TFDS's file instructions, with `filename`, `skip` and `take`.
 
     Raises:
-      ValueError: if a file is missing, or is cut off.
+      ValueError: if a file is missing or truncated.
     """
     paths = list(dict.fromkeys(str(instruction.filename) for instruction in instructions))
     for path in paths:
@@ -33,11 +33,11 @@ class TfRecords:
     self._parts = []
     for instruction in instructions:
       path, end = str(instruction.filename), instruction.skip + instruction.take
-      places = indices[path]['places']
-      if len(places) < end:
-        raise ValueError(f'{path} is cut off: it has {len(places)} whole records of {end}')
-      self._parts.append((path, places[instruction.skip : end]))
-    self._ends = np.cumsum([len(places) for _, places in self._parts])
+      spans = indices[path]['places']
+      if len(spans) < end:
+        raise ValueError(f'{path} is cut off: it has {len(spans)} whole records of {end}')
+      self._parts.append((path, spans[instruction.skip : end]))
+    self._ends = np.cumsum([len(spans) for _, spans in self._parts])
 
   def __len__(self) -> int:
     return int(self._ends[-1])
@@ -46,11 +46,11 @@ class TfRecords:
     """Reads a record.
 
     Raises:
-      BadExampleError: if it cannot be read.
+      BadExampleError: if the record cannot be read.
     """
     part, row = files.locate(self._ends, number)
-    path, places = self._parts[part]
-    offset, size = places[row].tolist()
+    path, spans = self._parts[part]
+    offset, size = spans[row].tolist()
     try:
       return files.read(path, offset, size)
     except OSError as error:
@@ -58,14 +58,14 @@ class TfRecords:
 
 
 def _scan(path: str) -> dict[str, np.ndarray]:
-  """Offset and size, in bytes, of each whole record: int64 [N, 2]."""
+  """Returns offset and size, in bytes, of each complete record, int64 [N, 2], as 'places'."""
   system, plain = files.open_system(path)
-  end, places, offset = system.size(plain), [], 0
+  end, spans, offset = system.size(plain), [], 0
   with system.open(plain, 'rb') as file:
     while offset + _LENGTH.size <= end:
       file.seek(offset)
       (size,) = _LENGTH.unpack(file.read(_LENGTH.size))
-      start, offset = offset + _LENGTH.size, offset + _LENGTH.size + size + _CHECKSUM
+      start, offset = offset + _LENGTH.size, offset + _LENGTH.size + size + _CHECKSUM_BYTES
       if offset <= end:
-        places.append((start, size))
-  return {'places': np.array(places, np.int64).reshape(-1, 2)}
+        spans.append((start, size))
+  return {'places': np.array(spans, np.int64).reshape(-1, 2)}

@@ -1,7 +1,6 @@
 """WebDataset: tar shards in which the files of an example share a name up to its first dot.
 
-A shard's headers are read once; then any example is one read, as its files lie
-together.
+The headers of a shard are read once. An example then takes one read, as its files are adjacent.
 """
 
 import io
@@ -21,8 +20,8 @@ from contrastive_jax.data.sources.source import BadExampleError, plain
 
 _KINDS = {'image': images.ENDINGS, 'text': ('txt',), 'fields': ('json',)}
 _KIND_OF = {ending: kind for kind, endings in enumerate(_KINDS.values()) for ending in endings}
-_BLOCK = 512  # bytes: tar's unit
-_UNITS = np.array([_BLOCK, 1])  # bytes: of an offset and of a size, as an index keeps them
+_BLOCK = 512  # bytes per block of a tar
+_UNITS = np.array([_BLOCK, 1])  # bytes per unit of an offset and of a size in an index
 _HELP = (
   f'an example is an image ({", ".join(images.ENDINGS)}) and a txt or json of the same name, one '
   'after the other: sort the files (tar --sort=name) where they lie apart; a label, such as a '
@@ -33,50 +32,50 @@ _HELP = (
 class WebDataset:
   """Examples of tar shards by number, in the shards' order.
 
-  Of a shard that is cut off, the examples before the cut are there, and the log says so, as it does
-  of files that belong to no example.
+  A truncated shard contributes its examples before the cut, with a warning. Files that belong to no
+  example are counted in a warning too.
 
   Attributes:
-    bytes: of all files of the examples.
+    bytes: size of all files of the examples.
   """
 
   def __init__(self, paths: Sequence[str]):
-    """Reads the shards' headers, or what an earlier reading kept in `SHARD.index.npz`.
+    """Reads the headers of the shards, or their index from `SHARD.index.npz`.
 
     Args:
-      paths: of the shards, plain tar.
+      paths: paths of the shards, uncompressed tar.
 
     Raises:
-      ValueError: if one is no plain tar.
+      ValueError: if a shard is not an uncompressed tar.
     """
     self._paths = paths
     indices = files.scan_all(paths, _scan, 'webdataset of samples')
     _report(paths, indices)
-    self._places = [index['places'] for index in indices]
+    self._spans = [index['places'] for index in indices]
     self._strays = [dict(index['strays'].tolist()) for index in indices]
-    self._ends = np.cumsum([len(places) for places in self._places])
-    self._lines_told = False
-    self.bytes = sum(int(places[..., 1].sum(dtype=np.int64)) for places in self._places)
+    self._ends = np.cumsum([len(spans) for spans in self._spans])
+    self._warned_of_lines = False
+    self.bytes = sum(int(spans[..., 1].sum(dtype=np.int64)) for spans in self._spans)
 
   def __len__(self) -> int:
     return int(self._ends[-1])
 
   def __getitem__(self, number: int) -> dict[str, Any]:
-    """The image's bytes, the text as `caption`, and the fields of the JSON.
+    """Returns the encoded `image`, the text as `caption`, and the fields of the JSON.
 
     Raises:
-      BadExampleError: if one of its files is missing, cannot be read, or is no JSON object.
+      BadExampleError: if a file is missing or cannot be read, or the JSON is not an object.
     """
     shard, row = files.locate(self._ends, number)
-    path, places = self._paths[shard], self._places[shard][row] * _UNITS
-    if not places.any():
+    path, spans = self._paths[shard], self._spans[shard][row] * _UNITS
+    if not spans.any():
       raise BadExampleError(f'{self.where(number)} has no file of a known ending; {_HELP}')
-    first = int(places[places[:, 0] > 0, 0].min())
-    content = _read(path, first, int(places.sum(1).max()) - first)
+    first = int(spans[spans[:, 0] > 0, 0].min())
+    content = _read(path, first, int(spans.sum(1).max()) - first)
     parts = {
       kind: content[offset - first : offset - first + size]
-      for kind, (offset, size) in zip(_KINDS, places.tolist(), strict=True)
-      if offset  # No file's content starts where its header would.
+      for kind, (offset, size) in zip(_KINDS, spans.tolist(), strict=True)
+      if offset  # 0 stands for none: the content of a file follows its header
     }
     if 'image' not in parts or not parts.keys() & {'text', 'fields'}:
       raise BadExampleError(f'{self.where(number)} has only {sorted(parts)}; {_HELP}')
@@ -84,12 +83,12 @@ class WebDataset:
     record['image'] = parts['image']
     if 'text' in parts:
       record['caption'] = parts['text']
-      if not self._lines_told and b'\n' in parts['text'].strip():
-        self._tell_lines(number, parts['text'])
+      if not self._warned_of_lines and b'\n' in parts['text'].strip():
+        self._warn_of_lines(number, parts['text'])
     return record
 
-  def _tell_lines(self, number: int, text: bytes) -> None:
-    self._lines_told = True
+  def _warn_of_lines(self, number: int, text: bytes) -> None:
+    self._warned_of_lines = True
     logging.warning(
       '%s: its txt has %d lines, which are one caption, here and wherever else. If each line is a '
       'caption, as in the retrieval sets of CLIP_benchmark, give a json in place of the txt, '
@@ -99,9 +98,9 @@ class WebDataset:
     )
 
   def where(self, number: int) -> str:
-    """The shard, and the name of the image, or of what else the example has, and its place."""
+    """Returns the shard, and the name and offset of the image or of another file of the example."""
     shard, row = files.locate(self._ends, number)
-    path, offsets = self._paths[shard], self._places[shard][row][:, 0].astype(int)
+    path, offsets = self._paths[shard], self._spans[shard][row][:, 0].astype(int)
     block = next(filter(None, offsets.tolist()), None) or self._strays[shard][row]
     try:
       header = files.read(path, (block - 1) * _BLOCK, _BLOCK)
@@ -112,7 +111,7 @@ class WebDataset:
 
 
 def _report(paths: Sequence[str], indices: Sequence[Mapping[str, np.ndarray]]) -> None:
-  """Logs what of the shards belongs to no example."""
+  """Warns of truncated and empty shards, and of files that belong to no example."""
   passed = 0
   for path, index in zip(paths, indices, strict=True):
     if index['cut']:
@@ -152,7 +151,7 @@ def _object(encoded: bytes, path: str) -> dict[str, Any]:
 
 
 class _File(NamedTuple):
-  """A member of a tar: `key` is its name up to the first dot, '' for none, `ending` the rest."""
+  """A member of a tar: `key` is its name up to the first dot, or ''; `ending` is the rest."""
 
   name: str
   key: str
@@ -162,26 +161,26 @@ class _File(NamedTuple):
 
 
 def _scan(path: str) -> dict[str, np.ndarray]:
-  """Where the examples of a shard lie.
+  """Locates the examples of a shard.
 
   Returns:
     'places', uint32 [N, 3, 2]: offset, in blocks, and size, in bytes, of image, text and JSON,
     zeros for none;
     'strays', uint32 [M, 2]: an example that has none of them, and the block of its first file;
-    'passed' and 'first': how many files belong to no example, and the name of the first;
-    'cut': the byte at which a damaged archive stops making sense, 0 for a whole one.
+    'passed' and 'first': the number of files that belong to no example, and the name of the first;
+    'cut': the byte at which a damaged archive ends, 0 for an intact one.
 
   Raises:
-    ValueError: if the first block is no tar header.
+    ValueError: if the first block is not a tar header.
   """
   system, plain = files.open_system(path)
   samples, start, cut = _Samples(), 0, 0
   with system.open(plain, 'rb') as file:
-    while start is not None:  # Archives that were joined lie one after another.
+    while start is not None:  # several archives may be concatenated
       first = start
       file.seek(start)
       try:
-        # 'r:' refuses what is compressed, which has no places to read from.
+        # 'r:' refuses compressed archives, which allow no random access.
         with tarfile.open(fileobj=file, mode='r:') as archive:
           for run in _runs(_members(archive, system.size(plain))):
             samples.add(run)
@@ -199,10 +198,10 @@ def _scan(path: str) -> dict[str, np.ndarray]:
 
 
 def _after(file: BinaryIO, offset: int) -> tuple[int | None, int]:
-  """Where another archive begins behind one that ends at an offset, and where damage does."""
+  """Returns where the next archive starts, or None; and where damage starts, or 0."""
   file.seek(offset)
   if file.read(_BLOCK) != bytes(_BLOCK):
-    return None, offset  # An archive ends in zeros.
+    return None, offset  # an intact archive ends in zeros
   while zeros := file.read(2**16):
     if rest := zeros.lstrip(b'\0'):
       return (file.tell() - len(rest)) // _BLOCK * _BLOCK, 0
@@ -210,15 +209,15 @@ def _after(file: BinaryIO, offset: int) -> tuple[int | None, int]:
 
 
 def _members(archive: tarfile.TarFile, end: int) -> Iterator[_File]:
-  """The members up to any damage, folders left out, of an archive in a file of `end` bytes."""
+  """Yields the members before any damage, without folders, of an archive of `end` bytes."""
   try:
     for member in archive:
-      archive.members.clear()  # Else the names of all files of a shard stay in memory.
+      archive.members.clear()  # otherwise all headers of a shard stay in memory
       if member.isdir() or member.offset_data + member.size > end:
         continue
       match = re.fullmatch(r'((?:.*/)?[^./][^./]*)\.([^/]*)', member.name)
       key, ending = match.groups() if match else ('', '')
-      if not member.isfile():  # A link has no content of its own.
+      if not member.isfile():  # a link has no content of its own
         ending += ' of a link'
       yield _File(member.name, key, ending.lower(), member.offset_data, member.size)
   except tarfile.ReadError:
@@ -226,9 +225,9 @@ def _members(archive: tarfile.TarFile, end: int) -> Iterator[_File]:
 
 
 def _runs(members: Iterable[_File]) -> Iterator[list[_File]]:
-  """Members of one key that follow each other, and those without a key among them.
+  """Groups consecutive members with the same key; members without a key join the current group.
 
-  An ending that comes again begins another run, as in open_clip.
+  A repeated ending starts a new group, as in open_clip.
   """
   run, key, endings = [], '', set()
   for file in members:
@@ -244,17 +243,17 @@ def _runs(members: Iterable[_File]) -> Iterator[list[_File]]:
 
 
 class _Samples:
-  """What a scan has found so far; see `_scan`."""
+  """The examples found by a scan so far; see `_scan`."""
 
   def __init__(self):
-    self._places, self._strays = [], []
+    self._spans, self._strays = [], []
     self._passed, self._first = 0, ''
 
   def add(self, run: list[_File]) -> None:
     """Adds the members of one key.
 
-    Where none has a known ending behind the first dot, as of '4.05 track.png', the name ends at the
-    last dot.
+    If none of them has a known ending after the first dot, as with '4.05 track.png', the key ends
+    at the last dot.
     """
     known = [file for file in run if file.ending in _KIND_OF]
     parts = [known]
@@ -265,34 +264,34 @@ class _Samples:
     used = [file for part in parts for file in self._add(part)]
     named = next((file for file in run if file.key), None)
     if named and not used:
-      self._strays.append((len(self._places), named.offset // _BLOCK))
-      self._places.append(np.zeros((len(_KINDS), 2), np.int64))
+      self._strays.append((len(self._spans), named.offset // _BLOCK))
+      self._spans.append(np.zeros((len(_KINDS), 2), np.int64))
     elif len(used) < len(run):
       self._first = self._first or next(file.name for file in run if file not in used)
       self._passed += len(run) - len(used)
 
   def _add(self, part: list[_File]) -> list[_File]:
-    """Adds an example; of two files of a kind the first is taken."""
+    """Adds an example; of two files of one kind, the first counts."""
     taken = {}
     for file in part:
       taken.setdefault(_KIND_OF[file.ending.rpartition('.')[2]], file)
     if taken:
-      self._places.append(np.zeros((len(_KINDS), 2), np.int64))
+      self._spans.append(np.zeros((len(_KINDS), 2), np.int64))
     for kind, file in taken.items():
-      self._places[-1][kind] = file.offset, file.size
+      self._spans[-1][kind] = file.offset, file.size
     return [*taken.values()]
 
   def drop_last_if_cut(self) -> None:
-    """Drops an example that lacks a file which the first has: it has lost it to a cut."""
-    places = self._places
-    if places and not np.array_equal(places[-1][:, 0] > 0, places[0][:, 0] > 0):
-      places.pop()
-      self._strays = [stray for stray in self._strays if stray[0] < len(places)]
+    """Drops the last example if it lacks a file that the first has: the cut has removed it."""
+    spans = self._spans
+    if spans and not np.array_equal(spans[-1][:, 0] > 0, spans[0][:, 0] > 0):
+      spans.pop()
+      self._strays = [stray for stray in self._strays if stray[0] < len(spans)]
 
   def arrays(self) -> dict[str, np.ndarray]:
-    blocks = np.array(self._places, np.int64).reshape(-1, len(_KINDS), 2) // _UNITS
+    blocks = np.array(self._spans, np.int64).reshape(-1, len(_KINDS), 2) // _UNITS
     return {
-      # What has more bytes than that is no picture, cut or not.
+      # Sizes are clipped to 32 bits: such a file is no image anyway.
       'places': np.minimum(blocks, 2**32 - 1).astype(np.uint32),
       'strays': np.array(self._strays, np.uint32).reshape(-1, 2),
       'passed': np.int64(self._passed),
@@ -304,14 +303,14 @@ def write(path: str, records: Iterable[Mapping[str, Any]]) -> None:
   """Writes examples to a shard, the same bytes for the same examples.
 
   Args:
-    path: of the shard, on a disk.
-    records: each with a picture's bytes as `image` and a number as `id`, which names its files.
+    path: path of the shard, on a disk.
+    records: examples with an encoded `image` and a number `id`, which names their files.
 
   Raises:
-    TypeError: if a field cannot be written as JSON.
+    TypeError: if a field is not JSON serializable.
   """
   with (
-    files.whole(path) as partial,
+    files.atomic_write(path) as partial,
     tarfile.open(partial, 'w', format=tarfile.USTAR_FORMAT) as archive,
   ):
     for record in records:

@@ -229,7 +229,7 @@ def test_a_huge_cell_is_one_bad_example(tmp_path):
 
 
 def test_what_is_written_is_whole_or_not_there(tmp_path):
-  with pytest.raises(RuntimeError), files.whole(str(tmp_path / 'a')) as partial:
+  with pytest.raises(RuntimeError), files.atomic_write(str(tmp_path / 'a')) as partial:
     open(partial, 'w').close()
     raise RuntimeError
   assert not [*tmp_path.iterdir()]

@@ -112,7 +112,7 @@ def test_what_a_format_cannot_hold_is_named(style, examples, write):
 
 def test_a_long_scan_says_how_far_it_is(examples, write, monkeypatch, caplog):
   logging.use_absl_handler()
-  monkeypatch.setattr(files, '_SILENCE', -1)
+  monkeypatch.setattr(files, '_PROGRESS_SECONDS', -1)
   with caplog.at_level('WARNING'):
     data.open_source(write('webdataset', examples), 'train')
   assert [record.args for record in caplog.records] == [(1, 3), (2, 3), (3, 3)]
