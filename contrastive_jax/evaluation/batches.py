@@ -1,4 +1,4 @@
-"""Many inputs through a jitted function, batch by batch."""
+"""Applies jitted functions to many inputs, batch by batch."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +15,7 @@ from contrastive_jax.sharding.mesh import (
   place_whole,
 )
 
-_BLOCK_BYTES = 2**26
+_BLOCK_BYTES = 2**26  # of the scores held at a time
 
 
 def jit_batched(function: Callable, mesh: Mesh) -> Callable:
@@ -28,10 +28,10 @@ def jit_batched(function: Callable, mesh: Mesh) -> Callable:
 
 
 def in_batches(function: Callable[[Any], Any], inputs: Any, batch_size: int, mesh: Mesh) -> Any:
-  """Applies a function to inputs [N, ...] and joins what comes out, [N, ...]; or trees of them.
+  """Applies a function to inputs [N, ...] batch by batch; returns outputs [N, ...].
 
-  The batch size grows to a multiple of the mesh's shards, and the last batch is filled up, so that
-  one shape is compiled.
+  Inputs and outputs may be trees. The batch size is rounded up to a multiple of the batch shards,
+  and the last batch is padded, so a single shape is compiled.
   """
   batch_size = -(-batch_size // batch_shards(mesh)) * batch_shards(mesh)
   size = len(jax.tree.leaves(inputs)[0])
@@ -50,30 +50,30 @@ def in_batches(function: Callable[[Any], Any], inputs: Any, batch_size: int, mes
 
 
 def compare(function: Callable, candidates: Any, queries: Any, mesh: Mesh) -> Any:
-  """Applies a function of all candidates to the queries, in blocks that bound what is in memory.
+  """Compares queries to all candidates, in blocks of queries that bound the memory.
 
   Args:
     function: from `jit_batched`; (candidates [N, ...], queries [b, ...]) -> [b, ...].
-    candidates: a tree of arrays [N, ...], of which every device gets a copy.
-    queries: a tree of arrays [Q, ...], cut over the mesh.
+    candidates: a tree of arrays [N, ...], replicated on every device.
+    queries: a tree of arrays [Q, ...], sharded over the mesh.
     mesh: the mesh.
 
   Returns:
     A tree of arrays [Q, ...].
   """
   copies = place_copies(candidates, mesh)
-  offered, asked = (len(jax.tree.leaves(side)[0]) for side in (candidates, queries))
-  size = block_size(asked, offered)
+  N, Q = (len(jax.tree.leaves(tree)[0]) for tree in (candidates, queries))
+  size = block_size(Q, N)
   return in_batches(lambda batch: function(copies, batch), queries, size, mesh)
 
 
 def block_size(queries: int, candidates: int) -> int:
-  """The number of queries whose scores with all candidates, in float32, are held at a time."""
+  """Returns the number of queries per block, whose float32 scores fit the block's budget."""
   return min(queries, max(1, _BLOCK_BYTES // (4 * candidates)))
 
 
 def place_copies(tree: Any, mesh: Mesh) -> Any:
-  """Arrays that every process holds whole, as one copy a device."""
+  """Replicates arrays, which every process holds in full, on each device."""
   whole = NamedSharding(mesh, PartitionSpec())
 
   def put(array):
@@ -83,5 +83,5 @@ def place_copies(tree: Any, mesh: Mesh) -> Any:
 
 
 def one_device() -> Mesh:
-  """The mesh of one device."""
+  """Returns a mesh of one device."""
   return make_mesh('data:1', jax.local_devices()[:1])

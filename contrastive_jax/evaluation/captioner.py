@@ -1,4 +1,4 @@
-"""The writer of captions for an evaluation's pictures."""
+"""Generates captions for the images of an evaluation."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -17,18 +17,18 @@ from contrastive_jax.sharding.mesh import batch_shards
 
 
 class Captioner:
-  """Writes captions for pictures, batch by batch.
+  """Captions images batch by batch.
 
   Args:
-    definition: a model that captions.
-    tokenizer: of its texts.
-    mesh: the mesh over which batches are cut.
-    image_size: side of the pictures.
-    batch_size: pictures captioned at a time.
-    rules: how, the rules of `models.generation` but for the tokenizer's ids.
+    definition: a model with a captioner.
+    tokenizer: the model's tokenizer.
+    mesh: mesh over which batches are sharded.
+    image_size: side of the images.
+    batch_size: images per batch.
+    rules: fields of `models.generation.Rules`, except the tokenizer's ids.
 
   Raises:
-    ValueError: if the model cannot caption so; it is traced, and nothing is compiled.
+    ValueError: if the model cannot caption by these rules, found by tracing without a compile.
   """
 
   def __init__(
@@ -53,7 +53,7 @@ class Captioner:
       raise ValueError(f'config.evaluation.captions = {dict(rules)}: {error}') from error
 
   def __call__(self, parameters, images: np.ndarray) -> list[str]:
-    """The captions of pictures [N, S, S, 3], uint8."""
+    """Returns captions of images [N, S, S, 3], uint8."""
     write = partial(self._write, parameters)
     tokens = in_batches(write, images, self._batch_size, self._mesh)
     return [self._tokenizer.decode(row) for row in tokens]

@@ -1,7 +1,7 @@
-"""Scores of generated captions against one or several references each.
+"""Scores generated captions against one or several references each.
 
-BLEU, ROUGE and CIDEr see words: lower case, without punctuation, as COCO's evaluation does. Its own
-tokenizer needs Java; this one differs from it in contractions alone.
+BLEU, ROUGE and CIDEr compare lowercase words without punctuation, as COCO's evaluation does. Its
+tokenizer needs Java; this one differs only in contractions.
 """
 
 import collections
@@ -14,37 +14,38 @@ from collections.abc import Sequence
 from sacrebleu.metrics import BLEU
 
 _ORDERS = range(1, 5)  # n-grams
-_LENGTH_DEVIATION = 6.0  # of CIDEr-D's penalty, words
+_LENGTH_STD = 6.0  # words, in CIDEr-D's length penalty
 
 
 def score_captions(
   candidates: Sequence[str], references: Sequence[Sequence[str]]
 ) -> dict[str, float]:
-  """Scores captions by the measures of the field.
+  """Scores captions by exact match, BLEU, ROUGE and CIDEr.
 
   Args:
     candidates: N captions.
-    references: the right captions of each.
+    references: one or more references per caption.
 
   Returns:
-    exact_match: the share of captions equal to a reference, but for spaces and capitals.
-    bleu_4: corpus BLEU without smoothing [1], from 0 to 1; orders that no caption is long enough
-      for are left out.
-    rouge_l: mean F1 by the longest common subsequence [2], from 0 to 1, the best reference's.
+    exact_match: share of captions equal to a reference, up to whitespace and case.
+    bleu_4: corpus BLEU without smoothing [1], from 0 to 1; n-gram orders longer than every caption
+      are left out.
+    rouge_l: mean F1 of the longest common subsequence [2], from 0 to 1, with the best reference.
     cider: see `cider`.
 
   Raises:
-    ValueError: if there are no captions, or one has no reference.
+    ValueError: if there are no captions, or a caption has no reference.
 
   References:
     [1] Papineni et al., BLEU: a Method for Automatic Evaluation of Machine Translation, 2002.
     [2] Lin, ROUGE: A Package for Automatic Evaluation of Summaries, 2004.
   """
   _check(candidates, references)
-  most = max(map(len, references))
-  # One stream of references after the other; sacrebleu passes over None.
+  max_references = max(map(len, references))
+  # Reference streams for sacrebleu, which skips None.
   streams = [
-    [' '.join(words(own[i])) if i < len(own) else None for own in references] for i in range(most)
+    [' '.join(words(own[i])) if i < len(own) else None for own in references]
+    for i in range(max_references)
   ]
   bleu = BLEU(tokenize='none', smooth_method='none', effective_order=True, force=True)
   rouge = _rouge()
@@ -58,20 +59,20 @@ def score_captions(
 
 
 def cider(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-  """CIDEr-D, from 0 to 10: agreement in n-grams, the rarer the weightier [1].
+  """CIDEr-D, from 0 to 10: TF-IDF weighted n-gram similarity [1].
 
       10 · meanₙ meanᵣ exp(−(|c| − |r|)² / 2·6²) · min(gₙ(c), gₙ(r)) · gₙ(r) / ‖gₙ(c)‖ ‖gₙ(r)‖,
 
-  where gₙ counts each n-gram times log(N / number of the N pictures that have it in a reference).
-  No word is rare in a single picture, which scores 0. A caption of fewer than four words has no
-  4-gram, and stays below 10 if it is perfect.
+  where gₙ counts each n-gram times log(N / number of the N images with it in a reference). With a
+  single image all weights are 0, and so is the score. A caption of fewer than four words has no
+  4-gram, and scores below 10 even if it is perfect.
 
   Args:
     candidates: N captions.
-    references: the right captions of each.
+    references: one or more references per caption.
 
   Raises:
-    ValueError: as `score_captions`.
+    ValueError: see `score_captions`.
 
   References:
     [1] Vedantam et al., CIDEr: Consensus-based Image Description Evaluation, 2015.
@@ -89,18 +90,18 @@ def cider(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> flo
     vectors, length = _weighted(candidate, frequency, len(candidates))
     for reference in own:
       others, other_length = _weighted(reference, frequency, len(candidates))
-      penalty = math.exp(-((length - other_length) ** 2) / (2 * _LENGTH_DEVIATION**2))
+      penalty = math.exp(-((length - other_length) ** 2) / (2 * _LENGTH_STD**2))
       total += penalty * sum(map(_similarity, vectors, others)) / len(own)
   return 10 * total / len(_ORDERS) / len(candidates)
 
 
 def is_right(candidate: str, references: Sequence[str]) -> bool:
-  """Whether a caption equals one of the right ones, but for spaces and capitals."""
+  """Whether a caption equals a reference, up to whitespace and case."""
   return _spelling(candidate) in map(_spelling, references)
 
 
 def words(caption: str) -> list[str]:
-  """The words of a caption, in lower case and without punctuation.
+  """Splits a caption into lowercase words without punctuation.
 
   >>> words("A dog's toy: well-made, red!")
   ['a', "dog's", 'toy', 'well-made', 'red']
@@ -109,9 +110,9 @@ def words(caption: str) -> list[str]:
 
 
 def _rouge():
-  """The scorer of rouge_score, imported where captions are scored."""
+  """Returns the scorer of rouge_score, which is imported on use."""
   if os.path.expanduser('~') == '~':
-    # Its import of nltk fails where there is neither a home folder nor this one.
+    # Importing nltk fails without a home folder, unless this variable names one.
     os.environ.setdefault('NLTK_DATA', tempfile.gettempdir())
   from rouge_score import rouge_scorer
 
@@ -119,7 +120,7 @@ def _rouge():
 
 
 class _Words:
-  """The tokenizer of `words`, as rouge_score takes one."""
+  """`words` as a tokenizer of rouge_score."""
 
   def tokenize(self, text):
     return words(text)
@@ -150,7 +151,7 @@ def _grams(caption: str) -> collections.Counter:
 
 
 def _weighted(caption, frequency, pictures) -> tuple[list[dict], int]:
-  """The weighted n-grams of a caption, a dict an order, and its length in words."""
+  """Returns the weighted n-grams of a caption, a dict per order, and its length in words."""
   vectors: list[dict] = [{} for _ in _ORDERS]
   grams = _grams(caption)
   for gram, count in grams.items():

@@ -1,4 +1,4 @@
-"""Checks before the first step of what only an evaluation reads, hours into a run."""
+"""Checks, before the first step, of settings that an evaluation reads hours into a run."""
 
 import difflib
 from collections.abc import Mapping, Sequence
@@ -12,10 +12,10 @@ from contrastive_jax.evaluation.zero_shot import ACCURACIES
 
 
 def check_settings(texts: Sequence[str], probes: Sequence[str], known: Sequence[str]) -> None:
-  """Checks the names of probes, and that there is a field of texts.
+  """Checks the names of the probes, and that there is a field of texts.
 
   Raises:
-    ValueError: if a probe is unknown, or there is none.
+    ValueError: if a probe is unknown, or no field of texts is named.
   """
   if not texts:
     raise ValueError("config.evaluation.texts = () names no field; use ('caption',)")
@@ -34,11 +34,11 @@ def check_fields(
   texts: Sequence[str],
   pairs: Sequence[str],
 ) -> None:
-  """Checks that the fields of an `Evaluator` exist, and warns of splits that are not retrieved.
+  """Checks that the fields of an `Evaluator` exist, and warns of splits without retrieval.
 
   Raises:
-    ValueError: if no split has one of them, the partners lack one, or the first of `texts` holds
-      texts by language.
+    ValueError: if no split has one of the fields, the partners lack one, or the first of `texts`
+      holds texts by language.
   """
   known = {field for split in splits.values() for field in split.fields}
   for setting, fields in (('zero_shot', classes), ('texts', texts[1:])):
@@ -77,13 +77,13 @@ def check_labels(
   """Checks the labels of an `Evaluator`.
 
   Args:
-    labels: by split and field.
-    learned: by field, those that the probes are fitted to.
-    classes: by field the names by label.
+    labels: labels of the splits, by split and field.
+    learned: labels that the probes are fitted to, by field.
+    classes: names by label, by field.
     probes: names of the probes.
 
   Raises:
-    ValueError: if a split has none of the known labels, or a linear probe has one class.
+    ValueError: if a split has none of the known labels, or a linear probe has a single class.
   """
   for field, own in learned.items():
     if 'linear' in probes and len(set(own)) < 2:
@@ -105,14 +105,14 @@ def check_labels(
           )
 
 
-def figure_names(
+def metric_names(
   texts: Sequence[str | Sequence[str]] | None, labels: Mapping[str, Sequence[str]]
 ) -> list[str]:
-  """The names of the figures of a split while training.
+  """Returns the names of a split's metrics during training.
 
   Args:
-    texts: the texts of its examples; None for none.
-    labels: their labels by field.
+    texts: texts of its examples; None if it has none.
+    labels: labels of its examples, by field.
   """
   found = [
     f'zero_shot_{field}_{measure}'
@@ -124,22 +124,22 @@ def figure_names(
   ways = ('image_to_text_recall', 'text_to_image_recall')
   captions = [own if isinstance(own, str) else own[0] for own in texts]
   recalls = [f'{way}@{k}' for way in ways for k in RECALLS]
-  return recalls + found + diagnostics.names(captions, labels)
+  return recalls + found + diagnostics.metric_names(captions, labels)
 
 
 def check_best(best: str, names: Sequence[str]) -> None:
-  """Checks that `config.keep_best` is one of the names of figures, or ''.
+  """Checks that `config.keep_best` is the name of a metric, or ''.
 
   Raises:
-    ValueError: if it is not.
+    ValueError: if it is another name.
   """
   if not best or best in names:
     return
   if not names:
     raise ValueError(
-      f"config.keep_best = {best!r}, and config.evaluation gives no figure while training; use ''"
+      f"config.keep_best = {best!r}, and config.evaluation gives no metric during training; use ''"
     )
   near = difflib.get_close_matches(best, names, n=5, cutoff=0.4) or names
   raise ValueError(
-    f'config.keep_best = {best!r} is no figure of the evaluation while training; use one of {near}'
+    f'config.keep_best = {best!r} is no metric of the evaluation during training; use one of {near}'
   )

@@ -1,6 +1,6 @@
-"""The contrastive space in figures: how near pairs are, how far the rest, and what has collapsed.
+"""Diagnostics of the embedding space: alignment, uniformity, modality gap, rank and collapse.
 
-All are functions of unit embeddings in memory linear in their number.
+All are functions of unit embeddings; their memory is linear in the number of embeddings.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,10 +16,9 @@ from contrastive_jax.evaluation.probes import logistic_regression
 from contrastive_jax.losses import pairwise
 from contrastive_jax.sharding.mesh import batch_shards, place_whole
 
-SAMPLE = 8192  # pairs at most that `diagnose` looks at, so that it stays cheap beside training
+SAMPLE = 8192  # maximum number of pairs in `diagnose`, which runs during training
 
-
-# Of `diagnose`, whatever the classes.
+# Metrics of `diagnose` for any classes.
 _MEASURES = (
   *('alignment', 'uniformity_image', 'uniformity_text', 'hard_negative_share', 'modality_gap'),
   *('separability', 'effective_rank_image', 'effective_rank_text'),
@@ -27,8 +26,8 @@ _MEASURES = (
 )
 
 
-def names(captions: Sequence[str], classes: Mapping[str, Sequence[str]]) -> list[str]:
-  """The names of the figures that `diagnose` gives for such captions and classes."""
+def metric_names(captions: Sequence[str], classes: Mapping[str, Sequence[str]]) -> list[str]:
+  """Returns the names of the metrics that `diagnose` returns for captions and classes."""
   if len(set(captions)) < 2:
     return []
   rows = _sample(len(captions))
@@ -36,7 +35,7 @@ def names(captions: Sequence[str], classes: Mapping[str, Sequence[str]]) -> list
 
 
 def _sample(number: int) -> np.ndarray:
-  """The rows of all pairs, or of `SAMPLE` of them where there are more."""
+  """Returns the rows of all pairs, or of a random `SAMPLE` of them."""
   rows = np.arange(number)
   if number > SAMPLE:
     rows = np.sort(np.random.default_rng(0).choice(rows, SAMPLE, replace=False))
@@ -44,7 +43,7 @@ def _sample(number: int) -> np.ndarray:
 
 
 def _tolerated(classes: Mapping[str, Sequence[str]], rows: np.ndarray) -> dict[str, np.ndarray]:
-  """The labels of the rows by field, of fields in which two rows agree."""
+  """Returns the labels of the rows by field, for fields in which two rows agree."""
   own = {field: np.asarray(labels)[rows] for field, labels in classes.items()}
   return {field: labels for field, labels in own.items() if len(set(labels)) < len(labels)}
 
@@ -57,20 +56,21 @@ def diagnose(
   scale: float,
   mesh: Mesh,
 ) -> dict[str, float]:
-  """The figures of N pairs, or of 8,192 of them drawn at random where there are more.
+  """Computes the diagnostics of N pairs, or of a random 8,192 of them.
 
   Args:
     image: [N, D] unit vectors, row i paired with row i of `text`.
     text: [N, D] unit vectors.
     captions: N strings; pairs of equal caption are not negatives of each other.
-    classes: N labels by the name of the field that holds them.
+    classes: N labels by field.
     scale: the model's inverse temperature.
-    mesh: over which a sample is cut, if it divides; fewer pairs are left on one device.
+    mesh: mesh over which a sample of 8,192 pairs is sharded, if it divides; fewer pairs stay on one
+      device.
 
   Returns:
-    Figures by the name of their function, with `_image`, `_text` or the field's name after it; and
-    `hard_negative_share`, of the hardest 1% at the model's own temperature. Empty for fewer than
-    two different captions, which have no negatives.
+    Metrics by the name of their function, followed by `_image`, `_text` or the field; and
+    `hard_negative_share`, of the hardest 1% at the model's temperature. Empty for fewer than two
+    distinct captions, which have no negatives.
   """
   if len(set(captions)) < 2:
     return {}
@@ -80,7 +80,7 @@ def diagnose(
   cut = len(rows) < len(captions) and SAMPLE % batch_shards(mesh) == 0
   options = {'mesh': mesh if cut else None}
   images, texts, ids = place_whole((image, text, same), mesh) if cut else (image, text, same)
-  figures = {
+  metrics = {
     'alignment': _alignment(images, texts),
     'uniformity_image': _uniformity(images, images, **options),
     'uniformity_text': _uniformity(texts, texts, **options),
@@ -95,12 +95,12 @@ def diagnose(
     'collapsed_dimensions_text': collapsed_dimensions(text),
   }
   for field, labels in _tolerated(classes, rows).items():
-    figures[f'tolerance_{field}'] = tolerance(image, labels)
-  return {name: float(value) for name, value in figures.items()}
+    metrics[f'tolerance_{field}'] = tolerance(image, labels)
+  return {name: float(value) for name, value in metrics.items()}
 
 
 _alignment = jax.jit(losses.alignment)
-# Of one modality with itself, where `uniformity` would average two.
+# Uniformity of one modality; `losses.uniformity` averages two.
 _uniformity = jax.jit(losses.cross_uniformity, static_argnames='mesh')
 
 
@@ -122,25 +122,24 @@ def modality_gap(image: np.ndarray, text: np.ndarray) -> float:
 
 
 def separability(image: np.ndarray, text: np.ndarray, *, mesh: Mesh | None = None) -> float:
-  """How well a linear classifier tells images from texts [1]: its accuracy on unseen pairs.
+  """Linear separability of images and texts [1]: accuracy of a linear classifier on unseen pairs.
 
-  Logistic regression is fitted to every other pair and tested on the rest, so that what it learns
-  is the modality and no pair.
+  Logistic regression is fitted to every other pair and tested on the rest.
 
   Args:
     image: [N, D] unit vectors, row i paired with row i of `text`.
     text: [N, D] unit vectors.
-    mesh: over which the examples are cut; None for one device.
+    mesh: mesh over which the examples are sharded; None for one device.
 
   Returns:
-    About a half where the modalities share their place, 1 where a plane parts them.
+    About 0.5 if the modalities overlap, 1 if a hyperplane separates them.
 
   Raises:
-    ValueError: if the shapes differ, or there are not two pairs.
+    ValueError: if the shapes differ, or there are fewer than two pairs.
 
   References:
     [1] Fahim et al., It's Not a Modality Gap: Characterizing and Addressing the Contrastive Gap,
-      2024. Its code was not at hand: the classifier and the split are our reading.
+      2024. The classifier and the split are our reading; we had no access to its code.
   """
   if image.shape != text.shape or len(image) < 2:
     raise ValueError(f'image {image.shape} and text {text.shape}; give two [N, D] with N of 2 up')
@@ -155,7 +154,8 @@ def separability(image: np.ndarray, text: np.ndarray, *, mesh: Mesh | None = Non
 def spectrum(embeddings: np.ndarray) -> np.ndarray:
   """The variance along each principal direction, [D] in descending order.
 
-  Its fall to nothing is dimensional collapse [1]. N embeddings span N − 1 directions at most.
+  A spectrum that falls to zero is dimensional collapse [1]. N embeddings span at most N − 1
+  directions.
 
   Args:
     embeddings: [N, D]
@@ -167,20 +167,20 @@ def spectrum(embeddings: np.ndarray) -> np.ndarray:
   >>> spectrum(np.array([[1.0, 0.0], [-1.0, 0.0]]))
   array([1., 0.])
   """
-  centred = embeddings - embeddings.mean(0, np.float64)
-  return np.maximum(np.linalg.eigvalsh(centred.T @ centred / len(centred))[::-1], 0.0)
+  centered = embeddings - embeddings.mean(0, np.float64)
+  return np.maximum(np.linalg.eigvalsh(centered.T @ centered / len(centered))[::-1], 0.0)
 
 
 def effective_rank(embeddings: np.ndarray) -> float:
-  """The number of directions in use [1]: exp of the entropy of the shares σₖ / Σ σ.
+  """Effective rank [1]: exp of the entropy of the shares σₖ / Σ σ.
 
-  σ are the singular values of the centred embeddings; without centring it is RankMe [2].
+  σ are the singular values of the centered embeddings; without centering it is RankMe [2].
 
   Args:
     embeddings: [N, D]
 
   Returns:
-    From 1, all on a line, to D, the same spread in every direction; 0 where all coincide.
+    From 1, all on a line, to D, equal variance in every direction; 0 if all embeddings are equal.
 
   References:
     [1] Roy and Vetterli, The Effective Rank: A Measure of Effective Dimensionality, 2007.
@@ -191,17 +191,17 @@ def effective_rank(embeddings: np.ndarray) -> float:
   4.0
   """
   values = np.sqrt(spectrum(embeddings))
-  shares = values[values > 1e-7 * max(values[0], 1e-7)]  # below is rounding
+  shares = values[values > 1e-7 * max(values[0], 1e-7)]  # smaller ones are rounding errors
   shares = shares / shares.sum()
   return float(np.exp(-np.sum(shares * np.log(shares)))) if len(shares) else 0.0
 
 
 def collapsed_dimensions(embeddings: np.ndarray, *, below: float = 1e-3) -> int:
-  """The number of directions whose variance is under `below` of the directions' mean.
+  """The number of directions whose variance is at most `below` times the mean over directions.
 
   Args:
-    embeddings: [N, D]; fewer than D + 1 of them leave D + 1 − N directions without variance.
-    below: what counts as collapsed.
+    embeddings: [N, D]; with N ≤ D, D + 1 − N directions have no variance.
+    below: threshold of collapse.
 
   >>> collapsed_dimensions(np.array([[1.0, 0.0], [-1.0, 0.0]]))
   1
@@ -211,14 +211,14 @@ def collapsed_dimensions(embeddings: np.ndarray, *, below: float = 1e-3) -> int:
 
 
 def tolerance(embeddings: np.ndarray, labels: Sequence) -> float:
-  """The mean cosine of different examples of one class [1], each such pair counting once.
+  """The mean cosine of different examples of one class [1], over pairs of examples.
 
   Args:
     embeddings: [N, D] unit vectors.
     labels: N of any type that sorts.
 
   Returns:
-    From −1 to 1. Low where a class is torn apart: the price of uniformity.
+    From −1 to 1. A low value means that classes are spread out, the price of uniformity.
 
   Raises:
     ValueError: if no two examples share a label.
@@ -235,7 +235,7 @@ def tolerance(embeddings: np.ndarray, labels: Sequence) -> float:
     raise ValueError(f'no two of the {len(counts)} labels are equal, so that no class has a pair')
   sums = np.zeros((len(counts), embeddings.shape[1]))
   np.add.at(sums, codes, embeddings)
-  # ‖Σ x‖² holds every pair of a class twice, and each example with itself.
+  # ‖Σ x‖² counts every pair of a class twice, and each example with itself.
   return float((np.sum(sums**2) - np.sum(np.square(embeddings, dtype=np.float64))) / pairs)
 
 
@@ -250,24 +250,24 @@ def hard_negative_shares(
   block_size: int | None = None,
   mesh: Mesh | None = None,
 ) -> jax.Array:
-  """The shares of InfoNCE's gradient on negatives that fall to each image's hardest.
+  """The hardest negatives' share of InfoNCE's gradient on all negatives, per image.
 
-  The loss of image i pushes text j away with a force in proportion to exp(scale · sᵢⱼ), so that
-  j's share is rᵢ(j) = exp(scale · sᵢⱼ) / Σ_{k ≠ i} exp(scale · sᵢₖ) [1]. The lower the temperature,
-  1 / scale, the more of it is the hardest negatives'.
+  The gradient of image i's loss on text j is proportional to exp(scale · sᵢⱼ), so j's share is
+  rᵢ(j) = exp(scale · sᵢⱼ) / Σ_{k ≠ i} exp(scale · sᵢₖ) [1]. A lower temperature, 1 / scale,
+  concentrates it on the hardest negatives.
 
   Args:
     image: [N, D] unit vectors, row i paired with row i of `text`.
     text: [N, D] unit vectors.
     scales: [S] inverse temperatures.
-    hardest: for each of H shares how many negatives it counts.
+    hardest: H numbers of hardest negatives.
     same: [N] integers; pairs of the same integer are not negatives of each other.
     block_size: rows and columns visited at a time; chosen from a memory budget by default.
     mesh: the mesh over which the pairs are sharded, by its axes named 'data' and 'fsdp'; None for
       one device.
 
   Returns:
-    [S, H], means over the images that have negatives; NaN if none has.
+    [S, H], means over the images that have negatives; NaN if there are none.
 
   Raises:
     ValueError: if the shapes do not match, or N does not divide over the mesh.

@@ -1,4 +1,4 @@
-"""A split as a model sees it."""
+"""A split and its embeddings by a model."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -9,22 +9,22 @@ from contrastive_jax.evaluation.outcomes import Outcome
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Retrieved:
-  """A split as the model sees it: N pairs and their embeddings. Row i of each field is one pair.
+class EmbeddedSplit:
+  """N pairs of a split and their embeddings by a model. Row i of each field is pair i.
 
   Attributes:
-    name: the split's name, as it begins the names of its results.
+    name: the split's name, the prefix of its metrics.
     images: [N, S, S, 3] uint8.
-    captions: N strings. Pairs of equal caption are right answers to each other.
+    captions: N strings. Pairs of equal caption are positives of each other.
     image_embeddings: [N, D] float32 unit vectors.
     text_embeddings: [N, D] float32 unit vectors.
-    generated: N strings, what the model writes of the images; None if it does not.
-    classes: N labels by the field that holds them.
-    predictions: N labels by field, what the model takes the images for.
-    outcomes: right or wrong by query, by the name of the result that is their mean.
+    generated: N generated captions; None if the model has no captioner.
+    classes: N labels by field.
+    predictions: N predicted labels by field.
+    outcomes: outcome per query, by the name of the metric that is their mean.
 
   Raises:
-    ValueError: if a field's shape or dtype is another.
+    ValueError: if a field has another shape or dtype.
   """
 
   name: str

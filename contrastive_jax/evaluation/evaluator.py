@@ -1,4 +1,4 @@
-"""The evaluation of a run: embeds its held-out splits, and follows the config's protocols."""
+"""The evaluation of a run: embeds its held-out splits and runs the config's protocols."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -15,9 +15,9 @@ from contrastive_jax.evaluation import checks, diagnostics
 from contrastive_jax.evaluation.batches import block_size, in_batches, jit_batched
 from contrastive_jax.evaluation.captioner import Captioner
 from contrastive_jax.evaluation.captioning import is_right, score_captions
-from contrastive_jax.evaluation.embedded import Retrieved
-from contrastive_jax.evaluation.few_shot import Prototypes
-from contrastive_jax.evaluation.knn import Neighbours
+from contrastive_jax.evaluation.embedded import EmbeddedSplit
+from contrastive_jax.evaluation.few_shot import FewShot
+from contrastive_jax.evaluation.knn import KNN
 from contrastive_jax.evaluation.outcomes import Outcome, checksums, means
 from contrastive_jax.evaluation.pairs import find_pairs, pair_accuracies
 from contrastive_jax.evaluation.probes import linear_probe
@@ -26,22 +26,21 @@ from contrastive_jax.evaluation.splits import captions_of, read_split
 from contrastive_jax.evaluation.zero_shot import (
   ACCURACIES,
   class_embeddings,
-  class_figures,
   class_hits,
+  class_metrics,
 )
 from contrastive_jax.models.definition import Definition
 
-# A probe is called with unit features, labels and `mesh=`, and what it returns has
-# `figures(features, labels)`, numbers by name.
+# Probes: (unit features [N, D], labels, mesh=) -> an object with `metrics(features, labels)`.
 PROBES: dict[str, Callable[..., Any]] = {
   'linear': linear_probe,
-  'neighbours': Neighbours,
-  'prototypes': Prototypes,
+  'neighbours': KNN,
+  'prototypes': FewShot,
 }
 
 
 class Evaluator:
-  """Evaluates parameters on the held-out splits, whose pictures it decodes once."""
+  """Evaluates parameters on the held-out splits, whose images it decodes once."""
 
   def __init__(
     self,
@@ -62,32 +61,32 @@ class Evaluator:
     captions: Mapping[str, Any] | None = None,
     candidates: data.Source | None = None,
   ):
-    """Prepares the splits.
+    """Reads and checks the splits.
 
     Args:
       definition: the model.
-      tokenizer: texts -> [., L] integers.
-      sources: the split's examples by its name.
-      mesh: the mesh over which batches are cut.
-      image_size: side of the pictures.
-      batch_size: pictures or texts embedded at a time.
-      classes: by the field that holds an example's class the names by label. A split without the
-        field is not classified by it.
-      templates: prompts for a class.
-      texts: fields with a text, several, or texts by language, the first of them not the latter. By
-        this retrieval is measured while training too, by the others at the end alone. A split
-        without the first is not retrieved.
-      probes: names in `PROBES`, for each field of `classes`.
-      probe_source: the examples that they are fitted to.
-      pairs: fields in which two examples agree that differ in their text, and are hard to tell
-        apart for it; empty for none.
-      partners: from which the second of a pair is taken; default: the split itself.
-      captions: how to caption, see `Captioner`; empty for not at all.
-      candidates: examples from whose captions retrieval chooses, to compare with.
+      tokenizer: texts -> integers [., L].
+      sources: examples of each split, by its name.
+      mesh: mesh over which batches are sharded.
+      image_size: side of the images.
+      batch_size: images or texts per batch.
+      classes: class names by label, by the field that holds the label. Splits without the field are
+        not classified by it.
+      templates: prompts of a class.
+      texts: fields with one text, several texts, or, after the first field, texts by language.
+        Retrieval by the first field runs during training too, by the others only at the end. Splits
+        without the first field are not retrieved.
+      probes: names in `PROBES`, fitted for each field of `classes`.
+      probe_source: examples to which the probes are fitted.
+      pairs: fields in which the two examples of a hard pair agree; their texts differ. Empty for no
+        pairs.
+      partners: examples from which the second of a pair is taken; default the split itself.
+      captions: rules of captioning, see `Captioner`; empty for no captions.
+      candidates: examples whose captions are the baseline of captioning, by retrieval.
 
     Raises:
-      ValueError: if a probe is unknown, no split has a field, some examples of a split lack what
-        others have, a split has none of the classes, or the model cannot caption so.
+      ValueError: if a probe is unknown, no split has a field, only some examples of a split have
+        it, a split has none of the classes, or the model cannot caption by the rules.
     """
     checks.check_settings(texts, probes, tuple(PROBES))
     self._tokenizer, self._batch_size, self._mesh = tokenizer, batch_size, mesh
@@ -120,38 +119,38 @@ class Evaluator:
     self._captioner, self._candidates = None, []
     if captions:
       self._captioner = Captioner(definition, tokenizer, mesh, image_size, batch_size, captions)
-      # Only where they are asked for: a large data set's captions would fill the memory.
+      # Captions of the training data are read only on demand: they may fill the memory.
       self._candidates = captions_of(candidates, texts[0])
 
   @property
   def names(self) -> list[str]:
-    """The names of the figures that `__call__` gives."""
+    """The names of the metrics that `__call__` returns."""
     return [
       f'{name}/{own}'
       for name, split in self._splits.items()
-      for own in checks.figure_names(split.fields.get(self._texts[0]), self._labels(split))
+      for own in checks.metric_names(split.fields.get(self._texts[0]), self._labels(split))
     ]
 
   def check_best(self, best: str) -> None:
-    """Raises ValueError where `__call__` gives no figure named `best`; '' is none."""
+    """Raises ValueError if `__call__` returns no metric named `best`; '' names none."""
     checks.check_best(best, self.names)
 
   def __call__(self, parameters) -> dict[str, float]:
-    """The figures of every split: recall both ways, accuracy by class field, and of the space."""
+    """Returns the metrics of every split: recalls, zero-shot accuracies and diagnostics."""
     return self.evaluate(parameters)[0]
 
-  def evaluate(self, parameters) -> tuple[dict[str, float], list[Retrieved]]:
-    """The figures, and the splits that have texts with their embeddings."""
-    figures, retrieved = {}, []
+  def evaluate(self, parameters) -> tuple[dict[str, float], list[EmbeddedSplit]]:
+    """Returns the metrics, and the splits with texts together with their embeddings."""
+    metrics, embedded = {}, []
     scale = float(self._scale(parameters))
     encode_text = partial(self._encode_texts, parameters)
-    prototypes = {
+    class_vectors = {
       field: class_embeddings(encode_text, list(names.values()), self._templates)
       for field, names in self._classes.items()
     }
     for name, split in self._splits.items():
       image = self._encode_images(parameters, split)
-      own, shown = self._classify(image, split, prototypes)
+      own, shown = self._classify(image, split, class_vectors)
       if texts := split.fields.get(self._texts[0]):
         captions = list(map(_first, texts))
         found, text = retrieve_by_query(image, texts, encode_text, RECALLS, mesh=self._mesh)
@@ -159,48 +158,43 @@ class Evaluator:
         own = means(found) | own | space
         sums = checksums(captions)
         found |= {name: Outcome(hits, sums) for name, hits in shown.pop('hits').items()}
-        retrieved.append(
-          Retrieved(name, split.images, captions, image, text, **shown, outcomes=found)
+        embedded.append(
+          EmbeddedSplit(name, split.images, captions, image, text, **shown, outcomes=found)
         )
-      figures |= _named(name, own)
-    return figures, retrieved
+      metrics |= _named(name, own)
+    return metrics, embedded
 
-  def _classify(self, image, split, prototypes) -> tuple[dict[str, float], dict[str, Any]]:
-    """Zero-shot figures of a split, and what its classes are and are taken for."""
-    figures, labels, predictions, hits = {}, self._labels(split), {}, {}
+  def _classify(self, image, split, class_vectors) -> tuple[dict[str, float], dict[str, Any]]:
+    """Returns the zero-shot metrics of a split, its classes, predictions and outcomes."""
+    metrics, labels, predictions, hits = {}, self._labels(split), {}, {}
     for field, right in labels.items():
       classes = list(self._classes[field])
-      found = class_hits(image, prototypes[field], right, classes, ACCURACIES, mesh=self._mesh)
-      scores = class_figures(found, right)
-      figures |= {f'zero_shot_{field}_{measure}': value for measure, value in scores.items()}
+      found = class_hits(image, class_vectors[field], right, classes, ACCURACIES, mesh=self._mesh)
+      scores = class_metrics(found, right)
+      metrics |= {f'zero_shot_{field}_{measure}': value for measure, value in scores.items()}
       hits |= {f'zero_shot_{field}_accuracy@{k}': chances for k, chances in found.items()}
-      nearest = np.argmax(image @ prototypes[field].T, axis=1)
+      nearest = np.argmax(image @ class_vectors[field].T, axis=1)
       predictions[field] = [classes[row] for row in nearest]
-    return figures, {'classes': labels, 'predictions': predictions, 'hits': hits}
+    return metrics, {'classes': labels, 'predictions': predictions, 'hits': hits}
 
-  def finish(self, parameters) -> tuple[dict[str, float], list[Retrieved]]:
-    """`evaluate`, with what is too slow to be done while training.
+  def finish(self, parameters) -> tuple[dict[str, float], list[EmbeddedSplit]]:
+    """Runs `evaluate` and the protocols that are too slow during training.
 
-    That is the probes, the retrieval by other texts, the pairs and the captions.
+    Those are the probes, retrieval by further texts, hard pairs and captions.
     """
-    figures, retrieved = self.evaluate(parameters)
-    figures |= self.probe(parameters, {split.name: split.image_embeddings for split in retrieved})
-    for split in retrieved:
-      figures |= _named(split.name, self._retrieve_others(parameters, split))
-    figures |= self._compare_pairs(parameters, retrieved)
-    if self._captioner is None or not retrieved:
-      return figures, retrieved
-    offered = self._encode_texts(parameters, self._candidates)
-    splits = (self._caption(parameters, split, offered) for split in retrieved)
-    scores, captioned = zip(*splits, strict=True)
-    return figures | {k: v for score in scores for k, v in score.items()}, list(captioned)
+    metrics, embedded = self.evaluate(parameters)
+    metrics |= self.probe(parameters, {split.name: split.image_embeddings for split in embedded})
+    for protocol in (self._retrieve_others, self._compare_pairs):
+      metrics |= protocol(parameters, embedded)
+    captioned, scores = self._caption(parameters, embedded)
+    return metrics | scores, captioned
 
   def probe(self, parameters, embedded: Mapping[str, np.ndarray] | None = None) -> dict[str, float]:
-    """The figures on every split of probes fitted to each class field, on unit embeddings.
+    """Fits probes on unit embeddings, for each class field, and tests them on every split.
 
     Args:
-      parameters: the model's.
-      embedded: splits' pictures as unit vectors, by name; others are embedded here.
+      parameters: the model's parameters.
+      embedded: image embeddings of splits by name; other splits are embedded here.
     """
     if self._probed is None:
       return {}
@@ -211,34 +205,40 @@ class Evaluator:
     }
     features = self._encode_images(parameters, self._probed)
     tests = {name: self._labels(split) for name, split in self._splits.items()}
-    figures = {}
+    metrics = {}
     for field, labels in self._labels(self._probed).items():
       for kind in self._probes:
         fitted = PROBES[kind](features, labels, mesh=self._mesh)
         for name, own_labels in tests.items():
           if field in own_labels:
-            own = fitted.figures(embedded[name], own_labels[field])
-            figures |= {f'{name}/{field}_{measure}': value for measure, value in own.items()}
-    return figures
+            own = fitted.metrics(embedded[name], own_labels[field])
+            metrics |= {f'{name}/{field}_{measure}': value for measure, value in own.items()}
+    return metrics
 
-  def _retrieve_others(self, parameters, split: Retrieved) -> dict[str, float]:
-    """Recall of a split by the further fields of texts that it has, and by language."""
-    own, figures = self._splits[split.name], {}
-    for field in self._texts[1:]:
-      if (values := own.fields.get(field)) is None:
-        continue
-      tasks = {field: (range(len(values)), values)}
-      if isinstance(values[0], Mapping):
-        tasks = {f'{field}_{language}': task for language, task in languages(values).items()}
-      for task, (rows, texts) in tasks.items():
-        encode = partial(self._encode_texts, parameters)
+  def _retrieve_others(self, parameters, embedded: Sequence[EmbeddedSplit]) -> dict[str, float]:
+    """Returns the recalls by further fields of texts, per language where they have several."""
+    metrics, encode = {}, partial(self._encode_texts, parameters)
+    for split in embedded:
+      for task, (rows, texts) in self._text_tasks(self._splits[split.name]).items():
         image = split.image_embeddings[np.array(rows)]
         recalls, _ = retrieve(image, texts, encode, RECALLS, mesh=self._mesh)
-        figures |= {f'{task}_{measure}': value for measure, value in recalls.items()}
-    return figures
+        metrics |= _named(split.name, {f'{task}_{name}': value for name, value in recalls.items()})
+    return metrics
 
-  def _compare_pairs(self, parameters, retrieved: Sequence[Retrieved]) -> dict[str, float]:
-    """Winoground's scores of the pairs of every split that has any."""
+  def _text_tasks(self, split) -> dict[str, tuple[Sequence[int], Sequence]]:
+    """Returns rows and texts by the name of the task, for the split's further fields of texts."""
+    tasks = {}
+    for field in self._texts[1:]:
+      if (values := split.fields.get(field)) is None:
+        continue
+      if isinstance(values[0], Mapping):
+        tasks |= {f'{field}_{language}': task for language, task in languages(values).items()}
+      else:
+        tasks[field] = range(len(values)), values
+    return tasks
+
+  def _compare_pairs(self, parameters, embedded: Sequence[EmbeddedSplit]) -> dict[str, float]:
+    """Returns Winoground's scores of every split with hard pairs."""
     if not self._pairs:
       return {}
     whole = None
@@ -250,52 +250,61 @@ class Evaluator:
         captions,
         (images, self._encode_texts(parameters, captions)),
       )
-    figures = {}
-    for split in retrieved:
+    metrics = {}
+    for split in embedded:
       keys = self._keys(self._splits[split.name])
       own = keys, split.captions, (split.image_embeddings, split.text_embeddings)
       other = whole or own
       pairs = find_pairs(*own[:2], *other[:2])
       if len(pairs):
         scores = pair_accuracies(own[2], other[2], pairs, mesh=self._mesh)
-        figures |= _named(split.name, scores)
-    return figures
+        metrics |= _named(split.name, scores)
+    return metrics
 
   def _keys(self, split) -> list:
-    """What an example shares with another that makes a pair with it; nothing where it lacks it."""
+    """Returns the keys in which the examples of a pair agree; unique ones if fields are missing."""
     if not all(field in split.fields for field in self._pairs):
       return [object() for _ in range(len(split.images))]
     return list(zip(*(split.fields[field] for field in self._pairs), strict=True))
 
   def _labels(self, split) -> dict[str, list[str]]:
-    """The labels of a split's examples by the class fields that it has."""
+    """Returns the labels of a split, by the class fields that it has."""
     fields = (field for field in self._classes if field in split.fields)
     return {field: list(map(str, split.fields[field])) for field in fields}
 
-  def _caption(self, parameters, split: Retrieved, offered) -> tuple[dict[str, float], Retrieved]:
-    """The scores of the captions written for a split's pictures, and the split with them.
+  def _caption(self, parameters, embedded: list[EmbeddedSplit]):
+    """Returns the splits with their generated captions, and the scores of these."""
+    if self._captioner is None or not embedded:
+      return embedded, {}
+    candidates, captioned, metrics = self._encode_texts(parameters, self._candidates), [], {}
+    for split in embedded:
+      split, scores = self._caption_split(parameters, split, candidates)
+      captioned.append(split)
+      metrics |= scores
+    return captioned, metrics
 
-    Beside them stand those of the candidates, embedded as `offered`, that are nearest to the
-    pictures: what a model that does not write would say.
+  def _caption_split(self, parameters, split: EmbeddedSplit, candidates):
+    """Captions a split; returns it with the captions, and their scores.
+
+    The baseline, `retrieved_caption`, is the candidate nearest to each image.
     """
     written = self._captioner(parameters, split.images)
     images = split.image_embeddings
-    size = block_size(len(images), len(offered))
+    size = block_size(len(images), len(candidates))
     blocks = (images[start : start + size] for start in range(0, len(images), size))
-    nearest = np.concatenate([np.argmax(block @ offered.T, axis=1) for block in blocks])
+    nearest = np.concatenate([np.argmax(block @ candidates.T, axis=1) for block in blocks])
     texts = {'caption': written, 'retrieved_caption': [self._candidates[row] for row in nearest]}
     own = self._splits[split.name].fields[self._texts[0]]
     references = [[right] if isinstance(right, str) else list(right) for right in own]
-    figures = {
+    metrics = {
       f'{split.name}/{kind}_{measure}': value
       for kind, captions in texts.items()
       for measure, value in score_captions(captions, references).items()
     }
     right = np.array([is_right(*pair) for pair in zip(written, references, strict=True)], float)
     found = {'caption_exact_match': Outcome(right, checksums(split.captions))}
-    return figures, dataclasses.replace(
-      split, generated=written, outcomes={**split.outcomes, **found}
-    )
+    split = dataclasses.replace(split, generated=written, outcomes={**split.outcomes, **found})
+    return split, metrics
 
   def _encode_images(self, parameters, split) -> np.ndarray:
     return self._batched(self._encode_image, parameters, split.images)
@@ -311,5 +320,5 @@ def _first(texts: str | Sequence[str]) -> str:
   return texts if isinstance(texts, str) else texts[0]
 
 
-def _named(split: str, figures: Mapping[str, float]) -> dict[str, float]:
-  return {f'{split}/{measure}': value for measure, value in figures.items()}
+def _named(split: str, metrics: Mapping[str, float]) -> dict[str, float]:
+  return {f'{split}/{measure}': value for measure, value in metrics.items()}

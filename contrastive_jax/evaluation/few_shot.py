@@ -1,4 +1,4 @@
-"""Few-shot classification: images against the means of a few labeled ones."""
+"""Few-shot classification by prototypes."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,16 +9,16 @@ from jax.sharding import Mesh
 from contrastive_jax.evaluation.zero_shot import classify, unit
 
 
-class Prototypes(NamedTuple):
-  """Few shots: a class is the mean of a few of its examples, drawn at random [1].
+class FewShot(NamedTuple):
+  """Few-shot classifier: the prototype of a class is the mean of a few random examples [1].
 
   Attributes:
     features: [N, D] unit vectors.
     labels: N labels.
-    mesh: over which what is classified is cut; None for one device.
-    shots: examples a class; a class that has fewer gives all.
-    draws: over which the accuracy is averaged.
-    seed: of the draws.
+    mesh: mesh over which queries are sharded; None for one device.
+    shots: numbers of examples per class; a smaller class contributes all of its examples.
+    draws: number of random draws over which the accuracy is averaged.
+    seed: seed of the draws.
 
   References:
     [1] Snell et al., Prototypical Networks for Few-shot Learning, 2017.
@@ -32,15 +32,15 @@ class Prototypes(NamedTuple):
   seed: int = 0
 
   def draw(self, shots: int, number: int) -> tuple[list, np.ndarray]:
-    """The K classes in order, and the unit prototypes of one draw, [K, D]."""
+    """Returns the K classes in order, and the unit prototypes of one draw, [K, D]."""
     labels = np.array(self.labels)
     order = np.random.default_rng([self.seed, number]).permutation(len(labels))
     classes = sorted(set(self.labels))
     rows = [order[labels[order] == label][:shots] for label in classes]
     return classes, unit(np.stack([self.features[own].mean(axis=0) for own in rows]))
 
-  def figures(self, features: np.ndarray, labels: Sequence) -> dict[str, float]:
-    """The accuracy of the nearest prototype by the number of shots."""
+  def metrics(self, features: np.ndarray, labels: Sequence) -> dict[str, float]:
+    """Returns the accuracy of the nearest prototype for each number of shots."""
 
     def accuracy(shots, number):
       classes, prototypes = self.draw(shots, number)

@@ -1,8 +1,8 @@
 """Classifiers over an image tower: the attentional-pooler probe, and finetuning.
 
-Both are one model, as CoCa is evaluated: a pooler of one learned query over the tower's tokens, and
-a linear layer. What is frozen is said by the optimizer's rates and `training.rates.hold`: the whole
-tower for the probe, nothing in finetuning.
+Both use one model, CoCa's: a pooler with one learned query over the tower's tokens, and a linear
+layer. The optimizer's rates and `training.rates.hold` freeze the tower for the probe, and nothing
+for finetuning.
 
 Source: Yu et al., CoCa: Contrastive Captioners are Image-Text Foundation Models, 2022.
 """
@@ -26,13 +26,13 @@ from contrastive_jax.sharding.mesh import batch_sharding, batch_shards, on_mesh
 
 
 class Classifier(nnx.Module):
-  """Tells K classes of images apart by the tokens of an image tower.
+  """Classifies images into K classes by the tokens of an image tower.
 
   Args:
     image: the image tower.
     classes: K.
-    heads: of the pooler.
-    rngs: draws the pooler; the linear layer begins at zero.
+    heads: number of heads of the pooler.
+    rngs: initializes the pooler; the linear layer starts at zero.
   """
 
   def __init__(self, image: nnx.Module, classes: int, heads: int, *, rngs: nnx.Rngs):
@@ -74,22 +74,22 @@ def fit(
   """Trains a classifier by cross-entropy.
 
   Args:
-    classifier: from `define_classifier`, held where it is frozen.
-    parameters: its parameters; left as they are.
+    classifier: from `define_classifier`, with frozen parts held by `training.rates.hold`.
+    parameters: initial parameters; not modified.
     optimizer: an optax transformation.
     images: [N, H, H, 3] pixels from 0 to 255.
     labels: [N] integers from 0 to K - 1.
     steps: number of updates.
     batch_size: B.
-    mesh: over which batches are cut.
+    mesh: mesh over which batches are sharded.
     augment: (keys [B], images [B, H, H, 3]) -> images [B, S, S, 3], pixels.
-    seed: of the order and of the augmentation.
+    seed: seed of the order and of the augmentation.
 
   Returns:
     The trained parameters.
 
   Raises:
-    ValueError: if a batch does not divide over the mesh, or there are fewer examples.
+    ValueError: if the mesh does not divide a batch, or a batch exceeds the examples.
     FloatingPointError: if the last loss is not finite.
   """
   if batch_size % batch_shards(mesh) or batch_size > len(images):
@@ -110,10 +110,10 @@ def fit(
     return optax.apply_updates(parameters, updates), state, value
 
   step = jax.jit(on_mesh(step, mesh))
-  key, place = jax.random.key(seed), batch_sharding(mesh)
+  key, sharding = jax.random.key(seed), batch_sharding(mesh)
   state = optimizer.init(parameters)
   for number, rows in zip(range(steps), _rows(len(images), batch_size, seed), strict=False):
-    batch = jax.device_put((images[rows], labels[rows]), place)
+    batch = jax.device_put((images[rows], labels[rows]), sharding)
     parameters, state, loss = step(parameters, state, jax.random.fold_in(key, number), *batch)
   if not np.isfinite(loss):
     raise FloatingPointError(f'the loss of step {steps} is {loss}; try a lower learning rate')
@@ -123,7 +123,7 @@ def fit(
 def classify(
   classifier: Definition, parameters, images: np.ndarray, *, batch_size: int, mesh: Mesh
 ) -> np.ndarray:
-  """The most likely class [N] of each of the pixels [N, S, S, 3], an integer."""
+  """Returns the most likely class of each image [N, S, S, 3], integers [N]."""
 
   def best(parameters, pixels):
     return jnp.argmax(classifier.bind(parameters)(normalize(pixels)), axis=-1)
@@ -132,7 +132,7 @@ def classify(
 
 
 def _rows(number: int, batch_size: int, seed: int):
-  """Endless rows of batches, each epoch in another order; what does not fill a batch is left."""
+  """Yields the rows of batches, in a new order each epoch; the remainder of an epoch is dropped."""
   random = np.random.default_rng(seed)
   while True:
     order = random.permutation(number)

@@ -1,4 +1,4 @@
-"""Classifiers that keep examples: the nearest ones vote, or a few are averaged."""
+"""k-NN classification."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -14,15 +14,15 @@ from contrastive_jax.evaluation.batches import compare, jit_batched, one_device
 from contrastive_jax.evaluation.zero_shot import classify
 
 
-class Neighbours(NamedTuple):
-  """k-NN: each of the k nearest examples votes for its class with exp(cosine / temperature) [1].
+class KNN(NamedTuple):
+  """k-NN classifier: the k nearest examples vote with weight exp(cosine / temperature) [1].
 
   Attributes:
     features: [N, D] unit vectors.
     labels: N labels.
-    mesh: over which what is classified is cut; None for one device.
-    neighbours: k, at most N.
-    temperature: the lower, the more the nearest count.
+    mesh: mesh over which queries are sharded; None for one device.
+    k: number of neighbors, at most N.
+    temperature: temperature of the votes' weights.
 
   References:
     [1] Wu et al., Unsupervised Feature Learning via Non-Parametric Instance Discrimination, 2018.
@@ -31,22 +31,22 @@ class Neighbours(NamedTuple):
   features: np.ndarray
   labels: Sequence
   mesh: Mesh | None = None
-  neighbours: int = 20
+  k: int = 20
   temperature: float = 0.07
 
   def votes(self, features: np.ndarray) -> tuple[list, np.ndarray]:
-    """The K classes in order, and the votes that each of the features [M, D] gets, [M, K]."""
+    """Returns the K classes in order, and the votes [M, K] of features [M, D]."""
     classes = sorted(set(self.labels))
     codes = {label: code for code, label in enumerate(classes)}
     numbers = np.array([codes[label] for label in self.labels], np.int32)
     mesh = self.mesh or one_device()
-    k = min(self.neighbours, len(numbers))
+    k = min(self.k, len(numbers))
     examples = np.asarray(self.features, np.float32), numbers
     vote = _voter(mesh, k, self.temperature, len(classes))
     return classes, compare(vote, examples, np.asarray(features, np.float32), mesh)
 
-  def figures(self, features: np.ndarray, labels: Sequence) -> dict[str, float]:
-    """Accuracy of the class of most votes, and the mean over classes of that within each."""
+  def metrics(self, features: np.ndarray, labels: Sequence) -> dict[str, float]:
+    """Returns the accuracy of the class with most votes, and the mean per-class recall."""
     classes, votes = self.votes(features)
     own = classify(votes, np.eye(len(classes)), labels, classes, [1], mesh=self.mesh)
     return {
@@ -60,7 +60,7 @@ def _voter(mesh: Mesh, k: int, temperature: float, classes: int) -> Callable:
   def vote(examples, features):
     vectors, numbers = examples
     scores, rows = lax.top_k(jnp.dot(features, vectors.T, precision='highest'), k)
-    # The greatest cosine's weight is 1, whatever the temperature.
+    # Weights are relative to that of the nearest example, which is 1 at any temperature.
     weights = jnp.exp((scores - scores[:, :1]) / temperature)
     return jnp.einsum('bn,bnk->bk', weights, jax.nn.one_hot(numbers[rows], classes))
 

@@ -1,4 +1,4 @@
-"""Opens what a config evaluates."""
+"""Opens the evaluator of a config."""
 
 import re
 from functools import cache, partial
@@ -22,14 +22,14 @@ def open_evaluator(
   mesh: Mesh,
   source: data.Source | None = None,
 ) -> Evaluator:
-  """The evaluator that a config describes.
+  """Opens the evaluator of a config.
 
   Args:
     config: the config.
     definition: the model.
-    tokenizer: of its texts.
-    mesh: the mesh over which batches are cut.
-    source: the training examples; None to open them where an evaluation reads them.
+    tokenizer: the model's tokenizer.
+    mesh: mesh over which batches are sharded.
+    source: the training examples; None opens them on demand.
 
   Raises:
     ValueError: if a split, a file or a probe cannot be used.
@@ -52,7 +52,7 @@ def open_evaluator(
     except ValueError as error:
       raise ValueError(f'{error}; config.evaluation.{without} evaluates without them') from error
 
-  # What was trained before there were these fields is evaluated without.
+  # Configs of older runs lack these fields.
   pairs, partners, captions = (evaluation.get(f, ()) for f in ('pairs', 'partners', 'captions'))
   fields = evaluation.zero_shot if sources else ()
   probes = evaluation.probes if fields else ()
@@ -77,14 +77,14 @@ def open_evaluator(
   )
 
 
-# What an evaluation can do without.
-_WITHOUT = {'splits': 'splits', 'probe_split': 'probes', 'partners': 'pairs'}
+# The field whose removal makes a setting unnecessary, by setting.
+_OPTIONAL = {'splits': 'splits', 'probe_split': 'probes', 'partners': 'pairs'}
 
 
 def _open_split(
   name: str, folder: str | None, split: str, setting: str = 'splits'
 ) -> tuple[str, data.Source]:
-  """The name and the examples of a split of a data set, or of another one, 'NAME=SOURCE'."""
+  """Opens a split of the dataset, or of another one, 'NAME=SOURCE'; returns its name and source."""
   other = re.fullmatch(r'(\w+)=(\w+:.*)', split)
   try:
     if other:
@@ -93,5 +93,5 @@ def _open_split(
   except ValueError as error:
     raise ValueError(
       f'config.evaluation.{setting} names {split!r}: {error}; config.evaluation.'
-      f'{_WITHOUT[setting]} = () does without'
+      f'{_OPTIONAL[setting]} = () does without'
     ) from error

@@ -1,4 +1,4 @@
-"""Right or wrong by query: what differences between runs are judged by."""
+"""Outcomes per query, and differences between runs by bootstrap."""
 
 import pathlib
 import zlib
@@ -9,12 +9,12 @@ import numpy as np
 
 
 class Outcome(NamedTuple):
-  """What came of Q queries.
+  """Outcomes of Q queries.
 
   Attributes:
-    hits: [Q] float64, the chance that a query's answer is right: 0 or 1 but for ties.
-    captions: [Q] uint32, a checksum of each query's caption, or of all captions of its picture.
-      Queries of equal checksum are not independent of each other.
+    hits: [Q] float64, the probability that a query is answered correctly: 0 or 1 except for ties.
+    captions: [Q] uint32, a checksum of each query's caption, or of all captions of its image.
+      Queries with equal checksums are dependent.
   """
 
   hits: np.ndarray
@@ -30,17 +30,17 @@ class Difference(NamedTuple):
 
 
 def checksums(texts: Iterable[str]) -> np.ndarray:
-  """Checksums [Q] of Q texts, uint32."""
+  """Returns checksums [Q] of Q texts, uint32."""
   return np.array([zlib.crc32(text.encode()) for text in texts], np.uint32)
 
 
 def means(found: Mapping[str, Outcome]) -> dict[str, float]:
-  """The results, by name, whose queries these are."""
+  """Returns the mean of each outcome, by name."""
   return {name: float(outcome.hits.mean()) for name, outcome in found.items()}
 
 
 def outcomes(split: Any) -> dict[str, Outcome]:
-  """The outcomes of a `Retrieved`, by the name of the result that is their mean."""
+  """Returns the outcomes of an `EmbeddedSplit`, by the name of the metric that is their mean."""
   return {f'{split.name}/{task}': outcome for task, outcome in split.outcomes.items()}
 
 
@@ -52,7 +52,7 @@ def write(path: pathlib.Path, splits: Sequence[Any]) -> None:
 
 
 def read(path: pathlib.Path) -> dict[str, Outcome]:
-  """What `write` wrote; nothing if there is no file."""
+  """Reads the outcomes that `write` wrote; returns none if the file is missing."""
   if not path.exists():
     return {}
   with np.load(path) as file:
@@ -62,20 +62,20 @@ def read(path: pathlib.Path) -> dict[str, Outcome]:
 def difference(
   before: Outcome, after: Outcome, *, level: float = 0.95, resamples: int = 4000, seed: int = 0
 ) -> Difference:
-  """How much higher the mean of `after` is, with a bootstrap interval [1].
+  """Difference of two means, `after` − `before`, with a paired bootstrap interval [1].
 
-  The queries are the same, so that each is drawn with both its outcomes; those of equal caption are
-  drawn together, since they are not independent.
+  Each query is resampled with its outcomes in both runs, and queries of equal caption are resampled
+  together, since they are dependent.
 
   Args:
-    before: of one run.
-    after: of another, the same queries in the same order.
-    level: how often such an interval holds the true difference.
-    resamples: how many.
-    seed: of their draw.
+    before: outcomes of one run.
+    after: outcomes of another run, for the same queries in the same order.
+    level: confidence level.
+    resamples: number of resamples.
+    seed: seed of the resamples.
 
   Raises:
-    ValueError: if the queries are not the same.
+    ValueError: if the queries differ.
 
   References:
     [1] Efron and Tibshirani, An Introduction to the Bootstrap, 1993.
@@ -89,8 +89,8 @@ def difference(
   sums = np.bincount(cluster, after.hits.astype(np.float64) - before.hits)
   rng = np.random.default_rng(seed)
   means = np.empty(resamples)
-  for place in range(resamples):
+  for index in range(resamples):
     drawn = rng.integers(len(sizes), size=len(sizes))
-    means[place] = sums[drawn].sum() / sizes[drawn].sum()
+    means[index] = sums[drawn].sum() / sizes[drawn].sum()
   low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
   return Difference(float(sums.sum() / sizes.sum()), float(low), float(high))

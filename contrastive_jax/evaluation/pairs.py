@@ -1,4 +1,4 @@
-"""Hard pairs: two pictures and two captions that differ in little, as in Winoground.
+"""Winoground-style pairs: two images and two captions that differ in a detail.
 
 Source: Thrush et al., Winoground: Probing Vision and Language Models for Visio-Linguistic
 Compositionality, 2022.
@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from contrastive_jax.evaluation.batches import in_batches, jit_batched, one_device, place_copies
 
-_BATCH = 4096
+_PAIRS_PER_BATCH = 4096
 
 
 def find_pairs(
@@ -23,13 +23,13 @@ def find_pairs(
   partner_keys: Sequence[Hashable],
   partner_captions: Sequence[str],
 ) -> np.ndarray:
-  """The pairs of an example and a partner that agree in their keys and differ in their captions.
+  """Finds the pairs of an example and a partner with equal keys and different captions.
 
   Args:
-    keys: of N examples.
-    captions: theirs.
-    partner_keys: of N' partners.
-    partner_captions: theirs.
+    keys: keys of N examples.
+    captions: captions of the examples.
+    partner_keys: keys of N' partners.
+    partner_captions: captions of the partners.
 
   Returns:
     [P, 2] rows of the example and of the partner, in order.
@@ -53,19 +53,19 @@ def pair_accuracies(
   *,
   mesh: Mesh | None = None,
 ) -> dict[str, float]:
-  """Winoground's three scores; equal cosines count as wrong. Chance is 1/4, 1/4 and 1/6.
+  """Winoground's three scores; ties count as wrong. Chance is 1/4, 1/4 and 1/6.
 
   Args:
-    examples: unit vectors of their images and of their texts, [N, D] each.
-    partners: likewise, [N', D] each.
+    examples: unit vectors of images and of texts, [N, D] each.
+    partners: unit vectors of images and of texts, [N', D] each.
     pairs: [P, 2] rows of an example and of a partner.
-    mesh: over which pairs are cut; None for one device.
+    mesh: mesh over which pairs are sharded; None for one device.
 
   Returns:
-    pairs_text_accuracy: the share of pairs of which each image is nearer to its own text than to
-      the other's.
-    pairs_image_accuracy: the share of which each text is nearer to its own image.
-    pairs_group_accuracy: the share of which both hold.
+    pairs_text_accuracy: share of pairs in which each image is nearer to its own text than to the
+      other's.
+    pairs_image_accuracy: share of pairs in which each text is nearer to its own image.
+    pairs_group_accuracy: share of pairs in which both hold.
 
   Raises:
     ValueError: if there are no pairs.
@@ -75,7 +75,7 @@ def pair_accuracies(
   mesh = mesh or one_device()
   vectors = place_copies((*examples, *partners), mesh)
   judge = functools.partial(_judge_on(mesh), vectors)
-  text, image = in_batches(judge, pairs, min(_BATCH, len(pairs)), mesh)
+  text, image = in_batches(judge, pairs, min(_PAIRS_PER_BATCH, len(pairs)), mesh)
   return {
     'pairs_text_accuracy': float(text.mean()),
     'pairs_image_accuracy': float(image.mean()),

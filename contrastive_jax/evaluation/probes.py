@@ -1,4 +1,4 @@
-"""The linear probe: how well a linear classifier does on the features of a frozen encoder."""
+"""The linear probe: logistic regression on the features of a frozen encoder."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -12,8 +12,8 @@ from jax.sharding import Mesh
 from contrastive_jax.evaluation.zero_shot import mean_per_class
 from contrastive_jax.sharding.mesh import batch_shards, place_whole
 
-_MOST_STEPS = 1000
-_TOLERANCE = 1e-5  # of the greatest gradient, at which float32 has little more to give
+_MAX_STEPS = 1000
+_GRADIENT_TOLERANCE = 1e-5  # on the largest gradient; float32 gains little beyond
 
 
 class LinearProbe(NamedTuple):
@@ -23,7 +23,7 @@ class LinearProbe(NamedTuple):
     classes: K labels.
     weights: [D, K]
     bias: [K]
-    l2: the strength it was fitted with.
+    l2: strength of the L2 penalty of its fit.
   """
 
   classes: list
@@ -32,11 +32,11 @@ class LinearProbe(NamedTuple):
   l2: float
 
   def accuracy(self, features: np.ndarray, labels: Sequence) -> float:
-    """The share of features [N, D] classified as labelled; a label outside `classes` is a miss."""
+    """Returns the accuracy on features [N, D]; a label outside `classes` counts as wrong."""
     return float(self._right(features, labels).mean())
 
-  def figures(self, features: np.ndarray, labels: Sequence) -> dict[str, float]:
-    """Accuracy, and the same within each class, averaged over the classes."""
+  def metrics(self, features: np.ndarray, labels: Sequence) -> dict[str, float]:
+    """Returns the accuracy and the mean per-class recall."""
     right = self._right(features, labels)
     return {
       'linear_probe_accuracy': float(right.mean()),
@@ -57,21 +57,20 @@ def linear_probe(
   seed: int = 0,
   mesh: Mesh | None = None,
 ) -> LinearProbe:
-  """Fits a linear probe as CLIP is evaluated [1].
+  """Fits a linear probe by CLIP's protocol [1].
 
-  The strength of L2 with the highest validation accuracy is sought by `search_l2`; then the probe
-  is fitted to all examples, those of the validation included.
+  `search_l2` finds the L2 strength with the highest validation accuracy; the probe is then fitted
+  to all examples, including the validation set.
 
   Args:
     features: [N, D]
     labels: N of any type that sorts.
-    validation: features and labels; by default a fifth of the examples, drawn at random, is split
-      off.
-    seed: of that draw.
-    mesh: over which the examples are cut; None for one device.
+    validation: features and labels; by default a random fifth of the examples is split off.
+    seed: seed of that split.
+    mesh: mesh over which the examples are sharded; None for one device.
 
   Raises:
-    ValueError: if there are no two classes, or features and labels do not fit.
+    ValueError: if there are fewer than two classes, or features and labels differ in number.
 
   References:
     [1] Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021.
@@ -91,7 +90,7 @@ def linear_probe(
   codes = {label: code for code, label in enumerate(classes)}
   numbers = np.array([codes[label] for label in labels], np.int32)
   training = numbers.copy()
-  training[held] = -1  # counts for nothing; another shape would be compiled anew
+  training[held] = -1  # masks the validation set without another shape to compile
 
   def fit(numbers, l2):
     weights, bias = logistic_regression(features, numbers, len(classes), l2, mesh=mesh)
@@ -102,13 +101,13 @@ def linear_probe(
 
 
 def search_l2(score: Callable[[float], float]) -> float:
-  """Seeks the strength of L2 between 10^-6 and 10^6 that scores highest, as CLIP's authors do.
+  """Searches the L2 strength between 10^-6 and 10^6 with the highest score, as CLIP's authors do.
 
-  From every second power of ten the interval around the best is halved, down to eight strengths a
-  decade: 15 of the 97 are tried. Of equal ones the first tried wins.
+  Starting from every second power of ten, the interval around the best is halved, down to eight
+  strengths per decade: 15 of the 97 are evaluated. Ties go to the first one evaluated.
 
   Args:
-    score: strength -> what shall be high.
+    score: strength -> score to maximize.
   """
   scores = {float(power): score(10.0**power) for power in range(-6, 7, 2)}
   step = 2.0
@@ -126,16 +125,16 @@ def logistic_regression(
 ) -> tuple[np.ndarray, np.ndarray]:
   """Multinomial logistic regression, fitted by L-BFGS.
 
-      minimise  Σᵢ −log softmax(xᵢ W + b)[yᵢ] + ½ l2 ‖W‖²,
+      minimize  Σᵢ −log softmax(xᵢ W + b)[yᵢ] + ½ l2 ‖W‖²,
 
-  as scikit-learn's LogisticRegression(C=1 / l2) does. The bias is free.
+  as scikit-learn's LogisticRegression(C=1 / l2). The bias is not penalized.
 
   Args:
     features: N rows x, [N, D].
-    labels: [N] integers y from 0 to K - 1; a row of −1 counts for nothing.
+    labels: [N] integers y from 0 to K - 1; rows of −1 are ignored.
     classes: K.
     l2: strength.
-    mesh: over which the examples are cut; None for one device.
+    mesh: mesh over which the examples are sharded; None for one device.
 
   Returns:
     W [D, K] and b [K], float32.
@@ -174,8 +173,8 @@ def _minimize(features, labels, l2, classes):
   def unfinished(carry):
     _, state = carry
     count = optax.tree.get(state, 'count')
-    greatest = optax.tree.norm(optax.tree.get(state, 'grad'), ord=jnp.inf)
-    return (count == 0) | ((count < _MOST_STEPS) & (greatest > _TOLERANCE))
+    largest = optax.tree.norm(optax.tree.get(state, 'grad'), ord=jnp.inf)
+    return (count == 0) | ((count < _MAX_STEPS) & (largest > _GRADIENT_TOLERANCE))
 
   start = jnp.zeros((features.shape[1], classes)), jnp.zeros(classes)
   return jax.lax.while_loop(unfinished, step, (start, solver.init(start)))[0]

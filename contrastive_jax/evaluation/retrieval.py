@@ -1,4 +1,4 @@
-"""Retrieval by cosine: how often a right one is among the first k."""
+"""Retrieval by cosine similarity: recall@k in both directions."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from contrastive_jax.evaluation.batches import compare, jit_batched, one_device
 from contrastive_jax.evaluation.outcomes import Outcome, checksums, means
 
-RECALLS = (1, 5, 10)  # cut-offs of the evaluation
+RECALLS = (1, 5, 10)  # cutoffs of the evaluation
 
 
 def retrieve(
@@ -22,21 +22,21 @@ def retrieve(
   *,
   mesh: Mesh | None = None,
 ) -> tuple[dict[str, float], np.ndarray]:
-  """Recall of images and their texts, both ways.
+  """Recall@k of images and texts, in both directions.
 
-  Where each image has one text, equal texts are one candidate, and right for all of their images.
-  Where images have several, each text is a candidate of its own, right for its image alone: an
-  image is right if one of its texts is among the first k, as in CLIP_benchmark [1].
+  If each image has one text, equal texts form one candidate, correct for all of their images. If
+  images have several texts, each text is a candidate of its own, correct for its image alone; an
+  image counts if one of its texts is among the first k, as in CLIP_benchmark [1].
 
   Args:
     image: [N, D] unit vectors.
-    texts: the text, or the texts, of each image.
+    texts: the text or texts of each image.
     encode: texts -> unit vectors [., D].
-    ks: cut-offs.
-    mesh: over which queries are cut; None for one device.
+    ks: cutoffs.
+    mesh: mesh over which queries are sharded; None for one device.
 
   Returns:
-    Figures by name, and of each image's first text the embedding, [N, D].
+    Metrics by name, and the embedding of each image's first text, [N, D].
 
   Raises:
     ValueError: if an image has no text.
@@ -56,7 +56,7 @@ def retrieve_by_query(
   *,
   mesh: Mesh | None = None,
 ) -> tuple[dict[str, Outcome], np.ndarray]:
-  """`retrieve`, with the outcome of each query in place of their mean."""
+  """Like `retrieve`, but with the outcome of each query instead of their mean."""
   lists = [[own] if isinstance(own, str) else list(own) for own in texts]
   counts = np.array([len(own) for own in lists])
   if not counts.all():
@@ -84,20 +84,20 @@ def retrieve_by_query(
 
 
 def languages(
-  texts: Sequence[Mapping[str, str]], fewest: int = 50
+  texts: Sequence[Mapping[str, str]], min_examples: int = 50
 ) -> dict[str, tuple[list[int], list[str]]]:
-  """By language the examples that have a text in it, and those texts.
+  """Returns, by language, the rows of examples with a text in it, and those texts.
 
   Args:
-    texts: of each example its texts by language.
-    fewest: a language that fewer examples have is left out.
+    texts: the texts of each example, by language.
+    min_examples: languages with fewer examples are left out.
   """
   names = sorted({language for own in texts for language in own})
   rows = {name: [row for row, own in enumerate(texts) if own.get(name)] for name in names}
   return {
     name: (own, [texts[row][name] for row in own])
     for name, own in rows.items()
-    if len(own) >= fewest
+    if len(own) >= min_examples
   }
 
 
@@ -110,21 +110,21 @@ def recall(
   *,
   mesh: Mesh | None = None,
 ) -> dict[int, float]:
-  """Recall@k: the share of queries with a right candidate among the k of highest score.
+  """Recall@k: the share of queries with a correct candidate among the k of highest score.
 
   Args:
-    queries: as in `hits`.
-    candidates: as in `hits`.
-    query_ids: as in `hits`.
-    candidate_ids: as in `hits`.
-    ks: cut-offs.
-    mesh: as in `hits`.
+    queries: see `hits`.
+    candidates: see `hits`.
+    query_ids: see `hits`.
+    candidate_ids: see `hits`.
+    ks: cutoffs.
+    mesh: see `hits`.
 
   Returns:
     The recall by k, from 0 to 1.
 
   Raises:
-    ValueError: as `hits`.
+    ValueError: see `hits`.
 
   >>> recall(np.eye(3), np.eye(3)[::-1], 'abc', 'cba', [1])
   {1: 1.0}
@@ -142,26 +142,26 @@ def hits(
   *,
   mesh: Mesh | None = None,
 ) -> dict[int, np.ndarray]:
-  """Whether each query has a right candidate among the k of highest score.
+  """Whether each query has a correct candidate among the k of highest score.
 
-  Candidates are counted, not sorted: those of a score above the best right one's, and those of
-  equal score. Equal ones count at their expectation under random order, so that a constant model
-  scores chance and not 1 or 0; a score that is no number counts as above, so that a broken model
-  scores 0. Of the scores [Q, N] a block of rows exists at a time.
+  Instead of sorting, candidates are counted whose score is above, or equal to, that of the best
+  correct one. Ties count at their expectation under random order, so a constant model scores
+  chance; NaN counts as above, so a broken model scores 0. The scores [Q, N] exist one block of rows
+  at a time.
 
   Args:
     queries: [Q, D] embeddings.
     candidates: [N, D] embeddings.
-    query_ids: Q ids; a candidate of equal id is right, and one of several is enough.
+    query_ids: Q ids; every candidate of equal id is correct.
     candidate_ids: N ids.
-    ks: cut-offs.
-    mesh: over which queries are cut; None for one device.
+    ks: cutoffs.
+    mesh: mesh over which queries are sharded; None for one device.
 
   Returns:
-    By k the chance of each query, [Q], 0 or 1 where nothing ties.
+    By k, the probability of a hit for each query, [Q]: 0 or 1 without ties.
 
   Raises:
-    ValueError: if a query has no right candidate.
+    ValueError: if a query has no correct candidate.
   """
   codes = {identity: code for code, identity in enumerate(dict.fromkeys(candidate_ids))}
   missing = [identity for identity in query_ids if identity not in codes]
@@ -185,20 +185,20 @@ def _counter(mesh: Mesh) -> Callable:
 
 
 def _count(candidates, queries):
-  """Of each query: candidates above its best right one, those as high, and the right of these."""
+  """Counts candidates above a query's best correct one, tied with it, and tied and correct."""
   (vectors, offered), (rows, wanted) = candidates, queries
   scores = jnp.dot(rows, vectors.T, precision='highest')
   right = wanted[:, None] == offered
   best = jnp.max(scores, axis=1, keepdims=True, where=right, initial=-jnp.inf)
-  # Not `scores > best`, which NaN never is.
+  # The negation counts NaN as above; `scores > best` would not.
   above, tied = ~(scores <= best), scores == best
   return jax.tree.map(lambda counted: jnp.sum(counted, axis=1), (above, tied, tied & right))
 
 
-def _chances(places: np.ndarray, wrong: np.ndarray, right: np.ndarray) -> np.ndarray:
-  """The chance that the first `places` of wrong and right ones, in random order, hold a right."""
-  miss = np.ones(len(places))
-  for taken in range(max(0, int(np.max(np.minimum(places, wrong + 1))))):
+def _chances(slots: np.ndarray, wrong: np.ndarray, right: np.ndarray) -> np.ndarray:
+  """Returns the probability that the first `slots` of randomly ordered ties hold a correct one."""
+  miss = np.ones(len(slots))
+  for taken in range(max(0, int(np.max(np.minimum(slots, wrong + 1))))):
     still = np.maximum(wrong - taken, 0) / np.maximum(wrong + right - taken, 1)
-    miss *= np.where(taken < places, still, 1.0)
+    miss *= np.where(taken < slots, still, 1.0)
   return 1.0 - miss

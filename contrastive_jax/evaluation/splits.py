@@ -1,4 +1,4 @@
-"""A split that is evaluated: its pictures, its texts and its labels, checked before training."""
+"""Held-out splits: images, texts and labels, checked before training."""
 
 import collections
 import dataclasses
@@ -12,17 +12,17 @@ from absl import logging
 from contrastive_jax import data
 from contrastive_jax.data.captions import texts_of
 
-_NAMED = 3  # bad examples that an error names
-_MOST_REPEATED = 0.01  # share of rows whose picture stands in another row too
+_MAX_NAMED = 3  # bad examples named in an error
+_MAX_REPEATED_SHARE = 0.01  # share of rows that repeat an image, above which to warn
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Split:
-  """N examples, read once.
+  """N examples of a split.
 
   Attributes:
     images: [N, S, S, 3] uint8.
-    fields: N values by field, of the fields that the examples have.
+    fields: N values by field, for the fields that the examples have.
   """
 
   images: np.ndarray
@@ -38,19 +38,19 @@ def read_split(
   texts: Sequence[str] = (),
   labels: Sequence[str] = (),
 ) -> Split:
-  """Reads what an evaluation needs of a split.
+  """Reads the images, texts and labels of a split.
 
   Args:
-    source: its examples.
-    image_size: S, side of the pictures.
+    source: the examples.
+    image_size: S, the side of the images.
     setting: the field of `config.evaluation` that names the split, for errors.
-    name: of the split, for errors.
-    texts: fields that hold a text, several, or texts by language.
+    name: name of the split, for errors.
+    texts: fields that hold one text, several texts, or texts by language.
     labels: fields that hold a class.
 
   Raises:
-    ValueError: if a picture cannot be used, or if some examples have a field and others lack it or
-      hold something else in it: figures of the rest would be of another data set.
+    ValueError: if an image cannot be used, or if only some examples have a valid value of a field;
+      metrics of the others would be of another dataset.
   """
   where = f'config.evaluation.{setting}' + (f': split {name!r}' if name else '')
   try:
@@ -74,7 +74,7 @@ def read_split(
 
 
 def _check_column(where: str, field: str, ids, column, fault: Callable[[Any], str]) -> bool:
-  """Whether the examples have a field; raises where some have it, and others do not."""
+  """Whether the examples have a field; raises ValueError if only some have it."""
   faults = [
     (number, why) for number, value in zip(ids, column, strict=True) if (why := fault(value))
   ]
@@ -88,8 +88,8 @@ def _check_column(where: str, field: str, ids, column, fault: Callable[[Any], st
       if isinstance(value, Mapping)
     ]
   if faults:
-    named = '; '.join(f'example {number}: {why}' for number, why in faults[:_NAMED])
-    more = f'; and {len(faults) - _NAMED} more' if len(faults) > _NAMED else ''
+    named = '; '.join(f'example {number}: {why}' for number, why in faults[:_MAX_NAMED])
+    more = f'; and {len(faults) - _MAX_NAMED} more' if len(faults) > _MAX_NAMED else ''
     raise ValueError(
       f'{where} cannot be evaluated by {field!r}, which {len(faults)} of {len(column)} examples '
       f'lack or fill wrongly: {named}{more}; mend or remove these examples'
@@ -101,7 +101,7 @@ _MISSING = 'it is missing or empty'
 
 
 def _label_fault(value) -> str:
-  """What is wrong with a label; '' if nothing is. An empty one is a class of its own."""
+  """Describes the fault of a label, '' if it has none. An empty label is a class of its own."""
   if value is None:
     return _MISSING
   if isinstance(value, Mapping | list | tuple | np.ndarray):
@@ -110,7 +110,7 @@ def _label_fault(value) -> str:
 
 
 def _text_fault(value) -> str:
-  """What is wrong with a text, a list of them, or texts by language; '' if nothing is."""
+  """Describes the fault of a text, a list of texts, or texts by language; '' if it has none."""
   if value is None or (isinstance(value, str | list | tuple | Mapping) and not len(value)):
     return _MISSING
   if isinstance(value, Mapping):
@@ -133,19 +133,19 @@ def _unicode_fault(text: str) -> str:
 
 
 def warn_of_repeats(name: str, images: np.ndarray, texts: Sequence[str | Sequence[str]]) -> None:
-  """Warns where rows of one picture and different texts make perfect retrieval impossible.
+  """Warns if rows with one image and different texts make perfect retrieval impossible.
 
   Args:
-    name: of the split.
+    name: name of the split.
     images: [N, S, S, 3] uint8.
-    texts: of each picture.
+    texts: the text or texts of each image.
   """
   rows = collections.defaultdict(list)
   for image, text in zip(images, texts, strict=True):
     rows[hashlib.blake2b(image, digest_size=16).digest()].append(text)
   repeated = [own for own in rows.values() if any(text != own[0] for text in own)]
   count = sum(map(len, repeated))
-  if count > _MOST_REPEATED * len(images):
+  if count > _MAX_REPEATED_SHARE * len(images):
     logging.warning(
       'split %r: %d of %d rows repeat %d pictures with other captions. Copies of a picture tie, so '
       'that a perfect model has a recall@1 below 100%%, 20%% where all pictures have five rows; '
@@ -158,17 +158,17 @@ def warn_of_repeats(name: str, images: np.ndarray, texts: Sequence[str | Sequenc
 
 
 def captions_of(source: data.Source, field: str) -> list[str]:
-  """The first caption of each training example that can be used, each once.
+  """Returns the distinct first captions of the usable examples.
 
   Raises:
-    ValueError: if there is none.
+    ValueError: if there are none.
   """
   found = {}
   for number in range(len(source)):
     try:
       found |= dict.fromkeys(texts_of(source[number], [field])[:1])
     except ValueError:
-      continue  # As training skips it.
+      continue  # training skips it too
   if not found:
     raise ValueError(
       f'config.evaluation.captions are compared with {field!r} of the training data, which has no '

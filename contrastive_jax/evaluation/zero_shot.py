@@ -1,4 +1,4 @@
-"""Zero-shot classification: a class is the mean of its prompts."""
+"""Zero-shot classification with prompt ensembles."""
 
 import json
 import pathlib
@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from contrastive_jax.evaluation.retrieval import hits
 
-ACCURACIES = (1, 5)  # cut-offs of the evaluation
+ACCURACIES = (1, 5)  # cutoffs of the evaluation
 
 _EMBEDDED = pathlib.Path(__file__).parent / 'prompts'
 
@@ -18,7 +18,7 @@ _EMBEDDED = pathlib.Path(__file__).parent / 'prompts'
 def class_embeddings(
   encode: Callable[[Sequence[str]], np.ndarray], classes: Sequence[str], templates: Sequence[str]
 ) -> np.ndarray:
-  """One unit vector a class, the mean of its prompts' unit vectors, as CLIP ensembles [1].
+  """Returns a unit vector per class, the mean of its prompts' embeddings, CLIP's ensemble [1].
 
   Args:
     encode: texts -> unit vectors [., D].
@@ -29,7 +29,7 @@ def class_embeddings(
     [K, D]
 
   Raises:
-    ValueError: if a template has no `{}`: all classes would be one.
+    ValueError: if a template has no `{}`: all classes would be equal.
 
   References:
     [1] Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021.
@@ -42,82 +42,82 @@ def class_embeddings(
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
-  """Rows [N, D] of length 1; a row of zeros stays one."""
+  """Scales rows [N, D] to length 1; a row of zeros stays zero."""
   lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
   return vectors / np.where(lengths == 0, 1, lengths)
 
 
 def classify(
   features: np.ndarray,
-  prototypes: np.ndarray,
+  class_vectors: np.ndarray,
   labels: Sequence,
   classes: Sequence,
   ks: Sequence[int] = (1, 5),
   *,
   mesh: Mesh | None = None,
 ) -> dict[str, float]:
-  """Accuracy of the class of highest score, equal scores in random order.
+  """Accuracy of the class of highest score, with ties in random order.
 
   Args:
     features: [N, D]
-    prototypes: a vector a class, [K, D]; its products with the features are the class's scores.
+    class_vectors: [K, D]; the score of a class is the product of its vector and the features.
     labels: N labels.
-    classes: K labels. An example of another class is a miss.
-    ks: cut-offs, 1 among them.
-    mesh: over which examples are cut; None for one device.
+    classes: K labels. An example of another class counts as wrong.
+    ks: cutoffs, 1 among them.
+    mesh: mesh over which examples are sharded; None for one device.
 
   Returns:
-    accuracy@k: the share of examples whose class is among the first k.
-    mean_per_class_recall: accuracy@1 within each class that occurs, averaged over those.
+    accuracy@k: share of examples whose class is among the first k.
+    mean_per_class_recall: accuracy@1 per class, averaged over the classes that occur.
 
   Raises:
-    ValueError: if no label is of a class.
+    ValueError: if no label is among the classes.
   """
-  found = class_hits(features, prototypes, labels, classes, ks, mesh=mesh)
-  return class_figures(found, labels)
+  found = class_hits(features, class_vectors, labels, classes, ks, mesh=mesh)
+  return class_metrics(found, labels)
 
 
-def class_figures(found: Mapping[int, np.ndarray], labels: Sequence) -> dict[str, float]:
-  """The figures of `classify`, of what `class_hits` gives."""
-  figures = {f'accuracy@{k}': float(chances.mean()) for k, chances in found.items()}
-  return figures | {'mean_per_class_recall': mean_per_class(found[1], labels)}
+def class_metrics(found: Mapping[int, np.ndarray], labels: Sequence) -> dict[str, float]:
+  """Returns the metrics of `classify`, from the result of `class_hits`."""
+  metrics = {f'accuracy@{k}': float(chances.mean()) for k, chances in found.items()}
+  return metrics | {'mean_per_class_recall': mean_per_class(found[1], labels)}
 
 
 def class_hits(
   features: np.ndarray,
-  prototypes: np.ndarray,
+  class_vectors: np.ndarray,
   labels: Sequence,
   classes: Sequence,
   ks: Sequence[int],
   *,
   mesh: Mesh | None = None,
 ) -> dict[int, np.ndarray]:
-  """By k the chance [N] that each example's class is among the first k; see `classify`."""
+  """Returns, by k, the probability [N] that an example's class is among the first k."""
   known = np.isin(np.array(labels), np.array(classes))
   if not known.any():
     raise ValueError(f'of the {len(classes)} classes, {classes[0]!r} and so on, none is a label')
   kept = [label for label, is_known in zip(labels, known, strict=True) if is_known]
   found = {k: np.zeros(len(labels)) for k in ks}
-  for k, chances in hits(features[known], prototypes, kept, classes, ks, mesh=mesh).items():
+  for k, chances in hits(features[known], class_vectors, kept, classes, ks, mesh=mesh).items():
     found[k][known] = chances
   return found
 
 
 def mean_per_class(right: np.ndarray, labels: Sequence) -> float:
-  """The mean over classes of the share that is right [N] in each."""
+  """Averages `right` [N] within each class, then over the classes."""
   _, codes = np.unique(np.array(labels), return_inverse=True)
   return float(np.mean(np.bincount(codes, right) / np.bincount(codes)))
 
 
 def read_templates(templates: Sequence[str]) -> list[str]:
-  """The prompts, with `{}` for the name of the class.
+  """Returns the prompts, with `{}` for the name of the class.
 
   Args:
-    templates: prompts; one without `{}` names a list of them: 'imagenet', the 80 of CLIP, or a
-      file with a prompt a line or a JSON list, in which '{c}' is read as '{}'.
+    templates: prompts. One without `{}` names a list of prompts: 'imagenet', CLIP's 80, or a file
+      with one prompt per line or a JSON list, in which '{c}' is read as '{}'.
 
   Raises:
-    ValueError: if there is no such file, there are no prompts, or one has no place for the name.
+    ValueError: if a file is missing, there are no prompts, or a prompt has no `{}`.
   """
   prompts = []
   for template in templates:
@@ -138,19 +138,19 @@ def read_templates(templates: Sequence[str]) -> list[str]:
 
 
 def read_classes(field: str, values: Callable[[str], Sequence]) -> tuple[str, dict[str, str]]:
-  """The field that holds a class, and the classes' names by label.
+  """Returns the field that holds a class, and the class names by label.
 
   Args:
-    field: 'FIELD', whose values are names, their hyphens and underscores read as spaces; or
-      'FIELD=NAMES', whose values are labels, with NAMES 'imagenet', for its WordNet ids, or a
-      file: a name a line or a JSON list for labels from 0, or a JSON mapping from labels to names.
-    values: the values of a field.
+    field: 'FIELD', whose values are names, with hyphens and underscores read as spaces; or
+      'FIELD=NAMES', whose values are labels. NAMES is 'imagenet', for its WordNet ids, or a file:
+      one name per line or a JSON list, for labels from 0, or a JSON mapping from labels to names.
+    values: field -> its values.
 
   Raises:
-    ValueError: if there is no such file, or the examples have no such field.
+    ValueError: if the file is missing, or the examples lack the field.
   """
-  field, _, place = field.partition('=')
-  if not place:
+  field, _, path = field.partition('=')
+  if not path:
     try:
       labels = sorted({str(value) for value in values(field) if value is not None})
     except ValueError as error:
@@ -159,12 +159,12 @@ def read_classes(field: str, values: Callable[[str], Sequence]) -> tuple[str, di
         f"data: {error}; use another field, 'FIELD=NAMES', or ()"
       ) from error
     return field, {label: label.replace('-', ' ').replace('_', ' ') for label in labels}
-  names = _read(place, 'classes', 'zero_shot')
+  names = _read(path, 'classes', 'zero_shot')
   pairs = dict(names if isinstance(names, Mapping) else enumerate(names))
   wrong = [name for name in pairs.values() if not _is_text(name)]
   if wrong or not pairs:
     raise ValueError(
-      f'config.evaluation.zero_shot names {place!r}, which has {len(pairs)} names'
+      f'config.evaluation.zero_shot names {path!r}, which has {len(pairs)} names'
       + (f', of which {wrong[0]!r} is no text' if wrong else '')
       + '; give each class one'
     )
@@ -172,23 +172,23 @@ def read_classes(field: str, values: Callable[[str], Sequence]) -> tuple[str, di
 
 
 def _is_text(value) -> bool:
-  """Whether a value is a text that a tokenizer can read; JSON can spell half a surrogate pair."""
+  """Whether a tokenizer can read the value; JSON can spell a lone surrogate."""
   return isinstance(value, str) and bool(value.strip()) and not re.search('[\ud800-\udfff]', value)
 
 
-def _read(place: str, part: str, setting: str):
-  embedded = _EMBEDDED / f'{place}.json'
+def _read(path: str, part: str, setting: str):
+  embedded = _EMBEDDED / f'{path}.json'
   try:
     if embedded.is_file():
       return json.loads(embedded.read_text(encoding='utf-8'))[part]
-    text = pathlib.Path(place).read_text(encoding='utf-8')
-    read = json.loads(text) if place.endswith('.json') else text.splitlines()
+    text = pathlib.Path(path).read_text(encoding='utf-8')
+    read = json.loads(text) if path.endswith('.json') else text.splitlines()
     if not isinstance(read, list | Mapping):
       raise ValueError(f'it holds a {type(read).__name__}, no list')
     return read
   except (OSError, ValueError) as error:
     known = ', '.join(sorted(repr(path.stem) for path in _EMBEDDED.glob('*.json')))
     raise ValueError(
-      f'config.evaluation.{setting} names {place!r}, which cannot be read: {error}; '
+      f'config.evaluation.{setting} names {path!r}, which cannot be read: {error}; '
       f'use {known}, a file of lines or a .json'
     ) from error

@@ -1,4 +1,4 @@
-"""Several runs side by side: their curves on one plot, and how far apart their results are."""
+"""Compares runs: curves on common plots, and differences of results with intervals."""
 
 import json
 import math
@@ -13,14 +13,14 @@ from ml_collections import ConfigDict
 from contrastive_jax.evaluation import outcomes
 from contrastive_jax.report import curves, formatting, page, plots
 
-MOST = 6  # runs: more lines could not be told apart
-LEVEL = 0.95
+MAX_RUNS = 6  # more lines would be hard to tell apart
+LEVEL = 0.95  # confidence level
 
-_WIDTH = 150  # of an interval's drawing, in SVG units
+_WIDTH = 150  # width of a drawn interval, in SVG units
 
 
 class Run(NamedTuple):
-  """What a workdir holds of a finished run."""
+  """The files of a finished run."""
 
   folder: pathlib.Path
   config: ConfigDict
@@ -30,10 +30,10 @@ class Run(NamedTuple):
 
 
 def open_run(folder: pathlib.Path, config: ConfigDict, metrics) -> Run:
-  """Reads the rest of a run.
+  """Reads the results of a run.
 
   Raises:
-    ValueError: if it has no results.
+    ValueError: if it has none.
   """
   path = folder / 'results.json'
   if not path.exists():
@@ -45,21 +45,21 @@ def open_run(folder: pathlib.Path, config: ConfigDict, metrics) -> Run:
 
 
 def write(path: pathlib.Path, runs: Sequence[Run]) -> None:
-  """Compares runs with the first of them, on a page and on the terminal.
+  """Compares runs to the first one, on a page and on the terminal.
 
   Args:
     path: the page to write.
-    runs: two to six.
+    runs: two to six runs.
 
   Raises:
-    ValueError: if there are fewer or more, or no result that all of them have.
+    ValueError: if there are fewer or more runs, or they share no result.
   """
-  if not 2 <= len(runs) <= MOST:
-    raise ValueError(f'--workdirs names {len(runs)} runs; give 2 to {MOST}, comma-separated')
+  if not 2 <= len(runs) <= MAX_RUNS:
+    raise ValueError(f'--workdirs names {len(runs)} runs; give 2 to {MAX_RUNS}, comma-separated')
   shared = [name for name in runs[0].results if all(name in run.results for run in runs)]
   if not shared:
     raise ValueError('the runs of --workdirs share no result; compare runs with the same splits')
-  names = [chr(ord('A') + place) for place in range(len(runs))]
+  names = [chr(ord('A') + index) for index in range(len(runs))]
   rows, notes = _compare(runs, names, shared)
   text = page.render(
     'compare.html',
@@ -81,7 +81,7 @@ def write(path: pathlib.Path, runs: Sequence[Run]) -> None:
 
 
 def _compare(runs, names, shared) -> tuple[list[dict], list[str]]:
-  """Every shared result of every run, beside its difference from the first's; and what is amiss."""
+  """Returns the rows of the comparison, one per shared result, and notes on missing intervals."""
   notes = [
     f'{name} has no outcomes.npz, so that its differences have no interval; write it with '
     f'--mode=evaluate --workdir={run.folder}'
@@ -90,22 +90,22 @@ def _compare(runs, names, shared) -> tuple[list[dict], list[str]]:
   ]
   rows = []
   for name in shared:
-    first = formatting.figure(name, runs[0].results[name])
+    first = formatting.parse_metric(name, runs[0].results[name])
     others = []
     for run in runs[1:]:
-      other = formatting.figure(name, run.results[name])
+      other = formatting.parse_metric(name, run.results[name])
       found, amiss = _difference(name, runs[0], run)
       notes += [f'{name}: {amiss}'] if amiss else []
       sure = found is not None and (found.low > 0 or found.high < 0)
       others.append(
-        {'figure': other, 'difference': found, 'text': _signed(first, other), 'sure': sure}
+        {'metric': other, 'difference': found, 'text': _signed(first, other), 'sure': sure}
       )
-    rows.append({'figure': first, 'others': others})
+    rows.append({'metric': first, 'others': others})
   return rows, notes
 
 
 def _difference(name: str, first: Run, other: Run) -> tuple[outcomes.Difference | None, str]:
-  """The interval of a result's difference, None where there is none; and what is amiss."""
+  """Returns the difference with its interval, or None and the reason."""
   if not all(name in run.outcomes for run in (first, other)):
     return None, ''
   for run in (first, other):
@@ -117,8 +117,8 @@ def _difference(name: str, first: Run, other: Run) -> tuple[outcomes.Difference 
     return None, f'the queries of {other.folder} are not those of {first.folder}: no interval'
 
 
-def _signed(first: formatting.Figure, other: formatting.Figure) -> str:
-  """A difference as it is read, of fractions in points."""
+def _signed(first: formatting.Metric, other: formatting.Metric) -> str:
+  """Formats a difference; fractions in percentage points."""
   change = other.value - first.value
   if formatting.is_fraction(first.name):
     text = f'{100 * change:+.1f}'
@@ -128,17 +128,17 @@ def _signed(first: formatting.Figure, other: formatting.Figure) -> str:
 
 
 def _tables(rows) -> list[dict]:
-  """The rows by group; each interval on an axis that its table shares."""
+  """Groups rows into tables; the intervals of a table share an axis."""
   groups = {}
   for row in rows:
-    groups.setdefault(row['figure'].group, []).append(row)
+    groups.setdefault(row['metric'].group, []).append(row)
   tables = []
   for group, members in groups.items():
     found = [e['difference'] for row in members for e in row['others'] if e['difference']]
     reach = max((abs(end) for d in found for end in (d.low, d.high)), default=0) or 1
     axis = plots.Axis(-reach, reach, 4, _WIDTH - 4)
     for entry in (entry for row in members for entry in row['others'] if entry['difference']):
-      entry['places'] = [axis(value) for value in entry['difference']]
+      entry['positions'] = [axis(value) for value in entry['difference']]
       entry['interval'] = ' to '.join(f'{100 * v:+.1f}' for v in entry['difference'][1:])
       entry['interval'] = entry['interval'].replace('-', '−')
     tables.append({'group': group, 'rows': members, 'reach': reach if found else None})
@@ -146,7 +146,7 @@ def _tables(rows) -> list[dict]:
 
 
 def _differing(configs: Sequence[ConfigDict]) -> list[dict]:
-  """The fields in which the configs differ, with every config's value."""
+  """Returns the fields in which the configs differ, with the value of each."""
   flat = [_flat(json.loads(json.dumps(config.to_dict())), 'config') for config in configs]
   fields = dict.fromkeys(field for config in flat for field in config)
   return [
@@ -163,11 +163,11 @@ def _flat(node: Any, prefix: str) -> dict[str, Any]:
 
 
 def _panels(runs, names) -> dict[str, list[dict]]:
-  """One plot a measure, at its first cut-off alone, a curve a run."""
+  """Lays out one plot per measure, at its first cutoff, with one curve per run."""
   series = [curves.read(run.metrics) for run in runs]
   steps = [line['step'] for run in runs for line in run.metrics]
   x_axis = plots.horizontal(0, max(steps, default=0) or 1, integer=True)
-  groups, places = {}, {name: place for place, name in enumerate(names)}
+  groups, indices = {}, {name: index for index, name in enumerate(names)}
   for group, measure in dict.fromkeys(key for found in series for key in found):
     lines = [found.get((group, measure), {}) for found in series]
     kinds = sorted({kind for found in lines for kind in found}, key=curves.order)
@@ -175,7 +175,7 @@ def _panels(runs, names) -> dict[str, list[dict]]:
       own = {name: found[kind] for name, found in zip(names, lines, strict=True) if kind in found}
       title = measure + (f' {kind}' if kind.startswith('@') else f'_{kind}' if kind else '')
       groups.setdefault(group, []).append(
-        curves.panel(title, own, x_axis, style='runs', places=places)
+        curves.panel(title, own, x_axis, style='runs', indices=indices)
       )
   return dict(sorted(groups.items(), key=lambda item: item[0] != 'train'))
 
@@ -187,12 +187,12 @@ def _print(rows, notes, names) -> None:
     table.add_column(name, justify='right')
     table.add_column(f'{name} − {names[0]}, {LEVEL:.0%} interval', justify='right')
   for row in rows:
-    cells = [row['figure'].text]
+    cells = [row['metric'].text]
     for entry in row['others']:
       interval = f' ({entry["interval"]})' if 'interval' in entry else ''
       text = f'{entry["text"]}{interval}'
-      cells += [entry['figure'].text, f'[bold]{text}[/bold]' if entry['sure'] else text]
-    table.add_row(row['figure'].name, *cells)
+      cells += [entry['metric'].text, f'[bold]{text}[/bold]' if entry['sure'] else text]
+    table.add_row(row['metric'].name, *cells)
   console = rich.console.Console()
   console.print(table)
   for note in notes:

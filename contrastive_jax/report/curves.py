@@ -1,4 +1,4 @@
-"""The lines of metrics.jsonl as plots."""
+"""Plots of metrics.jsonl."""
 
 import collections
 import math
@@ -10,9 +10,9 @@ Curves = Mapping[tuple[str, str], Mapping[str, list[tuple[float, float]]]]
 
 
 def read(metrics: Sequence[Mapping[str, float]]) -> Curves:
-  """Points (step, value) by group and measure, and by curve; what is not finite is left out.
+  """Returns the finite points (step, value) by group and measure, then by curve.
 
-  A measure's curves are its cut-offs, '@1', '@5', … in their order, or 'image' and 'text'; or the
+  The curves of a measure are its cutoffs '@1', '@5', … in order, or 'image' and 'text', or a single
   one named ''.
   """
   series = collections.defaultdict(lambda: collections.defaultdict(list))
@@ -20,26 +20,26 @@ def read(metrics: Sequence[Mapping[str, float]]) -> Curves:
     for name, value in line.items():
       if name == 'step' or not math.isfinite(value):
         continue
-      figure = formatting.figure(name, value)
-      measure, curve = figure.modality or (figure.measure, '')
-      if figure.cutoff is not None:
-        curve = f'@{figure.cutoff}'
-      series[figure.group, measure][curve].append((line['step'], value))
+      metric = formatting.parse_metric(name, value)
+      measure, curve = metric.modality or (metric.measure, '')
+      if metric.cutoff is not None:
+        curve = f'@{metric.cutoff}'
+      series[metric.group, measure][curve].append((line['step'], value))
   return {
     name: dict(sorted(curves.items(), key=lambda item: order(item[0])))
     for name, curves in series.items()
-    # What never happened, such as skipped examples, needs no plot.
+    # Counts that stay zero, such as skipped examples, are not plotted.
     if formatting.is_fraction(name[1]) or any(v for curve in curves.values() for _, v in curve)
   }
 
 
 def order(curve: str) -> tuple[int, str]:
-  """What curves sort by: cut-offs by number, others by name."""
+  """Sort key of curves: cutoffs by number, others by name."""
   return (int(curve[1:]) if curve.startswith('@') else 0, curve)
 
 
 def panels(metrics: Sequence[Mapping[str, float]]) -> dict[str, list[dict]]:
-  """One small plot a measure, on a common axis of steps, by group: losses, then recalls first."""
+  """Lays out one plot per measure, by group, with losses first, then recalls."""
   series = read(metrics)
   if not series:
     return {}
@@ -56,7 +56,7 @@ def panels(metrics: Sequence[Mapping[str, float]]) -> dict[str, list[dict]]:
 
 
 def panel(measure: str, curves: Mapping[str, list], x_axis: plots.Axis, **options) -> dict:
-  """The plot of one measure; the options are those of `plots.plot`."""
+  """Lays out the plot of one measure; `options` are those of `plots.plot`."""
   fraction = formatting.is_fraction(measure) or any(curve.startswith('@') for curve in curves)
   return plots.plot(
     curves,

@@ -1,4 +1,4 @@
-"""What the report shows of a split: similarities, retrievals, captions, confusions, mistakes."""
+"""Examples of a split in the report: similarities, retrievals, captions, confusions, mistakes."""
 
 import collections
 from typing import Any
@@ -7,7 +7,7 @@ import matplotlib
 import numpy as np
 
 from contrastive_jax.evaluation.captioning import is_right
-from contrastive_jax.evaluation.embedded import Retrieved
+from contrastive_jax.evaluation.embedded import EmbeddedSplit
 
 SEED = 0
 MATRIX_SIZE = 32
@@ -16,16 +16,16 @@ WRITTEN = 24
 FOUND = 5
 MISTAKES = 8
 CONFUSIONS = 8
-CLASSES = 12  # at most in a matrix of confusions: more could not be read
+MAX_CLASSES = 12  # in a confusion matrix; more would be illegible
 COLORMAP = 'cividis'
 
-_CHUNK = 512  # rows of the similarity matrix held at a time
+_CHUNK = 512  # rows of the similarity matrix per block
 
 
-def exhibits(split: Retrieved) -> dict[str, Any]:
-  """A sample's similarities and retrievals, the confusions of its classes, and the mistakes.
+def collect(split: EmbeddedSplit) -> dict[str, Any]:
+  """Collects a sample's similarities, retrievals and captions, the confusions, and the mistakes.
 
-  The sample is drawn with a fixed seed, before any score is known.
+  The sample is drawn with a fixed seed, independently of any score.
   """
   captions = np.array(split.captions)
   shuffled = np.random.default_rng(SEED).permutation(len(captions))
@@ -46,27 +46,27 @@ def exhibits(split: Retrieved) -> dict[str, Any]:
 
 
 def gradient() -> list[str]:
-  """The color map's colors, from low to high."""
+  """Returns the colors of the color map, from low to high."""
   return [_color(share / 8)[0] for share in range(9)]
 
 
 def _color(share: float) -> tuple[str, str]:
-  """A share's color on the map, and that of a text to be read on it."""
+  """Returns the color of a share, and a legible color of text on it."""
   red, green, blue, _ = matplotlib.colormaps[COLORMAP](share)
   light = 0.2126 * red + 0.7152 * green + 0.0722 * blue
   return matplotlib.colors.to_hex((red, green, blue)), '#111' if light > 0.45 else '#fff'
 
 
 def _first_of_each(captions: np.ndarray) -> np.ndarray:
-  """The first row of each distinct caption, in the order of the rows."""
+  """Returns the first row of each distinct caption, in order."""
   return np.sort(np.unique(captions, return_index=True)[1])
 
 
-def _pair(split: Retrieved, row: int) -> dict:
+def _pair(split: EmbeddedSplit, row: int) -> dict:
   return {'image': split.images[row], 'caption': split.captions[row]}
 
 
-def _matrix(split: Retrieved, rows: list[int]) -> dict:
+def _matrix(split: EmbeddedSplit, rows: list[int]) -> dict:
   similarity = split.image_embeddings[rows] @ split.text_embeddings[rows].T
   low, high = float(similarity.min()), float(similarity.max())
   shares = (similarity - low) / max(high - low, 1e-6)
@@ -80,8 +80,8 @@ def _matrix(split: Retrieved, rows: list[int]) -> dict:
   }
 
 
-def _retrieve(split: Retrieved, row: int, queries, keys, candidates: np.ndarray) -> dict:
-  """The candidates nearest to a query, and the rank of the first right one among them."""
+def _retrieve(split: EmbeddedSplit, row: int, queries, keys, candidates: np.ndarray) -> dict:
+  """Returns the candidates nearest to a query, and the rank of the first correct one."""
   similarity = keys[candidates] @ queries[row]
   order = np.argsort(-similarity, kind='stable')
   right = [split.captions[candidate] == split.captions[row] for candidate in candidates[order]]
@@ -92,22 +92,22 @@ def _retrieve(split: Retrieved, row: int, queries, keys, candidates: np.ndarray)
   return _pair(split, row) | {'found': found, 'rank': right.index(True) + 1}
 
 
-def _write(split: Retrieved, row: int) -> dict:
-  """What the model wrote of a picture."""
+def _write(split: EmbeddedSplit, row: int) -> dict:
+  """Returns an image with its generated caption."""
   generated = split.generated[row]
   right = is_right(generated, [split.captions[row]])
   return _pair(split, row) | {'generated': generated, 'right': right}
 
 
-def _confusions(split: Retrieved, field: str) -> dict:
-  """What the pictures of each class are taken for: a matrix, and the most frequent mistakes."""
+def _confusions(split: EmbeddedSplit, field: str) -> dict:
+  """Returns the confusion matrix of a field, and its most frequent mistakes."""
   truth, predicted = split.classes[field], split.predictions[field]
   sizes = collections.Counter(truth)
   taken = collections.Counter(zip(truth, predicted, strict=True))
   wrong = [(pair, count) for pair, count in taken.most_common() if pair[0] != pair[1]]
   columns = sorted({*truth, *predicted})
   shares = {pair: count / sizes[pair[0]] for pair, count in taken.items()}
-  greatest = max(shares.values())
+  max_share = max(shares.values())
   return {
     'field': field,
     'classes': columns,
@@ -120,14 +120,14 @@ def _confusions(split: Retrieved, field: str) -> dict:
             'share': shares.get((own, other), 0.0),
             'count': taken[own, other],
             'right': own == other,
-            'color': _color(shares.get((own, other), 0.0) / greatest),
+            'color': _color(shares.get((own, other), 0.0) / max_share),
           }
           for other in columns
         ],
       }
       for own in sorted(sizes)
     ]
-    if len(columns) <= CLASSES
+    if len(columns) <= MAX_CLASSES
     else [],
     'frequent': [
       {'truth': own, 'taken': other, 'count': count, 'size': sizes[own]}
@@ -137,8 +137,8 @@ def _confusions(split: Retrieved, field: str) -> dict:
   }
 
 
-def _mistakes(split: Retrieved) -> dict:
-  """The pictures that prefer a wrong caption to their own by the largest margin."""
+def _mistakes(split: EmbeddedSplit) -> dict:
+  """Returns the images nearest to a wrong caption, by the margin over their own caption."""
   _, identity = np.unique(np.array(split.captions), return_inverse=True)
   margins, taken = [], []
   for start in range(0, len(identity), _CHUNK):

@@ -1,4 +1,4 @@
-"""How a figure's name is taken apart, and how its value is read."""
+"""Parses names of metrics, and formats their values."""
 
 import re
 from typing import NamedTuple
@@ -17,14 +17,14 @@ _SPELLING = {
 }
 
 
-class Figure(NamedTuple):
-  """A result: 'heldout_style/recall@5' is the measure 'recall' of a group at a cut-off.
+class Metric(NamedTuple):
+  """A metric: 'heldout_style/recall@5' is the measure 'recall' of a group at cutoff 5.
 
   Attributes:
-    name: as it stands in results.json.
-    value: its number.
-    group: what comes before the last '/', a split's name; '' without one.
-    measure: what comes after it, without the cut-off.
+    name: its name in results.json.
+    value: its value.
+    group: the part before the last '/', such as a split; '' without one.
+    measure: the part after it, without the cutoff.
     cutoff: k, or None.
   """
 
@@ -36,32 +36,32 @@ class Figure(NamedTuple):
 
   @property
   def modality(self) -> tuple[str, str] | None:
-    """The measure and 'image' or 'text', where it ends in one of them."""
+    """The measure, and 'image' or 'text', if it ends in one of them."""
     matched = self.cutoff is None and _MODALITY.fullmatch(self.measure)
     return matched.groups() if matched else None
 
   @property
   def text(self) -> str:
-    """The value as it is read."""
+    """The formatted value."""
     return number(self.value, is_fraction(self.name))
 
 
-def figure(name: str, value: float) -> Figure:
-  """Takes a result apart."""
+def parse_metric(name: str, value: float) -> Metric:
+  """Parses the name of a metric."""
   group, _, measure = name.rpartition('/')
   cutoff = _CUTOFF.fullmatch(measure)
   if cutoff:
-    return Figure(name, value, group, cutoff[1], int(cutoff[2]))
-  return Figure(name, value, group, measure, None)
+    return Metric(name, value, group, cutoff[1], int(cutoff[2]))
+  return Metric(name, value, group, measure, None)
 
 
 def is_fraction(name: str) -> bool:
-  """Whether a result of this name is a share, from 0 to 1."""
+  """Whether a metric of this name is a fraction, from 0 to 1."""
   return _FRACTION.search(name) is not None
 
 
 def number(value: float, fraction: bool) -> str:
-  """A value as it is read: a fraction in percent, a whole number whole, any other to 4 digits."""
+  """Formats a value: a fraction in percent, an integer in full, others to 4 digits."""
   value = float(value)
   if fraction:
     text = f'{100 * value:.1f}%'
@@ -73,7 +73,7 @@ def number(value: float, fraction: bool) -> str:
 
 
 def label(name: str) -> str:
-  """A name in words: 'heldout_style' is 'Held-out style'."""
+  """Formats a name for display: 'heldout_style' becomes 'Held-out style'."""
   for written, spelled in _SPELLING.items():
     name = name.replace(written, spelled)
   return name[:1].upper() + name[1:]

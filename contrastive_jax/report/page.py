@@ -1,8 +1,8 @@
-"""The page that a run leaves behind: figures, curves, retrievals and mistakes in one HTML file.
+"""The report of a run: metrics, curves, retrievals and mistakes in one HTML file.
 
-The page asks nothing of the network. Pictures are data URIs, curves are inline SVG, and a content
-security policy forbids the rest but the one script that searches. This module decides what is
-shown, `page/report.html` how it looks.
+The page loads nothing from the network: images are data URIs, curves are inline SVG, and a content
+security policy forbids everything else except the script of the search box. This module collects
+the content, and `templates/report.html` lays it out.
 """
 
 import base64
@@ -18,7 +18,7 @@ import markupsafe
 import numpy as np
 from PIL import Image
 
-from contrastive_jax.evaluation.embedded import Retrieved
+from contrastive_jax.evaluation.embedded import EmbeddedSplit
 from contrastive_jax.report import curves, embedding_map, examples, formatting, plots, search
 
 HEADLINES = 6
@@ -38,7 +38,7 @@ _MEANINGS = {
   'to the nearest 1% of them, at the model’s temperature.',
   'tolerance': 'The mean cosine of two pictures of one class.',
 }
-_PICTURE_SIZE = 128  # pixels: twice the largest size at which the page shows a picture
+_PICTURE_SIZE = 128  # pixels, twice the largest size at which the page shows an image
 _PAGE = pathlib.Path(__file__).parent / 'templates'
 
 
@@ -49,29 +49,29 @@ def write(
   summary: Mapping[str, Any],
   results: Mapping[str, float],
   metrics: Sequence[Mapping[str, float]],
-  splits: Sequence[Retrieved],
+  splits: Sequence[EmbeddedSplit],
 ) -> None:
   """Writes the report of a run as one self-contained HTML file.
 
-  The examples on the page are drawn with a fixed seed, before any score is known.
+  Examples are drawn with a fixed seed, independently of any score.
 
   Args:
     path: the file to write.
     title: the run's name.
-    summary: facts about the run, by name, in the order in which to show them.
-    results: the final evaluation, numbers by '<split>/<measure>'. Recalls and accuracies are
-      fractions and shown as percent; a name ending in '@k' or '_top<k>' is one column of its
-      measure's row; names of any other form are shown as they are.
-    metrics: the lines of metrics.jsonl: 'step', and what was measured at it. May be empty.
+    summary: facts about the run by name, in display order.
+    results: metrics of the final evaluation by '<split>/<measure>'. Recalls and accuracies are
+      fractions, shown in percent; a name ending in '@k' or '_top<k>' is one column of its measure's
+      row; other names are shown verbatim.
+    metrics: the lines of metrics.jsonl, each with its 'step'. May be empty.
     splits: the splits from which to show examples. May be empty.
   """
   splits = [split for split in splits if len(split.captions)]
   scales = [line['train/scale'] for line in metrics if 'train/scale' in line]
   shown = [
-    examples.exhibits(split)
+    examples.collect(split)
     | {
-      'space': embedding_map.exhibit(split, scales[-1] if scales else None),
-      'search': search.stored(split, len(splits)),
+      'space': embedding_map.plot_space(split, scales[-1] if scales else None),
+      'search': search.build_index(split, len(splits)),
     }
     for split in splits
   ]
@@ -93,12 +93,12 @@ def write(
 
 
 def render(template: str, *, script: str | None = None, **shown: Any) -> str:
-  """A page of the folder `page`, in which every text is escaped.
+  """Renders a page from a template; all text is escaped.
 
   Args:
-    template: its file.
-    script: the file of the one script that the page may run; None for no script at all.
-    **shown: what the template shows.
+    template: file name of the template.
+    script: file name of the only script that the page may run; None for no script.
+    **shown: variables of the template.
   """
   code = (_PAGE / script).read_text(encoding='utf-8') if script else ''
   digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
@@ -128,7 +128,7 @@ def _environment() -> jinja2.Environment:
 
 
 def picture(image: np.ndarray) -> str:
-  """A [S, S, 3] uint8 image as a data URI."""
+  """Encodes an image [S, S, 3] uint8 as a data URI."""
   thumbnail = Image.fromarray(image)
   thumbnail.thumbnail((_PICTURE_SIZE, _PICTURE_SIZE))
   return search.data_uri(thumbnail, quality=88)
@@ -139,20 +139,20 @@ def _decimal(value: float) -> str:
 
 
 def _headlines(results, splits) -> list[dict]:
-  """The results at cut-off 1; for a recall also a guess's, one in as many as there are captions."""
+  """Returns the results at cutoff 1, and for recalls the chance level."""
   chances = {split.name: f'{100 / len(set(split.captions)):.2g}%' for split in splits}
-  first = [formatting.figure(*result) for result in results.items()]
+  first = [formatting.parse_metric(*result) for result in results.items()]
   return [
-    {'figure': figure, 'chance': chances.get(figure.group) if 'recall' in figure.measure else None}
-    for figure in first
-    if figure.cutoff == 1 and formatting.is_fraction(figure.name)
+    {'metric': metric, 'chance': chances.get(metric.group) if 'recall' in metric.measure else None}
+    for metric in first
+    if metric.cutoff == 1 and formatting.is_fraction(metric.name)
   ][:HEADLINES]
 
 
 def _meanings(results) -> dict[str, str]:
-  """What the measures of the space among the results say, by measure."""
-  found = [formatting.figure(*result) for result in results.items()]
-  measures = {(figure.modality or (figure.measure,))[0] for figure in found}
+  """Returns the explanations of the diagnostics among the results, by measure."""
+  found = [formatting.parse_metric(*result) for result in results.items()]
+  measures = {(metric.modality or (metric.measure,))[0] for metric in found}
   return {
     name: meaning
     for name, meaning in _MEANINGS.items()
@@ -161,22 +161,22 @@ def _meanings(results) -> dict[str, str]:
 
 
 def _tables(results, splits) -> list[dict]:
-  """One table a split: a row a measure, a column a cut-off or modality; and the other measures."""
+  """Returns a table per split: measures by cutoff or modality, and the other measures."""
   sizes = {split.name: (len(split.captions), len(set(split.captions))) for split in splits}
   tables = {}
-  for figure in (formatting.figure(*result) for result in results.items()):
-    group = figure.group
+  for metric in (formatting.parse_metric(*result) for result in results.items()):
+    group = metric.group
     table = tables.setdefault(
       group,
       {'group': group, 'sizes': sizes.get(group), 'cutoffs': set()}
       | {kind: {} for kind in ('rows', 'modal', 'others')},
     )
-    if figure.cutoff is not None:
-      table['cutoffs'].add(figure.cutoff)
-      table['rows'].setdefault(figure.measure, {})[figure.cutoff] = figure
-    elif figure.modality:
-      measure, modality = figure.modality
-      table['modal'].setdefault(measure, {})[modality] = figure
+    if metric.cutoff is not None:
+      table['cutoffs'].add(metric.cutoff)
+      table['rows'].setdefault(metric.measure, {})[metric.cutoff] = metric
+    elif metric.modality:
+      measure, modality = metric.modality
+      table['modal'].setdefault(measure, {})[modality] = metric
     else:
-      table['others'][figure.measure] = figure
+      table['others'][metric.measure] = metric
   return [table | {'cutoffs': sorted(table['cutoffs'])} for table in tables.values()]

@@ -1,6 +1,6 @@
-"""Small line plots: where their lines, ticks and labels lie on an SVG canvas.
+"""Layout of small line plots: positions of lines, ticks and labels on an SVG canvas.
 
-`page/plot.html` draws what `plot` returns.
+`templates/plot.html` draws the result of `plot`.
 """
 
 import math
@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 from matplotlib import ticker
 
-POINTS = 240  # per curve: more would not be seen
+POINTS = 240  # maximum per curve; more would be invisible
 
 _WIDTH, _HEIGHT = 360, 204  # of the canvas, in SVG units
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 294, 10, 176  # of the plot on it
-_LINE = 13  # the height of a label
+_LABEL_HEIGHT = 13  # of a label, in SVG units
 
 
 class Axis:
-  """Maps values from `low` to `high` to positions on the canvas, and names the round ones."""
+  """Maps values from `low` to `high` to positions on the canvas, and has round `ticks`."""
 
   def __init__(
     self,
@@ -33,7 +33,7 @@ class Axis:
     self._map = math.log10 if logarithmic else float
     margin = 0 if high > low else 0.05 * abs(low) or 1
     low, high = low - margin, high + margin
-    if logarithmic and high > 30 * low:  # fewer decades have too few round numbers
+    if logarithmic and high > 30 * low:  # a shorter axis has too few powers of ten
       locator = ticker.LogLocator(numticks=6)
     else:
       locator = ticker.MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10], integer=integer)
@@ -42,14 +42,14 @@ class Axis:
     self.ticks = [tick for tick in locator.tick_values(low, high) if low <= tick <= high]
 
   def __call__(self, value: float) -> float:
-    """The position of a value."""
+    """Returns the position of a value."""
     low, high = self._ends
     share = (self._map(value) - low) / (high - low)
     return float(self._start + share * (self._stop - self._start))
 
 
 def horizontal(low: float, high: float, **options) -> Axis:
-  """An axis along the canvas."""
+  """Returns a horizontal axis of the canvas."""
   return Axis(low, high, _LEFT, _RIGHT, **options)
 
 
@@ -62,22 +62,22 @@ def plot(
   low: float | None = None,
   logarithmic: bool = False,
   label: str = 'value',
-  places: Mapping[str, int] | None = None,
-  **said: Any,
+  indices: Mapping[str, int] | None = None,
+  **extras: Any,
 ) -> dict:
-  """A plot of labelled curves.
+  """Lays out a plot of labeled curves.
 
   Args:
     curves: [n, 2] points by the curve's name.
     x_axis: made by `horizontal`.
-    format_value: a value in words.
-    format_x: a value of the horizontal axis in words.
-    low: where the vertical axis begins; by default at the least value.
-    logarithmic: whether the vertical axis is.
-    label: 'value' says a curve's name and last value at its end, 'name' the name alone, and 'peak'
-      says the name over the curve's greatest value.
-    places: the number of each curve's style; by default its place among the curves.
-    **said: what else the page is to know, such as the title.
+    format_value: formats a value.
+    format_x: formats a value of the horizontal axis.
+    low: start of the vertical axis; default the smallest value.
+    logarithmic: whether the vertical axis is logarithmic.
+    label: 'value' puts a curve's name and last value at its end, 'name' the name alone; 'peak' puts
+      the name above the curve's maximum.
+    indices: index of each curve's line style; by default its position among the curves.
+    **extras: further entries of the result, such as the title.
   """
   at_peak = label == 'peak'
   curves = {name: thinned(np.asarray(curve, float)) for name, curve in curves.items()}
@@ -89,17 +89,17 @@ def plot(
     values.min() if low is None else low,
     high,
     _BOTTOM,
-    _TOP + _LINE * at_peak,
+    _TOP + _LABEL_HEIGHT * at_peak,
     logarithmic=logarithmic,
   )
   lines = [
     _line(name, curve, x_axis, y_axis, at_peak, format_value if label == 'value' else None)
-    | {'place': place if places is None else places[name]}
-    for place, (name, curve) in enumerate(curves.items())
+    | {'index': index if indices is None else indices[name]}
+    for index, (name, curve) in enumerate(curves.items())
   ]
   if not at_peak:
     _spread(lines)
-  return said | {
+  return extras | {
     'lines': lines,
     'at_peak': at_peak,
     'x_ticks': [(x_axis(tick), format_x(tick)) for tick in x_axis.ticks],
@@ -116,7 +116,7 @@ def plot(
 
 
 def _line(name, curve, x_axis, y_axis, at_peak, format_value) -> dict:
-  """A curve's points, and its label beside its end or over its peak."""
+  """Returns a curve's points, and its label beside its end or above its peak."""
   points = [(x_axis(x), y_axis(y)) for x, y in curve]
   end = points[int(curve[:, 1].argmax())] if at_peak else points[-1]
   value = '' if format_value is None else format_value(curve[-1, 1])
@@ -129,25 +129,25 @@ def _line(name, curve, x_axis, y_axis, at_peak, format_value) -> dict:
 
 
 def percent(value: float) -> str:
-  """A fraction as a tick or a label has it."""
+  """Formats a fraction for a tick or a label."""
   return f'{100 * value:.3g}%'
 
 
 def plain(value: float) -> str:
-  """Any other value as a tick or a label has it."""
+  """Formats another value for a tick or a label."""
   return f'{value:,.4g}'.replace('-', '−')
 
 
 def thinned(curve: np.ndarray) -> np.ndarray:
-  """[n, 2] points as at most `POINTS`, each the mean of its neighbours."""
+  """Averages [n, 2] points down to at most `POINTS`."""
   if len(curve) <= POINTS:
     return curve
   return np.stack([part.mean(0) for part in np.array_split(curve, POINTS)])
 
 
 def _spread(lines: list[dict]) -> None:
-  """Places the lines' labels beside their ends, from the bottom up, so that none overlap."""
-  floor, ceiling = _BOTTOM, _TOP + _LINE * (len(lines) - 1)
+  """Places labels beside the ends of their lines, from the bottom up, without overlap."""
+  floor, ceiling = _BOTTOM, _TOP + _LABEL_HEIGHT * (len(lines) - 1)
   for line in sorted(lines, key=lambda line: -line['end'][1]):
     line['label_y'] = min(max(line['end'][1], ceiling), floor)
-    floor, ceiling = line['label_y'] - _LINE, ceiling - _LINE
+    floor, ceiling = line['label_y'] - _LABEL_HEIGHT, ceiling - _LABEL_HEIGHT

@@ -1,4 +1,4 @@
-"""What a finished run leaves: results, outcomes, the report, and a table on the terminal."""
+"""Writes the results, outcomes and report of a finished run, and prints a table."""
 
 import json
 import pathlib
@@ -10,7 +10,7 @@ import rich.table
 from ml_collections import ConfigDict
 
 from contrastive_jax.evaluation import outcomes
-from contrastive_jax.evaluation.embedded import Retrieved
+from contrastive_jax.evaluation.embedded import EmbeddedSplit
 from contrastive_jax.report import formatting, page
 
 
@@ -18,16 +18,16 @@ def write(
   folder: pathlib.Path,
   config: ConfigDict,
   results: dict[str, float],
-  splits: Sequence[Retrieved],
+  splits: Sequence[EmbeddedSplit],
   metrics: Sequence[dict[str, float]],
 ) -> None:
-  """Writes and shows the final figures.
+  """Writes and prints the final metrics.
 
   Args:
     folder: the run's workdir.
     config: its config.
-    results: figures by name, with `parameters`, `images_seen` and `seconds` among them.
-    splits: the held-out splits as the model sees them.
+    results: metrics by name, including `parameters`, `images_seen` and `seconds`.
+    splits: the held-out splits with their embeddings.
     metrics: the lines of metrics.jsonl.
   """
   (folder / 'results.json').write_text(json.dumps(results, indent=2) + '\n')

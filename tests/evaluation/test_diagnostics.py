@@ -1,4 +1,4 @@
-"""Laws of the contrastive space's figures, against plain NumPy in float64."""
+"""Laws of the contrastive space's metrics, against plain NumPy in float64."""
 
 import numpy as np
 import pytest

@@ -45,7 +45,7 @@ def test_captions_are_generated_scored_and_compared_with_retrieved_ones():
   definition = tiny_coca(image=IMAGE, text=TEXT, decoder={'layers': 1})
   parameters = drawn(definition, deviation=0.6)
   evaluator = make_evaluator(definition, beams=2, max_length=6)
-  figures, [split] = evaluator.finish(parameters)
+  metrics, [split] = evaluator.finish(parameters)
 
   tokenizer = data.open_tokenizer('emoji', TEXT['length'])
   rules = {'beams': 2, 'max_length': 6, 'start_id': tokenizer.start_id, 'end_id': tokenizer.end_id}
@@ -64,8 +64,8 @@ def test_captions_are_generated_scored_and_compared_with_retrieved_ones():
   references = [[caption] for caption in split.captions]
   for kind, captions in expected.items():
     for measure, value in score_captions(captions, references).items():
-      assert figures[f'{SPLIT}/{kind}_{measure}'] == pytest.approx(value), (kind, measure)
-  assert figures[f'{SPLIT}/retrieved_caption_bleu_4'] > 0
+      assert metrics[f'{SPLIT}/{kind}_{measure}'] == pytest.approx(value), (kind, measure)
+  assert metrics[f'{SPLIT}/retrieved_caption_bleu_4'] > 0
   assert not any('caption' in name for name in evaluator(parameters))
 
 
@@ -102,10 +102,10 @@ def test_eight_devices_evaluate_as_one_another_data_set_and_several_captions_inc
     assert sorted(evaluator.names) == sorted(training)
     return training, *evaluator.finish(parameters)
 
-  training, figures, retrieved = finish(make_mesh('data:4,fsdp:2'))
+  training, metrics, retrieved = finish(make_mesh('data:4,fsdp:2'))
   alone = finish(make_mesh('data:1', jax.devices()[:1]))
-  assert figures == pytest.approx(alone[1], rel=1e-5, abs=1e-6)
-  assert training.items() <= figures.items()
+  assert metrics == pytest.approx(alone[1], rel=1e-5, abs=1e-6)
+  assert training.items() <= metrics.items()
   measures = (
     'image_to_text_recall@1',
     'zero_shot_subgroup_accuracy@5',
@@ -115,9 +115,9 @@ def test_eight_devices_evaluate_as_one_another_data_set_and_several_captions_inc
     'names_ja_text_to_image_recall@10',
     'pairs_group_accuracy',
   )
-  assert {f'{SPLIT}/{measure}' for measure in measures} <= figures.keys()
+  assert {f'{SPLIT}/{measure}' for measure in measures} <= metrics.keys()
   # The other data set has texts, and no classes, languages or partners.
-  squares = {name.split('/')[-1] for name in figures if name.startswith('squares/')}
+  squares = {name.split('/')[-1] for name in metrics if name.startswith('squares/')}
   assert {f'{way}_recall@{k}' for way in WAYS for k in (1, 5, 10)} <= squares
   assert not [name for name in squares if 'subgroup' in name or '_ja_' in name or 'pairs' in name]
   # Every result that is a mean over queries has the queries, of several captions too.
@@ -126,12 +126,12 @@ def test_eight_devices_evaluate_as_one_another_data_set_and_several_captions_inc
     for split in retrieved
     for name, outcome in split.outcomes.items()
   }
-  assert means.items() <= figures.items()
+  assert means.items() <= metrics.items()
   assert {f'{split.name}/{way}_recall@5' for split in retrieved for way in WAYS} <= means.keys()
   assert f'{SPLIT}/zero_shot_subgroup_accuracy@5' in means
   assert len(retrieved[1].outcomes['text_to_image_recall@1'].hits) == 6
   # And what has no texts is classified.
-  classified = {name.split('/')[-1] for name in figures if name.startswith('labelled/')}
+  classified = {name.split('/')[-1] for name in metrics if name.startswith('labelled/')}
   assert {'zero_shot_subgroup_accuracy@1', 'subgroup_neighbours_accuracy'} <= classified
   assert not [name for name in classified if '_to_' in name]
   assert retrieved[1].captions == ['a red square', 'a green square', 'a blue square']
@@ -231,9 +231,9 @@ def test_the_best_figure_is_named_before_the_training():
   ):
     evaluator.check_best(f'{SPLIT}/image_to_text_recal@1')
   # What is measured at the end alone ranks no checkpoint.
-  with pytest.raises(ValueError, match='while training'):
+  with pytest.raises(ValueError, match='during training'):
     evaluator.check_best(f'{SPLIT}/caption_cider')
-  with pytest.raises(ValueError, match=r"gives no figure while training; use ''"):
+  with pytest.raises(ValueError, match=r"gives no metric during training; use ''"):
     open_without_training_data(splits=()).check_best('f/image_to_text_recall@1')
 
 

@@ -128,7 +128,7 @@ def test_the_evaluator_probes_its_splits():
       **fields,
     )
 
-  figures = evaluator(probes=['linear'], probe_source=seen).probe(parameters)
+  metrics = evaluator(probes=['linear'], probe_source=seen).probe(parameters)
   encode = jax.jit(lambda images: definition.bind(parameters).encode_image(normalize(images)))
   examples = [
     (np.asarray(encode(data.evaluation_images(source, 32))), source.values('skin_tone'))
@@ -136,8 +136,8 @@ def test_the_evaluator_probes_its_splits():
   ]
   expected = linear_probe(*examples[0]).accuracy(*examples[1])
   name = f'{split}/skin_tone_linear_probe_accuracy'
-  assert figures.keys() == {name, name.replace('accuracy', 'mean_per_class_recall')}
-  assert figures[name] == pytest.approx(expected, abs=0.02)
+  assert metrics.keys() == {name, name.replace('accuracy', 'mean_per_class_recall')}
+  assert metrics[name] == pytest.approx(expected, abs=0.02)
   assert evaluator().probe(parameters) == {}
   with pytest.raises(ValueError, match=r"config\.evaluation\.probes has no 'nearest'.*linear"):
     evaluator(probes=['nearest'], probe_source=seen)

@@ -10,8 +10,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.neighbors import KNeighborsClassifier
 
-from contrastive_jax.evaluation.few_shot import Prototypes
-from contrastive_jax.evaluation.knn import Neighbours
+from contrastive_jax.evaluation.few_shot import FewShot
+from contrastive_jax.evaluation.knn import KNN
 from contrastive_jax.evaluation.pairs import find_pairs, pair_accuracies
 from contrastive_jax.evaluation.probes import logistic_regression
 from contrastive_jax.evaluation.retrieval import retrieve
@@ -46,7 +46,7 @@ def drawn(number, classes=5, width=12, seed=0):
 
 
 class TestClipBenchmark:
-  """Its figures for embeddings.npz stand in expected.json; make.py computed them."""
+  """Its metrics for embeddings.npz stand in expected.json; make.py computed them."""
 
   arrays = np.load(BENCHMARK / 'embeddings.npz')
   expected = json.loads((BENCHMARK / 'expected.json').read_text())
@@ -55,11 +55,11 @@ class TestClipBenchmark:
     image, text = unit(self.arrays['image']), unit(self.arrays['text'])
     each = len(text) // len(image)
     captions = [[str(each * i + c) for c in range(each)] for i in range(len(image))]
-    figures, _ = retrieve(
+    metrics, _ = retrieve(
       image, captions, lambda names: text[[int(n) for n in names]], (1, 5, 10), mesh=mesh
     )
     theirs = {'image_to_text': 'text_retrieval', 'text_to_image': 'image_retrieval'}
-    assert figures == pytest.approx(
+    assert metrics == pytest.approx(
       {
         f'{ours}_recall@{k}': self.expected['retrieval'][f'{name}_recall@{k}']
         for ours, name in theirs.items()
@@ -77,9 +77,9 @@ class TestClipBenchmark:
 
     prototypes = class_embeddings(encode, classes, templates)
     labels = [str(label) for label in self.arrays['labels']]
-    figures = classify(unit(self.arrays['image']), prototypes, labels, classes, mesh=mesh)
+    metrics = classify(unit(self.arrays['image']), prototypes, labels, classes, mesh=mesh)
     theirs = self.expected['classification']
-    assert figures == pytest.approx(
+    assert metrics == pytest.approx(
       {
         'accuracy@1': theirs['acc1'],
         'accuracy@5': theirs['acc5'],
@@ -102,7 +102,7 @@ class TestClipBenchmark:
 
 def test_neighbours_vote_as_in_scikit_learn(mesh):
   train, test = drawn(300), drawn(101, seed=1)
-  ours = Neighbours(*train, mesh=mesh)
+  ours = KNN(*train, mesh=mesh)
   theirs = KNeighborsClassifier(
     20, metric='cosine', algorithm='brute', weights=lambda distance: np.exp(-distance / 0.07)
   ).fit(*train)
@@ -110,7 +110,7 @@ def test_neighbours_vote_as_in_scikit_learn(mesh):
   assert classes == list(theirs.classes_)
   shares = votes / votes.sum(axis=1, keepdims=True)
   np.testing.assert_allclose(shares, theirs.predict_proba(test[0]), atol=1e-4)
-  assert ours.figures(*test) == pytest.approx(
+  assert ours.metrics(*test) == pytest.approx(
     {
       'neighbours_accuracy': theirs.score(*test),
       'neighbours_mean_per_class_recall': balanced_accuracy_score(test[1], theirs.predict(test[0])),
@@ -123,10 +123,10 @@ def test_prototypes_of_all_examples_are_nearest_class_means(mesh):
   labels = np.array(train[1])
   means = [train[0][labels == name].mean(axis=0) for name in np.unique(labels)]
   theirs = KNeighborsClassifier(1, metric='cosine', algorithm='brute').fit(means, np.unique(labels))
-  ours = Prototypes(*train, mesh=mesh, shots=(1, 200), draws=3)
-  figures = ours.figures(*test)
-  assert figures['200_shot_accuracy'] == pytest.approx(theirs.score(*test))
-  assert figures['1_shot_accuracy'] < figures['200_shot_accuracy']
+  ours = FewShot(*train, mesh=mesh, shots=(1, 200), draws=3)
+  metrics = ours.metrics(*test)
+  assert metrics['200_shot_accuracy'] == pytest.approx(theirs.score(*test))
+  assert metrics['1_shot_accuracy'] < metrics['200_shot_accuracy']
   classes, one = ours.draw(1, 0)
   for name, prototype in zip(classes, one, strict=True):
     assert np.isclose(train[0][labels == name] @ prototype, 1, atol=1e-5).any()
@@ -183,7 +183,7 @@ def test_prompts_hold_any_braces_and_may_cancel():
 
 def test_prototypes_may_cancel():
   features = np.array([[1, 0], [-1, 0], [0, 1]], np.float32)
-  _, found = Prototypes(features, ['a', 'a', 'b'], shots=(2,)).draw(2, 0)
+  _, found = FewShot(features, ['a', 'a', 'b'], shots=(2,)).draw(2, 0)
   np.testing.assert_array_equal(found, [[0, 0], [0, 1]])
 
 

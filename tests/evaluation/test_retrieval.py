@@ -99,11 +99,11 @@ def test_several_texts_an_image_are_candidates_of_their_own():
     return np.array([vectors[text] for text in texts], np.float32)
 
   image = encode('abc')
-  figures, first = retrieve(image, [['c', 'a'], ['b'], ['a', 'b', 'c']], encode, [1, 2])
+  metrics, first = retrieve(image, [['c', 'a'], ['b'], ['a', 'b', 'c']], encode, [1, 2])
   # The first image's 'a' ties with the third's, and so on.
-  assert figures['image_to_text_recall@1'] == pytest.approx(1 / 2)
-  assert figures['image_to_text_recall@2'] == 1
-  assert figures['text_to_image_recall@1'] == pytest.approx(3 / 6)
+  assert metrics['image_to_text_recall@1'] == pytest.approx(1 / 2)
+  assert metrics['image_to_text_recall@2'] == 1
+  assert metrics['text_to_image_recall@1'] == pytest.approx(3 / 6)
   np.testing.assert_array_equal(first, encode('cba'))
   single, _ = retrieve(image, ['a', 'b', 'a'], encode, [1])
   assert single == {'image_to_text_recall@1': pytest.approx(5 / 6), 'text_to_image_recall@1': 1.0}
@@ -113,5 +113,5 @@ def test_several_texts_an_image_are_candidates_of_their_own():
 
 def test_a_language_that_few_have_is_left_out():
   texts = [{'de': 'Hund', 'fr': ''}, {'de': 'Katze', 'fr': 'chat'}, {}]
-  assert languages(texts, fewest=2) == {'de': ([0, 1], ['Hund', 'Katze'])}
-  assert languages(texts, fewest=1)['fr'] == ([1], ['chat'])
+  assert languages(texts, min_examples=2) == {'de': ([0, 1], ['Hund', 'Katze'])}
+  assert languages(texts, min_examples=1)['fr'] == ([1], ['chat'])

@@ -5,7 +5,7 @@ import json
 import html5lib
 import numpy as np
 
-from contrastive_jax.evaluation.embedded import Retrieved
+from contrastive_jax.evaluation.embedded import EmbeddedSplit
 from contrastive_jax.evaluation.retrieval import RECALLS, retrieve_by_query
 from contrastive_jax.report import page
 
@@ -46,7 +46,7 @@ def make_split(N=40, captions=None, seed=0, name='heldout_style', noise=0.9):
   rows = {caption: row for row, caption in reversed([*enumerate(captions)])}
   encode = lambda texts: text[[rows[own] for own in texts]]  # noqa: E731
   found, _ = retrieve_by_query(image, captions, encode, RECALLS)
-  return Retrieved(
+  return EmbeddedSplit(
     name, images, captions, image, text, classes=classes, predictions=predictions, outcomes=found
   )
 

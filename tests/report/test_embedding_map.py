@@ -57,8 +57,8 @@ def test_the_search_box_keeps_a_split_of_any_size_small():
   split = make_split(2000)
   wide = np.ones((2000, 768), np.float32) / 768**0.5
   wide = dataclasses.replace(split, image_embeddings=wide, text_embeddings=wide)
-  assert len(search.stored(split, 1)['own']) == search.PICTURES
-  assert len(json.dumps(search.stored(wide, 4))) < 1_400_000
+  assert len(search.build_index(split, 1)['own']) == search.MAX_IMAGES
+  assert len(json.dumps(search.build_index(wide, 4))) < 1_400_000
 
 
 @pytest.mark.parametrize('D', [1, 2, 7])
@@ -89,7 +89,7 @@ def test_every_pair_is_on_the_map_and_its_classes_apart(tree):
     if name.endswith('pictures')
     for place in re.findall(r'M(\d+ \d+)h0', d)
   ]
-  assert len(corners) == 40 and np.min(corners) >= 0 and np.max(corners) <= embedding_map.SIDE
+  assert len(corners) == 40 and np.min(corners) >= 0 and np.max(corners) <= embedding_map.MAP_SIDE
   names = [text_of(text) for text in find(figure, 'text')]
   assert sorted(names) == ['● group 0', '● group 1', '● group 2']
   assert text_of(find(figure, 'h3')[0]) == '● group 0 14'
@@ -132,7 +132,7 @@ def test_the_colors_of_classes_stay_apart_and_off_the_paper(tree, scheme, vision
   style = next(tree.iter('style')).text
   colors = [
     re.findall(rf'--{name}: (#[0-9a-f]{{6}});', style)[scheme]
-    for name in ('paper', *(f'color{place}' for place in range(embedding_map.CLASSES)))
+    for name in ('paper', *(f'color{place}' for place in range(embedding_map.MAX_COLORS)))
   ]
   seen = [lab(VISIONS[vision] @ linear(color)) for color in colors]
   distances = np.linalg.norm(np.array(seen)[:, None] - seen, axis=2)

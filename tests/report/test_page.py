@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contrastive_jax.evaluation.embedded import Retrieved
+from contrastive_jax.evaluation.embedded import EmbeddedSplit
 from contrastive_jax.report import examples, page, plots
 from tests.report.pages import (
   RESULTS,
@@ -238,7 +238,7 @@ def test_one_caption_for_all_pairs_is_never_wrong(tmp_path):
 
 
 def test_an_empty_split_is_left_out(tmp_path):
-  empty = Retrieved(
+  empty = EmbeddedSplit(
     'empty', np.zeros((0, 8, 8, 3), np.uint8), [], *[np.zeros((0, 4), np.float32)] * 2
   )
   assert not list(parse(write(tmp_path, splits=[empty], metrics=[])).iter('figure'))

@@ -17,19 +17,19 @@ function element(tag, kind, text = '') {
 
 const spell = (number) => number.toLocaleString('en');
 
-/** The captions that hold every word of the query: those that begin with it first. */
+/** Indices of the captions with every word of the query; prefix matches come first. */
 function find(captions, query) {
   const wanted = query.toLowerCase().trim();
   const words = wanted.split(/\s+/);
-  if (!wanted) return captions.map((_, place) => place);
+  if (!wanted) return captions.map((_, index) => index);
   return captions
-    .map((caption, place) => [caption.toLowerCase(), place])
+    .map((caption, index) => [caption.toLowerCase(), index])
     .filter(([caption]) => words.every((word) => caption.includes(word)))
     .sort(([a], [b]) => b.startsWith(wanted) - a.startsWith(wanted) || a.length - b.length)
-    .map(([, place]) => place);
+    .map(([, index]) => index);
 }
 
-/** The pictures by falling cosine with a caption: pairs of cosine and picture. */
+/** Pairs of cosine and image, sorted by decreasing cosine with a caption. */
 function rank(stored, caption) {
   const { image, text, dimension, unit, own } = stored;
   return own
@@ -76,8 +76,8 @@ function open(box) {
       button.setAttribute('aria-pressed', String(Number(button.dataset.caption) === caption));
     }
     const ranked = rank(stored, caption);
-    const place = ranked.findIndex(([, picture]) => stored.own[picture] === caption) + 1;
-    const where = place === 1 ? 'first' : `at rank ${spell(place)}`;
+    const position = ranked.findIndex(([, picture]) => stored.own[picture] === caption) + 1;
+    const where = position === 1 ? 'first' : `at rank ${spell(position)}`;
     said.replaceChildren('Nearest to ', element('b', '', stored.captions[caption]));
     said.append(`; the first picture of that caption is ${where} of ${spell(ranked.length)}.`);
     hits.replaceChildren(...ranked.slice(0, HITS).map((pair) => hit(pair, caption)));
