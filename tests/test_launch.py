@@ -124,7 +124,7 @@ def test_an_exported_run_can_be_started_from(finished, tmp_path):
   workdir, _ = finished
   done = launch('--mode=export', f'--workdir={workdir}', cwd=tmp_path)
   assert done.returncode == 0, done.stderr
-  assert "image.stem = 'convolution' has no form in open_clip" in done.stdout
+  assert "image.stem = 'convolution' is not supported by open_clip" in done.stdout
   card = (workdir / 'export' / 'README.md').read_text()
   before = json.loads((workdir / 'results.json').read_text())
   for name in ('heldout_style/image_to_text_recall@10', 'heldout_style/zero_shot_group_accuracy@1'):

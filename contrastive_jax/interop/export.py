@@ -1,4 +1,4 @@
-"""A run's model as files for others, with a model card."""
+"""Exports the model of a run, with a model card."""
 
 import json
 import pathlib
@@ -8,52 +8,52 @@ from typing import Any
 
 import jax
 
-from contrastive_jax.interop import open_clip, own
-from contrastive_jax.interop.model import Model, unroll
-from contrastive_jax.interop.table import NoForm
+from contrastive_jax.interop import native, open_clip
+from contrastive_jax.interop.model import Model, unstack_layers
+from contrastive_jax.interop.table import UnsupportedError
 
-# No name that another library would open, or that a folder of another's has.
+# File name of an exported tokenizer, distinct from those that other libraries open or write.
 TOKENIZER = 'contrastive_jax_tokenizer'
 
 
 def export_run(config: Mapping[str, Any], parameters: Any, workdir: pathlib.Path, tokenizer) -> str:
-  """Writes `workdir/export`: weights, config and README.md, in open_clip's form where it has one.
+  """Writes `workdir/export`: weights, config and README.md, in open_clip's format if possible.
 
-  The tokenizer's file, if the run has one, lies beside them.
+  The tokenizer's file, if there is one, is copied beside them.
 
   Args:
     config: the run's config.
-    parameters: those to write.
-    workdir: the run's folder, whose results.json the card quotes.
-    tokenizer: the run's.
+    parameters: parameters to write.
+    workdir: the run's folder, whose results.json the model card quotes.
+    tokenizer: the run's tokenizer.
 
   Returns:
-    A sentence that says what was written.
+    A message that names the format.
   """
   folder = workdir / 'export'
   model = Model(dict(config['model']), parameters, tokenizer.end_id)
   try:
     open_clip.write_open_clip(model, folder)
     form, reason = 'open_clip', ''
-  except NoForm as error:
-    own.write_model(model, folder)
+  except UnsupportedError as error:
+    native.write_model(model, folder)
     form, reason = 'contrastive_jax', f'; open_clip cannot hold it: {error}'
   if tokenizer.path:
     shutil.copyfile(tokenizer.path, folder / f'{TOKENIZER}{tokenizer.path.suffix}')
   results = workdir / 'results.json'
-  figures = json.loads(results.read_text()) if results.exists() else {}
-  (folder / 'README.md').write_text(_card(config, model, figures, form), encoding='utf-8')
-  return f'{folder} holds the model in the form of {form}{reason}'
+  metrics = json.loads(results.read_text()) if results.exists() else {}
+  (folder / 'README.md').write_text(_card(config, model, metrics, form), encoding='utf-8')
+  return f'{folder} holds the model in the format of {form}{reason}'
 
 
-def _card(config, model: Model, figures: Mapping[str, float], form: str) -> str:
+def _card(config, model: Model, metrics: Mapping[str, float], form: str) -> str:
   name = f'{config["name"]}-{config["variant"]}'
   image, text = config['model']['image'], config['model']['text']
-  count = sum(leaf.size for leaf in jax.tree.leaves(unroll(model.parameters)))
-  seen = figures.get('images_seen')
+  count = sum(leaf.size for leaf in jax.tree.leaves(unstack_layers(model.parameters)))
+  seen = metrics.get('images_seen')
   rows = '\n'.join(
     f'| {key} | {value:.4g} |'
-    for key, value in figures.items()
+    for key, value in metrics.items()
     if key not in ('images_seen', 'parameters', 'step', 'seconds')
   )
   lines = [
@@ -82,9 +82,9 @@ def _card(config, model: Model, figures: Mapping[str, float], form: str) -> str:
     f'Trained on `{config["data"]["name"]}`, split `{config["data"]["split"]}`'
     + (f', {seen:,} images seen' if seen else '')
     + f', in batches of {config["batch_size"]}. Tokenizer: `{config["data"]["tokenizer"]}`, '
-    f'padded with 0. Images are normalised by the mean and deviation of CLIP.',
+    "padded with 0. Images are normalized by CLIP's mean and standard deviation.",
     '',
-    '## Figures',
+    '## Metrics',
     '',
     f'| | |\n|---|---:|\n{rows}' if rows else 'None: the run was not evaluated.',
     '',

@@ -1,21 +1,21 @@
-"""Tables that tie our fields to the entries of another format's config, read in both directions."""
+"""Bidirectional tables between our model fields and the entries of another format's config."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from contrastive_jax.interop.table import NoForm
+from contrastive_jax.interop.table import UnsupportedError
 
-# How a model is run, and what a model that is done with training no longer uses.
-_FREE = ('scan', 'patch_dropout')
+# Fields that only matter for how a model runs, or in training.
+_IGNORED = ('scan', 'patch_dropout')
 
 
-def same(value, _width):
-  """Keeps a value."""
+def identity(value, _width):
+  """Returns the value."""
   return value
 
 
 def square(value, _width):
-  """The side of a square, which they may give twice."""
+  """Returns the side of a square, given once or twice."""
   sides = {value} if isinstance(value, int) else set(value)
   if len(sides) != 1:
     raise KeyError(value)
@@ -23,48 +23,48 @@ def square(value, _width):
 
 
 def number(value, _width):
-  """A number, where others of their models have a list."""
+  """Returns an integer, where other models have a list."""
   if not isinstance(value, int):
     raise KeyError(value)
   return value
 
 
 class Field(NamedTuple):
-  """One of our fields, and the entry of theirs that says it.
+  """One of our fields and the corresponding entry of the other format.
 
   Attributes:
-    ours: our field, or '' for an entry that may only have its default.
-    theirs: their entry, or '' for a field that may only have its default.
-    default: what their entry is when left out; ours, where there is no entry.
-    read: (their value, width of the tower) -> ours. A KeyError says that there is no such form.
+    ours: our field, or '' for an entry that must have its default.
+    theirs: their entry, or '' for a field that must have its default.
+    default: default of their entry, or of our field if there is no entry.
+    read: (their value, width of the tower) -> our value; raises KeyError for unsupported values.
     write: the inverse.
   """
 
   ours: str
   theirs: str
   default: Any
-  read: Callable[[Any, int], Any] = same
-  write: Callable[[Any, int], Any] = same
+  read: Callable[[Any, int], Any] = identity
+  write: Callable[[Any, int], Any] = identity
 
 
 def words(ours: str, theirs: str, default: Any, values: Mapping[Any, Any]) -> Field:
-  """A field whose values have other names there: `values` gives ours by theirs, the first wins."""
+  """A field with other names of its values; `values` maps theirs to ours, the first one wins."""
   back = {value: key for key, value in reversed(values.items())}
   return Field(ours, theirs, default, lambda x, _: values[x], lambda x, _: back[x])
 
 
 def hidden(theirs: str, default: int) -> Field:
-  """The hidden width of the MLPs, which we keep as a share of the width."""
+  """The hidden width of the MLPs, which we store as a ratio to the width."""
 
   def read(value, width):
-    # Rounding must not lose a unit when the share is multiplied out again.
+    # The ratio is raised where rounding would lose a unit of the hidden width.
     return value / width if int(width * (value / width)) == value else (value + 0.5) / width
 
   return Field('mlp_ratio', theirs, default, read, lambda ratio, width: int(width * ratio))
 
 
 def heads(theirs: str, default: int) -> Field:
-  """The number of heads, which they keep as the width of one."""
+  """The number of heads, which they store as the width of a head."""
   return Field(
     'heads', theirs, default, lambda size, width: width // size, lambda n, width: width // n
   )
@@ -73,22 +73,22 @@ def heads(theirs: str, default: int) -> Field:
 def read(
   rows: Iterable[Field], section: Mapping[str, Any], where: str, neutral: Iterable[str] | None
 ) -> dict[str, Any]:
-  """Our fields of one tower.
+  """Reads our fields of one tower.
 
   Args:
     rows: the table.
-    section: their entries of this tower.
+    section: their entries for this tower.
     where: the section's name, for errors.
-    neutral: entries that make no difference to the model; None if all others make none.
+    neutral: entries without effect on the model; None if all others have none.
 
   Raises:
-    NoForm: names the entry, and what it has.
+    UnsupportedError: names the entry and its value.
   """
   entries = {row.theirs: section.get(row.theirs, row.default) for row in rows if row.theirs}
   width = next((entries[row.theirs] for row in rows if row.ours == 'width'), 0)
   unknown = [] if neutral is None else section.keys() - entries.keys() - set(neutral)
   for name in sorted(unknown):
-    raise NoForm(f'{where}.{name} = {section[name]!r} has no form here')
+    raise UnsupportedError(f'{where}.{name} = {section[name]!r} is not supported')
   fields = {}
   for row in rows:
     if not row.theirs:
@@ -97,11 +97,12 @@ def read(
       try:
         fields[row.ours] = row.read(entries[row.theirs], width)
       except (KeyError, TypeError):
-        raise NoForm(f'{where}.{row.theirs} = {entries[row.theirs]!r} has no form here') from None
+        raise UnsupportedError(
+          f'{where}.{row.theirs} = {entries[row.theirs]!r} is not supported'
+        ) from None
     elif entries[row.theirs] != row.default:
-      raise NoForm(
-        f'{where}.{row.theirs} = {entries[row.theirs]!r} has no form here; '
-        f'models with {row.default!r} do'
+      raise UnsupportedError(
+        f'{where}.{row.theirs} = {entries[row.theirs]!r} is not supported; {row.default!r} is'
       )
   return fields
 
@@ -119,30 +120,30 @@ def write(
     rows: the table.
     fields: all fields of the model by path, 'image/width'.
     tower: 'image' or 'text'.
-    source: their section as it was read, or {}; entries without a row are kept.
+    source: their section as read, or {}; entries without a row are kept.
     form: the format's name, for errors.
 
   Raises:
-    NoForm: names the field, and what it is.
+    UnsupportedError: names the field and its value.
   """
   table = {row.ours: row for row in rows if row.ours}
   known = {row.theirs for row in rows}
   section = {name: value for name, value in source.items() if name not in known}
   for path, value in fields.items():
     name = path.removeprefix(f'{tower}/')
-    if name == path or (name in _FREE and name not in table):
+    if name == path or (name in _IGNORED and name not in table):
       continue
-    refused = f'{tower}.{name} = {value!r} has no form in {form}'
+    refused = f'{tower}.{name} = {value!r} is not supported by {form}'
     row = table.get(name)
     if row is None:
-      raise NoForm(refused)
+      raise UnsupportedError(refused)
     if row.theirs:
       try:
         entry = row.write(value, fields.get(f'{tower}/width', 0))
       except (KeyError, TypeError):
-        raise NoForm(refused) from None
+        raise UnsupportedError(refused) from None
       if entry is not None:
         section[row.theirs] = entry
     elif value != row.default:
-      raise NoForm(f'{refused}; {row.default!r} has')
+      raise UnsupportedError(f'{refused}; {row.default!r} is')
   return section

@@ -1,7 +1,7 @@
-"""Hugging Face's CLIPModel and SiglipModel: config.json and model.safetensors, both ways.
+"""Reads and writes Hugging Face's CLIPModel and SiglipModel: config.json and model.safetensors.
 
-CLIPModel's texts may be padded with 0 or, as its tokenizers do, with the end token. SiglipModel
-sees its padding: pad as its tokenizer does.
+Texts of a CLIPModel may be padded with 0 or, as by its tokenizers, with the end token. SiglipModel
+attends to padding, so pad as its tokenizer does.
 """
 
 import math
@@ -12,8 +12,14 @@ from typing import Any, NamedTuple
 from contrastive_jax.interop import fields as field_table
 from contrastive_jax.interop import table, tensors
 from contrastive_jax.interop.fields import Field, hidden, square, words
-from contrastive_jax.interop.model import Model, complete, roll, shapes_of, unroll
-from contrastive_jax.interop.table import NoForm, Row, under
+from contrastive_jax.interop.model import (
+  Model,
+  shapes_of,
+  stack_layers,
+  unstack_layers,
+  with_defaults,
+)
+from contrastive_jax.interop.table import Row, UnsupportedError, under
 
 CONFIG = 'config.json'
 WEIGHTS = 'model.safetensors'
@@ -103,12 +109,12 @@ def _tower(width: int, mlp: int, heads: int, activation: str, epsilon: float) ->
 
 
 def _fixed(**values) -> tuple[Field, ...]:
-  """Fields that these models have by construction."""
+  """Fields with a single supported value."""
   return tuple(Field(name, '', value) for name, value in values.items())
 
 
 class _Kind(NamedTuple):
-  """What is peculiar to one of their models; `fixed` holds the fields outside the towers."""
+  """The tables of one of their models; `fixed` holds the fields outside the towers."""
 
   architecture: str
   image: tuple[Field, ...]
@@ -167,42 +173,43 @@ _KINDS = {
     ),
   ),
 }
-# Older files hold the numbers 0, 1, 2, … of the positions.
+# Entries of older files that hold position ids.
 _NOT_WEIGHTS = ('text_model.embeddings.position_ids', 'vision_model.embeddings.position_ids')
 
 
 def read_hugging_face(folder: str | pathlib.Path, *, image_size: int | None = None) -> Model:
-  """Reads a folder that `CLIPModel.save_pretrained` or `SiglipModel.save_pretrained` wrote.
+  """Reads a folder written by `CLIPModel.save_pretrained` or `SiglipModel.save_pretrained`.
 
   Args:
     folder: holds config.json and model.safetensors.
-    image_size: side of the images in pixels, if it is to differ from the config's; the position
+    image_size: side of the images in pixels; default the config's. For another size the position
       embeddings are interpolated.
 
   Raises:
-    ValueError: if a file is missing, not whole, or a pickle; if the model is of another type, or
-      the config has an entry that has no form here, which it names; if tensors are missing,
-      unexpected, or of another shape, which it lists.
+    ValueError: if a file is missing, incomplete, or a pickle; if the type of the model or an entry
+      of the config is not supported; if tensors are missing, unexpected, or of another shape.
   """
   path = tensors.find(folder, (WEIGHTS,))
   config = tensors.read_json(pathlib.Path(folder) / CONFIG)
   kind = config.get('model_type')
   if kind not in _KINDS:
-    raise NoForm(f'model_type = {kind!r} in {folder}/{CONFIG} is not read; use one of {[*_KINDS]}')
+    raise UnsupportedError(
+      f'model_type = {kind!r} in {folder}/{CONFIG} is not supported; use one of {[*_KINDS]}'
+    )
   fields, end_id = _read_config(kind, config)
   weights = {k: v for k, v in tensors.read(path).items() if k not in _NOT_WEIGHTS}
   flat = table.read(_KINDS[kind].rows, weights, shapes_of(fields), str(path))
-  model = Model(fields, roll(flat, fields), end_id, config)
+  model = Model(fields, stack_layers(flat, fields), end_id, config)
   return model if image_size is None else model.resize(image_size)
 
 
 def _section(config: Mapping[str, Any], name: str) -> dict[str, Any]:
-  """One tower's entries; in older files the second dict holds what differs from the defaults."""
+  """Returns one tower's entries; in older files a second dict overrides the first."""
   return {**(config.get(name) or {}), **(config.get(f'{name}_dict') or {})}
 
 
 def _read_config(kind: str, config: Mapping[str, Any]) -> tuple[dict[str, Any], int | None]:
-  """Our fields, and the id that ends a text where it is not the largest."""
+  """Returns our fields, and the id of the end token if it is not the largest."""
   towers = _KINDS[kind]
   vision, text = _section(config, 'vision_config'), _section(config, 'text_config')
   fields = {
@@ -219,33 +226,35 @@ def _read_config(kind: str, config: Mapping[str, Any]) -> tuple[dict[str, Any], 
   fields['scale'] = math.exp(config.get('logit_scale_init_value', math.log(1 / 0.07)))
   end_id = text.get('eos_token_id', 2)
   largest = fields['text']['vocabulary'] - 1
-  # 2 is what early configs said wrongly; transformers takes the largest id for the end there.
+  # Early configs wrongly have 2, for which transformers uses the largest id.
   return fields, None if end_id in (2, largest) else end_id
 
 
 def write_hugging_face(model: Model, folder: str | pathlib.Path) -> None:
-  """Writes what `CLIPModel.from_pretrained` or `SiglipModel.from_pretrained` loads.
+  """Writes a folder for `CLIPModel.from_pretrained` or `SiglipModel.from_pretrained`.
 
   A model with a bias is written as a SiglipModel, others as a CLIPModel.
 
   Raises:
-    NoForm: a ValueError; names the part of the model that they do not have.
+    UnsupportedError: a ValueError; names the field that the format does not support.
   """
-  kind = 'clip' if complete(model.fields)['bias'] is None else 'siglip'
+  kind = 'clip' if with_defaults(model.fields)['bias'] is None else 'siglip'
   config = _write_config(kind, model)
-  weights = table.write(_KINDS[kind].rows, unroll(model.parameters))
+  weights = table.write(_KINDS[kind].rows, unstack_layers(model.parameters))
   tensors.write_json(pathlib.Path(folder) / CONFIG, config)
   tensors.write(pathlib.Path(folder) / WEIGHTS, weights)
 
 
 def _write_config(kind: str, model: Model) -> dict[str, Any]:
-  towers, fields = _KINDS[kind], complete(model.fields)
+  towers, fields = _KINDS[kind], with_defaults(model.fields)
   form = towers.architecture
   for name, value in {'name': 'clip', **towers.fixed}.items():
     if fields[name] != value:
-      raise NoForm(f'model.{name} = {fields[name]!r} has no form in {form}; {value!r} has')
+      raise UnsupportedError(
+        f'model.{name} = {fields[name]!r} is not supported by {form}; {value!r} is'
+      )
   if fields.pop('text/mask_padding') and not fields['text/causal']:
-    raise NoForm(f'text.mask_padding = True has no form in {form}; False has')
+    raise UnsupportedError(f'text.mask_padding = True is not supported by {form}; False is')
   source = model.source if model.source.get('model_type') == kind else {}
   kept = {k: v for k, v in source.items() if not k.endswith('_config_dict')}
   sections = {
@@ -260,7 +269,9 @@ def _write_config(kind: str, model: Model) -> dict[str, Any]:
     return config
   end_id = fields['text/vocabulary'] - 1 if model.end_id is None else model.end_id
   if end_id == 2:
-    raise NoForm('end_id = 2 has no form in CLIPModel, which takes the largest id for the end then')
+    raise UnsupportedError(
+      'end_id = 2 is not supported by CLIPModel, which then takes the largest id for the end'
+    )
   sections['text_config']['eos_token_id'] = end_id
   for section in sections.values():
     section['projection_dim'] = fields['embed']

@@ -1,26 +1,32 @@
-"""The weights that a run begins with, from a folder of any form."""
+"""Initial weights of a run, from a folder of any supported format (`config.init_from`)."""
 
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from contrastive_jax.interop import hugging_face, open_clip, own, tensors
-from contrastive_jax.interop.model import Model, complete, roll, shapes_of, unroll
+from contrastive_jax.interop import hugging_face, native, open_clip, tensors
+from contrastive_jax.interop.model import (
+  Model,
+  shapes_of,
+  stack_layers,
+  unstack_layers,
+  with_defaults,
+)
 
-# What a model is does not depend on these; sizes that are not listed show in the shapes.
-_FREE = ('scale', 'image/scan', 'text/scan', 'image/patch_dropout')
-_IN_SHAPES = ('image/mlp_ratio', 'text/mlp_ratio')
+# Fields that may differ, and fields whose differences show in the shapes of parameters.
+_IGNORED = ('scale', 'image/scan', 'text/scan', 'image/patch_dropout')
+_SEEN_IN_SHAPES = ('image/mlp_ratio', 'text/mlp_ratio')
 
 
 def read(folder: str | pathlib.Path, *, image_size: int | None = None) -> Model:
-  """Reads a folder of open_clip's, Hugging Face's or our own form.
+  """Reads a folder of open_clip's, Hugging Face's or our native format.
 
   Args:
     folder: holds a config and weights.
-    image_size: side of the images in pixels, if it is to differ from the config's.
+    image_size: side of the images in pixels; default the config's.
 
   Raises:
-    ValueError: if it is of no such form, or as the reader of its form does.
+    ValueError: if the format is unknown, or raised by its reader.
   """
   folder = pathlib.Path(folder)
   if (folder / open_clip.CONFIG).is_file():
@@ -30,24 +36,24 @@ def read(folder: str | pathlib.Path, *, image_size: int | None = None) -> Model:
       f'{folder} is the workdir of a run; export it with --mode=export --workdir={folder}, and '
       f'give {folder / "export"}'
     )
-  if not (folder / own.CONFIG).is_file():
-    raise ValueError(f'{folder} holds no {open_clip.CONFIG} and no {own.CONFIG}')
-  is_ours = tensors.read_json(folder / own.CONFIG).get('format') == own.FORMAT
-  form = own.read_model if is_ours else hugging_face.read_hugging_face
+  if not (folder / native.CONFIG).is_file():
+    raise ValueError(f'{folder} holds no {open_clip.CONFIG} and no {native.CONFIG}')
+  is_ours = tensors.read_json(folder / native.CONFIG).get('format') == native.FORMAT
+  form = native.read_model if is_ours else hugging_face.read_hugging_face
   return form(folder, image_size=image_size)
 
 
 def initial_parameters(folder: str | pathlib.Path, fields: Mapping[str, Any]) -> Any:
-  """The parameters in a folder, for the model of a config.
+  """Reads the parameters in a folder for the model of a config.
 
-  Position embeddings are interpolated where the image size differs.
+  Position embeddings are interpolated if the image size differs.
 
   Args:
-    folder: of any form that `read` reads, or ''.
+    folder: a folder for `read`, or ''.
     fields: the config's model, the arguments of `models.definition.define`.
 
   Returns:
-    A nested dict of NumPy arrays, as `define(**fields).init` gives; None for ''.
+    A nested dict of NumPy arrays, like `define(**fields).init`; None for ''.
 
   Raises:
     ValueError: if the folder does not hold this model; names the fields or the parameters.
@@ -55,17 +61,17 @@ def initial_parameters(folder: str | pathlib.Path, fields: Mapping[str, Any]) ->
   if not folder:
     return None
   model = read(folder, image_size=fields['image']['size'])
-  theirs, ours = complete(model.fields), complete(fields)
+  theirs, ours = with_defaults(model.fields), with_defaults(fields)
   for each in (theirs, ours):
     each['bias'] = each['bias'] is not None
-    each['text/mask_padding'] &= not each['text/causal']  # a causal token never sees it
+    each['text/mask_padding'] &= not each['text/causal']  # a causal token never attends to it
   differing = [
     f'config.model.{name.replace("/", ".")} is {ours.get(name)!r}, there {theirs.get(name)!r}'
     for name in sorted(ours.keys() | theirs.keys())
-    if name not in (*_FREE, *_IN_SHAPES) and ours.get(name) != theirs.get(name)
+    if name not in (*_IGNORED, *_SEEN_IN_SHAPES) and ours.get(name) != theirs.get(name)
   ]
   if not differing:
-    flat, shapes = unroll(model.parameters), shapes_of(fields)
+    flat, shapes = unstack_layers(model.parameters), shapes_of(fields)
     differing = [
       f'{name} has the shape {list(shape)}, there {list(flat[name].shape)}'
       for name, shape in shapes.items()
@@ -76,4 +82,4 @@ def initial_parameters(folder: str | pathlib.Path, fields: Mapping[str, Any]) ->
       f'config.init_from = {str(folder)!r} holds another model; make config.model the same: '
       f'{"; ".join(differing)}'
     )
-  return roll(flat, fields)
+  return stack_layers(flat, fields)

@@ -1,4 +1,4 @@
-"""A model apart from any run: what defines it, its parameters, and how to call it."""
+"""A model with its parameters, independent of a run."""
 
 import dataclasses
 import functools
@@ -25,11 +25,11 @@ class Model:
 
   Attributes:
     fields: the arguments of `models.definition.define`, `name` among them.
-    parameters: a nested dict of float32 arrays, as `definition.init` gives.
-    end_id: the token that ends a text. None stands for the largest id of the vocabulary, or of each
-      text where open_clip or transformers wrote the model, as they find the end.
-    source: the config of the files that it was read from. Written again in the same form, the
-      model keeps what that config says beside the sizes, such as the tokenizer's name.
+    parameters: a nested dict of float32 arrays, like `definition.init`.
+    end_id: the end token. None stands for the largest id of the vocabulary; or, if open_clip or
+      transformers wrote the model, for the largest id of each text, as these find it.
+    source: the config of the files read. When the model is written in the same format, entries
+      other than sizes, such as the tokenizer's name, are kept.
   """
 
   fields: dict[str, Any]
@@ -46,22 +46,21 @@ class Model:
     """Encodes a batch.
 
     Args:
-      images: [B, H, W, 3] floats, normalised.
+      images: [B, H, W, 3] floats, normalized.
       tokens: [B, L] integers, padded with 0 or with the end token, see `zero_padded`.
 
     Raises:
-      ValueError: if the images or tokens have another shape than the model takes, or as
-        `zero_padded`.
+      ValueError: if images or tokens have a wrong shape; see also `zero_padded`.
     """
     return self._call(self._placed, images, self.zero_padded(tokens))
 
   def zero_padded(self, tokens: jax.Array) -> jax.Array:
-    """Ends each text at its first end token, as open_clip and transformers do.
+    """Replaces padding by zeros after the first end token, as open_clip and transformers find it.
 
-    The text tower takes the last token that is not 0 for the end, while Hugging Face's CLIP
-    tokenizers pad with the end token. A text without an end token stays as it is, and so do all
-    texts of a model that pools the last position, padding or not (SigLIP). Where the model does not
-    know its end token, the vocabulary's largest id is one if nothing but padding follows it.
+    The text tower takes the last nonzero token for the end, while Hugging Face's CLIP tokenizers
+    pad with the end token. Texts without an end token are unchanged, as are all texts of models
+    that pool the last position (SigLIP). If the end token is unknown, the vocabulary's largest id
+    counts as one if only padding follows it.
 
     Args:
       tokens: [B, L] integers.
@@ -70,10 +69,10 @@ class Model:
       [B, L], with zeros after the first end token.
 
     Raises:
-      ValueError: if an id is not in the vocabulary, or follows the end of a text, is neither 0 nor
-        the end token, and would change the text's vector. Traced tokens are not checked.
+      ValueError: if an id is outside the vocabulary; or if an id after the end of a text, other
+        than 0 and the end token, would change the embedding. Traced tokens are not checked.
     """
-    fields, traced = complete(self.fields), isinstance(tokens, jax.core.Tracer)
+    fields, traced = with_defaults(self.fields), isinstance(tokens, jax.core.Tracer)
     vocabulary, causal = fields['text/vocabulary'], fields['text/causal']
     pooling = fields.get('text/pooling', 'class')
     tokens = tokens if traced else np.asarray(tokens)
@@ -90,15 +89,15 @@ class Model:
       end = tokens.max(axis=1, keepdims=True)
     is_end = tokens == end
     after = is_end.cumsum(axis=1) > is_end
-    # A causal state at the end holds nothing of what follows; elsewhere padding must be hidden.
+    # A causal state at the end token is independent of later tokens; others need these masked.
     if not (is_known and causal and pooling == 'end'):
       is_hidden = fields['text/mask_padding'] or (causal and pooling != 'class')
       others = after & (tokens != 0) & ~(is_end & is_hidden)
       if is_known and not traced and others.any():
-        row, place = np.argwhere(others)[0]
+        row, position = np.argwhere(others)[0]
         raise ValueError(
-          f'tokens have the id {tokens[row, place]} at [{row}, {place}], after the end of the '
-          'text; pad with 0'
+          f'tokens have the id {tokens[row, position]} at [{row}, {position}], after the end of '
+          'the text; pad with 0'
         )
       after &= ~others.any(axis=1, keepdims=True)
     return (jnp if traced else np).where(after, 0, tokens)
@@ -113,13 +112,13 @@ class Model:
     return jax.jit(lambda parameters, images, tokens: bind(parameters)(images, tokens))
 
   def resize(self, image_size: int) -> 'Model':
-    """The same model for images of another size; its position embeddings are interpolated.
+    """Returns the model for another image size, with interpolated position embeddings.
 
-    As open_clip does, the grid is resampled bicubically, with a wider kernel where it shrinks; a
-    class token's position stays.
+    As in open_clip, the grid is resampled bicubically with antialiasing; the position of a class
+    token is unchanged.
 
     Raises:
-      ValueError: if the size is no multiple of the patch.
+      ValueError: if the size is not a multiple of the patch.
     """
     image = self.fields['image']
     if image_size == image['size']:
@@ -139,12 +138,12 @@ class Model:
 
 
 def shapes_of(fields: Mapping[str, Any]) -> Shapes:
-  """The shapes of a model's parameters by path, its layers unrolled."""
+  """Returns the shapes of a model's parameters by path, with its layers unstacked."""
   return {path: leaf.shape for path, leaf in _flat(_abstract(unscanned(fields))).items()}
 
 
 def unscanned(fields: Mapping[str, Any]) -> dict[str, Any]:
-  """The same fields, for layers unrolled."""
+  """Returns the fields without `scan`."""
   return {
     name: {key: each for key, each in value.items() if key != 'scan'}
     if isinstance(value, Mapping)
@@ -153,8 +152,11 @@ def unscanned(fields: Mapping[str, Any]) -> dict[str, Any]:
   }
 
 
-def unroll(parameters: Any) -> Tensors:
-  """Parameters by path, 'image/transformer/blocks/0/mlp/up/kernel', scanned layers taken apart."""
+def unstack_layers(parameters: Any) -> Tensors:
+  """Flattens parameters to paths such as 'image/transformer/blocks/0/mlp/up/kernel'.
+
+  Stacked (scanned) layers are split into one entry per layer.
+  """
   flat = {}
   for path, leaf in _flat(parameters).items():
     before, blocks, after = path.partition('/blocks/')
@@ -165,8 +167,8 @@ def unroll(parameters: Any) -> Tensors:
   return flat
 
 
-def roll(flat: Tensors, fields: Mapping[str, Any]) -> Any:
-  """The inverse of `unroll`: the nested dict that `define(**fields)` takes."""
+def stack_layers(flat: Tensors, fields: Mapping[str, Any]) -> Any:
+  """The inverse of `unstack_layers`: the nested parameters of `define(**fields)`."""
 
   def leaf(path, abstract):
     name = _name(path)
@@ -179,14 +181,14 @@ def roll(flat: Tensors, fields: Mapping[str, Any]) -> Any:
 
 
 _TOWERS = {'image': ImageTower, 'text': TextTower, 'decoder': Decoder}
-# What a model gives its towers itself, and what a decoder passes on to its layers.
+# Arguments that a model sets for its towers, and defaults of those that a decoder passes to layers.
 _GIVEN = ('self', 'rngs', 'dtype', 'remat', 'fields', 'context_width', *_TOWERS)
 _GIVEN_BY_COCA = ('image/pooling', 'text/pooling', 'decoder/vocabulary', 'decoder/width')
 _OF_LAYERS = {'mlp_ratio': 4, 'activation': 'gelu', 'head_width': None, 'scan': False}
 
 
-def complete(fields: Mapping[str, Any]) -> dict[str, Any]:
-  """The fields by path, 'image/width', with the defaults of those left out."""
+def with_defaults(fields: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns all fields by path, 'image/width', with defaults filled in."""
   found = {'name': fields['name']}
   builders = {'': MODELS[fields['name']]} | {k: v for k, v in _TOWERS.items() if k in fields}
   for tower, builder in builders.items():
@@ -199,7 +201,7 @@ def complete(fields: Mapping[str, Any]) -> dict[str, Any]:
       if name not in _GIVEN
     }
   given = _GIVEN_BY_COCA if fields['name'] == 'coca' else ()
-  # JSON knows no tuples.
+  # Lists from JSON become tuples.
   return {
     path: tuple(value) if isinstance(value, list) else value
     for path, value in found.items()

@@ -1,9 +1,9 @@
-"""Our own form, for any model: config.json with the fields, model.safetensors by our own paths."""
+"""The native format, for any model: fields in config.json, parameters in model.safetensors."""
 
 import pathlib
 
 from contrastive_jax.interop import tensors
-from contrastive_jax.interop.model import Model, roll, shapes_of, unroll
+from contrastive_jax.interop.model import Model, shapes_of, stack_layers, unstack_layers
 from contrastive_jax.interop.table import Row, read
 
 CONFIG = 'config.json'
@@ -12,24 +12,24 @@ FORMAT = 'contrastive_jax'
 
 
 def write_model(model: Model, folder: str | pathlib.Path) -> None:
-  """Writes any model; `read_model` reads it."""
+  """Writes a model in the native format."""
   folder = pathlib.Path(folder)
   config = {'format': FORMAT, 'model': model.fields, 'end_id': model.end_id}
   tensors.write_json(folder / CONFIG, config)
-  tensors.write(folder / WEIGHTS, unroll(model.parameters))
+  tensors.write(folder / WEIGHTS, unstack_layers(model.parameters))
 
 
 def read_model(folder: str | pathlib.Path, *, image_size: int | None = None) -> Model:
-  """Reads what `write_model` wrote.
+  """Reads a model in the native format.
 
   Args:
     folder: holds config.json and model.safetensors.
-    image_size: side of the images in pixels, if it is to differ; the position embeddings are
-      interpolated.
+    image_size: side of the images in pixels; default the config's. For another size the position
+      embeddings are interpolated.
 
   Raises:
-    ValueError: if a file is missing or not whole; if tensors are missing, unexpected, or of another
-      shape, which it lists.
+    ValueError: if a file is missing or incomplete, or tensors are missing, unexpected, or of
+      another shape.
   """
   path = tensors.find(folder, (WEIGHTS,))
   config = tensors.read_json(pathlib.Path(folder) / CONFIG)
@@ -37,8 +37,8 @@ def read_model(folder: str | pathlib.Path, *, image_size: int | None = None) -> 
     raise ValueError(f'{folder}/{CONFIG} was not written by write_model; use read_hugging_face?')
   fields = config['model']
   shapes = shapes_of(fields)
-  same = [Row(name, name, _axes(shape)) for name, shape in shapes.items()]
-  parameters = roll(read(same, tensors.read(path), shapes, str(path)), fields)
+  rows = [Row(name, name, _axes(shape)) for name, shape in shapes.items()]
+  parameters = stack_layers(read(rows, tensors.read(path), shapes, str(path)), fields)
   model = Model(fields, parameters, config.get('end_id'))
   return model if image_size is None else model.resize(image_size)
 

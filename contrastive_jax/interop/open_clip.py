@@ -1,7 +1,7 @@
-"""open_clip's models: open_clip_config.json and open_clip_model.safetensors, both ways.
+"""Reads and writes open_clip's models: open_clip_config.json and open_clip_model.safetensors.
 
-Both styles of config are read: `model_cfg` as open_clip publishes it, where `custom_text` and
-`multimodal_cfg` tell the kind of model, and with the kind beside it (`kind`).
+Both styles of config are read: open_clip's published `model_cfg`, in which `custom_text` and
+`multimodal_cfg` determine the kind of model, and the newer one with an explicit `kind`.
 """
 
 import math
@@ -12,9 +12,15 @@ from typing import Any, NamedTuple
 from contrastive_jax.interop import fields as field_table
 from contrastive_jax.interop import table, tensors
 from contrastive_jax.interop.fields import Field, heads, number, square, words
-from contrastive_jax.interop.model import Model, complete, roll, shapes_of, unroll
+from contrastive_jax.interop.model import (
+  Model,
+  shapes_of,
+  stack_layers,
+  unstack_layers,
+  with_defaults,
+)
 from contrastive_jax.interop.open_clip_names import rows
-from contrastive_jax.interop.table import NoForm
+from contrastive_jax.interop.table import UnsupportedError
 
 CONFIG = 'open_clip_config.json'
 WEIGHTS = (
@@ -82,7 +88,7 @@ _TEXT = (
 
 
 class _Kind(NamedTuple):
-  """The tables of one of its classes: the towers' fields, and the fields that it always has."""
+  """The tables of one of its classes: fields of the towers, and fields with a fixed value."""
 
   image: tuple[Field, ...]
   text: tuple[Field, ...]
@@ -105,8 +111,8 @@ _KINDS = {
     ),
     {'image_projection': 'linear'},
   ),
-  # As in open_clip's released models, which differ from the paper's in the pooler, in an MLP after
-  # either attention of the decoder, and in a mask that lies one token off.
+  # open_clip's released CoCa differs from the paper: a shared pooler, an MLP after either attention
+  # of the decoder, and a mask shifted by one token.
   'coca': _Kind(
     (
       *_IMAGE,
@@ -130,15 +136,15 @@ _DECODER = (
   Field('layers', 'layers', 12),
   Field('heads', 'heads', 8),
   Field('', 'ls_init_value', None),
-  # open_clip's decoder takes no other, whatever its config says.
+  # open_clip's decoder supports no others, whatever its config says.
   Field('mlps', '', 2),
   Field('mlp_ratio', '', 4),
   Field('activation', '', 'gelu'),
   Field('epsilon', '', 1e-5),
   Field('head_width', '', None),
 )
-# Entries that say how to preprocess or to train, or that have no effect on these models: a class
-# token is normalised alike before and after it is picked.
+# Entries about preprocessing or training, or without effect on these models: the class token is the
+# same whether the final norm comes before or after pooling.
 _NEUTRAL = ('block_type', 'output_tokens', 'final_ln_after_pool', 'pos_embed_type', 'pool_type')
 _NEUTRAL_PREFIXES = ('timm_', 'hf_', 'tokenizer_', 'attn_pooler_', 'proj_', 'eos_', 'pad_')
 _MODEL_ENTRIES = {
@@ -160,17 +166,16 @@ _PROJECTIONS = {
 
 
 def read_open_clip(folder: str | pathlib.Path, *, image_size: int | None = None) -> Model:
-  """Reads a model that open_clip published or wrote.
+  """Reads a model in open_clip's format.
 
   Args:
     folder: holds open_clip_config.json and the weights, open_clip_model.safetensors.
-    image_size: side of the images in pixels, if it is to differ from the config's; the position
+    image_size: side of the images in pixels; default the config's. For another size the position
       embeddings are interpolated.
 
   Raises:
-    ValueError: if a file is missing, not whole, or a pickle; if the config has an entry that has no
-      form here, which it names; if tensors are missing, unexpected, or of another shape, which it
-      lists.
+    ValueError: if a file is missing, incomplete, or a pickle; if an entry of the config is not
+      supported; if tensors are missing, unexpected, or of another shape.
   """
   path = tensors.find(folder, WEIGHTS)
   config = tensors.read_json(pathlib.Path(folder) / CONFIG)
@@ -179,7 +184,7 @@ def read_open_clip(folder: str | pathlib.Path, *, image_size: int | None = None)
 
 
 def from_tensors(weights: table.Tensors, config: Mapping[str, Any], where: str) -> Model:
-  """The model of a state dict and a config; `where` names the weights in errors."""
+  """Builds a model from a state dict and a config; `where` names the weights in errors."""
   given = config.get('model_cfg')
   if not isinstance(given, Mapping) or 'embed_dim' not in given:
     raise ValueError(f'{CONFIG} of {where} has no model_cfg with an embed_dim')
@@ -191,15 +196,15 @@ def from_tensors(weights: table.Tensors, config: Mapping[str, Any], where: str) 
   for name in ('logit_scale', 'logit_bias'):
     if name in weights and weights[name].shape == (1,):
       weights = {**weights, name: weights[name].reshape(())}
-  names = rows({'text_projection': 'linear', **complete(fields)}, custom)
-  parameters = roll(table.read(names, weights, shapes_of(fields), where), fields)
+  names = rows({'text_projection': 'linear', **with_defaults(fields)}, custom)
+  parameters = stack_layers(table.read(names, weights, shapes_of(fields), where), fields)
   return Model(fields, parameters, end_id, source)
 
 
 def _read_config(kind: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], int | None]:
-  """Our fields, and the id that ends a text where it is not the largest."""
+  """Returns our fields, and the id of the end token if it is not the largest."""
   for name in given.keys() - _MODEL_ENTRIES:
-    raise NoForm(f'model_cfg.{name} = {given[name]!r} has no form here')
+    raise UnsupportedError(f'model_cfg.{name} = {given[name]!r} is not supported')
   sections = {name: dict(given.get(name, {})) for name in ('vision_cfg', 'text_cfg')}
   vision, text = sections.values()
   image_table, text_table, fixed = _KINDS[kind]
@@ -215,7 +220,7 @@ def _read_config(kind: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], i
   if kind == 'coca':
     fields |= _read_decoder(given['multimodal_cfg'], vision, fields['text']['width'])
   else:
-    # open_clip's CLIP never hides the padding; ours, causal, never looks at it.
+    # open_clip's CLIP never masks padding; our causal tower never attends to it.
     fields['text']['mask_padding'] = fields['text']['causal']
     affine = 'affine' if text.get('proj_bias', False) else 'linear'
     fields['text_projection'] = 'none' if text.get('proj_type') == 'none' else affine
@@ -233,9 +238,9 @@ def _read_section(rows, section: dict[str, Any], where: str) -> dict[str, Any]:
 
 def _read_decoder(given, vision, width: int) -> dict[str, Any]:
   if given.get('width', 512) != width:
-    raise NoForm(
-      f'multimodal_cfg.width = {given.get("width", 512)} has no form here where text_cfg.width = '
-      f'{width}; the same width has'
+    raise UnsupportedError(
+      f'multimodal_cfg.width = {given.get("width", 512)} is not supported with text_cfg.width = '
+      f'{width}; the same width is'
     )
   return {
     'decoder': field_table.read(_DECODER, given, 'multimodal_cfg', None),
@@ -245,38 +250,40 @@ def _read_decoder(given, vision, width: int) -> dict[str, Any]:
 
 
 def write_open_clip(model: Model, folder: str | pathlib.Path) -> None:
-  """Writes what open_clip loads by the name `local-dir:FOLDER`.
+  """Writes a folder that open_clip loads as `local-dir:FOLDER`.
 
-  Where the id that ends a text is not the vocabulary's largest, `model.end_id` must say it:
-  open_clip finds the end of a text by it.
+  Set `model.end_id` if the end token is not the vocabulary's largest id: open_clip pools the end of
+  a text by it.
 
   Raises:
-    NoForm: a ValueError; names the part of the model that open_clip does not have.
+    UnsupportedError: a ValueError; names the field that open_clip does not support.
   """
   config = _write_config(model)
-  fields = {'text_projection': 'linear', **complete(model.fields)}
+  fields = {'text_projection': 'linear', **with_defaults(model.fields)}
   names = rows(fields, config['model_cfg']['custom_text'])
-  weights = table.write(names, unroll(model.parameters))
+  weights = table.write(names, unstack_layers(model.parameters))
   tensors.write_json(pathlib.Path(folder) / CONFIG, config)
   tensors.write(pathlib.Path(folder) / WEIGHTS[0], weights)
 
 
 def _write_config(model: Model) -> dict[str, Any]:
-  fields = complete(model.fields)
+  fields = with_defaults(model.fields)
   kind = fields['name']
   source = model.source if 'model_cfg' in model.source else {'preprocess_cfg': {}}
   before = source.get('model_cfg', {})
   image_table, text_table, fixed = _KINDS[kind]
   for name, value in fixed.items():
     if fields[name] != value:
-      raise NoForm(f'model.{name} = {fields[name]!r} has no form in open_clip; {value!r} has')
+      raise UnsupportedError(
+        f'model.{name} = {fields[name]!r} is not supported by open_clip; {value!r} is'
+      )
   activations = [name for name in fields if name.endswith('/activation')]
   quick = {fields[name] for name in activations} == {'quick_gelu'}
   if quick:
     fields |= dict.fromkeys(activations, 'gelu')
   if kind == 'clip' and fields.pop('text/mask_padding') and not fields['text/causal']:
-    raise NoForm(
-      'text.mask_padding = True has no form in open_clip where text.causal = False; False has'
+    raise UnsupportedError(
+      'text.mask_padding = True is not supported by open_clip with text.causal = False; False is'
     )
 
   def section(rows, tower, name):

@@ -1,4 +1,4 @@
-"""The table of open_clip's tensors: CLIP, CustomTextCLIP and CoCa."""
+"""The table of open_clip's tensors, for CLIP, CustomTextCLIP and CoCa."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,11 +7,11 @@ from contrastive_jax.interop.table import Row, under
 
 
 def rows(fields: Mapping[str, Any], custom: bool) -> list[Row]:
-  """The table of one model.
+  """Returns the table of one model.
 
   Args:
     fields: all fields of the model by path, 'image/width'.
-    custom: the text tower is kept apart, as `text.*`.
+    custom: whether the text tower is a submodule, `text.*`.
   """
   text = 'text.' if custom else ''
   return [
@@ -20,7 +20,7 @@ def rows(fields: Mapping[str, Any], custom: bool) -> list[Row]:
     *under('', text, (*_TEXT, *_PROJECTIONS[fields['text_projection']])),
     *under('text/transformer/blocks/{layer}/', f'{text}transformer.resblocks.{{layer}}.', _BLOCK),
     *under('pooler/', 'visual.attn_pool.', _POOLER),
-    # PyTorch keeps the three matrices apart where queries and tokens differ in width.
+    # PyTorch stores three separate matrices if queries and tokens differ in width.
     *under(
       'pooler/attention/',
       'visual.attn_pool.attn.',

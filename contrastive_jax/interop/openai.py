@@ -1,4 +1,4 @@
-"""The state dicts of OpenAI's CLIP, which hold no config: the sizes are read from the shapes."""
+"""Reads the state dicts of OpenAI's CLIP, inferring the config from the shapes."""
 
 import math
 import pathlib
@@ -7,9 +7,9 @@ import re
 from contrastive_jax.interop import tensors
 from contrastive_jax.interop.model import Model
 from contrastive_jax.interop.open_clip import from_tensors
-from contrastive_jax.interop.table import NoForm, Shapes
+from contrastive_jax.interop.table import Shapes, UnsupportedError
 
-_HEAD = 64  # the width of a head in every model of OpenAI's
+_HEAD_WIDTH = 64  # in every CLIP of OpenAI
 _NOT_WEIGHTS = ('input_resolution', 'context_length', 'vocab_size')
 
 
@@ -18,12 +18,12 @@ def read_openai(path: str | pathlib.Path, *, image_size: int | None = None) -> M
 
   Args:
     path: a .safetensors file of the state dict, or a folder that holds model.safetensors.
-    image_size: side of the images in pixels, if it is to differ; the position embeddings are
-      interpolated.
+    image_size: side of the images in pixels; default the model's. For another size the position
+      embeddings are interpolated.
 
   Raises:
-    ValueError: if the file is not whole, or a pickle; if tensors are missing, unexpected, or of
-      another shape, which it lists; if the image tower is a ResNet.
+    ValueError: if the file is incomplete or a pickle; if tensors are missing, unexpected, or of
+      another shape; if the image tower is a ResNet.
   """
   path = pathlib.Path(path)
   if path.is_dir():
@@ -36,7 +36,7 @@ def read_openai(path: str | pathlib.Path, *, image_size: int | None = None) -> M
 
 def _config(shapes: Shapes, path: pathlib.Path) -> dict:
   if 'visual.layer1.0.conv1.weight' in shapes:
-    raise NoForm(f'the image tower of {path} is a ResNet, which has no form here')
+    raise UnsupportedError(f'the image tower of {path} is a ResNet, which is not supported')
   needed = {
     'visual.conv1.weight': 4,
     'visual.positional_embedding': 2,
@@ -62,13 +62,13 @@ def _config(shapes: Shapes, path: pathlib.Path) -> dict:
       'patch_size': patch,
       'width': width,
       'layers': layers('visual.'),
-      'head_width': _HEAD,
+      'head_width': _HEAD_WIDTH,
     },
     'text_cfg': {
       'context_length': shapes['positional_embedding'][0],
       'vocab_size': vocabulary,
       'width': text_width,
-      'heads': text_width // _HEAD,
+      'heads': text_width // _HEAD_WIDTH,
       'layers': layers(''),
     },
   }

@@ -1,17 +1,17 @@
-"""Tables that tie our parameters to the tensors of another format, and are read in both directions.
+"""Bidirectional tables between our parameters and the tensors of another format.
 
-A row is `(ours, theirs, axes)`:
+A row is `(ours, theirs, axes)`. For example,
 
     ('attention/out/kernel', 'attn.out_proj.weight', 'h e d -> d (h e)')
 
-says that these two hold the same numbers, and how their axes lie, as in einops. Where a side has
-several arrays, their names are parted by spaces, and they are joined along the axis `*`:
+maps one array to another, with axes in einops notation. If a side has several arrays, their names
+are separated by spaces, and the arrays are concatenated along the axis `*`:
 
     ('query/kernel key_value/kernel', 'in_proj_weight', 'd * h e -> (* h e) d')
 
-joins our query [D, H, E] and our keys and values [D, 2, H, E] to one of their matrices. Reading
-goes through a row from right to left, writing from left to right: neither is written apart, so
-that what is written is what was read. `{layer}` in names stands for each layer's number.
+concatenates our query [D, H, E] and our keys and values [D, 2, H, E] into one of their matrices.
+Reading applies a row from right to left, writing from left to right. `{layer}` in a name stands for
+the number of each layer.
 """
 
 import math
@@ -28,19 +28,19 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 class Row(NamedTuple):
-  """One row: names on either side, and the axes."""
+  """A row of the table: names on either side, and the axes."""
 
   ours: str
   theirs: str
   axes: str
 
 
-class NoForm(ValueError):  # noqa: N818, a fact about a model, not a failure
-  """A part of a model has no form in the other format."""
+class UnsupportedError(ValueError):
+  """A part of a model that the other format, or this library, does not support."""
 
 
 def under(ours: str, theirs: str, rows: Iterable[tuple[str, str, str]]) -> list[Row]:
-  """Rows with a prefix before every name on either side."""
+  """Prefixes every name of the rows, on either side."""
 
   def prefixed(prefix, names):
     return ' '.join(prefix + name for name in names.split())
@@ -49,20 +49,20 @@ def under(ours: str, theirs: str, rows: Iterable[tuple[str, str, str]]) -> list[
 
 
 def read(rows: Iterable[Row], theirs: Tensors, shapes: Shapes, where: str) -> Tensors:
-  """Our parameters from their tensors.
+  """Converts their tensors to our parameters.
 
   Args:
-    rows: the table; rows of parameters that the model lacks are passed over.
+    rows: the table; rows of parameters that the model lacks are skipped.
     theirs: their tensors by name.
     shapes: the shape of each of our parameters.
-    where: what to call their tensors in an error.
+    where: name of their tensors, for errors.
 
   Returns:
     Our parameters by path, float32.
 
   Raises:
-    ValueError: lists the tensors that are missing, unexpected, of another shape, or no floats.
-    NoForm: if a parameter has no row.
+    ValueError: lists the tensors that are missing, unexpected, of another shape, or not floats.
+    UnsupportedError: if a parameter has no row.
   """
   rows = _matching(rows, shapes)
   expected = {name: shape for row in rows for name, shape in _their_shapes(row, shapes).items()}
@@ -86,16 +86,16 @@ def read(rows: Iterable[Row], theirs: Tensors, shapes: Shapes, where: str) -> Te
     given = [theirs[name].astype(np.float32) for name in row.theirs.split()]
     joined = _rearrange(_join(given, their_axes), f'{their_axes}->{our_axes}', row, shapes)
     paths = row.ours.split()
-    parts = _part(joined, [shapes[path] for path in paths], our_axes)
+    parts = _split(joined, [shapes[path] for path in paths], our_axes)
     ours |= dict(zip(paths, parts, strict=True))
   return ours
 
 
 def write(rows: Iterable[Row], ours: Tensors) -> Tensors:
-  """Their tensors by name, from our parameters by path.
+  """Converts our parameters by path to their tensors by name.
 
   Raises:
-    NoForm: if a parameter has no row.
+    UnsupportedError: if a parameter has no row.
   """
   shapes = {path: array.shape for path, array in ours.items()}
   theirs = {}
@@ -104,13 +104,13 @@ def write(rows: Iterable[Row], ours: Tensors) -> Tensors:
     joined = _join([ours[path] for path in row.ours.split()], our_axes)
     joined = _rearrange(joined, row.axes, row, shapes)
     written = _their_shapes(row, shapes)
-    parts = _part(joined, list(written.values()), their_axes)
+    parts = _split(joined, list(written.values()), their_axes)
     theirs |= dict(zip(written, parts, strict=True))
   return theirs
 
 
 def _matching(rows: Iterable[Row], shapes: Mapping[str, Sequence[int]]) -> list[Row]:
-  """The rows of the parameters at hand, with the numbers of the layers filled in."""
+  """Returns the rows of the given parameters, with the numbers of the layers filled in."""
   matching = []
   for row in rows:
     first = row.ours.split()[0]
@@ -119,17 +119,19 @@ def _matching(rows: Iterable[Row], shapes: Mapping[str, Sequence[int]]) -> list[
       matching.append(Row(*(part.format(**match.groupdict()) for part in row)))
   rest = shapes.keys() - {path for row in matching for path in row.ours.split()}
   if rest:
-    raise NoForm(f'the parameters {", ".join(sorted(rest))} have no form in the other format')
+    raise UnsupportedError(
+      f'the parameters {", ".join(sorted(rest))} are not supported by the other format'
+    )
   return matching
 
 
 def _names(axes: str) -> list[str]:
-  """The axes of one side, a composed one such as `(h e)` as one."""
+  """Splits the axes of one side; a composed axis such as `(h e)` is one."""
   return re.findall(r'\([^)]*\)|\S+', axes)
 
 
 def _sizes(row: Row, shapes: Shapes) -> dict[str, int]:
-  """The size of each axis, from our shapes."""
+  """Returns the size of each axis, from our shapes."""
   names = _names(row.axes.split('->')[0])
   sizes = {}
   for path in row.ours.split():
@@ -159,7 +161,7 @@ def _rearrange(array: np.ndarray, axes: str, row: Row, shapes: Shapes) -> np.nda
 
 
 def _packed(axes: str) -> str:
-  """The axes as einops packs along `*`: a composed axis counts as one."""
+  """Returns the pattern with which einops packs along `*`; a composed axis is one."""
   return ' '.join(re.sub('[() ]', '', name) for name in _names(axes))
 
 
@@ -167,8 +169,8 @@ def _join(arrays: Sequence[np.ndarray], axes: str) -> np.ndarray:
   return arrays[0] if len(arrays) == 1 else einops.pack(arrays, _packed(axes))[0]
 
 
-def _part(array: np.ndarray, shapes: Sequence[tuple[int, ...]], axes: str) -> list[np.ndarray]:
-  """The inverse of `_join`: arrays of these shapes."""
+def _split(array: np.ndarray, shapes: Sequence[tuple[int, ...]], axes: str) -> list[np.ndarray]:
+  """Splits an array into arrays of the given shapes: the inverse of `_join`."""
   if len(shapes) == 1:
     return [array]
   names = _names(axes)

@@ -1,4 +1,4 @@
-"""Files of tensors: safetensors in and out, whole or in shards; pickles refused."""
+"""Reads and writes safetensors, single files or shards; refuses pickles."""
 
 import json
 import pathlib
@@ -7,19 +7,19 @@ from collections.abc import Sequence
 import numpy as np
 import safetensors.numpy
 
-# Ends the name of a file that says which shard holds which tensor, as save_pretrained writes it.
+# Suffix of the index of a sharded file, from save_pretrained.
 INDEX = '.index.json'
-# NumPy has no others; bfloat16 it has from JAX.
+# Dtypes that NumPy supports, with bfloat16 from JAX.
 _INTEGERS = ('I8', 'I16', 'I32', 'I64', 'U8', 'U16', 'U32', 'U64')
 _DTYPES = ('F64', 'F32', 'F16', 'BF16', 'BOOL', *_INTEGERS)
 _PICKLES = ('.bin', '.pt', '.pth', '.ckpt', '.pkl')
 
 
 def find(folder: str | pathlib.Path, names: Sequence[str]) -> pathlib.Path:
-  """The first of `names` that the folder holds, or else the first index of shards of that name.
+  """Finds the first of `names` in a folder, or the first index of their shards.
 
   Raises:
-    ValueError: if it holds none; where it holds a pickle, tells how to convert it.
+    ValueError: if there is none; for a pickle, says how to convert it.
   """
   folder = pathlib.Path(folder)
   if not folder.is_dir():
@@ -38,7 +38,7 @@ def refuse_pickle(path: pathlib.Path) -> None:
   """Refuses a pickle by its name.
 
   Raises:
-    ValueError: tells how to convert it.
+    ValueError: says how to convert it.
   """
   if path.suffix in _PICKLES:
     raise ValueError(
@@ -55,11 +55,11 @@ def refuse_pickle(path: pathlib.Path) -> None:
 
 
 def read(path: pathlib.Path) -> dict[str, np.ndarray]:
-  """The tensors of a .safetensors file by name, or of all shards of an index.
+  """Reads the tensors of a .safetensors file, or of all shards of an index, by name.
 
   Raises:
-    ValueError: if a file is missing, not whole, or no .safetensors file; if a tensor has a dtype
-      that NumPy lacks, such as float8; if the shards do not hold what their index says.
+    ValueError: if a file is missing, incomplete, or of another format; if NumPy lacks the dtype of
+      a tensor, such as float8; if the shards differ from their index.
   """
   if path.name.endswith(INDEX):
     return _read_shards(path)
@@ -107,17 +107,17 @@ def _read_shards(index: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def write(path: pathlib.Path, tensors: dict[str, np.ndarray]) -> None:
-  """Writes tensors as float32; makes the folder."""
+  """Writes tensors as float32; creates the folder."""
   path.parent.mkdir(parents=True, exist_ok=True)
-  whole = {name: np.asarray(tensor, np.float32, order='C') for name, tensor in tensors.items()}
-  safetensors.numpy.save_file(whole, path, metadata={'format': 'pt'})
+  arrays = {name: np.asarray(tensor, np.float32, order='C') for name, tensor in tensors.items()}
+  safetensors.numpy.save_file(arrays, path, metadata={'format': 'pt'})
 
 
 def read_json(path: pathlib.Path) -> dict:
-  """The object in a JSON file.
+  """Reads an object from a JSON file.
 
   Raises:
-    ValueError: if it is missing, or holds no object.
+    ValueError: if the file is missing or holds no object.
   """
   try:
     found = json.loads(path.read_text(encoding='utf-8'))
@@ -131,6 +131,6 @@ def read_json(path: pathlib.Path) -> dict:
 
 
 def write_json(path: pathlib.Path, content: dict) -> None:
-  """Writes an object; makes the folder."""
+  """Writes an object to a JSON file; creates the folder."""
   path.parent.mkdir(parents=True, exist_ok=True)
   path.write_text(json.dumps(content, indent=2) + '\n', encoding='utf-8')

@@ -1,4 +1,4 @@
-"""From texts to the tokens that a model was trained on."""
+"""Finds the tokenizer with which a model was trained."""
 
 import json
 import pathlib
@@ -14,25 +14,25 @@ from contrastive_jax.interop.export import TOKENIZER
 Tokenize = Callable[[Sequence[str]], np.ndarray]
 
 _CLIP_VOCABULARY = 49_408
-# Vocabularies of Hugging Face's tokenizers.
-_THEIRS = ('vocab.json', 'tokenizer.json', 'spiece.model', 'tokenizer.model')
+# Vocabulary files of Hugging Face's tokenizers.
+_HUGGING_FACE_FILES = ('vocab.json', 'tokenizer.json', 'spiece.model', 'tokenizer.model')
 
 
 def find_tokenizer(
   folder: pathlib.Path, model: Model, given: str | pathlib.Path | Tokenize | None
 ) -> Tokenize | None:
-  """Opens the tokenizer that is given, or else the one that the files beside the weights tell.
+  """Opens the given tokenizer, or the one that the files beside the weights name.
 
   Args:
-    folder: of the weights.
-    model: that they are.
+    folder: folder of the weights.
+    model: the model read from it.
     given: see `load`.
 
   Returns:
-    None if nothing is given, and the files do not tell.
+    The tokenizer; None if none is given or named.
 
   Raises:
-    ValueError: if the tokenizer cannot be the one that the model was trained with.
+    ValueError: if the model cannot have been trained with the tokenizer.
   """
   if callable(given):
     return given
@@ -40,7 +40,7 @@ def find_tokenizer(
   length, vocabulary = (model.fields['text'][name] for name in ('length', 'vocabulary'))
   if given is None:
     given = exported or _default(folder, model)
-  elif not exported and (reason := _foreign(folder, model)):
+  elif not exported and (reason := _unsupported(folder, model)):
     raise ValueError(f'tokenizer = {str(given)!r}: {reason}')
   if given is None:
     return None
@@ -48,7 +48,7 @@ def find_tokenizer(
   size, added = tokenizer.vocab_size, ''
   if tokenizer.adds_start and model.source and not exported:
     added = ', the last one for a start token that its file lacks'
-  # Who trained a model with an added start token gave it just as many rows.
+  # A model trained with an added start token has exactly as many rows as the tokenizer ids.
   if size > vocabulary or (added and size != vocabulary):
     raise ValueError(
       f'tokenizer = {str(given)!r} has {size} ids{added}, and the model in {folder} {vocabulary}; '
@@ -63,7 +63,7 @@ def find_tokenizer(
 
 
 def unknown_tokenizer(model: Model) -> str:
-  """What to tell who encodes texts without a tokenizer."""
+  """Returns the error message for encoding texts without a tokenizer."""
   if model.source.get('model_type') == 'siglip':
     return _siglip(model)
   name = _text_config(model).get('hf_tokenizer_name')
@@ -84,24 +84,24 @@ def _siglip(model: Model) -> str:
   )
 
 
-def _foreign(folder: pathlib.Path, model: Model) -> str:
-  """Why no tokenizer here writes the model's tokens, or ''."""
+def _unsupported(folder: pathlib.Path, model: Model) -> str:
+  """Says why none of our tokenizers fits the model; '' if one may."""
   if options := _text_config(model).get('tokenizer_kwargs'):
     return (
-      f'text_cfg.tokenizer_kwargs = {options!r} has no form here; give a function from strings to '
+      f'text_cfg.tokenizer_kwargs = {options!r} is not supported; give a function from strings to '
       'tokens'
     )
-  is_theirs = 'transformers_version' in model.source or _their_files(folder)
+  is_theirs = 'transformers_version' in model.source or _hugging_face_files(folder)
   return _siglip(model) if model.source.get('model_type') == 'siglip' and is_theirs else ''
 
 
 def _default(folder: pathlib.Path, model: Model) -> str | None:
-  """CLIP's tokenizer, where the files say so or nothing else, with a warning in the latter case."""
-  if model.fields['text']['vocabulary'] != _CLIP_VOCABULARY or _foreign(folder, model):
+  """Returns 'clip' if the files name it or, with a warning, if they name none; else None."""
+  if model.fields['text']['vocabulary'] != _CLIP_VOCABULARY or _unsupported(folder, model):
     return None
   if 'model_cfg' in model.source:
     return None if _text_config(model).get('hf_tokenizer_name') else 'clip'
-  if files := _their_files(folder):
+  if files := _hugging_face_files(folder):
     if _has_clips_ids(files[0]):
       return 'clip'
     logging.warning("%s is not CLIP's vocabulary: texts need a tokenizer that is given", files[0])
@@ -115,15 +115,15 @@ def _text_config(model: Model) -> dict:
   return model.source.get('model_cfg', {}).get('text_cfg', {})
 
 
-def _their_files(folder: pathlib.Path) -> list[pathlib.Path]:
-  return [folder / name for name in _THEIRS if (folder / name).is_file()]
+def _hugging_face_files(folder: pathlib.Path) -> list[pathlib.Path]:
+  return [folder / name for name in _HUGGING_FACE_FILES if (folder / name).is_file()]
 
 
 def _has_clips_ids(path: pathlib.Path) -> bool:
-  """Whether a vocab.json or tokenizer.json has CLIP's ids; the names of special ones differ."""
+  """Whether a vocab.json or tokenizer.json has CLIP's ids, up to the special tokens."""
   try:
     found = json.loads(path.read_text(encoding='utf-8'))
-    ids = found if path.name == _THEIRS[0] else found['model']['vocab']
+    ids = found if path.name == _HUGGING_FACE_FILES[0] else found['model']['vocab']
     words = {token: id_ for token, id_ in ids.items() if id_ < _CLIP_VOCABULARY - 2}
   except (ValueError, KeyError, TypeError, AttributeError):
     return False

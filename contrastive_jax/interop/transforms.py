@@ -1,4 +1,4 @@
-"""From pictures of any kind to the pixels that a model was trained on."""
+"""Image transforms of pretrained models."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -9,14 +9,14 @@ from absl import logging
 from PIL import Image
 
 from contrastive_jax.data import images as clip
-from contrastive_jax.interop import Model, NoForm, tensors
+from contrastive_jax.interop import Model, UnsupportedError, tensors
 
 Picture = Image.Image | np.ndarray | str | pathlib.Path
 
-# Of Hugging Face's processors; transformers 5 saves the second alone, the transform a part of it.
+# Files of Hugging Face's processors; transformers 5 saves only the second, which holds the first.
 PROCESSOR, PROCESSORS = 'preprocessor_config.json', 'processor_config.json'
 _SIGLIP = {'image_mean': [0.5] * 3, 'image_std': [0.5] * 3}
-# Entries that change no pixel that a model sees here, where all pictures become RGB.
+# Entries without effect on the pixels, as all images become RGB.
 _NEUTRAL = {
   *('image_processor_type', 'feature_extractor_type', 'processor_class', '_valid_processor_keys'),
   *('do_convert_rgb', 'data_format', 'input_data_format', 'return_tensors', 'default_to_square'),
@@ -25,40 +25,40 @@ _NEUTRAL = {
 
 
 class Transform(NamedTuple):
-  """How a picture becomes pixels, and pixels what a model takes; by default as CLIP does.
+  """Resizing and normalization; by default CLIP's.
 
   Attributes:
-    squash: bring both sides to S, whatever the picture's aspect, as SigLIP does; else the shorter
-      one, and cut out the centre.
-    mean: [3] of the channels, from 0 to 1.
-    deviation: [3] of the channels.
+    squash: resize both sides to S, ignoring the aspect, as SigLIP does; otherwise resize the
+      shorter side and crop the center.
+    mean: [3], per channel, on the scale from 0 to 1.
+    std: [3], per channel, on the scale from 0 to 1.
   """
 
   squash: bool = False
   mean: Sequence[float] = tuple(clip.MEAN)
-  deviation: Sequence[float] = tuple(clip.STANDARD_DEVIATION)
+  std: Sequence[float] = tuple(clip.STANDARD_DEVIATION)
 
   def pixels(self, picture: Picture, size: int) -> np.ndarray:
-    """A picture, see `open_picture`, as uint8 [S, S, 3]."""
+    """Resizes an image, see `open_picture`; returns uint8 [S, S, 3]."""
     image = open_picture(picture)
     if not self.squash:
       return clip.resize(image, size)
     return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC).convert('RGB'))
 
   def normalize(self, pixels):
-    """float32 [..., 3] of pixels [..., 3], values from 0 to 255."""
-    return clip.normalize(pixels, *np.array([self.mean, self.deviation], np.float32))
+    """Normalizes pixels [..., 3] from 0 to 255; returns float32 [..., 3]."""
+    return clip.normalize(pixels, *np.array([self.mean, self.std], np.float32))
 
 
 def open_picture(picture: Picture) -> Image.Image:
-  """Opens a picture as PIL has it: upright, with 8 bits per channel, see `images.upright`.
+  """Opens an image with PIL: upright, with 8 bits per channel, see `images.upright`.
 
   Args:
-    picture: PIL's, the path of a file, or an array [H, W, 3], uint8, or floats from 0 to 1. A file
-      and what `PIL.Image.open` makes of it are the same picture.
+    picture: a PIL image, the path of a file, or an array [H, W, 3], uint8 or floats from 0 to 1. A
+      path and the PIL image opened from it give the same result.
 
   Raises:
-    ValueError: if it is none of these, or the file cannot be read.
+    ValueError: if it is of another kind, or the file cannot be read.
   """
   if isinstance(picture, Image.Image):
     return clip.upright(picture)
@@ -78,18 +78,18 @@ def open_picture(picture: Picture) -> Image.Image:
   if not np.issubdtype(array.dtype, np.floating) or not np.all((array >= 0) & (array <= 1)):
     raise ValueError(
       f'a picture is {array.dtype} with values from {array.min():.4g} to {array.max():.4g}; give '
-      'uint8, or floats from 0 to 1, not yet normalised'
+      'uint8, or floats from 0 to 1, not yet normalized'
     )
   return Image.fromarray(np.round(array * 255).astype(np.uint8))
 
 
 def read_transform(folder: pathlib.Path, model: Model) -> Transform:
-  """Reads what the files beside a model's weights say of its pictures.
+  """Reads the transform from the files beside a model's weights.
 
-  Where Hugging Face's say nothing, the defaults of the model's kind stand in, with a warning.
+  If Hugging Face's files have none, the default of the model's type is used, with a warning.
 
   Raises:
-    NoForm: a ValueError; names the entry that has no form here.
+    UnsupportedError: a ValueError; names the entry that is not supported.
   """
   size = model.fields['image']['size']
   if 'model_cfg' in model.source:
@@ -106,13 +106,13 @@ def read_transform(folder: pathlib.Path, model: Model) -> Transform:
 
 
 def _read_processor(folder: pathlib.Path) -> tuple[str, Mapping[str, Any]]:
-  """The name of the file that says how pictures are prepared, and its entries; else '' and none."""
+  """Returns the name and entries of the file that configures the transform; '' and {} if none."""
   for name in (PROCESSORS, PROCESSOR):
     if (folder / name).is_file():
       found = tensors.read_json(folder / name)
       if name == PROCESSOR:
         return name, _plain(found)
-      if isinstance(found.get('image_processor'), dict):  # older ones say nothing of pictures
+      if isinstance(found.get('image_processor'), dict):  # older ones lack it
         return f'{name}.image_processor', _plain(found['image_processor'])
   return '', {}
 
@@ -129,12 +129,12 @@ def _of_open_clip(given: Mapping[str, Any], size: int) -> Transform:
   return Transform(
     how[given.get('resize_mode', 'shortest')],
     given.get('mean', Transform().mean),
-    given.get('std', Transform().deviation),
+    given.get('std', Transform().std),
   )
 
 
 def _of_hugging_face(where: str, given: Mapping[str, Any], size: int) -> Transform:
-  # What is resized to more than the model takes, and cropped, is another picture.
+  # Resizing to more than the model takes, and cropping, is not supported.
   shorter, both = {'shortest_edge': size}, {'height': size, 'width': size}
   squash = given.get('size') == both
   allowed = {
@@ -142,7 +142,7 @@ def _of_hugging_face(where: str, given: Mapping[str, Any], size: int) -> Transfo
     'size': (size, shorter, both),
     'crop_size': (size, both),
     'do_resize': (True,),
-    'do_center_crop': (True, False) if squash else (True,),  # of a square nothing is cut
+    'do_center_crop': (True, False) if squash else (True,),  # a crop of a square is the identity
     'do_rescale': (True,),
     'rescale_factor': (1 / 255,),
     'do_normalize': (True,),
@@ -152,12 +152,12 @@ def _of_hugging_face(where: str, given: Mapping[str, Any], size: int) -> Transfo
   return Transform(
     squash,
     given.get('image_mean', Transform().mean),
-    given.get('image_std', Transform().deviation),
+    given.get('image_std', Transform().std),
   )
 
 
 def _plain(entry):
-  """Without what is None, as transformers 5 writes what it leaves open, in sizes too."""
+  """Drops entries that are None, nested ones too; transformers 5 writes them for defaults."""
   if not isinstance(entry, Mapping):
     return entry
   return {name: _plain(value) for name, value in entry.items() if value is not None}
@@ -166,8 +166,8 @@ def _plain(entry):
 def _check(
   where: str, given: Mapping[str, Any], allowed: Mapping[str, Any], free: set[str]
 ) -> None:
-  """Refuses entries that are neither free nor allowed."""
+  """Raises for an entry that is not `free` and has a value that is not `allowed`."""
   for name, value in given.items():
     if name not in free and value not in allowed.get(name, ()):
       works = f'; use one of {[*allowed[name]]}' if name in allowed else ''
-      raise NoForm(f'{where}.{name} = {value!r} has no form here{works}')
+      raise UnsupportedError(f'{where}.{name} = {value!r} is not supported{works}')

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from contrastive_jax.interop import Model
-from contrastive_jax.interop.model import unroll
+from contrastive_jax.interop.model import unstack_layers
 from contrastive_jax.models.definition import define
 from tests.models.towers import IMAGE, TEXT
 
@@ -28,6 +28,6 @@ def model_of(fields, seed=0, **attributes):
 
 def assert_same_parameters(model, again):
   """Both hold the same numbers, their layers stacked or not."""
-  theirs = unroll(again.parameters)
-  for path, array in unroll(model.parameters).items():
+  theirs = unstack_layers(again.parameters)
+  for path, array in unstack_layers(model.parameters).items():
     np.testing.assert_array_equal(theirs[path], array)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from contrastive_jax import interop
-from contrastive_jax.interop.model import unroll
+from contrastive_jax.interop.model import unstack_layers
 from tests.interop.models import model_of
 
 
@@ -15,7 +15,7 @@ def test_parameters_fit_a_config_that_scans_and_sees_larger_images(tmp_path):
   interop.write_open_clip(model, tmp_path)
   image = {**model.fields['image'], 'scan': True, 'size': 16}
   initial = interop.initial_parameters(tmp_path, {**model.fields, 'image': image, 'scale': 1.0})
-  flat, resized = unroll(initial), unroll(model.resize(16).parameters)
+  flat, resized = unstack_layers(initial), unstack_layers(model.resize(16).parameters)
   assert flat.keys() == resized.keys()
   for path, array in flat.items():
     np.testing.assert_array_equal(array, resized[path])

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from contrastive_jax import interop
-from contrastive_jax.interop.model import roll, unroll
+from contrastive_jax.interop.model import stack_layers, unstack_layers
 from tests.interop.models import model_of
 from tests.interop.parity import FOLDER
 from tests.models.towers import batch_of
@@ -127,5 +127,5 @@ def test_our_own_form_holds_any_model(fields, tmp_path):
 def test_rolling_undoes_unrolling_scanned_or_not():
   for scan in (False, True):
     model = model_of({'image': {'scan': scan}})
-    again = roll(unroll(model.parameters), model.fields)
+    again = stack_layers(unstack_layers(model.parameters), model.fields)
     jax.tree.map(np.testing.assert_array_equal, again, model.parameters)

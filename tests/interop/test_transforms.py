@@ -139,7 +139,7 @@ def test_open_clips_entries_are_followed(tmp_path):
 @pytest.mark.parametrize('entry', [{'resize_mode': 'longest'}, {'interpolation': 'nearest'}])
 def test_an_entry_without_a_form_is_named(entry, tmp_path):
   folder = open_clip_folder(tmp_path / 'model', **entry)
-  with pytest.raises(interop.NoForm, match=rf'preprocess_cfg\.{next(iter(entry))}'):
+  with pytest.raises(interop.UnsupportedError, match=rf'preprocess_cfg\.{next(iter(entry))}'):
     read_transform(folder, interop.read(folder))
 
 
@@ -158,7 +158,7 @@ def test_hugging_faces_models_are_shown_what_their_processors_show(tmp_path):
   assert not read_transform(tmp_path / 'siglip', interop.read(tmp_path / 'siglip')).squash
   for entry, name in (({'resample': 2}, 'resample = 2'), ({'size': 9}, r'size = 9 .* \[8, ')):
     (tmp_path / 'clip' / PROCESSOR).write_text(json.dumps(processor | entry))
-    with pytest.raises(interop.NoForm, match=name):
+    with pytest.raises(interop.UnsupportedError, match=name):
       read_transform(tmp_path / 'clip', interop.read(tmp_path / 'clip'))
 
 
@@ -234,7 +234,7 @@ def test_an_entry_that_makes_other_pixels_is_named(entry, nested, clip_folder):
   if nested:
     content, name, where = {'image_processor': content}, PROCESSORS, f'{PROCESSORS}.image_processor'
   (clip_folder / name).write_text(json.dumps(content))
-  with pytest.raises(interop.NoForm, match=re.escape(f'{where}.{next(iter(entry))} = ')):
+  with pytest.raises(interop.UnsupportedError, match=re.escape(f'{where}.{next(iter(entry))} = ')):
     read(clip_folder)
 
 
@@ -242,7 +242,7 @@ def test_an_entry_that_makes_other_pixels_is_named(entry, nested, clip_folder):
 def test_an_entry_of_open_clips_that_makes_other_pixels_is_named(entry, tmp_path):
   (name,) = entry
   read(open_clip_folder(tmp_path / 'same', size=[32, 32], mode='RGB', fill_color=0, mean=None))
-  with pytest.raises(interop.NoForm, match=rf'preprocess_cfg\.{name} = '):
+  with pytest.raises(interop.UnsupportedError, match=rf'preprocess_cfg\.{name} = '):
     read(open_clip_folder(tmp_path / 'model', **entry))
 
 
