@@ -53,7 +53,7 @@ def main(_) -> None:
   cpu.split_cores()
   cpu.keep_memory()
   compilation_cache.keep_programs()
-  with processes.joined(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value):
+  with processes.distributed(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value):
     run_mode(config, folder)
 
 
@@ -82,7 +82,7 @@ def run_mode(config, folder: pathlib.Path) -> None:
     evaluator.check_best(config.keep_best)
   new = train and not workdir.has_checkpoint(folder)
   first = interop.initial_parameters(config.init_from if new else '', config.model.to_dict())
-  processes.first_alone(lambda: workdir.claim(folder, config))
+  processes.on_first_process(lambda: workdir.claim(folder, config))
   if is_first := jax.process_index() == 0:
     logger.print_parameters(run.abstract_state.parameters)
   state = loop.train(run, source, folder, evaluator, first) if train else loop.restore(run, folder)

@@ -1,4 +1,4 @@
-"""Published figures of chips."""
+"""Published specifications of accelerators."""
 
 from typing import NamedTuple
 
@@ -6,18 +6,18 @@ import jax
 
 
 class Chip(NamedTuple):
-  """Published figures of a chip.
+  """Published specifications of an accelerator.
 
   Attributes:
-    name: for people.
-    memory: bytes of its own memory.
-    peak: bfloat16 FLOP/s of its matrix units, dense.
-    bandwidth: bytes/s from and to its memory.
-    link: bytes/s that it sends to chips of its node, over all links.
-    node: number of chips joined by those links.
-    network: bytes/s that it sends to other nodes.
-    passes: what an exact float32 product costs, in bfloat16 ones: a TPU makes it of six of them
-      (`Precision.HIGHEST`), a GPU has slower units.
+    name: display name.
+    memory: bytes of device memory.
+    peak: dense bfloat16 FLOP/s.
+    bandwidth: bytes/s of the memory.
+    link: bytes/s sent to chips of the same node, over all links.
+    node: number of chips connected by those links.
+    network: bytes/s sent to other nodes.
+    passes: cost of an exact float32 product in bfloat16 products: six passes on a TPU
+      (`Precision.HIGHEST`), slower units on a GPU.
   """
 
   name: str
@@ -30,11 +30,11 @@ class Chip(NamedTuple):
   passes: int
 
 
-# TPUs: https://cloud.google.com/tpu/docs/v5e, /v5p and /v6e, key chip specifications. Where
-# these give the interconnect both ways, half of it is sent. GB of memory are GiB there: the
-# compiler allots 15.75 GiB of a v5e's 16. A pod is one node; its size is in the same tables.
-# GPUs: NVIDIA A100 80GB SXM and H100 SXM data sheets, dense; NVLink is given both ways. The
-# networks are those of DGX A100 and DGX H100, a 200 and a 400 Gbit/s adapter a GPU.
+# TPUs: https://cloud.google.com/tpu/docs/v5e, /v5p and /v6e, key chip specifications. Bidirectional
+# interconnect bandwidths are halved. Their GB of memory are GiB: the compiler allots 15.75 GiB of a
+# v5e's 16. A pod is one node; its size is in the same tables.
+# GPUs: data sheets of NVIDIA A100 80GB SXM and H100 SXM, dense FLOP/s, half of the bidirectional
+# NVLink bandwidth. Networks: DGX A100 and DGX H100, one 200 or 400 Gbit/s adapter per GPU.
 CHIPS = {
   'v5e': Chip('TPU v5e', 16 * 2**30, 197e12, 819e9, 200e9, 256, 0, 6),
   'v5p': Chip('TPU v5p', 95 * 2**30, 459e12, 2.765e12, 600e9, 8960, 0, 6),
@@ -44,7 +44,7 @@ CHIPS = {
 }
 
 
-# What JAX calls them.
+# Chips by the device kind that JAX reports.
 _KINDS = {
   'TPU v5 lite': 'v5e',
   'TPU v5e': 'v5e',
@@ -56,7 +56,7 @@ _KINDS = {
 
 
 def chip_of(device: jax.Device) -> Chip | None:
-  """The published figures of a device that is there; None where they are not known here."""
+  """Returns the specifications of a device; None if unknown."""
   kind = device.device_kind
   for name in ('a100', 'h100'):
     if name.upper() in kind:

@@ -1,4 +1,4 @@
-"""Compiled programs on disk, for the next run."""
+"""The cache of compiled programs on disk."""
 
 import pathlib
 
@@ -7,9 +7,9 @@ from absl import logging
 
 
 def keep_programs() -> None:
-  """Keeps compiled programs in ~/.cache/contrastive_jax, unless JAX was given a folder.
+  """Caches compiled programs in ~/.cache/contrastive_jax, unless JAX has a cache folder already.
 
-  Without a home folder none are kept.
+  Without a home folder nothing is cached.
   """
   if jax.config.jax_compilation_cache_dir is not None:
     return

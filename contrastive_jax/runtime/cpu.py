@@ -1,27 +1,27 @@
-"""What makes a CPU a better device; other platforms are left alone."""
+"""Settings that speed up training on CPUs; other platforms are unaffected."""
 
 import ctypes
 import os
 
-# Of glibc's mallopt, and of madvise.
+# Parameters of glibc's mallopt, and of madvise.
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 _HUGE_PAGES = 14
 
 
-def split_cores(most: int = 8) -> None:
-  """Makes each core of a CPU a device of its own, if called before JAX's first computation.
+def split_cores(max_devices: int = 8) -> None:
+  """Makes each CPU core a device, if called before JAX's first computation.
 
-  XLA cuts a batch over devices better than an operation over threads: on two cores the step of a
-  small CLIP takes three quarters of the time. Other platforms are left alone, and so is a CPU whose
-  devices are counted in XLA_FLAGS.
+  Data parallelism over devices is faster than XLA's threads within an operation: on two cores the
+  step of a small CLIP takes three quarters of the time. If XLA_FLAGS sets the number of devices, it
+  is kept.
 
   Args:
-    most: devices; so many as divide a usual batch, the greatest power of two of the cores.
+    max_devices: maximum number of devices. Their number is a power of two, to divide usual batches.
   """
   given = os.environ.get('XLA_FLAGS', '')
   if 'xla_force_host_platform_device_count' in given:
     return
-  cores = min(len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else 1, most)
+  cores = min(len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else 1, max_devices)
   devices = 1 << (cores.bit_length() - 1)
   if devices > 1:
     flags = f'--xla_force_host_platform_device_count={devices} --xla_cpu_multi_thread_eigen=false'
@@ -29,18 +29,18 @@ def split_cores(most: int = 8) -> None:
 
 
 def keep_memory() -> None:
-  """Lets the process keep the memory that it frees, in huge pages, where glibc allots it.
+  """Makes glibc keep freed memory in the process, in huge pages.
 
-  Left alone, glibc gives a program's temporaries back to the system after each run, which hands
-  them out anew, page by page: a fifth of the time of a step of CLIP (experiments/throughput).
+  By default glibc returns a program's temporaries to the system after each run, and page faults
+  take a fifth of the time of a CLIP step (experiments/throughput).
   """
   libc = ctypes.CDLL(None)
   if not hasattr(libc, 'mallopt'):
     return
-  libc.mallopt(_ARENA_MAX, 1)  # another arena than the first maps large blocks whatever is said
+  libc.mallopt(_ARENA_MAX, 1)  # other arenas map large blocks regardless
   libc.mallopt(_MMAP_MAX, 0)
   libc.mallopt(_TRIM_THRESHOLD, -1)
-  # A block as large as half of the memory, of which nothing is touched, makes the heap grow once.
+  # Allocating half of the memory, untouched, grows the heap once for the whole run.
   page = os.sysconf('SC_PAGE_SIZE')
   size = page * os.sysconf('SC_PHYS_PAGES') // 2
   libc.malloc.restype = ctypes.c_void_p

@@ -1,4 +1,4 @@
-"""Notice of the machine's end: a SIGTERM, which clouds and schedulers send before they take it."""
+"""Preemption: reacts to SIGTERM, which clouds and schedulers send before they stop a machine."""
 
 import signal
 import threading
@@ -8,7 +8,7 @@ from jax.experimental import multihost_utils
 
 
 class Preempted(SystemExit):
-  """Raised once the step's checkpoint is under way; the process ends with status 0."""
+  """Raised once the step's checkpoint is being saved; the process exits with status 0."""
 
   def __init__(self, step: int):
     super().__init__(0)
@@ -19,16 +19,16 @@ class Preempted(SystemExit):
 
 
 class Preemption:
-  """Listens for SIGTERM inside a `with`, in the main thread; several processes agree on a step.
+  """Context manager that listens for SIGTERM in the main thread; processes agree on a step.
 
-  They do so through JAX's coordination service, which listens by itself once `jax.distributed` is
-  initialised.
+  They agree through JAX's coordination service, which itself listens once `jax.distributed` is
+  initialized.
   """
 
   def __init__(self):
     self._noticed = False
     self._alone = jax.process_count() == 1
-    # Python handles signals in its main thread alone.
+    # Python handles signals only in its main thread.
     self._listens = self._alone and threading.current_thread() is threading.main_thread()
 
   def __enter__(self):
@@ -41,7 +41,7 @@ class Preemption:
       signal.signal(signal.SIGTERM, self._before)
 
   def reached(self, step: int) -> bool:
-    """Whether this is the step to save and stop at; the same one on every process."""
+    """Whether to save and stop at this step; the same on every process."""
     if self._alone:
       return self._noticed
     return multihost_utils.reached_preemption_sync_point(step)

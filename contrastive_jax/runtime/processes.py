@@ -1,4 +1,4 @@
-"""Several processes, one run: they join, agree, and leave together."""
+"""Runs of several processes: start, agreement, and common exit."""
 
 import contextlib
 import os
@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator
 import jax
 import numpy as np
 from absl import logging
-from jax._src import distributed
+from jax._src import distributed as jax_distributed
 from jax.experimental import multihost_utils
 
-_MESSAGE_BYTES = 4096
+_MESSAGE_BYTES = 4096  # of an error message that is broadcast
 
-# Prefixes of the environment variables in which JAX finds the other processes.
+# Prefixes of the environment variables by which JAX detects other processes.
 _DETECTED = (
   *('SLURM_JOB_ID', 'SLURM_STEP_NODELIST', 'SLURM_NTASKS', 'SLURM_PROCID', 'OMPI_COMM_WORLD_'),
   *('JAX_COORDINATOR_', 'JOB_COMPLETION_INDEX', 'TPU_WORKER_', 'MEGASCALE_'),
@@ -24,28 +24,28 @@ _DETECTED = (
 
 
 @contextlib.contextmanager
-def joined(
+def distributed(
   coordinator: str | None = None,
   processes: int | None = None,
   process: int | None = None,
   *,
   seconds: float = 300,
 ) -> Iterator[None]:
-  """Joins the run's other processes before JAX's first computation, and ends the program with them.
+  """Initializes `jax.distributed` before JAX's first computation, and exits with all processes.
 
-  On TPU pods, Slurm, Open MPI and Kubernetes, JAX finds out by itself what is not given. Where it
-  finds nothing, this process is the only one; so it is with `processes` 1 and no `coordinator`,
-  whatever JAX would find.
+  On TPU pods, Slurm, Open MPI and Kubernetes, JAX detects the arguments that are None. If it
+  detects nothing, this process runs alone; so it does with `processes` 1 and no `coordinator`,
+  whatever the environment.
 
   Args:
     coordinator: HOST:PORT of the first process.
-    processes: their number.
-    process: this one's number, from 0.
-    seconds: how long to wait for the others; then the program ends with status 1.
+    processes: number of processes.
+    process: index of this process, from 0.
+    seconds: timeout of the wait for other processes; then the program exits with status 1.
 
   Raises:
-    ValueError: if some of the three are given, and JAX cannot find the others, or if what JAX finds
-      does not fit.
+    ValueError: if only some of the three are given and JAX cannot detect the others, or if what it
+      detects does not fit.
   """
   if (coordinator, processes) != (None, 1) or process:
     _join(coordinator, processes, process, seconds)
@@ -63,8 +63,8 @@ def joined(
     jax.distributed.shutdown()
   sys.stdout.flush()
   sys.stderr.flush()
-  # Interpreters that end by themselves wait for each other, at times for ever; and threads that are
-  # left behind by an error would go on telling of it.
+  # A regular exit waits for the other interpreters, sometimes forever, and threads left behind by
+  # an error would keep logging it.
   os._exit(status)
 
 
@@ -72,12 +72,12 @@ def _join(coordinator, processes, process, seconds):
   given = (coordinator, processes, process) != (None, None, None)
   try:
     with _waiting(seconds):
-      # JAX aborts at its own timeout, which ours comes before.
+      # JAX aborts the process at its timeout, so ours must come first.
       jax.distributed.initialize(
         coordinator, processes, process, initialization_timeout=int(seconds) + 60
       )
   except ValueError as error:
-    # What JAX says outside of a cluster.
+    # This is JAX's error outside of a cluster.
     if not given and 'coordinator_address' in str(error):
       return
     raise ValueError(
@@ -89,11 +89,11 @@ def _join(coordinator, processes, process, seconds):
 
 @contextlib.contextmanager
 def _waiting(seconds):
-  """Warns while this process waits for the others, and ends it after so many seconds."""
+  """Warns while this process waits for the others, and exits at the timeout."""
   until = time.strftime('%H:%M:%S', time.localtime(time.time() + seconds))
 
-  def place():
-    state = distributed.global_state  # JAX has no public way to ask for what it found.
+  def status():
+    state = jax_distributed.global_state  # JAX has no public way to read it
     if state.coordinator_address is None:
       who = 'JAX looks for the coordinator'
     else:
@@ -101,15 +101,15 @@ def _waiting(seconds):
       who += state.coordinator_address
     return f'{who}. {_found()}With --processes=1 this process trains alone'
 
-  def tell():
-    logging.warning('waiting until %s for all processes to start: %s', until, place())
+  def warn():
+    logging.warning('waiting until %s for all processes to start: %s', until, status())
 
   def give_up():
-    logging.error('not all processes started within %g seconds: %s', seconds, place())
+    logging.error('not all processes started within %g seconds: %s', seconds, status())
     sys.stderr.flush()
     os._exit(1)
 
-  timers = [threading.Timer(seconds / 30, tell), threading.Timer(seconds, give_up)]
+  timers = [threading.Timer(seconds / 30, warn), threading.Timer(seconds, give_up)]
   for timer in timers:
     timer.daemon = True
     timer.start()
@@ -121,15 +121,15 @@ def _waiting(seconds):
 
 
 def _found() -> str:
-  """The environment variables from which JAX may have what is not given."""
+  """Names the environment variables by which JAX may detect other processes."""
   found = [
     f'{name}={os.environ[name]}' for name in sorted(os.environ) if name.startswith(_DETECTED)
   ]
   return f'The environment has {" ".join(found)}. ' if found else ''
 
 
-def first_alone(action: Callable[[], None]) -> None:
-  """Lets the first process act, and the others wait; its ValueError is raised on all of them."""
+def on_first_process(action: Callable[[], None]) -> None:
+  """Runs an action on the first process; all wait for it, and all raise its ValueError."""
   error, message = None, b''
   if jax.process_index() == 0:
     try:
@@ -144,7 +144,7 @@ def first_alone(action: Callable[[], None]) -> None:
 
 
 def gather(values: np.ndarray) -> np.ndarray:
-  """The values of all processes, in their order, along the first axis."""
+  """Concatenates the values of all processes along the first axis, in order."""
   if jax.process_count() == 1:
     return values
   return multihost_utils.process_allgather(values, tiled=True)

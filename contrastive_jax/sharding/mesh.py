@@ -1,4 +1,4 @@
-"""The mesh of devices, from a line of text."""
+"""The mesh of devices, and the sharding of batches over it."""
 
 import math
 from collections.abc import Callable
@@ -15,9 +15,9 @@ def make_mesh(shape: str = 'data:-1', devices=None) -> Mesh:
   """Arranges devices in a mesh with the axes 'data', 'fsdp' and 'tensor'.
 
   Args:
-    shape: sizes by axis, such as 'data:-1,fsdp:4'. An axis left out has size 1; one size may be -1,
-      what the others leave.
-    devices: default all of them.
+    shape: sizes by axis, such as 'data:-1,fsdp:4'. Omitted axes have size 1; one size may be -1,
+      which takes the remaining devices.
+    devices: default all devices.
 
   Raises:
     ValueError: if an axis is unknown, or the sizes do not multiply to the number of devices.
@@ -47,65 +47,68 @@ def make_mesh(shape: str = 'data:-1', devices=None) -> Mesh:
 
 
 def batch_shards(mesh: Mesh) -> int:
-  """Into how many parts the mesh cuts a batch."""
+  """Returns the number of shards of a batch."""
   return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-  """Batches are cut along their first axis."""
+  """Returns the sharding of a batch along its first axis."""
   return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
 def local_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
-  """Which rows of a batch this process's devices hold, in order; what it has to feed."""
+  """Returns the rows of a batch on this process's devices, which it has to feed."""
   parts = batch_sharding(mesh).addressable_devices_indices_map((batch_size,)).values()
   return np.unique(np.concatenate([np.arange(batch_size)[part] for part in parts]))
 
 
 def place_rows(batch, mesh: Mesh, batch_size: int):
-  """Global arrays [batch_size, ...] of the arrays that hold this process's `local_rows`."""
-  place = batch_sharding(mesh)
+  """Builds global arrays [batch_size, ...] from the `local_rows` of each process."""
+  sharding = batch_sharding(mesh)
 
   def put(rows):
-    return jax.make_array_from_process_local_data(place, rows, (batch_size, *rows.shape[1:]))
+    return jax.make_array_from_process_local_data(sharding, rows, (batch_size, *rows.shape[1:]))
 
   return jax.tree.map(put, batch)
 
 
 def place_whole(batch, mesh: Mesh):
-  """Global arrays [B, ...] of arrays that every process holds whole."""
+  """Shards arrays [B, ...] that every process holds in full."""
   size = len(jax.tree.leaves(batch)[0])
   own = local_rows(mesh, size)
   return place_rows(jax.tree.map(lambda array: array[own], batch), mesh, size)
 
 
-def cut_batch(batch, parts: int, mesh: Mesh):
-  """Arrays [B, ...] as [parts, B / parts, ...], without a move: each device cuts its own rows."""
-  shards, cut = batch_shards(mesh), NamedSharding(mesh, PartitionSpec(None, BATCH_AXES))
+def split_micro_batches(batch, parts: int, mesh: Mesh):
+  """Reshapes [B, ...] to [parts, B / parts, ...] without communication between devices.
+
+  Each device splits its own rows, so a micro-batch holds rows of every device.
+  """
+  shards, sharding = batch_shards(mesh), NamedSharding(mesh, PartitionSpec(None, BATCH_AXES))
 
   def split(array):
     array = array.reshape(shards, parts, -1, *array.shape[1:]).swapaxes(0, 1)
     array = array.reshape(parts, -1, *array.shape[3:])
-    return jax.lax.with_sharding_constraint(array, cut)
+    return jax.lax.with_sharding_constraint(array, sharding)
 
   return jax.tree.map(split, batch)
 
 
-def join_batch(parts, mesh: Mesh):
-  """Undoes `cut_batch`, arrays as [B, ...]; of scalars [parts] it takes the first."""
-  shards, cut = batch_shards(mesh), batch_sharding(mesh)
+def merge_micro_batches(parts, mesh: Mesh):
+  """The inverse of `split_micro_batches`; of scalars [parts] it returns the first."""
+  shards, sharding = batch_shards(mesh), batch_sharding(mesh)
 
-  def join(array):
+  def merge(array):
     if array.ndim == 1:
       return array[0]
     array = array.reshape(len(array), shards, -1, *array.shape[2:]).swapaxes(0, 1)
-    return jax.lax.with_sharding_constraint(array.reshape(-1, *array.shape[3:]), cut)
+    return jax.lax.with_sharding_constraint(array.reshape(-1, *array.shape[3:]), sharding)
 
-  return jax.tree.map(join, parts)
+  return jax.tree.map(merge, parts)
 
 
 def on_mesh(function: Callable, mesh: Mesh) -> Callable:
-  """Traces a function with the mesh set, so that the model's `constrain_batch` applies."""
+  """Wraps a function to be traced with the mesh set, so that `constrain_batch` applies."""
 
   def traced(*arguments):
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
@@ -115,9 +118,9 @@ def on_mesh(function: Callable, mesh: Mesh) -> Callable:
 
 
 def constrain_batch(array: jax.Array) -> jax.Array:
-  """Keeps an activation [B, ...] cut along B alone, on the mesh in use; without one, as it is.
+  """Constrains an activation [B, ...] to be sharded along B only; the identity without a mesh.
 
-  A compiler left alone may rather move activations than gather the sharded parameters.
+  Otherwise the compiler may move activations instead of gathering the sharded parameters.
   """
   if jax.sharding.get_abstract_mesh().empty:
     return array

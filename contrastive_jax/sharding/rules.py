@@ -1,4 +1,4 @@
-"""Where each parameter lives: its logical axes, mapped to the mesh by a table."""
+"""Sharding rules: a table from the logical axes of parameters to the axes of the mesh."""
 
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -9,17 +9,18 @@ def _is_axes(node) -> bool:
 
 
 def parameter_shardings(axes, shapes, rules: dict[str, str | None], mesh: Mesh):
-  """A tree of shardings for a tree of parameters.
+  """Returns the shardings of a tree of parameters.
 
   Args:
-    axes: the tree of logical axis names, a tuple a parameter.
-    shapes: the same tree of arrays or `ShapeDtypeStruct`s.
-    rules: mesh axis by logical axis, such as {'embed': 'fsdp', 'mlp': 'tensor'}; None, or left out,
-      for a copy everywhere. Of two logical axes on one mesh axis, the parameter's first takes it.
+    axes: a tree of tuples of logical axis names, one tuple per parameter.
+    shapes: a tree of arrays or `ShapeDtypeStruct`s of the same structure.
+    rules: mesh axis by logical axis, such as {'embed': 'fsdp', 'mlp': 'tensor'}. Axes that are None
+      or omitted are replicated. If two logical axes of a parameter map to one mesh axis, the first
+      is sharded.
     mesh: the mesh.
 
   Raises:
-    ValueError: if a rule names no axis of the mesh, or does not divide a parameter.
+    ValueError: if a rule names an unknown mesh axis, or the axis does not divide a parameter.
   """
   for logical, axis in rules.items():
     if axis is not None and axis not in mesh.shape:

@@ -9,7 +9,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from contrastive_jax.data.images import normalize
 from contrastive_jax.models.definition import Definition
-from contrastive_jax.sharding.mesh import batch_sharding, cut_batch, join_batch, on_mesh
+from contrastive_jax.sharding.mesh import (
+  batch_sharding,
+  merge_micro_batches,
+  on_mesh,
+  split_micro_batches,
+)
 from contrastive_jax.training.objective import Objective
 from contrastive_jax.training.state import TrainState
 
@@ -88,8 +93,8 @@ def make_train_step(
     counts = objective.count_tokens(batch)
     # What is not kept is computed again in the backward pass, and drawn again from the same keys.
     visit_part = jax.checkpoint(lambda part: forward(parameters, part, counts), prevent_cse=False)
-    outputs, of_tokens = jax.lax.map(visit_part, cut_batch(batch, micro_batches, mesh))
-    return join_batch(outputs, mesh), jax.tree.map(jnp.sum, of_tokens)
+    outputs, of_tokens = jax.lax.map(visit_part, split_micro_batches(batch, micro_batches, mesh))
+    return merge_micro_batches(outputs, mesh), jax.tree.map(jnp.sum, of_tokens)
 
   def loss_and_metrics(parameters, batch, step):
     outputs, of_tokens = visit(parameters, batch)

@@ -123,7 +123,7 @@ import sys
 import jax
 from contrastive_jax.runtime import processes
 processes_given = int(sys.argv[1]) if sys.argv[1:] else None
-with processes.joined(None, processes_given, seconds=4):
+with processes.distributed(None, processes_given, seconds=4):
   print('alone of', jax.process_count())
 """
 # Of an interactive step, as in `salloc -n 2`
