@@ -10,20 +10,20 @@ import jax.numpy as jnp
 
 @jax.custom_vjp
 def gelu(x: jax.Array) -> jax.Array:
-  """Exact GELU, x Φ(x), in float32; by erf, as XLA computes it twice as fast as JAX's erfc."""
+  """Exact GELU, x Φ(x), in float32; with erf, which XLA computes twice as fast as JAX's erfc."""
   wide = x.astype(jnp.float32)
-  return (wide * _normal_below(wide)).astype(x.dtype)
+  return (wide * _normal_cdf(wide)).astype(x.dtype)
 
 
 def _gelu_backward(x, gradient):
-  # The barrier has erf computed again: kept in float32 it costs more to write and to read.
+  # The barrier forces erf to be recomputed: saving it in float32 would cost more.
   wide = jax.lax.optimization_barrier(x).astype(jnp.float32)
   density = jnp.exp(-0.5 * wide * wide) * (2 * math.pi) ** -0.5
-  slope = _normal_below(wide) + wide * density
+  slope = _normal_cdf(wide) + wide * density
   return ((gradient.astype(jnp.float32) * slope).astype(x.dtype),)
 
 
-def _normal_below(x):
+def _normal_cdf(x):
   return 0.5 * (1 + jax.lax.erf(x * 0.5**0.5))
 
 

@@ -22,14 +22,14 @@ class Clip(nnx.Module):
     embed: D, the width of the shared space.
     image: arguments of `ImageTower`.
     text: arguments of `TextTower`.
-    image_projection: from the tower's width to D: 'linear', 'affine' (with a bias), or 'none'
-      (the width is D).
-    text_projection: the same for text.
-    scale: the inverse temperature at the start.
-    bias: added to each similarity, learned from this start (SigLIP); None for no bias.
-    dtype: of the activations and the matmuls, 'float32' or 'bfloat16'; parameters are float32.
-    remat: what the transformers' layers keep for the backward pass, see `transformer.REMATS`.
-    rngs: draws the parameters.
+    image_projection: projection from the tower's width to D: 'linear', 'affine' (with a bias), or
+      'none' (the width is D).
+    text_projection: likewise for text.
+    scale: initial inverse temperature.
+    bias: initial value of the learned bias of similarities (SigLIP); None for no bias.
+    dtype: dtype of activations and matmuls, 'float32' or 'bfloat16'; parameters are float32.
+    remat: rematerialization of the transformers' layers, see `transformer.REMATS`.
+    rngs: initializes the parameters.
 
   References:
     Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021.
@@ -59,23 +59,23 @@ class Clip(nnx.Module):
     self.bias = None if bias is None else nnx.Param(jnp.float32(bias), axes=())
 
   def encode_image(self, images, *, keys=None):
-    """Unit vectors [B, D] of images [B, H, W, 3], normalised floats."""
+    """Encodes images [B, H, W, 3], normalized floats, to unit vectors [B, D]."""
     return _shared(self.image_projection, self.image(images, keys=keys)[0])
 
   def encode_text(self, tokens):
-    """Unit vectors [B, D] of tokens [B, L]."""
+    """Encodes tokens [B, L] to unit vectors [B, D]."""
     return _shared(self.text_projection, self.text(tokens)[0])
 
   def __call__(self, images, tokens, *, keys=None) -> Outputs:
     """Encodes a batch.
 
     Args:
-      images: [B, H, W, 3] floats, normalised.
+      images: [B, H, W, 3] floats, normalized.
       tokens: [B, L] integers, padded with 0.
-      keys: [B] random keys, one an image, in training alone.
+      keys: [B] random keys, one per image; only for training.
 
     Raises:
-      ValueError: if the images or tokens have another shape than the model was built for.
+      ValueError: if images or tokens have a shape that the model does not take.
     """
     return Outputs(
       image=self.encode_image(images, keys=keys),

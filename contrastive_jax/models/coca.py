@@ -1,4 +1,4 @@
-"""CoCa: an image tower and a text decoder split in two, trained to match and to caption."""
+"""CoCa: an image tower, a text tower and a multimodal decoder; contrastive and captioning."""
 
 import math
 from typing import Any
@@ -24,38 +24,38 @@ class DecoderBlock(nnx.Module):
     self.cross = transformer.Block(width, heads, hidden, context_width=context_width, **fields)
 
   def __call__(self, x, context, *, mask=None, causal=True):
-    """Maps x [B, L, D] and a context [B, M, C] to [B, L, D]; `mask` and `causal` are for x."""
+    """Maps x [B, L, D] and a context [B, M, C] to [B, L, D]; `mask` and `causal` apply to x."""
     return self.cross(self.causal(x, mask=mask, causal=causal), context)
 
   def empty_cache(self, B, K, L):
-    """As `Block.empty_cache`."""
+    """See `Block.empty_cache`."""
     return self.causal.empty_cache(B, K, L)
 
   def project(self, context):
-    """As `Block.project`."""
+    """See `Block.project`."""
     return self.cross.project(context)
 
   def step(self, x, cache, context, parents, position):
-    """As `Block.step`; K texts attend to one context, whose keys and values stand once for all."""
+    """See `Block.step`; the K texts share the keys and values of one context."""
     x, cache = self.causal.step(x, cache, None, parents, position)
     return self.cross.attend(x, context), cache
 
 
 class Decoder(nnx.Module):
-  """The multimodal decoder: from the text's states and the image's memory to the next tokens.
+  """The multimodal decoder: predicts the next tokens from text states and the image memory.
 
   Attributes:
-    output: the output matrix, from a normalised state to a logit for each of V tokens.
+    output: the output matrix, from a normalized state to V logits.
 
   Args:
     vocabulary: V.
-    width: D, of the states.
-    layers: of self-attention, cross-attention and MLP.
-    heads: of both attentions.
-    mlps: in a layer: 1, after both attentions, as in the paper, or 2, one after each, as in
+    width: D, width of the states.
+    layers: number of layers, each of self-attention, cross-attention and MLP.
+    heads: number of heads of both attentions.
+    mlps: MLPs per layer: 1, after both attentions, as in the paper, or 2, one after each, as in
       open_clip.
-    context_width: C, of the memory.
-    epsilon: of the layer norms.
+    context_width: C, width of the memory.
+    epsilon: epsilon of the layer norms.
     fields: further arguments of `Transformer`.
   """
 
@@ -92,12 +92,12 @@ class Decoder(nnx.Module):
       ('embed', 'vocab'),
       width**-0.5,
       bias=False,
-      output_dtype=jnp.float32,  # rounded to bfloat16, the greatest logits tie
+      output_dtype=jnp.float32,  # in bfloat16 the largest logits would tie
       **make,
     )
 
   def __call__(self, states, memory):
-    """Maps states [B, L, D] and a memory [B, K, C] to what `output` takes, [B, L, D]."""
+    """Maps states [B, L, D] and a memory [B, K, C] to hidden states [B, L, D] for `output`."""
     return self.norm(self.transformer(states, memory, causal=True))
 
 
@@ -107,26 +107,24 @@ POOLERS = ('cascade', 'parallel', 'shared')
 class Coca(nnx.Module):
   """Contrastive captioner.
 
-  The text tower is causal; a class token after the text and its padding gives the text's vector.
-  The decoder goes on from the states of the tokens before it, so that one pass serves both losses.
+  The text tower is causal. A class token after the text and its padding yields the text embedding;
+  the decoder continues from the states of the other tokens, so one pass serves both losses.
 
   Args:
     embed: D, the width of the shared space and of the poolers.
-    image: arguments of `ImageTower`, but for its pooling.
-    text: arguments of `TextTower`, but for its pooling.
-    decoder: arguments of `Decoder`, but for the vocabulary and the width, which are the text's, and
-      the memory's.
-    pooler: of the image's tokens: 'cascade' (K queries gather the captioner's memory, and one
-      contrastive query attends to that), 'parallel' (both attend to the tokens), or 'shared' (one
-      pooler of 1 + K queries, the first of them the contrastive one, as in open_clip's released
-      models).
-    queries: K, of the captioner's memory.
-    pooler_heads: of the poolers' attention.
-    scale: the inverse temperature at the start.
-    bias: added to each similarity, learned from this start; None for no bias.
-    dtype: of the activations and the matmuls, 'float32' or 'bfloat16'; parameters are float32.
-    remat: what the transformers' layers keep for the backward pass, see `transformer.REMATS`.
-    rngs: draws the parameters.
+    image: arguments of `ImageTower`, without pooling.
+    text: arguments of `TextTower`, without pooling.
+    decoder: arguments of `Decoder`, without vocabulary, width and context width.
+    pooler: pooling of the image tokens: 'cascade' (K queries form the captioner's memory, to which
+      one contrastive query attends), 'parallel' (both attend to the tokens), or 'shared' (one
+      pooler of 1 + K queries, the contrastive one first, as in open_clip's released models).
+    queries: K, number of queries of the captioner's memory.
+    pooler_heads: number of heads of the poolers.
+    scale: initial inverse temperature.
+    bias: initial value of the learned bias of similarities; None for no bias.
+    dtype: dtype of activations and matmuls, 'float32' or 'bfloat16'; parameters are float32.
+    remat: rematerialization of the transformers' layers, see `transformer.REMATS`.
+    rngs: initializes the parameters.
 
   References:
     Yu et al., CoCa: Contrastive Captioners are Image-Text Foundation Models, 2022.
@@ -175,15 +173,15 @@ class Coca(nnx.Module):
     self.bias = None if bias is None else nnx.Param(jnp.float32(bias), axes=())
 
   def encode_image(self, images, *, keys=None):
-    """Unit vectors [B, D] of images [B, H, W, 3], normalised floats."""
-    return self.describe_image(images, keys=keys)[0]
+    """Encodes images [B, H, W, 3], normalized floats, to unit vectors [B, D]."""
+    return self.encode_image_with_memory(images, keys=keys)[0]
 
   def encode_text(self, tokens):
-    """Unit vectors [B, D] of tokens [B, L]."""
-    return self.describe_text(tokens)[0]
+    """Encodes tokens [B, L] to unit vectors [B, D]."""
+    return self.encode_text_with_states(tokens)[0]
 
-  def describe_image(self, images, *, keys=None):
-    """Unit vectors [B, D] of images [B, H, W, 3], and the captioner's memory [B, K, D]."""
+  def encode_image_with_memory(self, images, *, keys=None):
+    """Encodes images [B, H, W, 3] to unit vectors [B, D] and the captioner's memory [B, K, D]."""
     tokens = self.image(images, keys=keys)[1]
     memory = self.pooler(tokens)
     if self.pooling == 'shared':
@@ -193,26 +191,26 @@ class Coca(nnx.Module):
       pooled = self.contrastive_pooler(context)[:, 0]
     return transformer.unit(self.image_projection(pooled)), memory
 
-  def describe_text(self, tokens):
-    """Unit vectors [B, D] of tokens [B, L], and the decoder's states [B, L, C]."""
+  def encode_text_with_states(self, tokens):
+    """Encodes tokens [B, L] to unit vectors [B, D] and states [B, L, C] for the decoder."""
     pooled, states = self.text(tokens)
     return transformer.unit(self.text_projection(pooled)), states
 
   def captioner(self, images, *, beams: int, length: int):
-    """Captions images token by token, with the keys and values of the earlier tokens in a cache.
+    """Prepares autoregressive captioning with a key-value cache.
 
     Args:
-      images: [B, H, W, 3] floats, normalised.
-      beams: K, captions an image.
-      length: L, of the longest caption.
+      images: [B, H, W, 3] floats, normalized.
+      beams: K, captions per image.
+      length: L, length of the longest caption.
 
     Returns:
       step: (tokens [B, K], cache, parents [B, K], position) -> (logits [B, K, V], cache), from the
-        tokens at a position to logits of the next ones; caption k goes on from the one that was
-        number parents[:, k] in the cache. Causal: it is `caption_logits` at that position.
-      cache: of no token.
+        tokens at a position to the logits of the next ones; caption k continues the cached caption
+        parents[:, k]. The logits equal `caption_logits` at that position.
+      cache: the empty cache.
     """
-    context = self.decoder.transformer.project(self.describe_image(images)[1])
+    context = self.decoder.transformer.project(self.encode_image_with_memory(images)[1])
 
     def step(tokens, cache, parents, position):
       states, text = self.text.step(tokens, cache[0], parents, position)
@@ -226,15 +224,15 @@ class Coca(nnx.Module):
     """Encodes and captions a batch.
 
     Args:
-      images: [B, H, W, 3] floats, normalised.
+      images: [B, H, W, 3] floats, normalized.
       tokens: [B, L] integers, padded with 0.
-      keys: [B] random keys, one an image, in training alone.
+      keys: [B] random keys, one per image; only for training.
 
     Raises:
-      ValueError: if the images or tokens have another shape than the model was built for.
+      ValueError: if images or tokens have a shape that the model does not take.
     """
-    image, memory = self.describe_image(images, keys=keys)
-    text, states = self.describe_text(tokens)
+    image, memory = self.encode_image_with_memory(images, keys=keys)
+    text, states = self.encode_text_with_states(tokens)
     hidden = self.decoder(states[:, :-1], memory)
     return Outputs(
       image=image,

@@ -1,4 +1,4 @@
-"""The one place where a module and its parameters part, so that training sees plain pytrees."""
+"""Splits modules into definitions and plain pytrees of parameters, for training."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -18,8 +18,8 @@ class Definition(NamedTuple):
 
   Attributes:
     init: random key -> parameters, a nested dict of arrays; can be jitted.
-    bind: parameters -> the module that holds them, ready to be called.
-    axes: the logical axis names of each parameter, a tree of tuples shaped like the parameters.
+    bind: parameters -> the module with these parameters.
+    axes: logical axis names of each parameter, a tree of tuples with the structure of parameters.
   """
 
   init: Callable[[jax.Array], Any]
@@ -31,20 +31,20 @@ def define(name: str, **fields) -> Definition:
   """Defines the model `name` of `MODELS` with the constructor arguments `fields`.
 
   Raises:
-    ValueError: for an unknown name, an unknown field, or sizes that do not fit each other.
+    ValueError: for an unknown name, an unknown field, or incompatible sizes.
   """
   build = choose('model.name', name, MODELS)
 
   try:
-    return describe(lambda key: build(**fields, rngs=nnx.Rngs(params=key)))
+    return define_from(lambda key: build(**fields, rngs=nnx.Rngs(params=key)))
   except TypeError as error:
     raise ValueError(f'config.model does not fit {build.__name__}: {error}') from error
 
 
-def describe(create: Callable[[jax.Array], nnx.Module]) -> Definition:
-  """Defines the model that `create` makes of a random key."""
+def define_from(create: Callable[[jax.Array], nnx.Module]) -> Definition:
+  """Defines the model that `create` builds from a random key."""
   module = nnx.eval_shape(lambda: create(jax.random.key(0)))
-  # Only parameters are state; a module of ours holds no counters and no random streams.
+  # Parameters are the only state: our modules have no counters or random streams.
   graph, state = nnx.split(module)
   axes = jax.tree.map(
     lambda parameter: parameter.get_metadata('axes'),

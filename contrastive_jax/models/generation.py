@@ -1,4 +1,4 @@
-"""Captions from a decoder: greedy, beam search and sampling, in one loop over the positions."""
+"""Caption generation: greedy, beam search and sampling, in one loop over positions."""
 
 import dataclasses
 from collections.abc import Callable
@@ -14,13 +14,12 @@ PAD_ID = 0
 
 
 class Captions(NamedTuple):
-  """What was generated for B images.
+  """Captions generated for B images.
 
   Attributes:
-    tokens: [B, L] integers, as a tokenizer writes a text: start, ids, end, then zeros. A caption
-      that found no end has none.
-    scores: [B] the log-probability that the model gives the tokens after the start, over their
-      number to the power of `length_penalty`.
+    tokens: [B, L] integers: start, ids, end, zeros. A caption cut at L has no end token.
+    scores: [B] log-probability of the tokens after the start, divided by their number to the power
+      of `length_penalty`.
   """
 
   tokens: jax.Array
@@ -29,25 +28,25 @@ class Captions(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Rules:
-  """How captions are chosen: greedily, unless `beams` or `temperature` says otherwise.
+  """Decoding rules: greedy by default, beam search with `beams`, sampling with `temperature`.
 
   Attributes:
-    start_id: the first token.
-    end_id: after it a caption holds padding alone.
-    max_length: L, tokens of the longest caption, start and end included.
-    min_length: tokens of the shortest caption, start and end included.
-    beams: K, captions an image kept at each step. A finished one stays until better ones take its
-      place, and the search stops where no other can overtake it.
-    length_penalty: at 0 the most probable caption is the best, at 1 that of the highest mean
-      log-probability of a token; in between longer captions gain.
-    rerank: of the beams' captions take the one whose vector is nearest to the image's, and not the
-      most probable.
-    temperature: above 0, tokens are drawn from the softmax of the logits over it.
-    top_k: draw among the k most probable tokens.
-    top_p: draw among the most probable tokens, as few as hold this share of the probability [1].
+    start_id: id of the first token.
+    end_id: id of the end token, which only padding follows.
+    max_length: L, maximum number of tokens, start and end included.
+    min_length: minimum number of tokens, start and end included.
+    beams: K, beams per image. A finished beam stays until better ones displace it, and the search
+      stops once no other beam can overtake the best one.
+    length_penalty: exponent of the length in the score: 0 prefers the most probable caption, 1 the
+      highest mean log-probability per token.
+    rerank: whether to choose, among the beams, the caption whose embedding is nearest to the
+      image's, instead of the most probable one.
+    temperature: temperature of sampling; 0 does not sample.
+    top_k: number of most probable tokens to sample from; None for all.
+    top_p: smallest total probability of the most probable tokens to sample from [1].
 
   Raises:
-    ValueError: for what cannot work, by its field.
+    ValueError: names the field that is out of range.
 
   References:
     [1] Holtzman et al., The Curious Case of Neural Text Degeneration, 2020.
@@ -70,7 +69,7 @@ class Rules:
       ('max_length', self.max_length >= 2, '2 or more: start and one token'),
       ('min_length', self.min_length <= self.max_length, f'at most max_length {self.max_length}'),
       ('beams', self.beams >= 1, '1 or more'),
-      ('beams', self.beams == 1 or not self.temperature, '1 with a temperature, which draws'),
+      ('beams', self.beams == 1 or not self.temperature, '1 with a temperature, which samples'),
       ('rerank', self.beams > 1 or not self.rerank, 'False with one beam'),
       ('length_penalty', self.length_penalty >= 0, '0 or more'),
       ('temperature', self.temperature >= 0, '0 or more'),
@@ -85,26 +84,25 @@ class Rules:
 
 
 def generate(model: Coca, images, *, key: jax.Array | None = None, **rules) -> Captions:
-  """Captions images; compiled once for each set of rules, also when called outside `jax.jit`.
+  """Captions images; compiled once per set of rules, even when called outside `jax.jit`.
 
       generate(model, images, start_id=1, end_id=2)                                # greedy
       generate(model, images, start_id=1, end_id=2, beams=4)
       generate(model, images, start_id=1, end_id=2, temperature=0.7, top_p=0.9, key=key)
 
   Args:
-    model: one that captions.
-    images: [B, H, W, 3] floats, normalised.
-    key: draws the tokens; needed with a temperature.
-    **rules: fields of `Rules`, where `max_length` is by default what the model can read.
+    model: a model with a captioner.
+    images: [B, H, W, 3] floats, normalized.
+    key: random key of sampling; required with a temperature.
+    **rules: fields of `Rules`; the default of `max_length` is the model's text length.
 
   Raises:
-    ValueError: if the model cannot caption, or not at that length, or a rule cannot work.
-
+    ValueError: if the model has no captioner, or a rule is out of range.
   """
   if not isinstance(model, Coca):
     raise ValueError(f'model is a {type(model).__name__}, which has no captioner; use a Coca')
   if not model.text.causal:
-    raise ValueError('text.causal = False: the model has learned with the next token in sight')
+    raise ValueError('text.causal = False: the model was trained with the next token visible')
   rules = Rules(**{'max_length': model.text.length} | rules)
   if rules.max_length > model.text.length:
     raise ValueError(
@@ -124,7 +122,7 @@ def _generate(graph, parameters, images, key, rules):
 
 
 def _nearest(model, images, beams):
-  """Which of an image's captions [B, K, L] has the vector nearest to the image's, [B]."""
+  """Returns the index of the caption among [B, K, L] that is nearest to the image, [B]."""
   B, K, L = beams.tokens.shape
   texts = jnp.pad(beams.tokens.reshape(B * K, L), ((0, 0), (0, model.text.length - L)))
   vectors = model.encode_text(texts).reshape(B, K, -1)
@@ -133,7 +131,7 @@ def _nearest(model, images, beams):
 
 
 def search(step: Callable, cache: Any, rows: int, rules: Rules, key=None) -> Captions:
-  """The best of `search_beams` for each of B rows."""
+  """Returns the best beam of `search_beams` for each of B rows."""
   beams = search_beams(step, cache, rows, rules, key)
   return Captions(beams.tokens[:, 0], beams.scores[:, 0])
 
@@ -141,33 +139,35 @@ def search(step: Callable, cache: Any, rows: int, rules: Rules, key=None) -> Cap
 def search_beams(
   step: Callable, cache: Any, rows: int, rules: Rules, key: jax.Array | None = None
 ) -> Captions:
-  """Captions by a decoder that is known by its steps alone: all beams', best first.
+  """Runs the search for any step function; returns all beams, best first.
 
   Args:
-    step: (tokens [B, K], cache, parents [B, K], position) -> (logits [B, K, V], cache), as of
-      `Coca.captioner`.
-    cache: of no token.
+    step: (tokens [B, K], cache, parents [B, K], position) -> (logits [B, K, V], cache), such as
+      that of `Coca.captioner`.
+    cache: the empty cache.
     rows: B.
-    rules: how to choose.
-    key: draws the tokens; needed with a temperature.
+    rules: the decoding rules.
+    key: random key of sampling; required with a temperature.
 
   Returns:
     Tokens [B, K, L] and scores [B, K].
 
   Raises:
-    ValueError: if the key is missing.
+    ValueError: if a temperature comes without a key.
   """
   if rules.temperature and key is None:
-    raise ValueError(f'temperature = {rules.temperature} draws, and key = None; give a random key')
+    raise ValueError(
+      f'temperature = {rules.temperature} samples, but key = None; give a random key'
+    )
   K, L = rules.beams, rules.max_length
   tokens = jnp.zeros((rows, K, L), jnp.int32).at[:, :, 0].set(rules.start_id)
-  # All beams begin alike: the first alone may go on, or they would stay alike.
+  # Only the first beam starts finite: identical beams would stay identical.
   totals = jnp.broadcast_to(jnp.where(jnp.arange(K) == 0, 0.0, -jnp.inf), (rows, K))
   parents = jnp.zeros((rows, K), jnp.int32)
 
-  def unsettled(carry):
+  def unfinished(carry):
     position, tokens, totals, _, _ = carry
-    return (position < L - 1) & ~jnp.all(_settled(rules, tokens, totals, position))
+    return (position < L - 1) & ~jnp.all(_is_done(rules, tokens, totals, position))
 
   def advance(carry):
     position, tokens, totals, parents, cache = carry
@@ -176,21 +176,21 @@ def search_beams(
     return position + 1, tokens, totals, parents, cache
 
   start = (jnp.int32(0), tokens, totals, parents, cache)
-  _, tokens, totals, _, _ = jax.lax.while_loop(unsettled, advance, start)
+  _, tokens, totals, _, _ = jax.lax.while_loop(unfinished, advance, start)
   return Captions(tokens, _score(rules, totals, _lengths(tokens)))
 
 
 def _choose(rules, key, tokens, totals, logits, position):
-  """The K best of the captions [B, K, L] that go on by a token, best first, and their parents."""
+  """Extends captions [B, K, L] by a token; returns the K best, their totals and parents."""
   B, K, V = logits.shape
   ids, finished = jnp.arange(V), _finished(rules, tokens, position)[..., None]
-  # The losses skip padding, so that a model knows nothing of its probability.
+  # Padding is excluded: the losses skip it, so its probability is untrained.
   allowed = (ids != PAD_ID) & ((ids != rules.end_id) | (position + 2 >= rules.min_length))
   steps = jax.nn.log_softmax(jnp.where(allowed, logits.astype(jnp.float32), -jnp.inf))
   steps = jnp.where(finished, jnp.where(ids == PAD_ID, 0.0, -jnp.inf), steps)
   candidates = totals[..., None] + steps
   if rules.temperature:
-    # The largest of log-probabilities with Gumbel noise is a draw from the softmax.
+    # The argmax of logits with Gumbel noise is a sample from their softmax.
     noise = jax.random.gumbel(jax.random.fold_in(key, position), steps.shape)
     ranks = _restrict(rules, steps / rules.temperature) + noise
   else:
@@ -203,28 +203,28 @@ def _choose(rules, key, tokens, totals, logits, position):
 
 
 def _restrict(rules, logits):
-  """Logits [B, K, V], −inf but for the tokens that `top_k` and `top_p` leave."""
+  """Masks logits [B, K, V] by −inf outside of `top_k` and `top_p`."""
   V = logits.shape[-1]
   if rules.top_k is not None:
-    least = jax.lax.top_k(logits, min(rules.top_k, V))[0][..., -1:]
-    logits = jnp.where(logits < least, -jnp.inf, logits)
+    smallest = jax.lax.top_k(logits, min(rules.top_k, V))[0][..., -1:]
+    logits = jnp.where(logits < smallest, -jnp.inf, logits)
   if rules.top_p < 1:
     shares = jax.nn.softmax(logits)
     falling = jnp.sort(shares, axis=-1, descending=True)
     before = jnp.cumsum(falling, axis=-1) - falling
-    least = jnp.min(falling, axis=-1, where=before < rules.top_p, initial=1.0, keepdims=True)
-    logits = jnp.where(shares < least, -jnp.inf, logits)
+    smallest = jnp.min(falling, axis=-1, where=before < rules.top_p, initial=1.0, keepdims=True)
+    logits = jnp.where(shares < smallest, -jnp.inf, logits)
   return logits
 
 
 def _finished(rules, tokens, position):
-  """Which captions [B, K] hold the end: their last token is that, or padding."""
+  """Whether captions [B, K] are finished: their last token is the end or padding."""
   last = tokens[:, :, position]
   return (last == rules.end_id) | (last == PAD_ID)
 
 
 def _lengths(tokens):
-  """Tokens after the start of captions [B, K, L]."""
+  """Returns the number of tokens after the start, for captions [B, K, L]."""
   return jnp.sum(tokens[:, :, 1:] != PAD_ID, axis=-1)
 
 
@@ -232,12 +232,12 @@ def _score(rules, totals, lengths):
   return totals / jnp.maximum(lengths, 1).astype(jnp.float32) ** rules.length_penalty
 
 
-def _settled(rules, tokens, totals, position):
-  """Which rows [B] have their caption: it is finished, and no other beam can overtake it."""
+def _is_done(rules, tokens, totals, position):
+  """Whether rows [B] are done: the best beam is finished, and none can overtake it."""
   finished = _finished(rules, tokens, position)
-  if rules.rerank:  # All of them count.
+  if rules.rerank:  # all beams are needed
     return jnp.all(finished, axis=1)
-  # A log-probability falls with each token, and weighs least at full length.
+  # An upper bound: log-probabilities only decrease, and weigh least at full length.
   hopes = jnp.where(finished, -jnp.inf, _score(rules, totals, rules.max_length - 1))
   best = _score(rules, totals, _lengths(tokens))[:, 0]
   return finished[:, 0] & (best >= jnp.max(hopes, axis=1))

@@ -12,7 +12,7 @@ from contrastive_jax.models.stem import ConvolutionStem, PatchStem
 
 
 class AttentionPool(nnx.Module):
-  """One learned query attends to the tokens, then an MLP: the head of SigLIP's image tower."""
+  """SigLIP's attention pooling head: a learned query attends to the tokens, then an MLP."""
 
   def __init__(self, width, heads, *, mlp_ratio, activation, epsilon=1e-5, dtype, rngs):
     self.query = transformer.position_table(1, width, width**-0.5, rngs=rngs)
@@ -23,7 +23,7 @@ class AttentionPool(nnx.Module):
     )
 
   def __call__(self, tokens):
-    """Maps tokens [B, P, D] to one vector each [B, D]."""
+    """Pools tokens [B, P, D] to [B, D]."""
     query = transformer.repeat(self.query[...], len(tokens), tokens.dtype)
     pooled = self.attention(query, tokens)
     return (pooled + self.mlp(self.norm(pooled)))[:, 0]
@@ -38,16 +38,17 @@ class ImageTower(nnx.Module):
 
   Attributes:
     size: side of the square images, in pixels.
-    patch: side of the square that a token covers, in pixels.
+    patch: side of a patch, in pixels.
     stem: 'patch' or 'convolution'.
-    stem_bias: a bias in the patch stem, as SigLIP has; a convolutional stem always has its own.
+    stem_bias: whether the patch stem has a bias, as in SigLIP; a convolutional stem always has.
     stem_blocks: residual blocks after each halving of a convolutional stem; None for none.
-    pooling: 'class' (a learned token), 'mean', 'attention' (a learned query), or 'none' (the tokens
-      alone, not normalised).
-    class_token: put a learned token before the patches; one of the tokens, but for 'class'.
-    pre_norm: normalise the tokens before the first layer, as CLIP does.
-    patch_dropout: share of the patches left out of each training image, at random.
-    epsilon: of the layer norms.
+    pooling: 'class' (a class token), 'mean', 'attention' (a learned query), or 'none' (unnormalized
+      tokens).
+    class_token: whether to prepend a class token with a pooling other than 'class'; it is then one
+      of the tokens.
+    pre_norm: whether to normalize the tokens before the first layer, as in CLIP.
+    patch_dropout: share of patches dropped at random from each training image.
+    epsilon: epsilon of the layer norms.
     scan, remat: see `Transformer`.
   """
 
@@ -85,7 +86,7 @@ class ImageTower(nnx.Module):
       raise ValueError(f"image.stem_blocks = {stem_blocks} need image.stem = 'convolution'")
     options = {'bias': stem_bias} if stem == 'patch' else {'blocks': stem_blocks}
     self.stem = transformer.choose('image.stem', stem, STEMS)(patch, width, **options, **make)
-    table = partial(transformer.position_table, width=width, deviation=width**-0.5, rngs=rngs)
+    table = partial(transformer.position_table, width=width, std=width**-0.5, rngs=rngs)
     class_token = class_token or pooling == 'class'
     self.positions = table((size // patch) ** 2 + class_token)
     self.class_token = table(1) if class_token else None
@@ -99,10 +100,10 @@ class ImageTower(nnx.Module):
     self.pool = AttentionPool(width, heads, **shared, **make) if pooling == 'attention' else None
 
   def __call__(self, images, *, keys=None):
-    """Encodes images [B, size, size, 3] to one vector each [B, width], and to tokens [B, P, width].
+    """Encodes images [B, size, size, 3] to pooled vectors [B, width] and tokens [B, P, width].
 
-    Unpooled, the vector is None, and the tokens hold the class token, if there is one.
-    `keys` [B] draw the patches left out; without, as in evaluation, all are kept.
+    With pooling 'none' the vectors are None, and the tokens include the class token, if any. `keys`
+    [B] choose the dropped patches; without keys, as in evaluation, none are dropped.
     """
     if images.ndim != 4 or images.shape[1:] != (self.size, self.size, 3):
       raise ValueError(

@@ -1,8 +1,8 @@
-"""Linear maps that multiply in the activations' dtype and add up in float32, both ways.
+"""Linear maps that multiply in the activations' dtype and accumulate in float32, in both passes.
 
-Left to autodiff, a bfloat16 product gives its kernel a bfloat16 gradient. Here every product has a
-float32 result, and XLA's CPU backend has fast bfloat16 kernels for these forms alone: the step of a
-small CLIP takes about half the time (experiments/throughput).
+Under autodiff, a bfloat16 product would give its kernel a bfloat16 gradient. Here every product has
+a float32 result. XLA's CPU backend has fast bfloat16 kernels only for these forms, which halve the
+time of a small CLIP's step (experiments/throughput).
 """
 
 import functools
@@ -18,23 +18,21 @@ class Linear(nnx.Module):
   """A linear map between trailing axes.
 
   Args:
-    inputs: size of the trailing axis of the inputs, or a tuple of the sizes of several.
-    outputs: the same for the outputs.
-    axes: logical axis names of the kernel, those of the inputs first; the bias takes the others.
-    deviation: standard deviation of the Gaussian that draws the kernel; the bias begins at zero.
-    bias: whether there is one.
-    dtype: of the products, and of the outputs; parameters are float32.
-    output_dtype: of the outputs, where it differs: float32 keeps the sums of a bfloat16 product.
-    rngs: draws the kernel.
+    inputs: size of the trailing axis of the inputs, or a tuple of sizes of several axes.
+    outputs: likewise for the outputs.
+    axes: logical axis names of the kernel, inputs first; the bias takes those of the outputs.
+    std: standard deviation of the kernel's Gaussian initializer; the bias starts at zero.
+    bias: whether there is a bias.
+    dtype: dtype of the products and the outputs; parameters are float32.
+    output_dtype: dtype of the outputs, if different: float32 keeps the sums of bfloat16 products.
+    rngs: initializes the kernel.
   """
 
-  def __init__(
-    self, inputs, outputs, axes, deviation, *, bias=True, dtype, output_dtype=None, rngs
-  ):
+  def __init__(self, inputs, outputs, axes, std, *, bias=True, dtype, output_dtype=None, rngs):
     self.inputs = (inputs,) if isinstance(inputs, int) else tuple(inputs)
     self.outputs = (outputs,) if isinstance(outputs, int) else tuple(outputs)
     self.dtype, self.output_dtype = dtype, output_dtype or dtype
-    kernel = deviation * jax.random.normal(rngs.params(), (*self.inputs, *self.outputs))
+    kernel = std * jax.random.normal(rngs.params(), (*self.inputs, *self.outputs))
     self.kernel = nnx.Param(kernel, axes=tuple(axes))
     bias_axes = tuple(axes[len(self.inputs) :])
     self.bias = nnx.Param(jnp.zeros(self.outputs), axes=bias_axes) if bias else None
@@ -52,9 +50,9 @@ class Linear(nnx.Module):
 
 
 def matmul_precision(dtype) -> lax.Precision:
-  """The precision of products of `dtype`.
+  """Returns the precision of products of `dtype`.
 
-  Accelerators multiply float32 in bfloat16 or TF32 by default; float32 models do not.
+  By default accelerators multiply float32 in bfloat16 or TF32; float32 models use full precision.
   """
   return lax.Precision.HIGHEST if dtype == jnp.float32 else lax.Precision.DEFAULT
 
@@ -63,7 +61,7 @@ def matmul_precision(dtype) -> lax.Precision:
 def affine(x: jax.Array, kernel: jax.Array, bias: jax.Array | None, dtype=None) -> jax.Array:
   """Maps x [..., C] by kernel [C, D] and bias [D] or None to [..., D].
 
-  The products are in the dtype of x, and the result in `dtype`, by default that of x.
+  The products are in the dtype of x, the result in `dtype`, by default that of x.
   """
   return _affine(x, kernel, bias, dtype)
 
@@ -75,7 +73,7 @@ def _affine(x, kernel, bias, dtype):
 
 
 def _affine_forward(x, kernel, bias, dtype):
-  # Not `affine`: a policy of rematerialisation has to see the product.
+  # `_affine` instead of `affine`, so that remat policies see the product.
   return _affine(x, kernel, bias, dtype), (x, kernel, bias)
 
 
@@ -92,11 +90,11 @@ affine.defvjp(_affine_forward, _affine_backward)
 
 
 def _kernel_gradient(x, gradient):
-  """Σ over the batch of x ⊗ gradient, [C, D] in float32; in the order that a CPU does fastest.
+  """Returns Σ over the batch of x ⊗ gradient, [C, D] in float32, in the order fastest on a CPU.
 
-  Not over rows: a contraction of several axes first transposes its left side, which makes bfloat16
-  fast, and the narrower side is the cheaper one to transpose. The barrier keeps the transpose out
-  of the product: XLA's CPU backend has no bfloat16 product whose result is transposed.
+  Contracting several axes makes XLA transpose the left side first, which makes bfloat16 fast; the
+  narrower side is cheaper to transpose. The barrier keeps a transpose of the result out of the
+  product: XLA's CPU backend has no such bfloat16 product.
   """
   batch = tuple(range(x.ndim - 1))
   if x.shape[-1] <= gradient.shape[-1]:
@@ -109,7 +107,7 @@ def _rows(x):
 
 
 def _product(a, b, a_axes, b_axes):
-  """Contracts axes of a with axes of b; the sums and the result are float32."""
+  """Contracts axes of a with axes of b, with a float32 result."""
   return lax.dot_general(
     a,
     b,

@@ -1,4 +1,4 @@
-"""What a model computes from a batch."""
+"""The outputs of a model for a batch."""
 
 import jax
 from flax import struct
@@ -6,17 +6,17 @@ from flax import struct
 
 @struct.dataclass
 class Outputs:
-  """What a model says of a batch; the losses take these by name.
+  """Outputs of a model for a batch; losses take them by name.
 
   Attributes:
     image: [B, D] unit vectors.
     text: [B, D] unit vectors.
     scale: scalar, the inverse temperature.
-    bias: scalar added to each similarity, or None.
+    bias: scalar bias of similarities, or None.
     caption_logits: [B, L-1, V], position t predicts token t+1; None without a captioner.
-    hidden: [B, L-1, C], what the captioner's output matrix makes the logits of; or None.
-    vocabulary: [V, C], that matrix; or None.
-    second: [B, D] unit vectors of a second view of each image; None where a step draws one alone.
+    hidden: [B, L-1, C], states before the captioner's output matrix; or None.
+    vocabulary: [V, C], the captioner's output matrix; or None.
+    second: [B, D] unit vectors of a second view of each image; None with one view.
   """
 
   image: jax.Array
@@ -29,5 +29,5 @@ class Outputs:
   second: jax.Array | None = None
 
   def embeddings(self) -> 'Outputs':
-    """Without what is said of single tokens."""
+    """Returns the outputs without those per token."""
     return self.replace(caption_logits=None, hidden=None, vocabulary=None)

@@ -1,4 +1,4 @@
-"""The attentional pooler: learned queries that attend to tokens."""
+"""The attentional pooler of CoCa."""
 
 import jax.numpy as jnp
 from flax import nnx
@@ -7,15 +7,15 @@ from contrastive_jax.models import transformer
 
 
 class AttentionalPooler(nnx.Module):
-  """K learned queries attend to tokens [B, P, C], and give [B, K, D], normalised.
+  """K learned queries attend to tokens [B, P, C]; returns normalized [B, K, D].
 
   Args:
     queries: K.
-    width: D, of the queries and of what they gather.
+    width: D, width of the queries and the outputs.
     context_width: C.
-    heads: of the attention.
-    dtype: of the activations.
-    rngs: draws the parameters.
+    heads: number of heads.
+    dtype: dtype of the activations.
+    rngs: initializes the parameters.
 
   References:
     Yu et al., CoCa: Contrastive Captioners are Image-Text Foundation Models, 2022.
@@ -26,7 +26,7 @@ class AttentionalPooler(nnx.Module):
       raise ValueError(f'queries = {queries}; an attentional pooler needs 1 or more')
     make = {'dtype': dtype, 'rngs': rngs}
     self.queries = transformer.position_table(queries, width, 1.0, rngs=rngs)
-    # float32, since the gradients of K queries are sums over the batch.
+    # This norm is float32, as the gradients of the queries are sums over the batch.
     self.query_norm = transformer.layer_norm(width, dtype=jnp.float32, rngs=rngs)
     self.context_norm = transformer.layer_norm(context_width, **make)
     self.attention = transformer.Attention(width, heads, context_width=context_width, **make)

@@ -1,4 +1,4 @@
-"""Stems: what makes an image the tokens of a transformer."""
+"""Stems: from images to tokens."""
 
 import functools
 import itertools
@@ -13,7 +13,7 @@ from contrastive_jax.models.linear import Linear, matmul_precision
 
 
 class PatchStem(nnx.Module):
-  """Cuts [B, H, W, 3] into squares and maps each to one of P tokens: [B, P, D]."""
+  """The patch embedding of ViT: maps P patches of [B, H, W, 3] to tokens [B, P, D]."""
 
   def __init__(self, patch, width, *, bias=False, dtype, rngs):
     self.patch = patch
@@ -38,15 +38,15 @@ class PatchStem(nnx.Module):
 class ConvolutionStem(nnx.Module):
   """3 x 3 convolutions of stride 2 that halve the image until a token covers `patch` pixels.
 
-  On small images it learns several times faster than a patch stem at the same cost [1]. With
-  residual blocks between the halvings it is a small ResNet, and the tower a hybrid [2].
+  On small images it trains several times faster than a patch stem at the same cost [1]. With
+  residual blocks it is a small ResNet, and the tower a hybrid [2].
 
   Args:
     patch: a power of two.
-    width: D, of the tokens; each halving before the last has half the channels of the next.
-    blocks: the number of residual blocks after each halving; default none.
-    dtype: of the activations.
-    rngs: draws the parameters.
+    width: D, width of the tokens; each convolution doubles the channels up to this width.
+    blocks: number of residual blocks after each convolution; default none.
+    dtype: dtype of the activations.
+    rngs: initializes the parameters.
 
   References:
     [1] Xiao et al., Early Convolutions Help Transformers See Better, 2021.
@@ -89,11 +89,11 @@ class ConvolutionStem(nnx.Module):
     """Maps images [B, H, W, 3] to tokens [B, P, D]."""
     x = images
     last = len(self.convolutions) - 1
-    for place, (halve, blocks) in enumerate(zip(self.convolutions, self.blocks, strict=True)):
+    for index, (halve, blocks) in enumerate(zip(self.convolutions, self.blocks, strict=True)):
       x = halve(x)
       for block in blocks:
         x = block(x)
-      x = x if place == last else activations.gelu(x)
+      x = x if index == last else activations.gelu(x)
     return x.reshape(x.shape[0], -1, x.shape[-1])
 
 
@@ -101,7 +101,7 @@ class ResidualBlock(nnx.Module):
   """x + convolution(gelu(convolution(norm(x)))), over [B, H, W, C]."""
 
   def __init__(self, channels, *, depth, dtype, rngs):
-    """`depth` is the number of blocks, which scales the init of each."""
+    """`depth`, the number of blocks, scales the initialization."""
     make = {'dtype': dtype, 'rngs': rngs}
     self.norm = transformer.layer_norm(channels, **make)
     self.first = convolution(channels, channels, **make)
@@ -113,7 +113,7 @@ class ResidualBlock(nnx.Module):
 
 
 class Convolution(nnx.Conv):
-  """A convolution of [B, H, W, C] in `dtype` whose gradients are summed in float32."""
+  """A convolution in `dtype` with float32 gradients of its parameters."""
 
   def __call__(self, x):
     """Maps [B, H, W, C] to [B, H / stride, W / stride, D]."""
@@ -123,7 +123,7 @@ class Convolution(nnx.Conv):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def convolve(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-  """Convolves x [B, H, W, C] with a float32 kernel [h, w, C, D], padded, in the dtype of x."""
+  """Convolves x [B, H, W, C] with a float32 kernel [h, w, C, D] in the dtype of x, padded."""
   return _convolve(x, kernel.astype(x.dtype), stride, matmul_precision(x.dtype))
 
 
@@ -139,7 +139,7 @@ def _convolve_backward(stride, saved, gradient):
   precision = matmul_precision(x.dtype)
   pull = lambda of, at, gradient: jax.vjp(of, at)[1](gradient)[0]  # noqa: E731
   of_x = pull(lambda x: _convolve(x, kernel.astype(x.dtype), stride, precision), x, gradient)
-  # float32 operands and result; at the precision of bfloat16 an accelerator multiplies as fast.
+  # Operands and result are float32; at default precision an accelerator is as fast as in bfloat16.
   wide = x.astype(kernel.dtype), gradient.astype(kernel.dtype)
   of_kernel = pull(lambda kernel: _convolve(wide[0], kernel, stride, precision), kernel, wide[1])
   return of_x, of_kernel
@@ -151,14 +151,14 @@ convolve.defvjp(
 
 
 def convolution(inputs, outputs, *, strides=1, depth=1, dtype, rngs):
-  """A 3 x 3 convolution that begins with the variance of an activation's input."""
-  deviation = (9 * inputs * depth / 2) ** -0.5
+  """Returns a 3 x 3 convolution whose initialization preserves the variance after a GELU."""
+  std = (9 * inputs * depth / 2) ** -0.5
   return Convolution(
     inputs,
     outputs,
     (3, 3),
     strides=strides,
-    kernel_init=transformer.normal(deviation, None, None, None, 'embed'),
+    kernel_init=transformer.normal(std, None, None, None, 'embed'),
     bias_init=nnx.with_metadata(nnx.initializers.zeros, axes=('embed',)),
     dtype=dtype,
     rngs=rngs,

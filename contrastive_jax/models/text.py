@@ -7,9 +7,9 @@ from contrastive_jax.models import transformer
 
 
 def end_positions(tokens, pad_id: int = 0):
-  """Where the last token that is not padding stands: [B] for tokens [B, L].
+  """Returns the positions [B] of the last tokens that are not padding, for tokens [B, L].
 
-  Searched from the right, since in CLIP's vocabulary the padding id also stands for '!'.
+  The search runs from the right, since CLIP's padding id also stands for '!'.
   """
   L = tokens.shape[1]
   return L - 1 - jnp.argmax(tokens[:, ::-1] != pad_id, axis=1)
@@ -22,17 +22,17 @@ class TextTower(nnx.Module):
   """A text transformer.
 
   Attributes:
-    vocabulary: number of token ids.
-    length: tokens a text, padding included.
-    causal: each token sees only those before it; otherwise all that are not padding.
-    mask_padding: hide the padding; without it, as in SigLIP, a token that is not causal sees all.
+    vocabulary: V, number of token ids.
+    length: L, tokens per text, padding included.
+    causal: whether attention is causal.
+    mask_padding: whether to mask the padding; a bidirectional SigLIP tower does not.
     pooling: 'end' (the end-of-text token, the last that is not padding), 'last' (the last position,
-      padding or not), 'mean' (of the tokens that are not padding), or 'class' (a learned token that
-      follows the text and its padding).
-    shift_mask: with 'class', hide the padding but for its first token, and the class token with it,
-      as open_clip's CoCa does by a slip that its weights have learned with.
-    head_width: of each head; default what divides the width evenly.
-    epsilon: of the layer norms.
+      padding or not), 'mean' (of the tokens that are not padding), or 'class' (a class token after
+      the text and its padding).
+    shift_mask: with 'class', whether the mask is shifted by one token, as in open_clip's CoCa: it
+      hides the class token, and shows the first padding token.
+    head_width: width of a head; default width / heads.
+    epsilon: epsilon of the layer norms.
     scan, remat: see `Transformer`.
   """
 
@@ -84,15 +84,15 @@ class TextTower(nnx.Module):
     self.norm = transformer.layer_norm(width, epsilon=epsilon, **make)
 
   def __call__(self, tokens):
-    """Encodes tokens [B, L] to one vector each [B, width], and to states [B, L, width].
+    """Encodes tokens [B, L] to pooled vectors [B, width] and states [B, L, width].
 
-    Beside a class token's vector the states are not normalised: a decoder's layers go on from them.
+    With a class token the states are unnormalized: a decoder continues from them.
     """
     if tokens.ndim != 2 or tokens.shape[1] != self.length:
       raise ValueError(f'tokens have shape {tokens.shape}; the model takes [B, {self.length}]')
     end = end_positions(tokens)
     written = jnp.arange(self.length) <= end[:, None]
-    x = self._look_up(tokens)
+    x = self._embed_tokens(tokens)
     if self.class_token is not None:
       last = transformer.repeat(self.class_token[...], len(x), x.dtype)
       x = jnp.concatenate([x, last], axis=1)
@@ -108,27 +108,27 @@ class TextTower(nnx.Module):
     return jnp.mean(x, axis=1, where=written[..., None]), x
 
   def step(self, tokens, cache, parents, position):
-    """The states of one position of K texts each, given those before it; see `Transformer.step`.
+    """Computes the states at one position of K texts each; see `Transformer.step`.
 
     Args:
       tokens: [B, K]
-      cache: from `transformer.empty_cache`, or the last step's.
+      cache: from `transformer.empty_cache` or the previous step.
       parents: [B, K] integers.
       position: scalar integer.
 
     Returns:
-      States [B, K, width], not normalised, and the new cache.
+      Unnormalized states [B, K, width], and the new cache.
     """
-    x = transformer.add_parameter(self._look_up(tokens), self.positions[position])
+    x = transformer.add_parameter(self._embed_tokens(tokens), self.positions[position])
     return self.transformer.step(x, cache, self.transformer.project(), parents, position)
 
-  def _look_up(self, tokens):
-    # The cast follows the gather: gradients of a frequent token, a sum of many, add up in float32.
+  def _embed_tokens(self, tokens):
+    # The cast follows the gather, so that the gradient of a frequent token is summed in float32.
     return jnp.take(self.embed.embedding[...], tokens, axis=0).astype(self.embed.dtype)
 
   def _mask(self, tokens, written):
-    """Where queries may look but for what lies ahead of them, [B, 1, 1, M]; None for anywhere."""
-    # Without a class token, no causal query that counts reaches the padding to its right.
+    """Returns the attention mask [B, 1, 1, M], apart from causality; None for no mask."""
+    # Without a class token, no causal query that is used attends to the padding on its right.
     if not self.mask_padding or (self.causal and self.class_token is None):
       return None
     visible = written

@@ -1,7 +1,7 @@
 """The pre-norm transformer that both towers share.
 
-Every parameter names its logical axes ('embed', 'mlp', 'heads', 'vocab', 'layers'), in its metadata
-`axes`. `sharding.rules` maps them to a mesh; nothing here knows of one.
+Every parameter names its logical axes ('embed', 'mlp', 'heads', 'vocab', 'layers') in its metadata
+`axes`. `sharding.rules` maps them to a mesh.
 """
 
 import math
@@ -15,8 +15,8 @@ from contrastive_jax.models.activations import ACTIVATIONS
 from contrastive_jax.models.linear import Linear, matmul_precision
 from contrastive_jax.sharding.mesh import constrain_batch
 
-# Options of `jax.checkpoint` by name; a layer keeps for its backward pass: everything; the results
-# of its products, except those of attention; or its input alone.
+# Options of `jax.checkpoint` by name. 'none' saves all activations of a layer, 'dots' the results
+# of matmuls outside of attention, 'full' only the layer's input.
 REMATS: dict[str, dict | None] = {
   'none': None,
   'dots': {'policy': jax.checkpoint_policies.dots_with_no_batch_dims_saveable},
@@ -25,23 +25,23 @@ REMATS: dict[str, dict | None] = {
 
 
 def choose(field: str, name: str, choices):
-  """Returns `choices[name]`; a ValueError names the field and what would work."""
+  """Returns `choices[name]`; raises ValueError with the field and the choices."""
   if name not in choices:
     raise ValueError(f'{field} = {name!r} is unknown; use one of {sorted(choices)}')
   return choices[name]
 
 
-def normal(deviation: float, *axes: str | None):
-  """A Gaussian initializer whose parameter carries the logical `axes`."""
-  return nnx.with_metadata(nnx.initializers.normal(deviation), axes=axes)
+def normal(std: float, *axes: str | None):
+  """Returns a Gaussian initializer of a parameter with logical `axes`."""
+  return nnx.with_metadata(nnx.initializers.normal(std), axes=axes)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
 def normalize(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> jax.Array:
   """Layer normalization of x [..., D] in its dtype; statistics and gradients are float32.
 
-  The variance takes a second pass over x, as PyTorch's: E x² − (E x)² cancels where the mean is
-  large. Left to autodiff, the second pass made the step of a small CLIP 15% slower on a CPU.
+  The variance takes a second pass over x, as in PyTorch: E x² − (E x)² cancels where the mean is
+  large. With autodiff the second pass made the step of a small CLIP 15% slower on a CPU.
   """
   return _normalize(x, scale, bias, epsilon)[0]
 
@@ -92,7 +92,7 @@ class Attention(nnx.Module):
   """Multi-head attention of x [B, L, D] over itself or over a context [B, M, C]."""
 
   def __init__(self, width, heads, *, head_width=None, context_width=None, depth=1, dtype, rngs):
-    """`depth` is the number of residual layers that share the output, which scales its init."""
+    """`depth`, the number of residual layers, scales the initialization of the output."""
     if head_width is None and width % heads:
       raise ValueError(f'width = {width} does not divide over heads = {heads}')
     context_width = context_width or width
@@ -104,39 +104,39 @@ class Attention(nnx.Module):
     self.out = make(shape, width, (*axes, 'embed'), (math.prod(shape) * 2 * depth) ** -0.5)
 
   def __call__(self, x, context=None, *, mask=None, causal=False):
-    """Returns [B, L, D]; `mask` [B, 1, L, M] is true where a query may look."""
+    """Returns [B, L, D]; `mask` [B, 1, L, M] is true where a query may attend."""
     key_value = self.key_value(x if context is None else context)
     key, value = key_value[..., 0, :, :], key_value[..., 1, :, :]
     return self.out(_attend(self.query(x), key, value, mask=mask, is_causal=causal))
 
   def project(self, context):
-    """The keys and the values of a context [..., M, C], each [..., H, M, D / H].
+    """Returns keys and values of a context [..., M, C], each [..., H, M, D / H].
 
-    The heads come first, so that nothing is transposed when a position attends to them.
+    Heads come first, so that attending from one position needs no transpose.
     """
     return tuple(jnp.moveaxis(self.key_value(context), -3, 0).swapaxes(-3, -2))
 
   def attend(self, x, projected, *, mask=None):
-    """Returns [B, L, D], given what `project` made of a context [B, M, C]."""
+    """Returns [B, L, D], given the keys and values from `project`."""
     key, value = (part.swapaxes(1, 2) for part in projected)
     return self.out(_attend(self.query(x), key, value, mask=mask))
 
   def empty_cache(self, B, K, L):
-    """A cache for `step`: keys and values, each [B, K, H, L, D / H]."""
+    """Returns an empty cache for `step`: keys and values, each [B, K, H, L, D / H]."""
     _, H, width = self.key_value.outputs
     return (jnp.zeros((B, K, H, L, width), self.key_value.dtype),) * 2
 
   def step(self, x, cache, parents, position):
-    """One position of causal self-attention.
+    """Computes one position of causal self-attention.
 
     Args:
       x: [B, K, D], the position in K texts each.
-      cache: from `empty_cache`, or the last step's.
-      parents: [B, K] integers, which of the K texts in the cache each text goes on from.
+      cache: from `empty_cache` or the previous step.
+      parents: [B, K] integers, the cached text that each text continues.
       position: scalar integer.
 
     Returns:
-      [B, K, D], and the cache of the texts with this position in it.
+      [B, K, D], and the cache including this position.
     """
 
     def write(old, new):
@@ -171,9 +171,9 @@ class Mlp(nnx.Module):
 
 
 class Block(nnx.Module):
-  """x + attention(norm(x)), then x + mlp(norm(x)), where `hidden` is its width; None for no MLP.
+  """x + attention(norm(x)), then x + mlp(norm(x)) of width `hidden`; None for no MLP.
 
-  With a `context_width` it is the context, normalised too, that x attends to.
+  With a `context_width`, x attends to the normalized context.
   """
 
   def __init__(
@@ -201,7 +201,7 @@ class Block(nnx.Module):
     self.mlp = Mlp(width, hidden, activation=activation, depth=depth, **make) if hidden else None
 
   def __call__(self, x, context=None, *, mask=None, causal=False):
-    """Maps x [B, L, D], and a context [B, M, C] where the block has one, to [B, L, D]."""
+    """Maps x [B, L, D], and the context [B, M, C] if any, to [B, L, D]."""
     context = None if self.context_norm is None else self.context_norm(context)
     return self._add(x, self.attention(self.attention_norm(x), context, mask=mask, causal=causal))
 
@@ -210,31 +210,31 @@ class Block(nnx.Module):
     return x if self.mlp is None else x + self.mlp(self.mlp_norm(x))
 
   def empty_cache(self, B, K, L):
-    """A cache for `step` of K texts of up to L tokens for each of B rows."""
+    """Returns an empty cache for `step`, for K texts of up to L tokens in each of B rows."""
     return self.attention.empty_cache(B, K, L)
 
   def project(self, context):
-    """The keys and values of a context [B, M, C]; None where the block has no context."""
+    """Returns the keys and values of a context [B, M, C]; None for a block without context."""
     if self.context_norm is None:
       return None
     return self.attention.project(self.context_norm(context))
 
   def attend(self, x, context):
-    """Maps x [B, K, D], given what `project` made of the context, to [B, K, D]."""
+    """Maps x [B, K, D] to [B, K, D], given the keys and values from `project`."""
     return self._add(x, self.attention.attend(self.attention_norm(x), context))
 
   def step(self, x, cache, context, parents, position):
-    """One position of causal self-attention, [B, K, D], and the new cache; see `Attention.step`."""
+    """Computes one position of causal self-attention; see `Attention.step`."""
     attended, cache = self.attention.step(self.attention_norm(x), cache, parents, position)
     return self._add(x, attended), cache
 
 
 class Transformer(nnx.Module):
-  """`layers` blocks, unrolled, or with `scan` stacked and visited by `lax.scan`.
+  """`layers` blocks, unrolled or, with `scan`, stacked for `lax.scan`.
 
   Scanned layers compile once, whatever their number; unrolled ones run faster on a CPU. Stacked
-  parameters carry a leading axis 'layers'. `remat` of `REMATS` says which activations of a layer
-  are kept for the backward pass; the others are rematerialized.
+  parameters have a leading axis 'layers'. `remat`, a key of `REMATS`, selects the activations saved
+  for the backward pass; the others are rematerialized.
   """
 
   def __init__(
@@ -250,11 +250,11 @@ class Transformer(nnx.Module):
     rngs,
     **fields,
   ):
-    """`block` is the class of the layers, and `fields` are its further arguments."""
+    """Builds the layers, of class `block` with further arguments `fields`."""
     self.remat = choose('remat', remat, REMATS)
     if self.remat is not None:
-      # CSE would merge the second forward pass of an unrolled layer with the first; a scan keeps
-      # the two apart by itself.
+      # Common subexpression elimination would undo the remat of an unrolled layer; a scan prevents
+      # that by itself.
       self.remat = self.remat | {'prevent_cse': not scan}
     block = partial(block, width, heads, int(width * mlp_ratio), depth=layers, **fields)
     self.scan = scan
@@ -267,7 +267,7 @@ class Transformer(nnx.Module):
         parameter.set_metadata('axes', ('layers', *parameter.get_metadata('axes')))
 
   def __call__(self, x, context=None, *, mask=None, causal=False):
-    """Maps x [B, L, D], and a context [B, M, C] where the blocks have one, to [B, L, D]."""
+    """Maps x [B, L, D], and the context [B, M, C] if any, to [B, L, D]."""
 
     def layer(block, x):
       apply = partial(block, mask=mask, causal=causal)
@@ -275,34 +275,34 @@ class Transformer(nnx.Module):
         apply = jax.checkpoint(apply, **self.remat)
       return apply(constrain_batch(x), context), None
 
-    return constrain_batch(self._visit(layer, x)[0])
+    return constrain_batch(self._scan_layers(layer, x)[0])
 
   def empty_cache(self, B, K, L):
-    """A cache for `step` of K texts of up to L tokens for each of B rows, a part a layer."""
-    return self._visit(lambda block, _: (None, block.empty_cache(B, K, L)))[1]
+    """Returns an empty cache for `step`, by layer; see `Block.empty_cache`."""
+    return self._scan_layers(lambda block, _: (None, block.empty_cache(B, K, L)))[1]
 
   def project(self, context=None):
-    """What `step` takes of a context [B, M, C]: its keys and values in each layer."""
-    return self._visit(lambda block, _: (None, block.project(context)))[1]
+    """Returns the keys and values of a context [B, M, C], by layer, for `step`."""
+    return self._scan_layers(lambda block, _: (None, block.project(context)))[1]
 
   def step(self, x, cache, context, parents, position):
-    """Maps one position of K texts each, x [B, K, D], given those before it.
+    """Computes one position of K texts each, given the cached positions before it.
 
     Args:
       x: [B, K, D]
-      cache: from `empty_cache`, or the last step's.
+      cache: from `empty_cache` or the previous step.
       context: from `project`.
-      parents: [B, K] integers, which of the K texts in the cache each text goes on from.
+      parents: [B, K] integers, the cached text that each text continues.
       position: scalar integer.
 
     Returns:
-      [B, K, D], what `__call__` gives there if it is causal, and the new cache.
+      [B, K, D], equal to a causal `__call__` at that position, and the new cache.
     """
     layer = lambda block, x, cache, context: block.step(x, cache, context, parents, position)  # noqa: E731
-    return self._visit(layer, x, cache, context)
+    return self._scan_layers(layer, x, cache, context)
 
-  def _visit(self, layer, x=None, *inputs):
-    """Carries x through layer(block, x, *inputs) -> (x, output); inputs, outputs are by layer."""
+  def _scan_layers(self, layer, x=None, *inputs):
+    """Carries x through layer(block, x, *inputs) -> (x, output), with inputs, outputs by layer."""
     if not self.scan:
       outputs = []
       for block, *own in zip(self.blocks, *inputs, strict=True):
@@ -317,14 +317,14 @@ class Transformer(nnx.Module):
     return jax.lax.scan(scanned, x, (stacked, *inputs))
 
 
-def position_table(length: int, width: int, deviation: float, *, rngs) -> nnx.Param:
-  """Learned positions [length, width]."""
-  value = deviation * jax.random.normal(rngs.params(), (length, width))
+def position_table(length: int, width: int, std: float, *, rngs) -> nnx.Param:
+  """Returns learned embeddings [length, width]."""
+  value = std * jax.random.normal(rngs.params(), (length, width))
   return nnx.Param(value, axes=(None, 'embed'))
 
 
 def add_parameter(x: jax.Array, parameter: jax.Array) -> jax.Array:
-  """X + parameter in the dtype of x, for a float32 parameter that broadcasts over the batch.
+  """Adds a float32 parameter that broadcasts over the batch to x, in the dtype of x.
 
   The gradient of the parameter, a sum over the batch, is float32.
   """
@@ -332,12 +332,12 @@ def add_parameter(x: jax.Array, parameter: jax.Array) -> jax.Array:
 
 
 def repeat(parameter: jax.Array, B: int, dtype) -> jax.Array:
-  """A parameter [K, D] per example, [B, K, D] in `dtype`; its gradient is summed in float32."""
+  """Repeats a parameter [K, D] over the batch, [B, K, D] in `dtype`, with a float32 gradient."""
   rows = jnp.broadcast_to(parameter.astype(jnp.float32), (B, *parameter.shape))
   return rows.astype(dtype)
 
 
 def unit(x: jax.Array) -> jax.Array:
-  """Scales rows to length one, in float32; a zero row stays zero, with a finite gradient."""
+  """Scales rows to length 1 in float32; a zero row stays zero, with a finite gradient."""
   x = x.astype(jnp.float32)
   return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), 1e-24))

@@ -47,11 +47,11 @@ def cached(model, images, rules):
 
 def uncached(model, images, rules):
   """Reads all tokens again at each step; the image is encoded once, and one position's logits."""
-  memory = model.describe_image(images)[1]
+  memory = model.encode_image_with_memory(images)[1]
 
   def step(tokens, texts, parents, position):
     texts = texts.at[:, :, position].set(tokens)
-    hidden = model.decoder(model.describe_text(texts[:, 0])[1], memory)
+    hidden = model.decoder(model.encode_text_with_states(texts[:, 0])[1], memory)
     return model.decoder.output(hidden[:, position])[:, None], texts
 
   texts = jnp.zeros((len(images), 1, rules.max_length), jnp.int32)

@@ -204,7 +204,7 @@ def test_the_memory_has_as_many_rows_as_queries(pooler):
   definition = tiny_coca(pooler=pooler)
   images, _ = batch_of(size=3)
   image, memory = jax.eval_shape(
-    lambda parameters: definition.bind(parameters).describe_image(images),
+    lambda parameters: definition.bind(parameters).encode_image_with_memory(images),
     jax.eval_shape(definition.init, jax.random.key(0)),
   )
   assert image.shape == (3, 12)
