@@ -1,6 +1,6 @@
-"""What a compiled program sends between devices and moves in memory, read from its HLO text.
+"""Collectives and memory traffic of a compiled program, from its HLO text.
 
-A loop's body counts as often as the loop runs. Sizes are of the elements; layouts may pad them.
+The body of a loop counts once per iteration. Sizes are those of the elements, without padding.
 """
 
 import functools
@@ -11,15 +11,15 @@ from typing import NamedTuple
 
 COLLECTIVES = ('all-reduce', 'all-gather', 'reduce-scatter', 'collective-permute', 'all-to-all')
 
-# Operations that move nothing themselves. What a '-done' waits for counts at its '-start'.
-_FREE = (
+# Operations without memory traffic of their own. An asynchronous operation counts at its '-start'.
+_MOVES_NOTHING = (
   *('parameter', 'constant', 'iota', 'tuple', 'get-tuple-element', 'bitcast', 'while', 'call'),
   *('conditional', 'after-all', 'partition-id', 'replica-id', 'optimization-barrier'),
 )
 _COMPUTATION = re.compile(r'^(?:ENTRY )?%?([\w.-]+) \(.*\) -> .*\{$')
 _INSTRUCTION = re.compile(r'^\s+(ROOT )?%?([\w.-]+) = (\(.*?\)|\S+) ([a-z][\w-]*)\((.*)$')
 _SHAPE = re.compile(r'(pred|[a-z]+\d+\w*)\[([\d,]*)\](?:\{([^}]*)\})?')
-# The `to_apply` of a reduction is part of its instruction; that of a call is run.
+# Attributes that name called computations; the `to_apply` of a reduction is not one.
 _CALLED = r'(?:calls|body|called_computations)=\{?%?([\w.-]+)'
 
 
@@ -39,7 +39,7 @@ class Instruction(NamedTuple):
 
   @property
   def called(self) -> list[str]:
-    """Names of the computations that it runs."""
+    """Names of the called computations."""
     branches = re.search(r'branch_computations=\{([^}]*)\}', self.rest)
     if branches:
       return re.findall(r'%([\w.-]+)', branches[1])
@@ -48,11 +48,11 @@ class Instruction(NamedTuple):
 
 
 class Collective(NamedTuple):
-  """All collectives of a kind in a step.
+  """All collectives of one kind in a step.
 
   Attributes:
-    count: how many are run.
-    bytes: what one device sends, if each goes round a ring of its devices.
+    count: number of executions.
+    bytes: bytes sent by one device, with ring algorithms.
   """
 
   count: int
@@ -70,41 +70,40 @@ class Program:
       if found := _COMPUTATION.match(line):
         current = self._computations.setdefault(found[1], [])
         self._entry = found[1] if line.startswith('ENTRY') else self._entry
-      # A comment numbers the elements of a long tuple.
+      # Comments, which number the elements of long tuples, are removed.
       elif found := _INSTRUCTION.match(re.sub(r'/\*.*?\*/', '', line)):
         root, name, kind, operation, rest = found.groups()
         current.append(Instruction(name, kind, operation, rest, root is not None))
 
   def collectives(self) -> dict[str, Collective]:
-    """The collectives of a step by kind."""
+    """Returns the collectives of a step by kind."""
     found, chains = dict.fromkeys(COLLECTIVES, Collective(0, 0.0)), set()
     for instruction, times, inside in self._run(self._entry, fused=True):
       kind = instruction.operation.removesuffix('-start')
-      # A TPU's program cuts a collective over the fusions that hide it: one chain, one collective.
+      # On a TPU a collective is split over the fusions that hide it; a chain is one collective.
       chain = re.search(r'chain_id="\d+"', instruction.rest)
       if kind in COLLECTIVES and (chain is None or chain[0] not in chains):
         chains |= {chain[0]} if chain else set()
         group = self._group_size(instruction)
         sent = _sent(instruction, kind, group)
         if kind == 'all-reduce' and 'all-reduce-scatter' in inside:
-          # How a TPU's program says reduce-scatter: half of the way of an all-reduce.
+          # A TPU's reduce-scatter is this fusion, and sends half as much as an all-reduce.
           kind, sent = 'reduce-scatter', sent / 2
         found[kind] = Collective(found[kind].count + times, found[kind].bytes + times * sent)
     return {kind: total for kind, total in found.items() if total.count}
 
   def moved_bytes(self) -> float:
-    """Bytes that a step reads from and writes to one device's memory, an estimate.
+    """Estimates the bytes that a step reads from and writes to one device's memory.
 
-    Every operation or fusion reads its operands and writes its results; of what it slices or
-    updates in place, the slice. What the compiler keeps on the chip, as a TPU's says in its
-    layouts, moves nothing.
+    Every operation or fusion reads its operands and writes its results; slices and in-place updates
+    count only the slice. Buffers in on-chip memory, according to a TPU's layouts, do not count.
     """
     return sum(times * self._moved(one) for one, times, _ in self._run(self._entry, fused=False))
 
   def _run(
     self, computation: str, *, fused: bool, times: int = 1
   ) -> Iterator[tuple[Instruction, int, str]]:
-    """Each instruction, how often it is run, and the computation that it stands in."""
+    """Yields each instruction, its number of executions, and its computation."""
     for instruction in self._computations[computation]:
       yield instruction, times, computation
       if instruction.operation == 'fusion' and not fused:
@@ -114,7 +113,7 @@ class Program:
         yield from self._run(name, fused=fused, times=inner)
 
   def _trips(self, instruction: Instruction) -> int:
-    """How often a loop runs: as it says itself, or its counter's bound; else once."""
+    """Returns the trip count of a loop: annotated, or the bound of its counter, or else 1."""
     if instruction.operation != 'while':
       return 1
     if known := re.search(r'known_trip_count\D*(\d+)', instruction.rest):
@@ -129,7 +128,7 @@ class Program:
     return bounds[0] if len(bounds) == 1 else 1
 
   def _group_size(self, instruction: Instruction) -> int:
-    """The number of devices that a collective joins."""
+    """Returns the number of devices in a group of a collective."""
     groups = instruction.rest.partition('replica_groups=')[2]
     if found := re.match(r'\{\{([\d,]+)\}', groups):
       return found[1].count(',') + 1
@@ -147,14 +146,14 @@ class Program:
   def _moved(self, instruction: Instruction) -> float:
     operation = instruction.operation
     allocates = 'custom_call_target="AllocateBuffer"' in instruction.rest
-    if operation in _FREE or operation.endswith('-done') or allocates:
+    if operation in _MOVES_NOTHING or operation.endswith('-done') or allocates:
       return 0
     written = _size(instruction.type)
     if operation == 'slice-start':
       slices = re.sub(r'^\(\(.*?\}\), ', '', instruction.type)  # without the operands
       return _size(slices) + _size(slices, everywhere=True)
     if operation.endswith('-start'):
-      return written  # its type names source and destination
+      return written  # the type includes source and destination
     if operation in ('dynamic-slice', 'slice', 'gather'):
       return 2 * written
     types = [self._types.get(name, '') for name in instruction.operands]
@@ -164,10 +163,10 @@ class Program:
       return written + sum(map(_size, types))
     inside = instruction.called[0]
     read = sum(self._read(inside, i, _size(kind)) for i, kind in enumerate(types))
-    return read + max(written - self._kept(inside), 0)
+    return read + max(written - self._unchanged(inside), 0)
 
   def _read(self, computation: str, index: int, size: float) -> float:
-    """What a fused computation reads of its parameter, whose bytes are `size`."""
+    """Returns the bytes that a fused computation reads of a parameter of `size` bytes."""
     instructions = self._computations[computation]
     start = f'{index})'
     names = [
@@ -176,37 +175,37 @@ class Program:
       if one.operation == 'parameter' and one.rest.startswith(start)
     ]
     read = 0.0
-    for name in names:  # grows by the names of bitcasts
+    for name in names:  # bitcasts are appended in the loop
       for user in instructions:
         if name not in user.operands:
           continue
-        place = user.operands.index(name)
+        position = user.operands.index(name)
         if user.operation == 'bitcast':
           names.append(user.name)
         elif user.operation == 'dynamic-slice':
           read += _size(user.type)
         elif user.operation == 'fusion':
-          read += self._read(user.called[0], place, size)
-        elif user.operation != 'dynamic-update-slice' or place != 0:
+          read += self._read(user.called[0], position, size)
+        elif user.operation != 'dynamic-update-slice' or position != 0:
           read += size
     return min(read, size)
 
-  def _kept(self, computation: str) -> float:
-    """Bytes of a fused computation's result that it leaves as they were."""
-    kept = 0.0
+  def _unchanged(self, computation: str) -> float:
+    """Returns the bytes of a fused computation's result that it leaves unchanged."""
+    unchanged = 0.0
     for one in self._computations[computation]:
       if one.operation == 'dynamic-update-slice':
-        kept += _size(one.type) - _size(self._types.get(one.operands[1], ''))
+        unchanged += _size(one.type) - _size(self._types.get(one.operands[1], ''))
       elif one.operation == 'fusion':
-        kept += self._kept(one.called[0])
-    return kept
+        unchanged += self._unchanged(one.called[0])
+    return unchanged
 
 
 def _sent(instruction: Instruction, kind: str, group: int) -> float:
-  """Bytes that a device sends in a collective, round a ring of `group` devices."""
+  """Returns the bytes that a device sends in a collective, on a ring of `group` devices."""
   size = _size(instruction.type, everywhere=True)
   if instruction.operation.endswith('-start'):
-    # Source and destination: of one size, or the destination `group` times the larger.
+    # The type has source and destination, of equal size or with a `group` times larger destination.
     share = {'collective-permute': 1 / 2, 'all-gather': group / (group + 1)}
     size *= share.get(kind, 1)
   others = group - 1
@@ -221,10 +220,10 @@ def _sent(instruction: Instruction, kind: str, group: int) -> float:
 
 @functools.cache
 def _size(kind: str, everywhere: bool = False) -> float:
-  """Bytes of a type, a tuple's together; by default of what lies in the device's memory alone."""
+  """Returns the bytes of a type or tuple, by default only of those in the device's main memory."""
   total = 0.0
   for dtype, shape, layout in _SHAPE.findall(kind):
-    # S(n) names another space than the device's main memory.
+    # S(n) is a memory space other than the main memory.
     if everywhere or not re.search(r'S\([1-9]', layout):
       bits = 8 if dtype == 'pred' else int(re.search(r'\d+', dtype)[0])
       total += bits / 8 * math.prod(int(n) for n in shape.split(',') if n)

@@ -1,4 +1,4 @@
-"""Devices by the name of a topology, none of which need be there, and what their makers publish."""
+"""Devices of a topology by name, for compilation without the hardware, and their specifications."""
 
 import contextlib
 import os
@@ -8,8 +8,8 @@ import jax
 
 from contrastive_jax.runtime.chips import CHIPS, Chip
 
-# So that libtpu asks nobody what machine this is, and lets several processes compile.
-_NO_TPU = {
+# Variables that keep libtpu from querying the machine, and let several processes compile.
+_LIBTPU_WITHOUT_TPU = {
   'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
   'TPU_ACCELERATOR_TYPE': 'v5litepod-8',
   'TPU_SKIP_MDS_QUERY': '1',
@@ -18,13 +18,13 @@ _NO_TPU = {
 
 
 class Topology(NamedTuple):
-  """Devices that a program can be compiled for.
+  """Devices for which a program can be compiled.
 
   Attributes:
-    name: as it was asked for.
-    devices: for `sharding.mesh.make_mesh`.
-    chip: the published figures; None for a CPU.
-    simulated: whether the program is compiled for CPU devices in the chips' place.
+    name: name of the topology.
+    devices: devices for `sharding.mesh.make_mesh`.
+    chip: specifications; None for a CPU.
+    simulated: whether programs are compiled for CPU devices in place of the chips.
   """
 
   name: str
@@ -34,42 +34,42 @@ class Topology(NamedTuple):
 
   @property
   def memory(self) -> float:
-    """Bytes that a device has; a simulated CPU device its share of this machine's."""
+    """Bytes per device; for a simulated CPU device, its share of this machine's memory."""
     if self.chip is not None:
       return self.chip.memory
     return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / len(self.devices)
 
   @property
   def link(self) -> float:
-    """Bytes/s that a chip sends to the others: inside a node, or between nodes where there are."""
+    """Bytes/s that a chip sends to the others: within the node or, for several, between nodes."""
     return self.chip.link if len(self.devices) <= self.chip.node else self.chip.network
 
 
 def open_topology(name: str) -> Topology:
-  """Finds devices by name; call it before JAX's backend starts, as it may have to simulate some.
+  """Opens a topology by name; call it before JAX's backend starts, as it may simulate devices.
 
   Args:
-    name: 'v5e:16x16' and the like, for the TPU compiler of libtpu; 'cpu:8', simulated CPU devices;
-      or 'h100:64' and 'a100:8', for which the CPU's compiler stands in.
+    name: TPUs such as 'v5e:16x16', compiled by libtpu; simulated CPU devices such as 'cpu:8'; or
+      GPUs such as 'h100:64' and 'a100:8', for which the CPU compiler stands in.
 
   Raises:
-    ValueError: for a name that is unknown or that the compiler refuses, if libtpu is missing, or if
-      the backend started with fewer devices.
+    ValueError: if the name is unknown or the compiler refuses it, libtpu is missing, or the backend
+      already started with fewer devices.
   """
   kind, _, size = name.partition(':')
   if kind in ('cpu', 'a100', 'h100') and size.isdigit() and int(size) > 0:
-    return Topology(name, _simulated(int(size)), CHIPS.get(kind), simulated=True)
+    return Topology(name, _cpu_devices(int(size)), CHIPS.get(kind), simulated=True)
   if kind not in CHIPS or kind in ('a100', 'h100') or not size:
     raise ValueError(
       f"--topology={name} is unknown; use a TPU's such as 'v5e:16x16', 'v5p:8x8x8' or 'v6e:16x16', "
       "'cpu:8' for simulated devices, or 'h100:64' or 'a100:64'"
     )
-  return Topology(name, _described(name), CHIPS[kind], simulated=False)
+  return Topology(name, _tpu_devices(name), CHIPS[kind], simulated=False)
 
 
-def _simulated(number: int) -> list:
+def _cpu_devices(number: int) -> list:
   jax.config.update('jax_platforms', 'cpu')
-  with contextlib.suppress(RuntimeError):  # JAX refuses once the backend has started.
+  with contextlib.suppress(RuntimeError):  # raised once the backend has started
     jax.config.update('jax_num_cpu_devices', number)
   devices = jax.devices('cpu')
   if len(devices) < number:
@@ -80,17 +80,17 @@ def _simulated(number: int) -> list:
   return devices[:number]
 
 
-def _described(name: str) -> list:
-  # Nothing is run, so no accelerator is asked for.
+def _tpu_devices(name: str) -> list:
+  # The CPU platform suffices: nothing is executed.
   jax.config.update('jax_platforms', 'cpu')
-  for variable, value in _NO_TPU.items():
+  for variable, value in _LIBTPU_WITHOUT_TPU.items():
     os.environ.setdefault(variable, value)
-  from jax.experimental import topologies  # needs libtpu only when it is asked
+  from jax.experimental import topologies  # needs libtpu only on use
 
   try:
     return list(topologies.get_topology_desc(platform='tpu', topology_name=name).devices)
   except Exception as error:
-    # JAX raises one kind of error for a plugin that is missing and for a shape that is refused.
+    # JAX raises the same error for a missing plugin and for a refused shape.
     try:
       import libtpu  # noqa: F401
     except ImportError:

@@ -8,11 +8,11 @@ from jax.interpreters import partial_eval
 
 
 class Flops(NamedTuple):
-  """A number of operations, of all devices together.
+  """A number of operations, over all devices.
 
   Attributes:
-    total: all.
-    exact: those of them whose operands are float32, multiplied at the highest precision.
+    total: all operations.
+    exact: those with float32 operands at the highest precision.
   """
 
   total: float = 0.0
@@ -26,14 +26,14 @@ class Flops(NamedTuple):
 
 
 def traced(function, *arguments) -> Flops:
-  """Counts what a function asks for, scanned bodies as often as they run.
+  """Counts the operations of a function; the body of a scan counts once per iteration.
 
-  Exact for what JAX hands to the compiler, but for a `while` of unknown length, whose body counts
-  once, and for a `cond`, whose dearest branch counts. What no result needs is left out, and what a
-  `shard_map` runs counts for every device, copies included.
+  The count is exact for the program that JAX passes to the compiler, except that the body of a
+  `while` counts once, and a `cond` as its most expensive branch. Dead code does not count. The body
+  of a `shard_map` counts once per device, including replicated work.
 
   Args:
-    function: of arrays.
+    function: a function of arrays.
     *arguments: arrays or `ShapeDtypeStruct`s.
   """
   jaxpr = jax.make_jaxpr(function)(*arguments).jaxpr
@@ -54,7 +54,7 @@ def _count_equation(equation) -> Flops:
       terms = math.prod(left.shape[axis] for axis in axes)
     else:
       terms = right.size // right.shape[fields['dimension_numbers'].rhs_spec[0]]
-      # Zeros between the rows, which the gradient of a stride has, are no work.
+      # Zeros inserted by the gradient of a strided convolution do not count.
       terms /= math.prod(fields['lhs_dilation'])
     flops = 2.0 * terms * equation.outvars[0].aval.size
     highest = 'HIGHEST' in str(fields.get('precision')) and left.dtype == 'float32'
@@ -68,7 +68,7 @@ def _count_equation(equation) -> Flops:
 
 
 def _jaxprs(value):
-  """The programs in an equation's field."""
+  """Returns the jaxprs in a parameter of an equation."""
   if isinstance(value, (tuple, list)):
     return [inner for part in value for inner in _jaxprs(part)]
   inner = getattr(value, 'jaxpr', value)

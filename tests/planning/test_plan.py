@@ -84,7 +84,7 @@ def test_it_says_by_how_much_it_does_not_fit_and_what_would_help(planned, monkey
   # What helps alone is tried before what helps together, of which one is enough.
   assert over[fsdp, caching] == 0 and len(figures['remedies'][-1]['names']) == 2
   said = table.verdict(figures)
-  assert 'needs 86.00 GiB a device, 6.00 GiB over 80.00 GiB' in said
+  assert 'needs 86.00 GiB per device, 6.00 GiB over 80.00 GiB' in said
   assert '--config.mesh=data:1,fsdp:8 --config.micro_batches=2): it fits' in said
   assert all(tried['fits'] is None for tried in plan.plan(config(), opened, seconds=0)['remedies'])
 
