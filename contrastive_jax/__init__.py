@@ -7,9 +7,9 @@
 import typing
 
 if typing.TYPE_CHECKING:
-  from contrastive_jax.pretrained import Found, Pretrained, load
+  from contrastive_jax.pretrained import Pretrained, SearchResult, load
 
-__all__ = ['Found', 'Pretrained', 'load']
+__all__ = ['Pretrained', 'SearchResult', 'load']
 
 
 def __getattr__(name: str):

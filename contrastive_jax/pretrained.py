@@ -1,4 +1,4 @@
-"""A trained model to use: pictures and texts in, NumPy arrays and captions out."""
+"""Trained models as a library: images and texts in, NumPy arrays and captions out."""
 
 import dataclasses
 import functools
@@ -23,11 +23,11 @@ from contrastive_jax.training import build, loop, workdir
 Pictures = Picture | Sequence[Picture]
 
 
-class Found(NamedTuple):
-  """What a search found for Q queries, best first.
+class SearchResult(NamedTuple):
+  """The images nearest to Q queries, best first.
 
   Attributes:
-    indices: [Q, k] integers, which of the images.
+    indices: [Q, k] integers, indices of the images.
     scores: [Q, k] cosines.
   """
 
@@ -41,26 +41,26 @@ def load(
   tokenizer: str | pathlib.Path | Tokenize | None = None,
   batch_size: int = 64,
 ) -> 'Pretrained':
-  """Opens a trained model, whatever wrote it.
+  """Opens a trained model of any supported format.
 
       model = contrastive_jax.load('runs/coca-default')
       model.search(pictures, 'a red fish', k=3).indices
 
   Args:
     folder: one of
-      a run's workdir, of which the newest checkpoint is read;
-      what `launch.py --mode=export` wrote;
-      open_clip's, with open_clip_config.json and its .safetensors;
-      Hugging Face's CLIPModel or SiglipModel, with config.json and model.safetensors, whole or in
-      shards, and what preprocessor_config.json or processor_config.json says of pictures.
+      a run's workdir, whose newest checkpoint is read;
+      an export by `launch.py --mode=export`;
+      an open_clip folder, with open_clip_config.json and its .safetensors;
+      a Hugging Face CLIPModel or SiglipModel, with config.json and model.safetensors, possibly in
+      shards, and the transform in preprocessor_config.json or processor_config.json.
     tokenizer: 'clip', 'emoji', the path of a file, see `data.open_tokenizer`, or a function from N
-      strings to integers [N, L], padded with 0 or the end token, or, for SigLIP, as its own pads.
-      Default: that of the run, or of the run that was exported, or CLIP's where the vocabulary has
-      its size and the files name no other; without one, images alone can be encoded.
-    batch_size: pictures or texts encoded at a time, on all devices of this process.
+      strings to integers [N, L], padded with 0, the end token or, for SigLIP, its own padding.
+      Default: the run's tokenizer, also for exports; or CLIP's, if the vocabulary has its size and
+      the files name no other. Without a tokenizer only images can be encoded.
+    batch_size: images or texts per batch, on all devices of this process.
 
   Raises:
-    ValueError: if the folder holds no model, or one of another kind, or a tokenizer does not fit.
+    ValueError: if the folder holds no supported model, or the tokenizer does not fit it.
   """
   folder = pathlib.Path(folder)
   if batch_size < 1:
@@ -83,7 +83,7 @@ def load(
 
 def _read_run(folder: pathlib.Path, tokenizer) -> tuple[interop.Model, Tokenize]:
   config = workdir.read_config(folder)
-  # The run may have had another machine, and its batch no part in this.
+  # One device is used, whatever mesh the run had.
   config.mesh = 'data:-1'
   if isinstance(tokenizer, str | pathlib.Path):
     config.data.tokenizer = str(tokenizer)
@@ -95,17 +95,17 @@ def _read_run(folder: pathlib.Path, tokenizer) -> tuple[interop.Model, Tokenize]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pretrained:
-  """A model with its tokenizer and its transform of pictures, as `load` opens it.
+  """A model with its tokenizer and image transform, opened by `load`.
 
-  Pictures are PIL's, paths of files, or arrays [H, W, 3] of uint8 or of floats from 0 to 1; texts
-  are strings. Each function takes one or many and gives a row for each, of one too. Many are cut
+  Images are PIL images, paths of files, or arrays [H, W, 3] of uint8 or of floats from 0 to 1;
+  texts are strings. Each method takes one or several and returns a row for each. Several are split
   into batches of one shape, which is compiled once.
 
   Attributes:
     model: fields and parameters.
-    tokenizer: N strings -> integers [N, L]; None if it is not known.
-    transform: of pictures.
-    batch_size: pictures or texts encoded at a time.
+    tokenizer: N strings -> integers [N, L]; None if unknown.
+    transform: the image transform.
+    batch_size: images or texts per batch.
   """
 
   model: interop.Model
@@ -114,7 +114,7 @@ class Pretrained:
   batch_size: int = 64
 
   def encode_image(self, images: Pictures) -> np.ndarray:
-    """Unit vectors [N, D], float32, of pictures.
+    """Encodes images to unit vectors [N, D], float32.
 
     Raises:
       ValueError: if there are none, or one cannot be used.
@@ -122,28 +122,28 @@ class Pretrained:
     return self._in_batches(self._encode_image, _listed('images', images), self._pixels)
 
   def encode_text(self, texts: str | Sequence[str]) -> np.ndarray:
-    """Unit vectors [N, D], float32, of texts.
+    """Encodes texts to unit vectors [N, D], float32.
 
     Raises:
-      ValueError: if there are none, the tokenizer is not known, or its tokens do not fit.
+      ValueError: if there are none, the tokenizer is unknown, or its tokens do not fit the model.
     """
     texts = [texts] if isinstance(texts, str) else list(texts)
     return self._in_batches(self._encode_text, _listed('texts', texts), self._tokens)
 
   def caption(self, images: Pictures, *, key: jax.Array | None = None, **rules) -> list[str]:
-    """Writes a caption for each picture.
+    """Generates a caption for each image.
 
         model.caption(pictures)                                     # greedy
         model.caption(pictures, beams=4, rerank=True)
         model.caption(pictures, temperature=0.7, top_p=0.9, key=jax.random.key(0))
 
     Args:
-      images: N pictures.
-      key: draws the tokens; needed with a temperature.
-      **rules: fields of `models.generation.Rules`, but for the tokenizer's ids.
+      images: N images.
+      key: random key of sampling; required with a temperature.
+      **rules: fields of `models.generation.Rules`, except the tokenizer's ids.
 
     Raises:
-      ValueError: if the model cannot caption, or a rule cannot work.
+      ValueError: if the model has no captioner, or a rule is out of range.
     """
     if 'decoder' not in self.model.fields:
       raise ValueError(f'the model is a {self.model.fields["name"]}, which has no captioner')
@@ -166,53 +166,55 @@ class Pretrained:
   def classify(
     self, images: Pictures, labels: Sequence[str], *, templates: Sequence[str] = ('{}',)
   ) -> np.ndarray:
-    """Probabilities [N, K] of labels: the softmax of scale · cosine over them.
+    """Returns probabilities [N, K] of labels: the softmax of scale · cosine.
 
-    A model with a bias, as SigLIP's, was trained to answer each pair by itself: it gives the
-    sigmoid of scale · cosine + bias, and a row need not sum to 1.
+    A model with a bias, such as SigLIP, was trained on independent pairs: its probabilities are the
+    sigmoid of scale · cosine + bias, and rows need not sum to 1.
 
     Args:
-      images: N pictures, or their embeddings [N, D].
-      labels: K names, as the prompts are to say them.
+      images: N images, or embeddings [N, D].
+      labels: K names, as they appear in the prompts.
       templates: prompts with `{}` for the name, whose embeddings are averaged.
 
     Raises:
-      ValueError: as `encode_image` and `encode_text`, or if a template has no `{}`.
+      ValueError: see `encode_image` and `encode_text`; or if a template has no `{}`.
     """
-    prototypes = class_embeddings(self.encode_text, _listed('labels', labels), templates)
-    cosines = self._embed('images', images, self.encode_image) @ prototypes.T
+    class_vectors = class_embeddings(self.encode_text, _listed('labels', labels), templates)
+    cosines = self._embeddings_of('images', images, self.encode_image) @ class_vectors.T
     bound = self.model.definition.bind(self._parameters)
     logits = np.exp(bound.log_scale[...]) * cosines
     if bound.bias is None:
       return np.asarray(jax.nn.softmax(logits, axis=1))
     return np.asarray(jax.nn.sigmoid(logits + bound.bias[...]))
 
-  def search(self, images: Pictures, queries: str | Sequence[str] | Pictures, k: int = 5) -> Found:
-    """The k images nearest to each query.
+  def search(
+    self, images: Pictures, queries: str | Sequence[str] | Pictures, k: int = 5
+  ) -> SearchResult:
+    """Returns the k images nearest to each query.
 
     Args:
-      images: N pictures, or embeddings [N, D] of pictures or texts, which need not be made anew for
-        each search.
-      queries: Q texts, Q pictures, or Q embeddings [Q, D]; or one. Strings are texts, and no paths.
-      k: how many to find, at most N.
+      images: N images, or embeddings [N, D], which can be reused between searches.
+      queries: Q texts, Q images, or Q embeddings [Q, D]; or a single one. Strings are texts, never
+        paths.
+      k: number of images per query, at most N.
 
     Raises:
-      ValueError: as `encode_image` and `encode_text`, or if there are fewer than k images.
+      ValueError: see `encode_image` and `encode_text`; or if there are fewer than k images.
     """
     are_texts = isinstance(queries, str) or (
       not isinstance(queries, np.ndarray | jax.Array | pathlib.Path)
       and all(isinstance(query, str) for query in _listed('queries', queries))
     )
     encode = self.encode_text if are_texts else self.encode_image
-    candidates = self._embed('images', images, self.encode_image)
+    candidates = self._embeddings_of('images', images, self.encode_image)
     if not 1 <= k <= len(candidates):
       raise ValueError(f'k = {k} of {len(candidates)} images; use 1 to {len(candidates)}')
-    cosines = self._embed('queries', queries, encode) @ candidates.T
+    cosines = self._embeddings_of('queries', queries, encode) @ candidates.T
     indices = np.argsort(-cosines, axis=1, kind='stable')[:, :k]
-    return Found(indices, np.take_along_axis(cosines, indices, axis=1))
+    return SearchResult(indices, np.take_along_axis(cosines, indices, axis=1))
 
-  def _embed(self, name: str, given, encode: Callable) -> np.ndarray:
-    """What is given, where it is embeddings, or their embeddings."""
+  def _embeddings_of(self, name: str, given, encode: Callable) -> np.ndarray:
+    """Returns embeddings as they are, and encodes anything else."""
     if not isinstance(given, np.ndarray | jax.Array) or given.ndim > 2:
       return encode(given)
     rows = np.atleast_2d(np.asarray(given, np.float32))
@@ -230,7 +232,7 @@ class Pretrained:
     given, fields = self.tokenizer(texts), self.model.fields['text']
     try:
       tokens = np.asarray(given)
-    except ValueError:  # rows of several lengths
+    except ValueError:  # rows of different lengths
       tokens = np.empty(0, object)
     if tokens.dtype.kind not in 'iu':
       raise ValueError(
@@ -248,8 +250,8 @@ class Pretrained:
     return self.model.zero_padded(tokens)
 
   def _in_batches(self, function: Callable, inputs: Sequence, prepare: Callable) -> np.ndarray:
-    """Joins what a function of (parameters, batch) gives for inputs, prepared a batch at a time."""
-    # Few shapes are compiled, and one picture does not wait for a whole batch.
+    """Applies a function of (parameters, batch) to inputs, which `prepare` turns into batches."""
+    # Sizes are powers of two: few shapes are compiled, and a single image is a small batch.
     size = min(self.batch_size, 1 << (len(inputs) - 1).bit_length())
     apply = functools.partial(function, self._parameters)
     batches = (prepare(inputs[start : start + size]) for start in range(0, len(inputs), size))
@@ -281,7 +283,7 @@ class Pretrained:
 
 
 def _listed(name: str, given) -> Sequence:
-  """One or many as many."""
+  """Returns one or several inputs as a sequence."""
   is_array = isinstance(given, np.ndarray | jax.Array)
   one = np.ndim(given) == 3 if is_array else isinstance(given, Picture)
   listed = [given] if one else given if is_array else list(given)
