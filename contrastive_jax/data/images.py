@@ -60,7 +60,7 @@ _UPRIGHT = {
 
 
 def decode(encoded: bytes, size: int | None = None) -> Image.Image:
-  """Decodes a BMP, GIF, JPEG, PNG or WebP picture.
+  """Decodes a BMP, GIF, JPEG, PNG or WebP image.
 
   Args:
     encoded: the bytes of the file.

@@ -77,7 +77,7 @@ def cider(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> flo
   References:
     [1] Vedantam et al., CIDEr: Consensus-based Image Description Evaluation, 2015.
 
-  >>> pictures = ['a red bird on a tree', 'two dogs in the snow']
+  >>> images = ['a red bird on a tree', 'two dogs in the snow']
   >>> round(cider(pictures, [[caption] for caption in pictures]), 6)
   10.0
   """

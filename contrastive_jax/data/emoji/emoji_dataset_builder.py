@@ -1,6 +1,6 @@
 """Emoji drawn by three vendors, with names in ten languages, as a tensorflow-datasets builder.
 
-The packages hold pictures (Noto, Twemoji, Fluent) and names (Emojibase). Fetch them into a folder:
+The packages hold images (Noto, Twemoji, Fluent) and names (Emojibase). Fetch them into a folder:
 
     npm pack emoji-datasource-google@16.0.0
     npm pack emoji-datasource-twitter@16.0.0
@@ -141,7 +141,7 @@ def read_emoji(package: pathlib.Path) -> dict[str, Emoji]:
 
 
 def encode(path: pathlib.Path) -> bytes:
-  """Composites a picture over white and encodes it as WebP, 64x64."""
+  """Composites an image over white and encodes it as WebP, 64x64."""
   with Image.open(path) as picture:
     picture = picture.convert('RGBA')
   # Compositing precedes resampling, so that the color of transparent pixels does not bleed in.
@@ -155,7 +155,7 @@ def encode(path: pathlib.Path) -> bytes:
 def read_pictures(
   folder: pathlib.Path, emoji: Mapping[str, Emoji], *, plain: bool = False
 ) -> dict[str, bytes]:
-  """Reads the pictures of a vendor.
+  """Reads the images of a vendor.
 
   Args:
     folder: PNG or WebP files, named by hexcode.
@@ -182,7 +182,7 @@ def hold_out(emoji: Mapping[str, Emoji], *vendors: Mapping[str, bytes]) -> froze
 
   Args:
     emoji: the emoji by spelling.
-    *vendors: the encoded pictures of each vendor, by spelling.
+    *vendors: the encoded images of each vendor, by spelling.
 
   Returns:
     The spellings of the held-out emoji.
