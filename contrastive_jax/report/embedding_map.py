@@ -97,7 +97,7 @@ def _map(split: EmbeddedSplit, rows: np.ndarray) -> dict:
     'pairs': len(rows),
     'side': MAP_SIDE,
     'classes': classes,
-    'labelled': min(len(classes), MAX_COLORS) if len(classes) > 1 else 0,
+    'labeled': min(len(classes), MAX_COLORS) if len(classes) > 1 else 0,
   }
 
 

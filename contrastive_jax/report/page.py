@@ -30,7 +30,7 @@ _MEANINGS = {
   'modality_gap': 'The distance of the mean picture and the mean caption.',
   'separability': 'How often a linear classifier tells pictures from captions that it has not '
   'seen: in half the cases where they mix, in all where a plane parts them.',
-  'effective_rank': 'The number of directions in use: exp of the entropy of the centred '
+  'effective_rank': 'The number of directions in use: exp of the entropy of the centered '
   'embeddings’ singular values.',
   'collapsed_dimensions': 'The number of directions with less than a thousandth of the mean '
   'variance; N embeddings leave all but N − 1 directions empty.',

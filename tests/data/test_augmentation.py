@@ -105,13 +105,13 @@ def test_a_certain_flip_undoes_itself(name, axis):
 
 
 def test_a_certain_grey_is_luma_in_all_channels():
-  grey = np.asarray(augmented(pictures(), 16, {'grey': 1.0}))
-  np.testing.assert_allclose(grey[..., 0], pictures() @ [0.299, 0.587, 0.114], atol=1e-2)
-  np.testing.assert_allclose(grey[..., :1], grey[..., 1:2], atol=1e-3)
+  gray = np.asarray(augmented(pictures(), 16, {'grey': 1.0}))
+  np.testing.assert_allclose(gray[..., 0], pictures() @ [0.299, 0.587, 0.114], atol=1e-2)
+  np.testing.assert_allclose(gray[..., :1], gray[..., 1:2], atol=1e-3)
 
 
 def test_resampling_a_ramp_gives_a_ramp():
-  """Halving a linear picture is exact: places and their centres are right."""
+  """Halving a linear picture is exact: places and their centers are right."""
   ramp = np.broadcast_to(np.arange(16.0)[None, :, None, None], (1, 16, 16, 3))
   half = np.asarray(augmented(ramp, 8, {}))
   np.testing.assert_allclose(half[0, :, 4, 0], np.arange(8) * 2 + 0.5, atol=1e-4)
@@ -145,11 +145,11 @@ def test_what_a_move_uncovers_is_white():
 
 
 def test_hue_keeps_greys_and_chroma():
-  grey = np.broadcast_to(np.arange(16.0)[:, None] * 10, (2, 16, 16))[..., None].repeat(3, -1)
-  np.testing.assert_allclose(augmented(grey, 16, {'hue': 0.5}), grey, atol=1e-3)
-  colours = 100 + np.random.default_rng(0).uniform(-20, 20, (8, 16, 16, 3))
-  turned = np.asarray(augmented(colours, 16, {'hue': 0.5}))
-  chroma = [np.linalg.norm(c - c.mean(-1, keepdims=True), axis=-1) for c in (colours, turned)]
+  gray = np.broadcast_to(np.arange(16.0)[:, None] * 10, (2, 16, 16))[..., None].repeat(3, -1)
+  np.testing.assert_allclose(augmented(gray, 16, {'hue': 0.5}), gray, atol=1e-3)
+  colors = 100 + np.random.default_rng(0).uniform(-20, 20, (8, 16, 16, 3))
+  turned = np.asarray(augmented(colors, 16, {'hue': 0.5}))
+  chroma = [np.linalg.norm(c - c.mean(-1, keepdims=True), axis=-1) for c in (colors, turned)]
   np.testing.assert_allclose(*chroma, rtol=1e-3)
 
 
@@ -205,8 +205,8 @@ def test_what_is_erased_is_a_box_of_one_colour():
 
 
 def test_contrast_fixes_mid_grey():
-  grey = jnp.full((8, 4, 4, 3), 127.5)
-  np.testing.assert_allclose(augmented(grey, 4, {'contrast': 1.0}), grey, atol=1e-3)
+  gray = jnp.full((8, 4, 4, 3), 127.5)
+  np.testing.assert_allclose(augmented(gray, 4, {'contrast': 1.0}), gray, atol=1e-3)
 
 
 # Policies
@@ -239,7 +239,7 @@ def by_pil(name, level, picture):
     return ImageOps.solarize(picture, 256 * (1 - abs(level)))
   if name == 'rotate':
     return picture.rotate(30 * level, Image.Resampling.BILINEAR, fillcolor='white')
-  # Places of the result in the picture, shears about the centre.
+  # Places of the result in the picture, shears about the center.
   slant, move = 0.3 * level, 0.45 * level * size
   matrix = {
     'identity': (1, 0, 0, 0, 1, 0),

@@ -172,7 +172,7 @@ def test_of_an_animation_the_first_frame_counts(form):
 
 @pytest.mark.parametrize('mode', ['1', 'L', 'LA', 'P', 'RGB', 'RGBA', 'I;16'])
 def test_every_mode_of_a_png_becomes_rgb(mode):
-  """Colours that all of them can hold: black, white; of 16 bits the upper eight."""
+  """Colors that all of them can hold: black, white; of 16 bits the upper eight."""
   pixels = np.random.default_rng(0).integers(0, 2, (6, 7), np.uint8) * 255
   image = Image.fromarray(pixels)
   if mode == 'I;16':

@@ -37,7 +37,7 @@ def test_texts_are_strings_and_images_encoded():
     ('no_such_set', 'train', r"config\.data\.name = 'no_such_set'.*Use 'emoji'"),
     ('tfds:/no/such/folder', 'train', r"config\.data\.name = '/no/such/folder'.*dataset_info"),
     ('emoji', 'test', r"no split 'test'.*heldout_style"),
-    ('emoji', 'train[colour=red]', r"no field 'colour'.*vendor"),
+    ('emoji', 'train[color=red]', r"no field 'color'.*vendor"),
     ('emoji', 'train[vendor=acme]', 'selects no example'),
     ('emoji', 'train[vendor=noto]+heldout_style', 'select from one split'),
     ('emoji', 'train[vendor=noto,group]', "cannot read 'group'"),

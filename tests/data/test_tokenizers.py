@@ -186,7 +186,7 @@ def test_any_text_is_start_ids_end_zeros(tokenizer, texts):
 
 
 @given(text=st.text())
-def test_a_text_does_not_depend_on_its_neighbours(tokenizer, text):
+def test_a_text_does_not_depend_on_its_neighbors(tokenizer, text):
   together = tokenizer(['red apple', text, ''])
   np.testing.assert_array_equal(together[1], tokenizer([text])[0])
 

@@ -76,9 +76,9 @@ def test_eight_devices_evaluate_as_one_another_data_set_and_several_captions_inc
     lines.append({'image': f'{row}.png', 'caption': [f'a {color} square', color]})
   (tmp_path / 'squares.jsonl').write_text('\n'.join(map(json.dumps, lines)))
   partners = data.open_source('emoji', 'train[vendor=twemoji,skin_tone=light]')
-  labelled = [{'image': f'{i}.png', 'subgroup': partners[i]['subgroup']} for i in range(3)]
-  (tmp_path / 'labelled.jsonl').write_text('\n'.join(map(json.dumps, labelled)))
-  splits = SPLIT, *(f'{name}=jsonl:{tmp_path}/{name}.jsonl' for name in ('squares', 'labelled'))
+  labeled = [{'image': f'{i}.png', 'subgroup': partners[i]['subgroup']} for i in range(3)]
+  (tmp_path / 'labeled.jsonl').write_text('\n'.join(map(json.dumps, labeled)))
+  splits = SPLIT, *(f'{name}=jsonl:{tmp_path}/{name}.jsonl' for name in ('squares', 'labeled'))
   definition = tiny(image=IMAGE, text=TEXT)
   parameters = drawn(definition, deviation=0.6)
 
@@ -131,7 +131,7 @@ def test_eight_devices_evaluate_as_one_another_data_set_and_several_captions_inc
   assert f'{SPLIT}/zero_shot_subgroup_accuracy@5' in means
   assert len(retrieved[1].outcomes['text_to_image_recall@1'].hits) == 6
   # And what has no texts is classified.
-  classified = {name.split('/')[-1] for name in metrics if name.startswith('labelled/')}
+  classified = {name.split('/')[-1] for name in metrics if name.startswith('labeled/')}
   assert {'zero_shot_subgroup_accuracy@1', 'subgroup_neighbours_accuracy'} <= classified
   assert not [name for name in classified if '_to_' in name]
   assert retrieved[1].captions == ['a red square', 'a green square', 'a blue square']

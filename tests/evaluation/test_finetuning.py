@@ -16,15 +16,15 @@ from contrastive_jax.training.rates import hold, parameter_rates
 from tests.models.towers import parameters_of, tiny, tiny_coca
 
 FIELDS = {'b1': 0.9, 'b2': 0.98, 'epsilon': 1e-6, 'weight_decay': 0.05, 'clip_norm': 1.0}
-COLOURS = np.array([[250, 10, 10], [10, 250, 10], [10, 10, 250]])
+COLORS = np.array([[250, 10, 10], [10, 250, 10], [10, 10, 250]])
 
 
 def pictures(number, seed=0):
-  """Noisy pictures of three colours, and the numbers of the colours."""
+  """Noisy pictures of three colors, and the numbers of the colors."""
   random = np.random.default_rng(seed)
   labels = random.integers(3, size=number)
   noise = random.integers(-60, 60, (number, 8, 8, 3))
-  return np.clip(COLOURS[labels][:, None, None] + noise, 0, 255).astype(np.uint8), labels
+  return np.clip(COLORS[labels][:, None, None] + noise, 0, 255).astype(np.uint8), labels
 
 
 def train(rates, mesh='data:8', layer_decay=1.0, steps=30, devices=None, **options):

@@ -14,11 +14,11 @@ from tests.models.towers import parameters_of, tiny
 
 
 def clusters(number, classes=4, width=8, spread=0.1, seed=0):
-  """Points about a centre for each class, and the names of their classes."""
+  """Points about a center for each class, and the names of their classes."""
   random = np.random.default_rng(seed)
-  centres = np.random.default_rng(1).normal(size=(classes, width))
+  centers = np.random.default_rng(1).normal(size=(classes, width))
   codes = random.integers(classes, size=number)
-  points = centres[codes] + spread * random.normal(size=(number, width))
+  points = centers[codes] + spread * random.normal(size=(number, width))
   return points.astype(np.float32), [f'class {code}' for code in codes]
 
 

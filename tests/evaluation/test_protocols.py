@@ -37,11 +37,11 @@ def unit(array):
 
 
 def drawn(number, classes=5, width=12, seed=0):
-  """Unit vectors about a centre for each class, of unequal sizes, and their classes."""
+  """Unit vectors about a center for each class, of unequal sizes, and their classes."""
   random = np.random.default_rng(seed)
-  centres = np.random.default_rng(9).normal(size=(classes, width))
+  centers = np.random.default_rng(9).normal(size=(classes, width))
   codes = np.minimum(random.geometric(0.4, number), classes) - 1
-  points = centres[codes] + 1.5 * random.normal(size=(number, width))
+  points = centers[codes] + 1.5 * random.normal(size=(number, width))
   return unit(points).astype(np.float32), [f'class {code}' for code in codes]
 
 
@@ -100,7 +100,7 @@ class TestClipBenchmark:
     )
 
 
-def test_neighbours_vote_as_in_scikit_learn(mesh):
+def test_knn_votes_as_in_scikit_learn(mesh):
   train, test = drawn(300), drawn(101, seed=1)
   ours = KNN(*train, mesh=mesh)
   theirs = KNeighborsClassifier(

@@ -52,8 +52,8 @@ def draw():
   image = random.normal(size=(IMAGES, WIDTH))
   text = np.repeat(image, CAPTIONS, axis=0) + 2 * random.normal(size=(IMAGES * CAPTIONS, WIDTH))
   labels = random.integers(CLASSES, size=IMAGES)
-  centres = np.stack([image[labels == k].mean(axis=0) for k in range(CLASSES)])
-  prompts = np.repeat(centres, TEMPLATES, axis=0)
+  centers = np.stack([image[labels == k].mean(axis=0) for k in range(CLASSES)])
+  prompts = np.repeat(centers, TEMPLATES, axis=0)
   prompts += random.normal(size=prompts.shape)
   arrays = {'image': image, 'text': text, 'prompts': prompts}
   return {name: array.astype(np.float32) for name, array in arrays.items()} | {'labels': labels}
