@@ -22,12 +22,12 @@ from contrastive_jax.data import images  # noqa: E402
 from contrastive_jax.data.augmentation import augment, augment_on_host  # noqa: E402
 
 BATCH, REPEATS = 256, 7
-# Each alone; the default's strengths are measured together.
+# Strengths measured one by one; the default's are measured together.
 OTHERS = {'crop': 0.9, 'blur': 0.5, 'rand_augment': 0.3, 'aug_mix': 0.3}
 
 
 def augment_by_pil(picture: Image.Image, size: int, rng: np.random.Generator) -> np.ndarray:
-  """One affine and one colour map of the default's strengths, each one call of PIL."""
+  """Applies one affine and one color map of default strengths, by one call of PIL each."""
   turn = np.deg2rad(rng.uniform(-10, 10))
   zoom = picture.width / size * rng.uniform(0.85, 1.15)
   matrix = zoom * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
@@ -39,12 +39,12 @@ def augment_by_pil(picture: Image.Image, size: int, rng: np.random.Generator) ->
     resample=Image.Resampling.BILINEAR,
     fillcolor=(255, 255, 255),
   )
-  colour = np.column_stack([np.eye(3) + rng.uniform(-0.1, 0.1, (3, 3)), np.zeros(3)])
-  return np.asarray(picture.convert('RGB', colour.ravel().tolist()))
+  color = np.column_stack([np.eye(3) + rng.uniform(-0.1, 0.1, (3, 3)), np.zeros(3)])
+  return np.asarray(picture.convert('RGB', color.ravel().tolist()))
 
 
 def best(function) -> float:
-  """Milliseconds of the fastest of several calls."""
+  """Returns the milliseconds of the fastest of several calls."""
   times = []
   for _ in range(REPEATS):
     start = time.perf_counter()
@@ -54,7 +54,7 @@ def best(function) -> float:
 
 
 def main(_):
-  """Prints and writes milliseconds a batch."""
+  """Prints and writes milliseconds per batch."""
   config = clip.get_config()
   size, strengths = config.model.image.size, config.augmentation.to_dict()
   source = data.open_source('emoji', 'train')

@@ -1,9 +1,9 @@
-"""CoCa beside CLIP: the same images, the same image tower, each in its own time.
+"""Compares CoCa to CLIP on the same images with the same image tower.
 
   python experiments/coca_against_clip/run.py --folder=runs
 
-Trains configs/clip.py and configs/coca.py, one after the other, or goes on with them, or takes them
-as they are if they are finished. Prints the README's table and writes results.json.
+Trains configs/clip.py and configs/coca.py in turn, resumes unfinished runs, and uses finished ones.
+Prints the README's table and writes results.json.
 """
 
 import json
@@ -18,7 +18,7 @@ ROOT = FOLDER.parents[1]
 
 RUNS = flags.DEFINE_string('folder', 'runs', 'Holds clip-default and coca-default.')
 OVERRIDES = flags.DEFINE_multi_string('override', [], 'FIELD=VALUE of both configs.')
-OUTPUT = flags.DEFINE_string('output', str(FOLDER / 'results.json'), 'Where the figures go.')
+OUTPUT = flags.DEFINE_string('output', str(FOLDER / 'results.json'), 'Output file.')
 
 SPLITS = ('heldout_style', 'heldout_composition')
 RECALLS = tuple(
@@ -36,7 +36,7 @@ CAPTIONS = tuple(
 
 
 def train(name: str) -> dict[str, float]:
-  """The results of a finished run of `configs/NAME.py`."""
+  """Returns the results of a run of `configs/NAME.py`."""
   workdir = pathlib.Path(RUNS.value).absolute() / f'{name}-default'
   if not (workdir / 'results.json').exists():
     fields = [f'--config.{override}' for override in OVERRIDES.value]

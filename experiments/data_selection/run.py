@@ -1,10 +1,10 @@
-"""Which examples to learn from, and how much: all, random subsets, one subset, weights by the loss.
+"""Data selection: full training, random subsets, a fixed subset, and weights by the loss.
 
   python experiments/data_selection/run.py --workdir=runs/data_selection
 
-Trains every arm with every seed on the validation split of configs/clip.py, all at one number of
-images seen; a run that is finished is not done again, one that was killed goes on. Writes
-results.json after each, and prints the README's table.
+Trains every arm with every seed on the validation split of configs/clip.py, at equal images seen.
+Skips finished runs, and resumes killed ones. Writes results.json after each, and prints the
+README's table.
 """
 
 import json
@@ -28,13 +28,13 @@ WORKDIR = flags.DEFINE_string('workdir', 'runs/data_selection', 'Holds a folder 
 STEPS = flags.DEFINE_integer('steps', 300, 'Of every run.', lower_bound=1)
 SEEDS = flags.DEFINE_integer('seeds', 3, 'Runs of an arm.', lower_bound=1)
 OVERRIDES = flags.DEFINE_multi_string('override', [], 'FIELD=VALUE of all configs.')
-OUTPUT = flags.DEFINE_string('output', str(FOLDER / 'results.json'), 'Where the figures go.')
+OUTPUT = flags.DEFINE_string('output', str(FOLDER / 'results.json'), 'Output file.')
 
 VALIDATION = clip.get_config('validation')
 SPLIT = VALIDATION.evaluation.splits[0]
 FULL, WITHOUT = 'full', 'RS2 without replacement, 10%'
 FIXED = {'fixed random subset, 10%': 1, 'fixed random subset, 30%': 3}  # tenths
-# Arm -> config, and what differs from its validation variant.
+# Arm -> config, and overrides of its validation variant.
 ARMS = {
   FULL: ('clip', {}),
   'RS2 with replacement, 10%': ('clip', {'data.subset': 0.1}),
@@ -51,7 +51,7 @@ RECALLS = tuple(f'{way}_recall@{k}' for k in (1, 5) for way in ('image_to_text',
 
 
 def tenths(folder: pathlib.Path) -> str:
-  """The name of a copy of the emoji in which `tenth_SEED` says which random tenth each is of."""
+  """Writes a copy of the emoji with a random tenth per example, `tenth_SEED`; returns its name."""
   path = folder / 'tenths' / 'train.array_record'
   if not path.exists():
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -70,7 +70,7 @@ def tenths(folder: pathlib.Path) -> str:
 
 
 def fields(arm: str, seed: int, folder: pathlib.Path) -> dict:
-  """What an arm's config differs in."""
+  """Returns the overrides of an arm."""
   config, own = ARMS[arm]
   if arm in FIXED:
     selections = VALIDATION.data.split.split('+')
@@ -88,7 +88,7 @@ def fields(arm: str, seed: int, folder: pathlib.Path) -> dict:
 
 
 def train(arm: str, seed: int) -> dict[str, float]:
-  """The figures of a run that is finished, or goes on to be."""
+  """Returns the metrics of a run; trains or resumes it if unfinished."""
   folder = pathlib.Path(WORKDIR.value).absolute()
   name = arm.replace(', ', '_').replace(' ', '_').replace('%', '')
   workdir = folder / f'{name}-{seed}'
@@ -98,18 +98,18 @@ def train(arm: str, seed: int) -> dict[str, float]:
     command = ['launch.py', f'--config=configs/{ARMS[arm][0]}.py:validation']
     command += [f'--workdir={workdir}', *differing]
     subprocess.run([sys.executable, *command], cwd=ROOT, check=True)
-  figures = json.loads((workdir / 'results.json').read_text())
-  kept = {recall: figures[f'{SPLIT}/{recall}'] for recall in RECALLS}
-  return kept | {key: figures[key] for key in ('images_seen', 'seconds')}
+  metrics = json.loads((workdir / 'results.json').read_text())
+  kept = {recall: metrics[f'{SPLIT}/{recall}'] for recall in RECALLS}
+  return kept | {key: metrics[key] for key in ('images_seen', 'seconds')}
 
 
 def table(results: dict[str, dict[str, dict]]) -> str:
-  """Markdown: the mean over the seeds and, of several, their standard deviation."""
+  """Formats mean and standard deviation over the seeds in Markdown."""
   lines = [f'| | seeds | {" | ".join(RECALLS)} |', '|---|---:' + '|---:' * len(RECALLS) + '|']
   for arm, runs in results.items():
     cells = []
     for recall in RECALLS:
-      values = [100 * figures[recall] for figures in runs.values()]
+      values = [100 * metrics[recall] for metrics in runs.values()]
       spread = f' ± {statistics.stdev(values):.1f}' if len(values) > 1 else ''
       cells.append(f'{statistics.mean(values):.1f}{spread}')
     lines.append(f'| {arm} | {len(runs)} | {" | ".join(cells)} |')
@@ -117,24 +117,24 @@ def table(results: dict[str, dict[str, dict]]) -> str:
 
 
 def check(results: dict[str, dict[str, dict]]) -> None:
-  """All saw as many images, and RS2 without replacement is full training, bit for bit."""
-  seen = {figures['images_seen'] for runs in results.values() for figures in runs.values()}
+  """Checks equal images seen, and that RS2 without replacement equals full training exactly."""
+  seen = {metrics['images_seen'] for runs in results.values() for metrics in runs.values()}
   if len(seen) > 1:
     raise ValueError(f'the runs saw different numbers of images, {sorted(seen)}; train them alike')
-  for seed, figures in results.get(WITHOUT, {}).items():
+  for seed, metrics in results.get(WITHOUT, {}).items():
     full = results[FULL][seed]
-    if differing := [recall for recall in RECALLS if figures[recall] != full[recall]]:
+    if differing := [recall for recall in RECALLS if metrics[recall] != full[recall]]:
       raise ValueError(f'{WITHOUT} differs from {FULL} in {differing}')
 
 
 def main(_):
-  """Trains what is not trained yet, and compares."""
+  """Trains the unfinished runs, and compares."""
   output = pathlib.Path(OUTPUT.value)
   results = json.loads(output.read_text()) if output.exists() else {}
   for seed in range(SEEDS.value):
     for arm in ARMS:
       runs = results.setdefault(arm, {})
-      # Without replacement the stream is the plain one: one seed shows it.
+      # One seed suffices to show that RS2 without replacement is full training.
       if str(seed) not in runs and (arm != WITHOUT or seed == 0):
         runs[str(seed)] = train(arm, seed)
         output.write_text(json.dumps(results, indent=2) + '\n')

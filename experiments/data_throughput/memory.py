@@ -2,7 +2,7 @@
 
   python experiments/data_throughput/memory.py --data=FOLDER
 
-FOLDER is that of run.py. Prints the README's figures and writes memory.json.
+FOLDER is that of run.py. Prints the README's numbers and writes memory.json.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ EPOCHS = flags.DEFINE_integer('epochs', 10, 'Passes over the pictures.')
 
 
 class Numbered:
-  """A billion examples, of which each is asked for alone."""
+  """A source of a billion examples."""
 
   cached = False
 
@@ -36,7 +36,7 @@ class Numbered:
 
 
 def resident() -> float:
-  """MB of this process and of its workers."""
+  """Returns the memory of this process and its workers, in MB."""
   processes = ['self', *(child.pid for child in multiprocessing.active_children())]
   pages = sum(
     int(pathlib.Path(f'/proc/{process}/statm').read_text().split()[1]) for process in processes
@@ -45,7 +45,7 @@ def resident() -> float:
 
 
 def open_batches(source, workers: int):
-  """The batches of run.py."""
+  """Opens the batches of run.py."""
   return data.training_batches(
     source,
     data.ClipTokenizer(),
@@ -59,7 +59,7 @@ def open_batches(source, workers: int):
 
 
 def epochs(source, workers: int) -> list[float]:
-  """Most MB in each epoch: how many batches wait differs from moment to moment."""
+  """Returns the maximum MB of each epoch; the number of waiting batches fluctuates."""
   with contextlib.closing(open_batches(source, workers)) as batches:
     sizes = []
     for _ in range(EPOCHS.value):
@@ -72,7 +72,7 @@ def epochs(source, workers: int) -> list[float]:
 
 
 def billion(example) -> dict[str, float]:
-  """Seconds and MB that it takes to open a shuffle and to draw its first batch."""
+  """Measures seconds and MB to open a shuffle and to draw its first batch."""
   before, start = resident(), time.perf_counter()
   batches = open_batches(Numbered(example), workers=0)
   opened = time.perf_counter() - start

@@ -1,7 +1,7 @@
-"""webdataset and torch's side of run.py, in an interpreter of its own.
+"""webdataset with torch for run.py, in a separate interpreter.
 
-Reads a JSON line for each turn, {"pattern", "workers", "batch_size", "seconds"}, and answers with
-one: {"rate": examples a second}. The pipeline is that of open_clip's training, by its parts.
+Reads one JSON line per turn, {"pattern", "workers", "batch_size", "seconds"}, and answers with one:
+{"rate": examples per second}. The pipeline consists of the parts of open_clip's training pipeline.
 """
 
 import json
@@ -14,7 +14,7 @@ import webdataset
 
 
 def measure(pattern, workers, batch_size, seconds, warm):
-  """Examples a second from the shards to a batch in the parent process."""
+  """Returns examples per second, from shards to batches in the parent process."""
   torch.set_num_threads(1)
   transform = open_clip.image_transform(224, is_train=True)
   tokenizer = open_clip.get_tokenizer('ViT-B-32')
@@ -39,6 +39,6 @@ def measure(pattern, workers, batch_size, seconds, warm):
 
 if __name__ == '__main__':
   answers = sys.stdout
-  sys.stdout = sys.stderr  # Nothing else may come between the answers.
+  sys.stdout = sys.stderr  # Standard output carries only the answers.
   for line in sys.stdin:
     print(json.dumps({'rate': measure(**json.loads(line))}), file=answers, flush=True)

@@ -1,8 +1,8 @@
-"""Examples a second from disk to batch, beside raw decoding and beside webdataset with torch.
+"""Throughput from disk to batch, compared to raw decoding and to webdataset with torch.
 
   python experiments/data_throughput/run.py --data=FOLDER --peer_python=PEER/bin/python
 
-FOLDER takes the pictures, once, in every format. PEER is a virtual environment with
+FOLDER stores the images once in every format. PEER is a virtual environment with
 requirements.txt of this folder. Prints the README's tables and writes results.json.
 """
 
@@ -32,13 +32,13 @@ SECONDS = flags.DEFINE_float('seconds', 10.0, 'Seconds a turn.')
 EXAMPLES = flags.DEFINE_integer('examples', 6_900, 'Pictures.', lower_bound=1)
 
 SIDE, SIZE, CROP, BATCH = 256, 224, (0.9, 1.0), 64
-WARM = 8  # batches of each worker before its time counts
-WAIT = 0.03  # seconds, as a bucket of the same region lets wait
+WARM = 8  # batches per worker before timing starts
+WAIT = 0.03  # seconds, the latency of a bucket in the same region
 CAPTIONS = {'caption': 1.0}
 
 
 def enlarged(encoded: bytes) -> bytes:
-  """A picture as img2dataset would have written it: a JPEG of 256 pixels."""
+  """Encodes an image in img2dataset's form: a JPEG of 256 pixels."""
   picture = images.decode(encoded).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
   buffer = io.BytesIO()
   picture.save(buffer, 'JPEG', quality=95)
@@ -46,7 +46,7 @@ def enlarged(encoded: bytes) -> bytes:
 
 
 class Pictures(tfds.core.GeneratorBasedBuilder):
-  """The pictures as a TFDS data set."""
+  """The images as a TFDS dataset."""
 
   VERSION = tfds.core.Version('1.0.0')
 
@@ -66,7 +66,7 @@ class Pictures(tfds.core.GeneratorBasedBuilder):
 
 
 def prepare(folder: pathlib.Path) -> dict[str, str]:
-  """Writes what is not there yet; the name of each source by its format."""
+  """Writes the missing formats; returns the name of each source by format."""
   builder = Pictures(data_dir=folder, file_format='array_record')
   builder.download_and_prepare()
   names = {'tfds': f'tfds:{builder.data_path}'}
@@ -77,7 +77,7 @@ def prepare(folder: pathlib.Path) -> dict[str, str]:
 
 
 def rate_of(batches, seconds: float, workers: int) -> float:
-  """Examples a second, once each worker is warm."""
+  """Returns examples per second, after a warm-up of each worker."""
   for _ in range(WARM * workers):
     next(batches)
   start, count = time.perf_counter(), 0
@@ -87,7 +87,7 @@ def rate_of(batches, seconds: float, workers: int) -> float:
 
 
 class Away:
-  """A source of which each example is waited for, as those of a bucket are."""
+  """A source with a delay per example, like a bucket."""
 
   cached = False
 
@@ -103,9 +103,9 @@ class Away:
 
 
 def ours(name: str, workers: int, wait: float = 0.0) -> float:
-  """The product's own batches; to read an example takes `wait` seconds more."""
+  """Returns examples per second of our pipeline, with a delay of `wait` seconds each."""
   source = data.open_source(name, 'train')
-  source.cached = False  # As where the data is larger than the memory.
+  source.cached = False  # No caching, as for data larger than memory.
   source = Away(source, wait) if wait else source
   batches, _ = data.training_batches(
     source,
@@ -122,7 +122,7 @@ def ours(name: str, workers: int, wait: float = 0.0) -> float:
 
 
 def decode_alone(name, seconds, begin, answers):
-  """Decodes and crops the pictures, once they are in memory."""
+  """Decodes and crops images from memory."""
   source = data.open_source(name, 'train')
   rng, count = np.random.default_rng(0), 0
   encoded = [source[number]['image'] for number in rng.permutation(len(source)).tolist()]
@@ -142,7 +142,7 @@ def decode_alone(name, seconds, begin, answers):
 
 
 def raw(name: str, workers: int) -> float:
-  """Pictures a second of `workers` processes that do nothing but decode and crop."""
+  """Returns images per second of `workers` processes that only decode and crop."""
   context = multiprocessing.get_context('spawn')
   answers = context.Queue()
   arguments = (name, SECONDS.value, context.Barrier(workers), answers)
@@ -156,7 +156,7 @@ def raw(name: str, workers: int) -> float:
 
 
 def start_peer(pattern: str):
-  """A function of the workers that asks webdataset and torch."""
+  """Starts webdataset with torch; returns a function of the number of workers."""
   process = subprocess.Popen(
     [PEER_PYTHON.value, str(FOLDER / 'peer.py')],
     stdin=subprocess.PIPE,
@@ -174,7 +174,7 @@ def start_peer(pattern: str):
 
 
 def main(_):
-  """Takes turns, and keeps each one's best."""
+  """Alternates turns, and keeps the best of each."""
   folder = pathlib.Path(DATA.value)
   names = prepare(folder)
   systems = {'raw decoding': lambda workers: raw(names['arrayrecord'], workers)}

@@ -1,4 +1,4 @@
-"""Which library decodes the pictures of a training run fastest, and which holds up?
+"""Compares image decoders by speed and by robustness.
 
 pip install opencv-python-headless pyspng simplejpeg imagecodecs
 python experiments/decoding/run.py
@@ -32,7 +32,7 @@ SIZE, THREADS, REPEATS, SECONDS = 224, 2, 4, 0.3
 
 
 def photo(width: int, height: int, seed: int = 0) -> Image.Image:
-  """Noise whose amplitude falls as one over the frequency, as in a photo, and edges."""
+  """Draws photo-like noise, with a 1/f amplitude spectrum, and edges."""
   rng = np.random.default_rng(seed)
   frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
   frequency[0, 0] = np.inf
@@ -45,18 +45,18 @@ def photo(width: int, height: int, seed: int = 0) -> Image.Image:
 
 
 def encode(image: Image.Image, form: str, **options) -> bytes:
-  """The bytes of a file."""
+  """Encodes an image."""
   buffer = io.BytesIO()
   image.save(buffer, form, **options)
   return buffer.getvalue()
 
 
-# Decoders: bytes -> uint8 [H, W, 3], or a picture of PIL's. No side of the result falls below
+# Decoders: bytes -> uint8 [H, W, 3], or a PIL image. No side of the result falls below
 # `least`.
 
 
 def by_pil(encoded: bytes, least: int | None = None) -> Image.Image:
-  """PIL, and for a JPEG its scaled decoding."""
+  """Decodes by PIL, JPEG at a reduced scale."""
   image = Image.open(io.BytesIO(encoded))
   if least:
     image.draft(None, (least, least))
@@ -65,7 +65,7 @@ def by_pil(encoded: bytes, least: int | None = None) -> Image.Image:
 
 
 def by_cv2(encoded: bytes, least: int | None = None) -> np.ndarray:
-  """OpenCV, which takes the scale and not the size: a caller must read the header first."""
+  """Decodes by OpenCV, which takes a scale instead of a size: the header is read first."""
   flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
   if least:
     width, height = Image.open(io.BytesIO(encoded)).size
@@ -78,17 +78,17 @@ def by_cv2(encoded: bytes, least: int | None = None) -> np.ndarray:
 
 
 def by_simplejpeg(encoded: bytes, least: int | None = None) -> np.ndarray:
-  """simplejpeg, libjpeg-turbo of its own."""
+  """Decodes by simplejpeg, with its own libjpeg-turbo."""
   return simplejpeg.decode_jpeg(encoded, min_height=least or 0, min_width=least or 0)
 
 
 def by_pyspng(encoded: bytes) -> np.ndarray:
-  """pyspng, libspng."""
+  """Decodes by pyspng, with libspng."""
   return pyspng.load(encoded, format='RGB')
 
 
 def by_imagecodecs(encoded: bytes) -> np.ndarray:
-  """imagecodecs, by the format that the first bytes tell."""
+  """Decodes by imagecodecs, with the format from the first bytes."""
   if encoded[:2] == b'\xff\xd8':
     return imagecodecs.jpeg8_decode(encoded, outcolorspace='RGB')
   if encoded[:4] == b'RIFF':
@@ -114,13 +114,13 @@ DECODERS = {
 
 
 def to_input(decode, encoded: bytes) -> np.ndarray:
-  """Decoded, and resized by PIL as the pipeline does: uint8 [SIZE, SIZE, 3]."""
+  """Decodes, and resizes by PIL as in the pipeline: uint8 [SIZE, SIZE, 3]."""
   image = decode(encoded)
   return images.resize(Image.fromarray(image) if isinstance(image, np.ndarray) else image, SIZE)
 
 
 def rates(functions: dict, threads: int, clock) -> dict[str, float]:
-  """Calls a second of the clock, the best of several rounds in which all take their turn."""
+  """Returns calls per second of the clock, the best of several rounds in turn."""
   best = dict.fromkeys(functions, 0.0)
   with concurrent.futures.ThreadPoolExecutor(threads) as pool:
     for _ in range(REPEATS):
@@ -134,7 +134,7 @@ def rates(functions: dict, threads: int, clock) -> dict[str, float]:
 
 
 def speed() -> dict[str, dict]:
-  """Of each picture and decoder: pictures a second, and the mean distance from PIL's pixels."""
+  """Returns images per second, and the mean distance from PIL, per image and decoder."""
   small, medium, large = (photo(*size) for size in ((320, 256), (1280, 960), (2048, 1536)))
   pictures = {
     'JPEG, 2048 x 1536': encode(large, 'JPEG', quality=90),
@@ -151,7 +151,7 @@ def speed() -> dict[str, dict]:
     inputs = {k: functools.partial(to_input, decode, encoded) for k, decode in decoders.items()}
     there = inputs['PIL']().astype(float)
     row = {'kilobytes': len(encoded) / 1000}
-    # Others may be at work on the machine, and a process's own time does not count them.
+    # CPU time excludes other work on the machine.
     row['a core'] = rates(inputs, 1, time.process_time)
     row['two threads'] = rates(inputs, THREADS, time.perf_counter)
     row['distance'] = {k: np.abs(inputs[k]() - there).mean() for k in inputs}
@@ -161,7 +161,7 @@ def speed() -> dict[str, dict]:
 
 
 def awkward() -> dict[str, bytes]:
-  """Files that a set from the web holds some of."""
+  """Makes files that occur in data from the web."""
   image, exif = photo(96, 64), Image.Exif()
   exif[0x0112] = 6
   ramp = Image.fromarray(np.linspace(0, 65535, 96 * 64).reshape(64, 96).astype(np.uint16))
@@ -191,14 +191,14 @@ def awkward() -> dict[str, bytes]:
 
 
 def outcome(decode, encoded: bytes) -> str:
-  """The mean distance from what `images.decode` makes of it, or how it fails."""
+  """Returns the mean distance from `images.decode`, or the failure."""
   try:
     there = np.asarray(images.decode(encoded)).astype(float)
   except ValueError:
     there = None
   try:
     here = np.asarray(decode(encoded))
-  except Exception as error:  # each library has its own
+  except Exception as error:  # each library raises its own
     return f'refused ({type(error).__name__})'
   if here.dtype != np.uint8 or here.ndim != 3 or here.shape[2] != 3:
     return f'{here.dtype} {list(here.shape)}'

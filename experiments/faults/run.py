@@ -1,8 +1,8 @@
-"""Kills a run at random moments, and compares its end with that of a run left alone.
+"""Kills a run at random times, and compares its final state to that of an undisturbed run.
 
   python experiments/faults/run.py
 
-Prints the README's tables and writes results.json. What is finished in --folder is not done again.
+Prints the README's tables and writes results.json. Skips what is finished in --folder.
 """
 
 import json
@@ -44,7 +44,7 @@ OTHER_DEVICES = (*SAME_DEVICES, 'SIGKILL, other number of devices')
 
 
 def start(folder: pathlib.Path, devices: int) -> subprocess.Popen:
-  """Starts the run, or goes on with it."""
+  """Starts or resumes the run."""
   folder.mkdir(parents=True, exist_ok=True)
   return subprocess.Popen(
     [sys.executable, ROOT / 'launch.py', *CONFIG, f'--workdir={folder}'],
@@ -55,13 +55,13 @@ def start(folder: pathlib.Path, devices: int) -> subprocess.Popen:
 
 
 def last_step(folder: pathlib.Path) -> int:
-  """The step of the last line of metrics."""
+  """Returns the step of the last line of metrics."""
   rows = read_metrics(folder)
   return rows[-1]['step'] if rows else 0
 
 
 def wait(process: subprocess.Popen, folder: pathlib.Path, moments: random.Random) -> None:
-  """Until a random moment: some while the run starts up, most within its steps."""
+  """Waits for a random time: some fall into the start of the run, most into its steps."""
   before = last_step(folder)
   if moments.random() < 0.15:
     return time.sleep(moments.uniform(0, 10))
@@ -72,7 +72,7 @@ def wait(process: subprocess.Popen, folder: pathlib.Path, moments: random.Random
 
 
 def damage(folder: pathlib.Path, moments: random.Random) -> str:
-  """Damages a file of the newest checkpoint: truncates it, flips a bit of it, or removes it."""
+  """Damages the newest checkpoint: truncates or removes a file, or flips a bit."""
   steps = [path for path in (folder / 'checkpoints').iterdir() if path.name.isdigit()]
   if len(steps) < 2:
     return 'none yet'
@@ -92,7 +92,7 @@ def damage(folder: pathlib.Path, moments: random.Random) -> str:
 
 
 def suffer(folder: pathlib.Path, kinds: tuple[str, ...]) -> list[dict]:
-  """Runs to the end, through all faults; says what happened."""
+  """Runs to the end, through all faults; returns their list."""
   journal = folder / 'faults.json'
   if journal.exists():
     return json.loads(journal.read_text())
@@ -118,7 +118,7 @@ def suffer(folder: pathlib.Path, kinds: tuple[str, ...]) -> list[dict]:
 
 
 def compare(folder: pathlib.Path, clean: pathlib.Path) -> dict[str, float]:
-  """How two finished runs differ."""
+  """Compares two finished runs."""
   run = build.build(workdir.read_config(clean))
   states = [jax.device_get(loop.restore(run, path)) for path in (folder, clean)]
   pairs = list(zip(*map(jax.tree.leaves, states), strict=True))
@@ -141,7 +141,7 @@ def compare(folder: pathlib.Path, clean: pathlib.Path) -> dict[str, float]:
 
 
 def main(_):
-  """Runs what is not finished yet, and prints the tables."""
+  """Runs the unfinished parts, and prints the tables."""
   runs = pathlib.Path(RUNS.value).absolute()
   clean = runs / 'clean'
   if not (clean / 'results.json').exists() and start(clean, DEVICES).wait():

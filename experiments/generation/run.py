@@ -1,4 +1,4 @@
-"""Captions with and without a key-value cache: the same model, search and tokens, turn by turn.
+"""Captioning with and without a key-value cache, for the same model, search and tokens.
 
   python experiments/generation/run.py
 
@@ -40,13 +40,13 @@ def define_model(length, scan):
 
 
 def cached(model, images, rules):
-  """The product's way."""
+  """Captions with the cache."""
   step, cache = model.captioner(images, beams=rules.beams, length=rules.max_length)
   return search(step, cache, len(images), rules)
 
 
 def uncached(model, images, rules):
-  """Reads all tokens again at each step; the image is encoded once, and one position's logits."""
+  """Captions without a cache: recomputes all tokens at each step, but the image only once."""
   memory = model.encode_image_with_memory(images)[1]
 
   def step(tokens, texts, parents, position):
@@ -59,9 +59,9 @@ def uncached(model, images, rules):
 
 
 def main(_):
-  """Takes turns, and keeps each one's best."""
+  """Alternates turns, and keeps the best of each."""
   length = TOKENS.value + 1
-  # Greedily, and the end comes last, so that every caption takes every step.
+  # The end token comes last, so that every caption takes every step.
   rules = Rules(start_id=1, end_id=2, max_length=length, min_length=length)
   images = jax.random.normal(jax.random.key(1), (IMAGES.value, 64, 64, 3))
   results = {}

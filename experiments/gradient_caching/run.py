@@ -1,4 +1,4 @@
-"""What gradient caching saves: memory of CLIP ViT-B/32's step by its number of micro-batches.
+"""Memory of CLIP ViT-B/32's step by the number of micro-batches.
 
   python experiments/gradient_caching/run.py
 
@@ -31,14 +31,14 @@ def build_run(batch: int, parts: int, dtype: str) -> build.Run:
   config.batch_size, config.micro_batches = batch, parts
   config.model.dtype = dtype
   config.model.image.patch_dropout = 0.5
-  # What Adam makes of a gradient of nearly nothing hangs on its rounding.
+  # A large epsilon: otherwise the update of a tiny gradient depends on its rounding.
   config.optimizer.epsilon = 1e-3
   config.optimizer.warmup_fraction = 0.0
   return build.build(config, jax.devices()[:1])
 
 
 def batch_of(run: build.Run) -> dict[str, jax.ShapeDtypeStruct]:
-  """Shapes of a batch."""
+  """Returns the shapes of a batch."""
   config = run.config
   B, size = config.batch_size, config.data.size
   return {
@@ -48,7 +48,7 @@ def batch_of(run: build.Run) -> dict[str, jax.ShapeDtypeStruct]:
 
 
 def memory(batch: int, parts: int) -> dict[str, float]:
-  """Bytes of the compiled step."""
+  """Returns the bytes of the compiled step."""
   run, start = build_run(batch, parts, 'bfloat16'), time.perf_counter()
   stats = run.train_step.lower(run.abstract_state, batch_of(run)).compile().memory_analysis()
   return {
@@ -59,7 +59,7 @@ def memory(batch: int, parts: int) -> dict[str, float]:
 
 
 def differences() -> dict[str, float]:
-  """How a step in parts differs from a whole one, from the same state and batch."""
+  """Compares a step with micro-batches to one without, from the same state and batch."""
   random, ends = np.random.default_rng(0), []
   whole = build_run(CHECKED_BATCH, 1, 'float32')
   shapes = batch_of(whole)
@@ -75,7 +75,7 @@ def differences() -> dict[str, float]:
     name: abs(float(metrics_in_parts[name]) / float(metrics[name]) - 1)
     for name in ('loss', 'gradient_norm')
   } | {
-    # Of each parameter's gradient, relative to its norm: Adam's first average is a share of it.
+    # Relative differences of gradients, to which Adam's first moment is proportional.
     'gradient': max(
       float(np.linalg.norm(one - other) / max(np.linalg.norm(one), 1e-12))
       for one, other in zip(*map(jax.tree.leaves, moments), strict=True)

@@ -1,4 +1,4 @@
-"""Three ways to InfoNCE over a sharded batch, and the four matmuls of the streamed one, alone.
+"""Three methods for InfoNCE over a sharded batch, and the four matmuls of the streamed one.
 
 Shape letters: B batch, D embedding, N devices, b rows of a block.
 """
@@ -14,12 +14,12 @@ from contrastive_jax.losses import pairwise
 from contrastive_jax.sharding.mesh import batch_sharding
 
 EMBEDDING = 512
-BLOCK_SIZE = 1024  # what pairwise chooses by default
+BLOCK_SIZE = 1024  # the default of pairwise
 
 
 def dense(image, text, scale, mesh):
-  """S [B, B] written out; the compiler shards it: [B / N, B] a device."""
-  del mesh  # The arguments' shardings are all that the compiler needs.
+  """S [B, B] materialized; the compiler shards it: [B / N, B] per device."""
+  del mesh  # The shardings of the arguments determine the compiler's.
   scores = _scores(scale, image, text)
   rows, columns = jax.nn.logsumexp(scores, 1), jax.nn.logsumexp(scores, 0)
   return jnp.mean((rows + columns) / 2 - scale * pairwise.paired(image, text))
@@ -28,8 +28,8 @@ def dense(image, text, scale, mesh):
 def all_gather(image, text, scale, mesh):
   """open_clip's `local_loss` with `gather_with_grad`.
 
-  Each device gathers all embeddings, and has its rows of S and its rows of Sᵀ, [B / N, B] both: S
-  is multiplied twice in the world. The gradient of the gathering is a sum, scattered.
+  Each device gathers all embeddings, and computes its rows of S and of Sᵀ, [B / N, B] each, so S is
+  computed twice. The gradient of the all-gather is a reduce-scatter.
   """
 
   def local(image, text, scale):
@@ -53,7 +53,7 @@ METHODS = {'dense': dense, 'all-gather': all_gather, 'ours': ours}
 
 
 def compile_gradients(method, batch, mesh):
-  """The program for the value and the gradients of image, text and scale; nothing is executed."""
+  """Compiles the value and the gradients of image, text and scale."""
   rows, whole = batch_sharding(mesh), jax.NamedSharding(mesh, jax.P())
   step = jax.jit(
     jax.value_and_grad(functools.partial(method, mesh=mesh), (0, 1, 2)),
@@ -64,7 +64,7 @@ def compile_gradients(method, batch, mesh):
 
 
 def compile_four_matmuls(batch, mesh):
-  """The program for the four block matmuls of `ours` and nothing else; it takes image and text."""
+  """Compiles only the four block matmuls of `ours`, as a function of image and text."""
 
   def local(image, text):
     size = min(BLOCK_SIZE, len(image))
@@ -73,17 +73,17 @@ def compile_four_matmuls(batch, mesh):
     def visit(total, index):
       x = lax.dynamic_slice_in_dim(image, index // count % count * size, size)
       y = lax.dynamic_slice_in_dim(text, index % count * size, size)
-      # Where a device has one block, all visits are the same: the barrier keeps them in the loop.
+      # The barrier keeps the matmuls in the loop when a device has a single block.
       y, total = lax.optimization_barrier((y, total))
-      # Each needs the one before, so that the compiler can leave none out.
+      # Each product depends on the previous one, so that none is eliminated.
       scores = _matmul(x, y, 1, 1)
       x_part = _matmul(scores, y, 1, 0)
       scores = _matmul(x_part, y, 1, 1)
-      # Turned, as `ours` does: on a CPU the plain form takes 1.6 times as long.
+      # Transposed, as in `ours`: on a CPU the plain form takes 1.6 times as long.
       y_part = _matmul(lax.optimization_barrier(x.T), scores, 1, 0)
       return total + lax.optimization_barrier(y_part).T, None
 
-    # A device's columns stand for those of all devices: nothing travels.
+    # Local columns stand for those of all devices, without communication.
     visits = jnp.arange(count * count * mesh.size)
     return lax.scan(visit, jnp.zeros((size, EMBEDDING), jnp.float32), visits)[0]
 
@@ -97,7 +97,7 @@ def _embeddings(batch, sharding):
 
 
 def _scores(scale, image, text):
-  # As open_clip writes it: a scale within costs B × D products; outside, B × B and a copy of S.
+  # The scale multiplies embeddings, as in open_clip: B × D products, and no copy of S.
   return _matmul(scale * image, text, 1, 1)
 
 

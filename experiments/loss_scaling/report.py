@@ -1,4 +1,4 @@
-"""The tables and the plots of results.jsonl."""
+"""Tables and plots of results.jsonl."""
 
 import json
 
@@ -12,9 +12,9 @@ from matplotlib import pyplot, ticker
 
 LIMIT = 'four matmuls'
 BUDGET = 8 * 2**30  # a tenth of an 80 GB accelerator
-FITTED = 4  # the largest batches, over which growth is fitted
+FITTED = 4  # number of largest batches for the fit of growth
 
-# Okabe and Ito's colours, and a marker each: told apart without colours too.
+# Okabe and Ito's colors, each with a marker, distinguishable without color.
 STYLES = {
   'dense': {'color': '#D55E00', 'marker': 'o'},
   'all-gather': {'color': '#0072B2', 'marker': 's', 'markersize': 9, 'markerfacecolor': 'none'},
@@ -49,12 +49,12 @@ def series(rows, value):
 
 
 def own_bytes(batch, devices):
-  """What image, text and their gradients take on a device, whatever the method."""
+  """Returns the bytes of image, text and their gradients per device."""
   return 4 * batch * methods.EMBEDDING * 4 / devices
 
 
 def growth(points):
-  """The exponent of the batch in {batch: value}, over the largest batches; None of too few."""
+  """Fits the exponent of the batch in {batch: value} over the largest; None for too few."""
   batches = sorted(points)[-FITTED:]
   if len(batches) < 2:
     return None
@@ -76,7 +76,7 @@ def print_tables(results):
 
 
 def print_memory(memory, rows):
-  """Compiled temporaries a device, every second batch."""
+  """Compiled temporaries per device, for every second batch."""
   _head('devices', 'batch', *methods.METHODS, 'embeddings and gradients')
   for devices, by_method in memory.items():
     for batch in sorted(set().union(*by_method.values()))[::2]:
@@ -85,7 +85,7 @@ def print_memory(memory, rows):
 
 
 def print_fitting(memory):
-  """The largest batch measured of which the temporaries fit."""
+  """The largest measured batch whose temporaries fit."""
   print()
   _head('devices', *methods.METHODS)
   for devices, by_method in memory.items():
@@ -99,7 +99,7 @@ def print_fitting(memory):
 
 
 def print_time(seconds, rows):
-  """Seconds of each method, and what ours takes to the others."""
+  """Seconds of each method, and the ratio of ours to the others."""
   others = ('dense', 'all-gather', LIMIT)
   print()
   _head('devices', 'batch', *methods.METHODS, LIMIT, *(f'ours / {name}' for name in others))
@@ -125,11 +125,11 @@ def print_growth(measured):
 
 
 def draw(results, folder):
-  """memory.png and time.png, of what has been measured."""
+  """Draws memory.png and time.png."""
   memory = series(read(results, 'memory'), 'bytes')
   seconds = series(read(results, 'time'), 'seconds')
   if memory:
-    figure, axes = _panels(memory, methods.METHODS, 'loss temporaries a device')
+    figure, axes = _panels(memory, methods.METHODS, 'loss temporaries per device')
     for panel, (devices, by_method) in zip(axes, memory.items(), strict=True):
       batches = np.array(sorted(set().union(*by_method.values())))
       bound = own_bytes(batches, devices)
@@ -149,7 +149,7 @@ def draw(results, folder):
 
 
 def _panels(measured, names, label):
-  """A log-log panel for each number of devices, with a line a method."""
+  """Draws a log-log panel per number of devices, with one line per method."""
   figure, axes = pyplot.subplots(
     1, len(measured), figsize=(3.4 * len(measured) + 1, 4.2), sharey=True, squeeze=False
   )
@@ -186,7 +186,7 @@ def _place(row):
 
 
 def _cell(rows, devices, batch, method, value, form):
-  """A measurement, or why there is none."""
+  """Formats a measurement, or the reason for its absence."""
   row = rows.get((devices, batch, method), {})
   return form(row[value]) if value in row else row.get('left_out', row.get('failure', ''))
 

@@ -1,11 +1,10 @@
-"""Memory and time of InfoNCE: dense, all-gather with local rows, and ours, side by side.
+"""Memory and time of InfoNCE: dense, all-gather with local rows, and ours.
 
   python experiments/loss_scaling/run.py
   python experiments/loss_scaling/run.py --only=time    # on a quiet machine
 
-Writes results.jsonl, a line a measurement, as it goes; what stands there is not measured again.
-Prints the README's tables and draws its plots. Each number of simulated devices has a process of
-its own.
+Appends a line per measurement to results.jsonl, and skips measurements that it holds. Prints the
+README's tables and draws its plots. Each number of simulated devices runs in its own process.
 """
 
 import json
@@ -33,15 +32,15 @@ LARGEST = flags.DEFINE_integer('largest', 2**20, 'The largest batch.', lower_bou
 OUTPUT = flags.DEFINE_string('output', str(FOLDER), 'Where results.jsonl and the plots are.')
 
 DEVICE_COUNTS = {'memory': (1, 8, 64, 256), 'time': (1, 8)}
-# A time is measured where all devices' temporaries together, and a call, stay below these.
+# Limits of a timed measurement: temporaries of all devices together, and seconds per call.
 MOST_BYTES, MOST_SECONDS = 6e9, 60.0
-# Turns of each method at a batch: more than the first until they took the second together.
+# Turns per method and batch: at least the first number, and until the second of seconds passed.
 TURNS, SECONDS = 5, 10.0
 SCALE = 1 / 0.07
 
 
 def measure_memory(devices, batches, results):
-  """Compiled temporaries a device; nothing is executed."""
+  """Returns compiled temporaries per device, without execution."""
   mesh = make_mesh(devices=jax.devices()[:devices])
   done = {(row['batch'], row['method']) for row in report.read(results, 'memory', devices)}
   for batch in batches:
@@ -58,7 +57,7 @@ def measure_memory(devices, batches, results):
 
 
 def measure_time(devices, batches, results):
-  """Seconds for value and gradients: the best of several, the methods taking turns."""
+  """Returns seconds for value and gradients, the best of several alternating turns."""
   mesh = make_mesh(devices=jax.devices()[:devices])
   if not report.read(results, 'rate', devices):
     write(results, {'measured': 'rate', 'devices': devices, 'flops': matmul_rate()})
@@ -75,12 +74,12 @@ def measure_time(devices, batches, results):
         new[name]['left_out'] = reason
     for name, seconds in take_turns({name: call for name, call in calls.items() if call}).items():
       new[name]['seconds'] = seconds
-    # Together: a batch that was cut off is measured again for all methods, in turns.
+    # All methods of a batch are measured together, also after an interruption.
     write(results, *new.values())
 
 
 def prepare(name, batch, mesh, before):
-  """Why a method is left out at this batch, or None; and what to call, or None."""
+  """Returns the reason to skip a method at this batch, or None; and the function, or None."""
   if 'left_out' in before:
     return before['left_out'], None
   if 4 * before.get('seconds', 0.0) > MOST_SECONDS:
@@ -102,7 +101,7 @@ def prepare(name, batch, mesh, before):
 
 
 def take_turns(calls):
-  """The seconds of each one's fastest call."""
+  """Returns the seconds of the fastest call of each."""
   best = dict.fromkeys(calls, np.inf)
   start, turns = time.perf_counter(), 0
   while calls and (turns < TURNS or time.perf_counter() - start < SECONDS):
@@ -113,21 +112,21 @@ def take_turns(calls):
 
 
 def seconds_of(call):
-  """The seconds that a call takes."""
+  """Returns the seconds of a call."""
   start = time.perf_counter()
   jax.block_until_ready(call())
   return time.perf_counter() - start
 
 
 def matmul_rate(size=2048):
-  """Floating-point operations a second of a large square matmul in float32."""
+  """Returns FLOP/s of a large square matmul in float32."""
   matrix = jax.random.normal(jax.random.key(0), (size, size))
   multiply = jax.jit(lambda a: jax.numpy.matmul(a, a, precision='highest')).lower(matrix).compile()
   return 2 * size**3 / take_turns({'matmul': lambda: multiply(matrix)})['matmul']
 
 
 def write(results, *rows):
-  """Appends to the results, and tells."""
+  """Appends to the results, and prints."""
   lines = ''.join(json.dumps(row | {'jax': jax.__version__}) + '\n' for row in rows)
   with results.open('a') as file:
     file.write(lines)
@@ -135,13 +134,13 @@ def write(results, *rows):
 
 
 def main(_):
-  """Measures, each number of devices in a process of its own; prints tables and draws."""
+  """Measures each number of devices in its own process; prints tables and draws plots."""
   output = pathlib.Path(OUTPUT.value)
   output.mkdir(parents=True, exist_ok=True)
   results = output / 'results.jsonl'
   kinds = [ONLY.value] if ONLY.value else ['memory', 'time']
   if DEVICES.value and ONLY.value != 'report':
-    # Before any computation: the count is fixed once the backend starts.
+    # The number of devices is set before any computation starts the backend.
     jax.config.update('jax_platforms', 'cpu')
     jax.config.update('jax_num_cpu_devices', DEVICES.value)
     batches = [2**power for power in range(10, LARGEST.value.bit_length())]

@@ -1,8 +1,8 @@
-"""Do the paper's models fit? Plans each for two TPU pods, without one, and prints the table.
+"""Plans the papers' models for two TPU pods, and prints the table.
 
   python experiments/plans/run.py
 
-Needs libtpu (`pip install -e .[tpu]`). Writes results.json, a plan at a time, and goes on from it.
+Needs libtpu (`pip install -e .[tpu]`). Writes results.json after each plan, and resumes from it.
 """
 
 import json
@@ -20,7 +20,7 @@ ONLY = flags.DEFINE_string('only', '', 'A part of the names of those to plan; de
 
 _FULL = ('--config.model.remat=full',)
 _CUT = '--config.mesh=data:16,fsdp:16'
-# (config, topology, what is needed beside the config)
+# (config, topology, flags)
 PLANS = [
   ('clip:vit_l14', 'v5e:16x16', _FULL),
   ('clip:vit_l14', 'v5p:8x8x8', ()),
@@ -30,14 +30,14 @@ PLANS = [
   ('coca:giant', 'v5p:8x8x8', _FULL),
 ]
 COLUMNS = (
-  *('config', 'batch', 'topology', 'flags, --config.', 'a chip', 'state + activations, GiB'),
-  *('loss, GiB', 'model FLOPs a step', 'traced to analytic', 'seconds a step, estimate'),
+  *('config', 'batch', 'topology', 'flags, --config.', 'per chip', 'state + activations, GiB'),
+  *('loss, GiB', 'model FLOPs per step', 'traced to analytic', 'seconds per step, estimate'),
   'of peak, estimate',
 )
 
 
 def plan(config: str, topology: str, extra) -> dict:
-  """Runs launch.py, and returns what it wrote."""
+  """Runs launch.py, and returns the plan."""
   recipe, variant = config.split(':')
   with tempfile.TemporaryDirectory() as folder:
     subprocess.run(
@@ -48,35 +48,35 @@ def plan(config: str, topology: str, extra) -> dict:
       check=True,
     )
     (written,) = pathlib.Path(folder).glob('plan_*.json')
-    figures = json.loads(written.read_text())
-  del figures['parameters']  # hundreds of lines
-  return figures | {'flags': list(extra)}
+    planned = json.loads(written.read_text())
+  del planned['parameters']  # hundreds of lines
+  return planned | {'flags': list(extra)}
 
 
-def row(figures: dict) -> str:
-  """A line of the table."""
-  gib = {kind: size / 2**30 for kind, size in figures['memory']['kinds'].items()}
+def row(planned: dict) -> str:
+  """Formats a row of the table."""
+  gib = {kind: size / 2**30 for kind, size in planned['memory']['kinds'].items()}
   state = gib['parameters'] + gib['optimizer']
-  cells = [figures['config'], f'{figures["batch_size"]:,}', figures['topology']]
-  cells.append(' '.join(flag.removeprefix('--config.') for flag in figures['flags']) or 'none')
-  if not figures['fits']:
-    over = (figures['needed_bytes'] - figures['available_bytes']) / 2**30
+  cells = [planned['config'], f'{planned["batch_size"]:,}', planned['topology']]
+  cells.append(' '.join(flag.removeprefix('--config.') for flag in planned['flags']) or 'none')
+  if not planned['fits']:
+    over = (planned['needed_bytes'] - planned['available_bytes']) / 2**30
     return f'| {" | ".join([*cells, f"no, {over:.1f} GiB over"])} | | | | | | |'
-  loss, times = figures['memory']['loss'], figures['estimate']
+  loss, times = planned['memory']['loss'], planned['estimate']
   cells.append(
-    f'{figures["needed_bytes"] / 2**30:.1f} of {figures["available_bytes"] / 2**30:.0f} GiB'
+    f'{planned["needed_bytes"] / 2**30:.1f} of {planned["available_bytes"] / 2**30:.0f} GiB'
   )
   cells.append(f'{state:.1f} + {gib["activations"]:.1f}')
   cells.append(f'{loss / 2**30:.2f}')
-  cells.append(f'{figures["flops"]["analytic"]["all"]:.3g}')
-  cells.append(f'{figures["flops"]["traced_to_analytic"]:.4f}')
+  cells.append(f'{planned["flops"]["analytic"]["all"]:.3g}')
+  cells.append(f'{planned["flops"]["traced_to_analytic"]:.4f}')
   cells.append(f'{times["step_seconds_overlapped"]:.2f} to {times["step_seconds_in_turn"]:.2f}')
   cells.append(f'{times["utilisation_in_turn"]:.0%} to {times["utilisation_overlapped"]:.0%}')
   return f'| {" | ".join(cells)} |'
 
 
 def main(_) -> None:
-  """Plans what is not yet in results.json."""
+  """Makes the plans missing in results.json."""
   path = FOLDER / 'results.json'
   results = json.loads(path.read_text()) if path.exists() else {}
   for config, topology, extra in PLANS:
@@ -87,8 +87,8 @@ def main(_) -> None:
   print(f'| {" | ".join(COLUMNS)} |')
   print(f'|---|---:|---|---|{"---:|" * (len(COLUMNS) - 4)}')
   for config, topology, _ in PLANS:
-    if (figures := results.get(f'{config} on {topology}')) is not None:
-      print(row(figures))
+    if (planned := results.get(f'{config} on {topology}')) is not None:
+      print(row(planned))
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""What a trained encoder is worth to a classifier: zero-shot, probes, finetuning.
+"""Classification by a trained encoder: zero-shot, probes, finetuning.
 
   python experiments/probes/run.py --workdir=runs/clip-default
 
@@ -30,11 +30,11 @@ FASHION = flags.DEFINE_string(
   'fashion_mnist', None, 'Folder in which TFDS has fashion_mnist prepared; tests on that instead.'
 )
 STEPS = flags.DEFINE_integer('steps', 1500, 'Updates of each classifier.', lower_bound=1)
-OUTPUT = flags.DEFINE_string('output', str(FOLDER / 'results.json'), 'Where the figures go.')
+OUTPUT = flags.DEFINE_string('output', str(FOLDER / 'results.json'), 'Output file.')
 
 BATCH = 128
 OPTIMIZER = {'b1': 0.9, 'b2': 0.98, 'epsilon': 1e-6, 'weight_decay': 0.05, 'clip_norm': 1.0}
-# Over the same classifier: the probe freezes the tower, finetuning slows its deep layers.
+# Rates of the same classifier: the probe freezes the tower, finetuning slows its deep layers.
 METHODS = {
   'attentional': {'learning_rate': 1e-3, 'rates': (('image/.*', 0.0),), 'layer_decay': 1.0},
   'finetuned': {'learning_rate': 3e-4, 'rates': (), 'layer_decay': 0.75},
@@ -42,7 +42,7 @@ METHODS = {
 
 
 def open_task(config):
-  """The training examples, those to test on by split, and the fields that hold a class."""
+  """Opens the training examples, the test splits, and the fields of classes."""
   if FASHION.value:
     train, test = (data.open_source('fashion_mnist', s, FASHION.value) for s in ('train', 'test'))
     return train, {'fashion_mnist': test}, ('label',)
@@ -55,7 +55,7 @@ def open_task(config):
 
 
 def evaluate(run, parameters, train, tests, fields) -> dict[str, float]:
-  """The accuracies that need no trained classifier; zero-shot where the data have captions."""
+  """Returns the accuracies without a trained classifier; zero-shot if the data have captions."""
   evaluator = Evaluator(
     run.definition,
     run.tokenizer,
@@ -77,7 +77,7 @@ def trained_accuracy(run, parameters, train, test, field, learning_rate, rates, 
   labels = train.values(field)
   classes = sorted(set(labels))
   classifier = finetuning.define_classifier(run.definition, len(classes), config.model.image.heads)
-  # The heads are new, the tower is the run's.
+  # The heads are initialized, the tower is the run's.
   start = jax.jit(classifier.init)(jax.random.key(0)) | {'image': parameters['image']}
   multipliers = parameter_rates(classifier, rates, layer_decay)
   schedule = make_schedule(
@@ -113,12 +113,12 @@ def main(_):
   parameters = loop.restore(run, folder).evaluated
   train, tests, fields = open_task(run.config)
   ((split, test),) = tests.items()
-  figures = evaluate(run, parameters, train, tests, fields)
+  metrics = evaluate(run, parameters, train, tests, fields)
   results = {}
   for field in fields:
     results[field] = {
-      'zero-shot': figures.get(f'{split}/zero_shot_{field}_accuracy@1'),
-      'linear': figures[f'{split}/{field}_linear_probe_accuracy'],
+      'zero-shot': metrics.get(f'{split}/zero_shot_{field}_accuracy@1'),
+      'linear': metrics[f'{split}/{field}_linear_probe_accuracy'],
     }
     for method, settings in METHODS.items():
       results[field][method] = trained_accuracy(run, parameters, train, test, field, **settings)

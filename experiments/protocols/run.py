@@ -1,9 +1,9 @@
-"""Every protocol of the evaluation, on finished runs.
+"""All evaluation protocols on finished runs.
 
   python experiments/protocols/run.py --workdir=runs/clip-default --workdir=runs/coca-default
 
-With --stamps=FILE, which tux_paint.py writes, also on pictures of another domain. Prints the
-README's table and writes results.json.
+With --stamps=FILE, written by tux_paint.py, also on images of another domain. Prints the README's
+table and writes results.json.
 """
 
 import json
@@ -22,18 +22,18 @@ from contrastive_jax.evaluation.evaluator import PROBES  # noqa: E402
 from contrastive_jax.evaluation.open import open_evaluator  # noqa: E402
 from contrastive_jax.training import build, loop, workdir  # noqa: E402
 
-# results.json has the other cut-offs too.
+# Metrics of the table; results.json has other cutoffs too.
 SHOWN = re.compile(r'.*(@1|accuracy|per_class_recall|exact_match|cider|seconds)')
 
 WORKDIRS = flags.DEFINE_multi_string('workdir', None, 'Folder of a finished run.', required=True)
 STAMPS = flags.DEFINE_string('stamps', None, 'JSON Lines of tux_paint.py.')
-OUTPUT = flags.DEFINE_string('output', str(FOLDER / 'results.json'), 'Where the figures go.')
+OUTPUT = flags.DEFINE_string('output', str(FOLDER / 'results.json'), 'Output file.')
 
 
 def evaluate(folder: pathlib.Path) -> dict[str, float]:
-  """The figures of a run by all protocols, and the seconds that they took."""
+  """Returns the metrics of a run by all protocols, and the seconds."""
   config = workdir.read_config(folder)
-  # As configs/clip.py has it today, whatever the run was trained with.
+  # The evaluation follows today's configs/clip.py, whatever the run's config.
   evaluation = clip.get_config().evaluation
   for field in ('probe_split', 'pairs', 'partners'):
     config.evaluation[field] = evaluation[field]
@@ -47,8 +47,8 @@ def evaluate(folder: pathlib.Path) -> dict[str, float]:
   source = data.open_source(config.data.name, config.data.split, config.data.folder or None)
   start = time.perf_counter()
   evaluator = open_evaluator(config, run.definition, run.tokenizer, run.mesh, source)
-  figures, _ = evaluator.finish(parameters)
-  return figures | {'seconds': time.perf_counter() - start}
+  metrics, _ = evaluator.finish(parameters)
+  return metrics | {'seconds': time.perf_counter() - start}
 
 
 def main(_):

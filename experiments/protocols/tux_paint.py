@@ -1,11 +1,11 @@
-"""Tux Paint's stamps as JSON Lines: pictures of another domain whose captions are emoji's names.
+"""Tux Paint's stamps as JSON Lines: images of another domain whose captions are emoji's names.
 
   apt-get install tuxpaint-stamps-default
   python experiments/protocols/tux_paint.py --target=FOLDER
 
-The stamps are under the GPL and no part of this repository. Where the package may not be installed,
-`dpkg -x` unpacks it, and --stamps says where. A stamp is kept if what its English description says,
-but for an article and a full stop, is the name of an emoji.
+The stamps are under the GPL and not part of this repository. Instead of installing the package,
+`dpkg -x` can unpack it for --stamps. A stamp is kept if its English description, without article
+and full stop, is the name of an emoji.
 """
 
 import io
@@ -26,7 +26,7 @@ TARGET = flags.DEFINE_string('target', None, 'Folder for stamps.jsonl and pictur
 
 
 def read(description: pathlib.Path) -> tuple[str, dict[str, str]]:
-  """The caption in plain words, and the description in other languages."""
+  """Returns the plain caption, and the description in other languages."""
   first, *others = description.read_text(encoding='utf-8', errors='replace').splitlines() or ['']
   caption = re.sub(r'^(a|an|the) ', '', first.strip().rstrip('.!').lower())
   pairs = (line.partition('.utf8=') for line in others)
@@ -34,7 +34,7 @@ def read(description: pathlib.Path) -> tuple[str, dict[str, str]]:
 
 
 def main(_):
-  """Writes the file, and says how many there are by language."""
+  """Writes the file, and prints the counts by language."""
   root, target = pathlib.Path(STAMPS.value), pathlib.Path(TARGET.value)
   if not root.is_dir():
     raise app.UsageError(f'--stamps={root} is no folder; install tuxpaint-stamps-default')
@@ -46,7 +46,7 @@ def main(_):
     if not description.exists() or (found := read(description))[0] not in known:
       continue
     with Image.open(path) as image:
-      # As the emoji are: over white, since transparency is dropped when pictures are read.
+      # Images are composited over white, since readers drop transparency.
       image = image.convert('RGBA')
       side = max(image.size)
       square = Image.new('RGBA', (side, side), 'white')

@@ -1,10 +1,10 @@
-"""Recall of N images and N texts both ways: time and memory, beside faiss's flat index.
+"""Time and memory of recall for N images and N texts, compared to faiss's flat index.
 
   pip install -r experiments/retrieval_speed/requirements.txt
   python experiments/retrieval_speed/run.py --size=100000
 
-Each measurement has a process of its own; the two take turns. Stopped, the same command goes on.
-Prints the README's table from results.json, which it writes.
+Each measurement has its own process; the methods alternate. The same command resumes. Writes
+results.json, and prints the README's table from it.
 """
 
 import collections
@@ -26,13 +26,13 @@ SIZE = flags.DEFINE_integer('size', 10_000, 'N, images and as many texts.', lowe
 WIDTH = flags.DEFINE_integer('width', 512, 'D of the embeddings.', lower_bound=1)
 REPEATS = flags.DEFINE_integer('repeats', 3, 'Measurements of each.', lower_bound=1)
 MEASURE = flags.DEFINE_enum('measure', None, ['ours', 'faiss'], 'Of a child: what it measures.')
-OUTPUT = flags.DEFINE_string('output', str(FOLDER / 'results.json'), 'Where the figures go.')
+OUTPUT = flags.DEFINE_string('output', str(FOLDER / 'results.json'), 'Output file.')
 
 KS = (1, 5, 10)
 
 
 def draw() -> tuple[np.ndarray, np.ndarray]:
-  """Unit vectors [N, D] of images and, not far from these, of texts."""
+  """Draws unit vectors [N, D] of images and, near them, of texts."""
   random = np.random.default_rng(0)
   image = random.standard_normal((SIZE.value, WIDTH.value), np.float32)
   text = random.standard_normal((SIZE.value, WIDTH.value), np.float32)
@@ -44,7 +44,7 @@ def draw() -> tuple[np.ndarray, np.ndarray]:
 
 
 def recall_ours(image, text) -> list[float]:
-  """Recalls by contrastive_jax, a device a core."""
+  """Computes recalls by contrastive_jax, with one device per core."""
   from contrastive_jax.evaluation.retrieval import recall
   from contrastive_jax.runtime import cpu
   from contrastive_jax.sharding.mesh import make_mesh
@@ -56,7 +56,7 @@ def recall_ours(image, text) -> list[float]:
 
 
 def recall_faiss(image, text) -> list[float]:
-  """Recalls by faiss's exact search, with as many threads as it likes."""
+  """Computes recalls by faiss's exact search, with its default threads."""
   import faiss
 
   found = []
@@ -70,10 +70,10 @@ def recall_faiss(image, text) -> list[float]:
 
 
 def measure() -> dict:
-  """Seconds, peak memory beyond the embeddings, and recalls, of one method in this process."""
+  """Measures seconds, peak memory beyond the embeddings, and recalls of one method."""
   function = recall_ours if MEASURE.value == 'ours' else recall_faiss
   image, text = draw()
-  # Compiling, and what libraries take for themselves, is not the data's.
+  # Memory of libraries and compilation does not count.
   function(image[:64], text[:64])
   before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
   start, busy = time.perf_counter(), time.process_time()
@@ -89,7 +89,7 @@ def measure() -> dict:
 
 
 def main(_):
-  """Measures what is still missing, in turn, and prints all that there is."""
+  """Makes the missing measurements in turn, and prints all."""
   if MEASURE.value:
     print(json.dumps(measure()))
     return
@@ -109,7 +109,7 @@ def main(_):
 
 
 def report(results) -> None:
-  """The least time and the greatest memory of each method; they must find the same."""
+  """Prints the minimum time and maximum memory of each method; their recalls must agree."""
   rows = collections.defaultdict(list)
   for row in results:
     rows[row['size'], row['width'], row['method']].append(row)

@@ -1,6 +1,6 @@
-"""open_clip's side of run.py, in an interpreter of its own.
+"""open_clip for run.py, in a separate interpreter.
 
-Reads a JSON line for each turn, {"dtype", "seconds", …sizes}, and answers with one:
+Reads one JSON line per turn, {"dtype", "seconds", …sizes}, and answers with one:
 {"parameters", "steps": seconds of each step}.
 """
 
@@ -16,7 +16,7 @@ import torch
 
 @functools.cache
 def build(size, patch, width, image_layers, text_layers, heads, length, vocabulary, batch):
-  """The model, its optimizer, and a batch."""
+  """Builds the model, its optimizer, and a batch."""
   model = open_clip.model.CLIP(
     embed_dim=width,
     vision_cfg={
@@ -44,7 +44,7 @@ def build(size, patch, width, image_layers, text_layers, heads, length, vocabula
 
 
 def step(model, optimizer, images, tokens, dtype):
-  """One update; in bfloat16 as open_clip trains with precision 'amp_bf16'."""
+  """Runs one update; bfloat16 is open_clip's precision 'amp_bf16'."""
   optimizer.zero_grad()
   with torch.autocast('cpu', torch.bfloat16, enabled=dtype == 'bfloat16'):
     outputs = model(images, tokens)

@@ -1,4 +1,4 @@
-"""Train-step throughput beside open_clip: the same sizes, loss and optimizer, turn by turn.
+"""Train-step throughput compared to open_clip, with equal sizes, loss and optimizer.
 
   python experiments/throughput/run.py --peer_python=PEER/bin/python
 
@@ -40,7 +40,7 @@ DTYPES = ('float32', 'bfloat16')
 def build_step(
   dtype, size, patch, width, image_layers, text_layers, heads, length, vocabulary, batch
 ):
-  """The product's own step of the emoji config, with a patch stem; its state and a batch."""
+  """Builds the step of the emoji config with a patch stem, its state and a batch."""
   config = clip.get_config()
   config.batch_size = batch
   config.optimizer.clip_norm = None
@@ -60,12 +60,12 @@ def build_step(
     'image': random.integers(0, 256, (batch, size, size, 3), np.uint8),
     'tokens': random.integers(1, vocabulary, (batch, length), np.int32),
   }
-  # A list: each step replaces the state, whose buffers it reuses.
+  # A list holds the state, as each step donates its buffers.
   return run.train_step, [run.create_state(0)], jax.device_put(arrays)
 
 
 def ours(seconds, **sizes):
-  """One turn: the number of parameters and the seconds of each step."""
+  """Runs one turn; returns the number of parameters and the seconds of each step."""
   step, states, batch = build_step(**sizes)
   steps = []
   states[0], _ = jax.block_until_ready(step(states[0], batch))
@@ -78,7 +78,7 @@ def ours(seconds, **sizes):
 
 
 def start_peer(python):
-  """A function like `ours` that asks open_clip."""
+  """Starts open_clip; returns a function like `ours`."""
   process = subprocess.Popen(
     [python, str(FOLDER / 'peer.py')], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
   )
@@ -91,8 +91,8 @@ def start_peer(python):
 
 
 def main(_):
-  """Takes turns, and keeps each one's best step."""
-  # As launch.py does.
+  """Alternates turns, and keeps the best step of each."""
+  # The settings of launch.py.
   cpu.split_cores()
   cpu.keep_memory()
   systems = {'ours': ours}
