@@ -15,15 +15,15 @@ from absl import flags, logging
 
 from contrastive_jax.data.shared_memory import Slots, _shared_file
 
-# Share of bad examples above which the run stops, out of at least `_MIN_COUNTED` examples.
+# Share of bad examples above which the run stops, out of at least `_MIN_COUNTED_EXAMPLES` examples.
 _MAX_BAD_SHARE = 0.01
-_MIN_COUNTED = 10_000
+_MIN_COUNTED_EXAMPLES = 10_000
 # Consecutive bad examples at one row of the batch, above which the run stops.
 _MAX_BAD_IN_A_ROW = 20
 # Arrays of at least this many bytes pass through shared memory, smaller ones through a pipe.
 _MIN_SHARED_BYTES = 2**20
 # Examples per pass through a stage; more would only hold more encoded images in memory.
-_CHUNK = 64
+_CHUNK_EXAMPLES = 64
 # Wait per example above which a pool of threads reads: on a busy CPU a read from disk waits less.
 _MAX_WAIT_SECONDS = 0.002
 _READER_THREADS = 32
@@ -47,7 +47,7 @@ class BadExamples:
         examples seen, or of the first 10,000 (or the epoch, if smaller) until as many were seen.
     """
     self.seen = self.skipped = self.truncated = 0
-    self._min_counted = min(examples, _MIN_COUNTED)
+    self._min_counted = min(examples, _MIN_COUNTED_EXAMPLES)
     self._tolerated = tolerated
 
   def __call__(self, example: Mapping[str, Any]) -> bool:
@@ -125,9 +125,9 @@ class ProcessBatches(grain.MapDataset):
     side = self._transform.image_size
     pictures = taken[1] if taken else np.empty([len(positions), side, side, 3], np.uint8)
     examples, parts, errors = self._read(positions), [], []
-    for first in range(0, len(positions), _CHUNK):
-      part = slice(first, first + _CHUNK)
-      drawn = [*itertools.islice(examples, _CHUNK)]
+    for first in range(0, len(positions), _CHUNK_EXAMPLES):
+      part = slice(first, first + _CHUNK_EXAMPLES)
+      drawn = [*itertools.islice(examples, _CHUNK_EXAMPLES)]
       parts.append(self._fill(pictures[part], positions[part], drawn, errors))
     texts = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     image = {'slot': taken[0]} if taken else {'image': pictures}
@@ -136,7 +136,7 @@ class ProcessBatches(grain.MapDataset):
   def _read(self, positions: list[int]) -> Iterator[Mapping[str, Any]]:
     """Reads examples in order, by a pool of threads if reads turn out to wait, as for a bucket."""
     while positions and not self._reads_wait:
-      part, positions = positions[:_CHUNK], positions[_CHUNK:]
+      part, positions = positions[:_CHUNK_EXAMPLES], positions[_CHUNK_EXAMPLES:]
       start = time.perf_counter() - time.thread_time()
       drawn = [self._parent[position] for position in part]
       waited = time.perf_counter() - time.thread_time() - start

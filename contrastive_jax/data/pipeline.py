@@ -28,7 +28,7 @@ _CACHED_CAPTIONS = 2**16
 # Bytes up to which all decoded and resized images of a source are cached.
 _CACHED_IMAGE_BYTES = 2**28
 # Number of examples probed before the first batch; at least one must be good.
-_PROBED = 50
+_PROBED_EXAMPLES = 50
 # Number of examples that int32 ids, the devices' integers, can tell apart.
 _MAX_EXAMPLES = 2**31
 
@@ -248,7 +248,7 @@ def _check(source, captions, prompts, crop) -> None:
     images.resized_crop(Image.new('RGB', (8, 8)), 8, np.zeros(4), area=crop)
   # The probed examples spread over the data, as the first ones may be bad; they are few, as a
   # bucket that does not respond takes seconds per example.
-  indices = np.linspace(0, len(source) - 1, min(len(source), _PROBED)).astype(int).tolist()
+  indices = np.linspace(0, len(source) - 1, min(len(source), _PROBED_EXAMPLES)).astype(int).tolist()
   examples = (source[index] for index in indices)
   first = next((example for example in examples if 'error' not in example), None)
   if first is None:

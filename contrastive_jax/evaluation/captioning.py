@@ -77,8 +77,8 @@ def cider(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> flo
   References:
     [1] Vedantam et al., CIDEr: Consensus-based Image Description Evaluation, 2015.
 
-  >>> images = ['a red bird on a tree', 'two dogs in the snow']
-  >>> round(cider(pictures, [[caption] for caption in pictures]), 6)
+  >>> captions = ['a red bird on a tree', 'two dogs in the snow']
+  >>> round(cider(captions, [[caption] for caption in captions]), 6)
   10.0
   """
   _check(candidates, references)

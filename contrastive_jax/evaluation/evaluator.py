@@ -5,17 +5,16 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from contrastive_jax import data
-from contrastive_jax.data.images import normalize
 from contrastive_jax.evaluation import checks, diagnostics
-from contrastive_jax.evaluation.batches import block_size, in_batches, jit_batched
+from contrastive_jax.evaluation.batches import block_size
 from contrastive_jax.evaluation.captioner import Captioner
 from contrastive_jax.evaluation.captioning import is_right, score_captions
 from contrastive_jax.evaluation.embedded import EmbeddedSplit
+from contrastive_jax.evaluation.encoder import Encoder
 from contrastive_jax.evaluation.few_shot import FewShot
 from contrastive_jax.evaluation.knn import KNN
 from contrastive_jax.evaluation.outcomes import Outcome, checksums, means
@@ -89,8 +88,8 @@ class Evaluator:
         it, a split has none of the classes, or the model cannot caption by the rules.
     """
     checks.check_settings(texts, probes, tuple(PROBES))
-    self._tokenizer, self._batch_size, self._mesh = tokenizer, batch_size, mesh
-    self._classes, self._templates = classes, templates
+    self._encoder = Encoder(definition, tokenizer, mesh, batch_size)
+    self._mesh, self._classes, self._templates = mesh, classes, templates
     self._texts, self._probes, self._pairs = texts, probes, pairs
     read = partial(read_split, image_size=image_size)
     self._splits = {
@@ -109,13 +108,6 @@ class Evaluator:
       classes,
       probes,
     )
-    self._encode_image = jit_batched(
-      lambda parameters, images: definition.bind(parameters).encode_image(normalize(images)), mesh
-    )
-    self._encode_text = jit_batched(
-      lambda parameters, tokens: definition.bind(parameters).encode_text(tokens), mesh
-    )
-    self._scale = lambda parameters: jnp.exp(definition.bind(parameters).log_scale[...])
     self._captioner, self._candidates = None, []
     if captions:
       self._captioner = Captioner(definition, tokenizer, mesh, image_size, batch_size, captions)
@@ -142,14 +134,14 @@ class Evaluator:
   def evaluate(self, parameters) -> tuple[dict[str, float], list[EmbeddedSplit]]:
     """Returns the metrics, and the splits with texts together with their embeddings."""
     metrics, embedded = {}, []
-    scale = float(self._scale(parameters))
-    encode_text = partial(self._encode_texts, parameters)
+    scale = self._encoder.scale(parameters)
+    encode_text = partial(self._encoder.texts, parameters)
     class_vectors = {
       field: class_embeddings(encode_text, list(names.values()), self._templates)
       for field, names in self._classes.items()
     }
     for name, split in self._splits.items():
-      image = self._encode_images(parameters, split)
+      image = self._encoder.images(parameters, split.images)
       own, shown = self._classify(image, split, class_vectors)
       if texts := split.fields.get(self._texts[0]):
         captions = list(map(_first, texts))
@@ -200,10 +192,10 @@ class Evaluator:
       return {}
     given = embedded or {}
     embedded = {
-      name: given[name] if name in given else self._encode_images(parameters, split)
+      name: given[name] if name in given else self._encoder.images(parameters, split.images)
       for name, split in self._splits.items()
     }
-    features = self._encode_images(parameters, self._probed)
+    features = self._encoder.images(parameters, self._probed.images)
     tests = {name: self._labels(split) for name, split in self._splits.items()}
     metrics = {}
     for field, labels in self._labels(self._probed).items():
@@ -217,7 +209,7 @@ class Evaluator:
 
   def _retrieve_others(self, parameters, embedded: Sequence[EmbeddedSplit]) -> dict[str, float]:
     """Returns the recalls by further fields of texts, per language where they have several."""
-    metrics, encode = {}, partial(self._encode_texts, parameters)
+    metrics, encode = {}, partial(self._encoder.texts, parameters)
     for split in embedded:
       for task, (rows, texts) in self._text_tasks(self._splits[split.name]).items():
         image = split.image_embeddings[np.array(rows)]
@@ -244,11 +236,11 @@ class Evaluator:
     whole = None
     if self._partners:
       captions = list(map(_first, self._partners.fields[self._texts[0]]))
-      images = self._encode_images(parameters, self._partners)
+      images = self._encoder.images(parameters, self._partners.images)
       whole = (
         self._keys(self._partners),
         captions,
-        (images, self._encode_texts(parameters, captions)),
+        (images, self._encoder.texts(parameters, captions)),
       )
     metrics = {}
     for split in embedded:
@@ -276,7 +268,7 @@ class Evaluator:
     """Returns the splits with their generated captions, and the scores of these."""
     if self._captioner is None or not embedded:
       return embedded, {}
-    candidates, captioned, metrics = self._encode_texts(parameters, self._candidates), [], {}
+    candidates, captioned, metrics = self._encoder.texts(parameters, self._candidates), [], {}
     for split in embedded:
       split, scores = self._caption_split(parameters, split, candidates)
       captioned.append(split)
@@ -305,15 +297,6 @@ class Evaluator:
     found = {'caption_exact_match': Outcome(right, checksums(split.captions))}
     split = dataclasses.replace(split, generated=written, outcomes={**split.outcomes, **found})
     return split, metrics
-
-  def _encode_images(self, parameters, split) -> np.ndarray:
-    return self._batched(self._encode_image, parameters, split.images)
-
-  def _encode_texts(self, parameters, texts: Sequence[str]) -> np.ndarray:
-    return self._batched(self._encode_text, parameters, self._tokenizer(texts))
-
-  def _batched(self, encode, parameters, inputs) -> np.ndarray:
-    return in_batches(partial(encode, parameters), inputs, self._batch_size, self._mesh)
 
 
 def _first(texts: str | Sequence[str]) -> str:

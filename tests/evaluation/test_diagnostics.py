@@ -1,4 +1,4 @@
-"""Laws of the contrastive space's metrics, against plain NumPy in float64."""
+"""Laws of the diagnostics of the embedding space, against plain NumPy in float64."""
 
 import numpy as np
 import pytest
@@ -104,7 +104,7 @@ def test_tolerance_is_the_mean_over_pairs_of_a_class(pairs):
 
 
 @pytest.mark.parametrize('sample', [8192, 16, 12])
-def test_all_figures_at_once(pairs, sample, monkeypatch):
+def test_all_metrics_at_once(pairs, sample, monkeypatch):
   """Of all pairs on one device, or of a sample that eight share, or cannot."""
   monkeypatch.setattr(diagnostics, 'SAMPLE', sample)
   captions = [f'caption {row // 2}' for row in range(24)]
@@ -137,5 +137,5 @@ def test_all_figures_at_once(pairs, sample, monkeypatch):
   )
 
 
-def test_one_caption_alone_has_no_figures(pairs):
+def test_one_caption_alone_has_no_metrics(pairs):
   assert diagnostics.diagnose(*pairs, ['same'] * 24, {}, 1.0, make_mesh('data:8')) == {}

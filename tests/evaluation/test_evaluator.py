@@ -222,7 +222,7 @@ def test_training_data_are_opened_where_an_evaluation_reads_them():
     open_without_training_data(captions=ConfigDict({'beams': 1}))
 
 
-def test_the_best_figure_is_named_before_the_training():
+def test_the_best_metric_is_named_before_the_training():
   evaluator = open_without_training_data()
   for name in ('', f'{SPLIT}/image_to_text_recall@1'):
     evaluator.check_best(name)

@@ -124,7 +124,7 @@ def test_our_own_form_holds_any_model(fields, tmp_path):
   jax.tree.map(np.testing.assert_array_equal, again.parameters, model.parameters)
 
 
-def test_rolling_undoes_unrolling_scanned_or_not():
+def test_stack_layers_inverts_unstack_layers_scanned_or_not():
   for scan in (False, True):
     model = model_of({'image': {'scan': scan}})
     again = stack_layers(unstack_layers(model.parameters), model.fields)
