@@ -91,3 +91,15 @@ def assert_near(got, expected, floor=1.0, tolerance=5e-5):
   error = np.max(np.abs(got[finite] - expected[finite]), initial=0.0)
   largest = np.max(np.abs(expected[finite]), initial=floor)
   assert error <= tolerance * largest, f'{error} over {tolerance} of {largest}'
+
+
+def float64_gradients(function, *arguments):
+  """A dense JAX function's value and its gradients with respect to floats, in float64."""
+  with jax.enable_x64(True):
+    arguments = jax.tree.map(
+      lambda a: np.asarray(a, np.float64) if np.issubdtype(np.asarray(a).dtype, np.floating) else a,
+      arguments,
+    )
+    places = tuple(range(len(arguments)))
+    value, gradients = jax.value_and_grad(function, places, allow_int=True)(*arguments)
+    return np.asarray(value), jax.tree.map(np.asarray, gradients)

@@ -1,40 +1,47 @@
-"""Streamed reductions over S = scale · x yᵀ + bias [B, B'], which never exists.
+"""Streamed reductions over S = scale · x yᵀ + bias [B, B'], which is never stored.
 
-S is visited in blocks by `lax.scan`; on a mesh the columns travel round a ring of devices,
-so that each pair is multiplied once in the world. Nothing of size B × B' is kept, forward or
-backward: the backward visits the same blocks again, 4 block matmuls in all where dense takes 3.
-Scores and sums are float32 whatever the inputs' dtype; gradients have the inputs' dtypes. For
-bfloat16 inputs the backward's matmuls take the scores' cotangents in bfloat16 too. Second
-derivatives are exact, but take the memory of S; they are reverse-mode twice, since forward mode
-(`jax.jvp`, `jax.hessian`) is refused by JAX with a TypeError.
+`lax.scan` visits S in blocks; on a mesh the columns travel round a ring of devices, so that each
+pair is multiplied once in all. Forward and backward store nothing of size B × B': the backward
+computes the blocks again, 4 block matmuls in all where dense takes 3. Scores and sums are float32
+whatever the dtype of the inputs; gradients have the dtypes of the inputs. For bfloat16 inputs the
+matmuls of the backward take the cotangents of the scores in bfloat16, too.
+
+Second derivatives are exact and take the memory of S. They are reverse over reverse: JAX refuses
+forward mode (`jax.jvp`, `jax.hessian`) with a TypeError.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType
 
-from contrastive_jax.losses.pairwise import pallas
-from contrastive_jax.losses.pairwise.engine import Plan, Side, accumulator, reduce
-from contrastive_jax.losses.pairwise.reductions import _LogSumExp, _Nothing, _Sum, _TopK
+from contrastive_jax.losses.pairwise import selection, terms
+from contrastive_jax.losses.pairwise.arguments import (
+  Integers,
+  Numbers,
+  Vectors,
+  caller_term,
+  integers,
+  make_plan,
+  operands,
+  side_data,
+)
+from contrastive_jax.losses.pairwise.engine import reduce
+from contrastive_jax.losses.pairwise.matmul import accumulator
+from contrastive_jax.losses.pairwise.reductions import Nothing, Softmax, Sum, TopK
 
 Array = jax.Array
-# A number for all pairs; or one for each row's scores and one for each column's, which then differ.
-Numbers = Array | float | tuple[Array | float, Array | float]
-# One integer a vector, for rows and columns alike; or one a row and one a column.
-Integers = Array | tuple[Array, Array]
-
-_BATCH_AXES = ('data', 'fsdp')
-_BLOCK_BYTES = 4 * 2**20
+Tree = Any
 
 
 def logsumexp(
-  x: Array,
-  y: Array,
+  x: Vectors,
+  y: Vectors,
+  term: Callable[..., Array] | None = None,
   *,
+  rows: Tree = None,
+  columns: Tree = None,
   scale: Numbers = 1.0,
   bias: Numbers | None = None,
   exclude: Integers | None = None,
@@ -46,47 +53,72 @@ def logsumexp(
 ) -> tuple[Array, Array]:
   """Log Σ exp over each row and over each column of S = scale · x yᵀ + bias.
 
+  With a term, of term(S, rows, columns): a bias per column, a weight or a temperature per pair, or
+  a function of several products.
+
   Args:
-    x: [B, D] vectors, one a row of S.
-    y: [B', D] vectors, one a column of S.
-    scale: scalar; or a pair: scalar or [B], for the rows' results, and scalar or [B'], for the
-      columns'.
-    bias: what is added to every score, in the form of `scale`. Default: 0.
+    x: [B, D] vectors, one per row of S; or a tuple of k such arrays, whose D may differ: S is then
+      a tuple of k matrices, visited together.
+    y: [B', D] vectors, one per column of S, or a tuple of as many as in x.
+    term: maps a block of scores [b, n] to logits that broadcast to [b, n]. Given `rows` or
+      `columns`, it is called as `term(scores, rows, columns)` with those of the block. Scores are a
+      tuple of k arrays where x is one. It is finite with finite derivatives at all pairs, also at
+      those that do not count; closes over no traced array (pass it as side data); and compiles
+      once if it is the same object in each call.
+    rows: side data of the rows: a tree of arrays [B, …], of which the term gets [b, …].
+      Differentiable where floating; float32 in the term.
+    columns: side data of the columns: a tree of arrays [B', …], of which the term gets [n, …].
+    scale: scalar; or a pair: scalar or [B], for the results of the rows, and scalar or [B'], for
+      those of the columns. It multiplies all k products.
+    bias: added to every score, in the form of `scale`. Default: 0.
     exclude: [B] integers, or a pair of [B] and [B']; pairs i ≠ j of the same integer do not count.
     diagonal: whether pairs i = j count.
     dtype: of the vectors in the products; by default the one that x and y promote to. Each gradient
-      is summed in float32 and returned in the dtype of its own argument.
-    block_size: the side of a square of as many pairs as are visited at a time; chosen from a memory
-      budget by default.
-    mesh: the mesh over which the vectors are sharded, by its axes named 'data' and 'fsdp' (others
-      hold copies); None for one device.
-    kernel: 'scan', which leaves to XLA where a block's scores lie; or 'pallas', a TPU kernel that
-      keeps them on the chip, for float32 with D up to 2,048 and bfloat16 with D up to 4,096. It was
-      compiled for TPUs, v5e and newer, and checked in interpret mode, which any other platform
-      gets and which is slow; it has not run on an accelerator. `block_size` is the columns on the
-      chip at a time then: a multiple of 128.
+      is summed in float32 and returned in the dtype of its argument.
+    block_size: the block of pairs visited at a time has block_size² pairs; by default 4 MiB.
+    mesh: the mesh over whose axes named 'data' and 'fsdp' the vectors are sharded (they are
+      replicated over its other axes); None for one device.
+    kernel: 'scan', or 'pallas': a TPU kernel that keeps the scores in VMEM, for float32 with D up
+      to 2,048 and bfloat16 with D up to 4,096, without a term. It compiles for TPU v5e and newer,
+      is tested in interpret mode, which any other platform gets and which is slow, and has not run
+      on a TPU. `block_size` is then the number of columns on the chip, a multiple of 128.
 
   Returns:
     [B] and [B'], float32. −inf, with no gradient, where no pair counts.
 
   Raises:
     ValueError: if shapes do not match, B or B' does not divide over the mesh, or the kernel does
-      not take the vectors' dtype, their length or the block size.
+      not take the term, the dtype or D of the vectors, or the block size.
 
   >>> rows, columns = logsumexp(jnp.eye(2), jnp.eye(2))
   >>> rows.round(4)      # log(e + 1)
   Array([1.3133, 1.3133], dtype=float32)
+  >>> biased = lambda scores, rows, columns: scores + columns
+  >>> logsumexp(jnp.eye(2), jnp.eye(2), biased, columns=jnp.array([0.0, 1.0]))[0].round(4)
+  Array([1.6931, 2.1269], dtype=float32)
   """
-  sides = _sides(x, y, scale=scale, bias=bias, exclude=exclude)
-  plan = _plan(_LogSumExp(), _LogSumExp(), sides, diagonal, block_size, mesh, kernel, dtype)
-  return reduce(plan, *sides)
+  both = operands(x, y, scale=scale, bias=bias, exclude=exclude, rows=rows, columns=columns)
+  if kernel == 'pallas' and (term is not None or isinstance(x, tuple)):
+    raise ValueError("kernel='pallas' takes no term and one product; use kernel='scan'")
+  values = terms.Averaged(terms.Logits(caller_term(term, x, rows, columns)))
+  plan = make_plan(
+    *(Softmax(), Softmax(), values, both),
+    diagonal=diagonal,
+    block_size=block_size,
+    mesh=mesh,
+    kernel=kernel,
+    dtype=dtype,
+  )
+  return tuple(total for total, _ in reduce(plan, *both))
 
 
 def sum(
-  x: Array,
-  y: Array,
-  term: Callable[..., Any],
+  x: Vectors,
+  y: Vectors,
+  term: Callable[..., Tree],
   *,
+  rows: Tree = None,
+  columns: Tree = None,
   scale: Numbers = 1.0,
   bias: Numbers | None = None,
   exclude: Integers | None = None,
@@ -94,15 +126,16 @@ def sum(
   diagonal: bool = True,
   block_size: int | None = None,
   mesh: jax.sharding.Mesh | None = None,
-) -> tuple[Any, Any]:
+) -> tuple[Tree, Tree]:
   """Σ term over each row and over each column of S = scale · x yᵀ + bias.
 
   Args:
-    x: [B, D] vectors, one a row of S.
-    y: [B', D] vectors, one a column of S.
-    term: elementwise function of the scores [b, n], or, where `positive` is given, of the scores
-      and of the booleans [b, n] that say which pairs are positive. It returns an array or a tree
-      of arrays [b, n], closes over no traced array, and compiles once if it is one object.
+    x: as in `logsumexp`.
+    y: as in `logsumexp`.
+    term: as in `logsumexp`; may return a tree of arrays. Given `positive`, it is called as
+      `term(scores, positive)` with booleans [b, n].
+    rows: as in `logsumexp`.
+    columns: as in `logsumexp`.
     scale: as in `logsumexp`.
     bias: as in `logsumexp`.
     exclude: as in `logsumexp`.
@@ -115,34 +148,126 @@ def sum(
     [B] and [B'], float32, or trees of these in the form of the term. 0 where no pair counts.
 
   Raises:
-    ValueError: if shapes do not match, or B or B' does not divide over the mesh.
+    ValueError: as `logsumexp`, or if both `positive` and side data are given.
 
   >>> rows, columns = sum(jnp.eye(3), jnp.eye(3), jnp.square, scale=2.0)
   >>> rows
   Array([4., 4., 4.], dtype=float32)
+  >>> near = lambda scores, rows, columns: scores * (abs(rows[:, None] - columns) < 2)
+  >>> ones, age = jnp.ones((3, 1)), jnp.array([20.0, 21.0, 40.0])
+  >>> sum(ones, ones, near, rows=age, columns=age)[0]
+  Array([2., 2., 1.], dtype=float32)
   """
-  sides = _sides(x, y, scale=scale, bias=bias, exclude=exclude, positive=positive)
-  reduction = _Sum(term, positive is not None)
-  return reduce(_plan(reduction, reduction, sides, diagonal, block_size, mesh), *sides)
+  values = caller_term(term, x, rows, columns)
+  if positive is not None:
+    if values.takes == 'data':
+      raise ValueError('positive was given with rows or columns; put the labels into these')
+    values = terms.Term(term, 'positive')
+  both = operands(x, y, scale=scale, bias=bias, exclude=exclude, rows=rows, columns=columns)
+  if positive is not None:
+    sizes = tuple(len(jax.tree.leaves(operand)[0]) for operand in both)
+    labels = integers('positive', positive, sizes)
+    both = tuple(a._replace(data=b) for a, b in zip(both, labels, strict=True))
+  plan = make_plan(
+    *(Sum(), Sum(), values, both), diagonal=diagonal, block_size=block_size, mesh=mesh
+  )
+  return reduce(plan, *both)
+
+
+def expectation(
+  x: Vectors,
+  y: Vectors,
+  values: Callable[..., Tree] | tuple[Array | None, Array | None],
+  term: Callable[..., Array] | None = None,
+  *,
+  rows: Tree = None,
+  columns: Tree = None,
+  scale: Numbers = 1.0,
+  bias: Numbers | None = None,
+  exclude: Integers | None = None,
+  diagonal: bool = True,
+  block_size: int | None = None,
+  mesh: jax.sharding.Mesh | None = None,
+) -> tuple[tuple[Tree, Array], tuple[Tree, Array]]:
+  """Expectations under the softmax of each row, and of each column, and its logsumexp.
+
+      E_i = Σⱼ exp(sᵢⱼ) vᵢⱼ / Σⱼ exp(sᵢⱼ),   S = scale · x yᵀ + bias, or term(S, rows, columns)
+
+  Args:
+    x: as in `logsumexp`.
+    y: as in `logsumexp`.
+    values: v, a function of the scores and the side data that is called as a term and may return a
+      tree; or a pair of vectors: [B, E], averaged per column, and [B', E], averaged per row, of
+      which one may be None. Differentiable.
+    term: the logits, as in `logsumexp`; by default the scores.
+    rows: as in `logsumexp`.
+    columns: as in `logsumexp`.
+    scale: as in `logsumexp`.
+    bias: as in `logsumexp`.
+    exclude: as in `logsumexp`.
+    diagonal: whether pairs i = j count.
+    block_size: as in `logsumexp`.
+    mesh: as in `logsumexp`.
+
+  Returns:
+    Of the rows: the expectation, [B], a tree of [B], or [B, E] (None without vectors to average),
+    and the logsumexp [B], float32; and the same of the columns. Where no pair counts, they are 0
+    and −inf with no gradient.
+
+  Raises:
+    ValueError: as `logsumexp`.
+
+  >>> is_pair = lambda scores: scores > 0
+  >>> (rows, _), _ = expectation(jnp.eye(2), jnp.eye(2), is_pair, scale=jnp.log(3.0))
+  >>> rows.round(2)      # 3 / (3 + 1)
+  Array([0.75, 0.75], dtype=float32)
+  >>> (rows, _), _ = expectation(jnp.eye(2), jnp.eye(2), (None, jnp.eye(2)), diagonal=False)
+  >>> rows
+  Array([[0., 1.],
+         [1., 0.]], dtype=float32)
+  """
+  both = operands(x, y, scale=scale, bias=bias, exclude=exclude, rows=rows, columns=columns)
+  logits = terms.Logits(caller_term(term, x, rows, columns) if term else terms.Term(None))
+  if callable(values):
+    averaged = terms.Averaged(logits, caller_term(values, x, rows, columns))
+  else:
+    averaged = terms.Averaged(logits, vectors=True)
+    both = tuple(
+      operand._replace(data=(operand.data, _vectors(part, operand)))
+      for operand, part in zip(both, values, strict=True)
+    )
+  plan = make_plan(
+    *(Softmax(), Softmax(), averaged, both), diagonal=diagonal, block_size=block_size, mesh=mesh
+  )
+  place = 0 if callable(values) else 1
+  return tuple((expected[place], total) for total, expected in reduce(plan, *both))
 
 
 def top_k(
-  x: Array,
-  y: Array,
+  x: Vectors,
+  y: Vectors,
   k: int,
+  term: Callable[..., Array] | None = None,
   *,
+  rows: Tree = None,
+  columns: Tree = None,
   scale: Array | float = 1.0,
   exclude: Integers | None = None,
   diagonal: bool = True,
   block_size: int | None = None,
   mesh: jax.sharding.Mesh | None = None,
 ) -> tuple[Array, Array]:
-  """The k greatest of each row of S = scale · x yᵀ, and their columns.
+  """The k greatest scores of each row of S = scale · x yᵀ, and their columns.
+
+  With a term, those of term(S, rows, columns).
 
   Args:
-    x: [B, D] vectors, one a row of S.
-    y: [B', D] vectors, one a column of S.
-    k: how many to keep; at most B'.
+    x: as in `logsumexp`.
+    y: as in `logsumexp`.
+    k: how many to return; at most B'.
+    term: as in `logsumexp`.
+    rows: as in `logsumexp`.
+    columns: as in `logsumexp`.
     scale: scalar.
     exclude: as in `logsumexp`.
     diagonal: whether pairs i = j count.
@@ -154,18 +279,101 @@ def top_k(
     lower column first. −inf and −1 where fewer than k pairs count.
 
   Raises:
-    ValueError: if shapes do not match, B or B' does not divide over the mesh, or k exceeds B'.
+    ValueError: as `logsumexp`, or if k exceeds B'.
 
   >>> top_k(jnp.eye(3), jnp.eye(3), 2)[1]
   Array([[0, 1],
          [1, 0],
          [2, 0]], dtype=int32)
   """
-  sides = _sides(x, y, scale=scale, exclude=exclude)
-  if not 1 <= k <= len(y):
-    raise ValueError(f'k = {k} of {len(y)} columns; use 1 to {len(y)}')
-  rows, _ = reduce(_plan(_TopK(k), _Nothing(), sides, diagonal, block_size, mesh), *sides)
-  return rows
+  both = operands(x, y, scale=scale, exclude=exclude, rows=rows, columns=columns)
+  width = len(jax.tree.leaves(y)[0])
+  if not 1 <= k <= width:
+    raise ValueError(f'k = {k} of {width} columns; use 1 to {width}')
+  values = terms.Logits(caller_term(term, x, rows, columns))
+  plan = make_plan(
+    *(TopK(k), Nothing(), values, both), diagonal=diagonal, block_size=block_size, mesh=mesh
+  )
+  return reduce(plan, *both)[0]
+
+
+def threshold(
+  x: Vectors,
+  y: Vectors,
+  term: Callable[..., Array] | None = None,
+  *,
+  fraction: Array | float | None = None,
+  count: Array | float | None = None,
+  rows: Tree = None,
+  columns: Tree = None,
+  scale: Array | float = 1.0,
+  exclude: Integers | None = None,
+  diagonal: bool = True,
+  block_size: int | None = None,
+  mesh: jax.sharding.Mesh | None = None,
+) -> tuple[Array, Array]:
+  """The score over which lies a fraction of each row of S = scale · x yᵀ, exactly.
+
+  Radix selection on the bits of the scores: four passes with 256 counters per row. Scores over the
+  threshold belong to the fraction, and those equal to it by a share, which makes the size of the
+  fraction exact: #{s > threshold} + share · #{s = threshold} = fraction · #{pairs that count}.
+
+  A reduction with the same vectors, term, scale, block_size and mesh computes the same scores, bit
+  for bit, and may compare them with the threshold.
+
+  Args:
+    x: as in `logsumexp`.
+    y: as in `logsumexp`.
+    term: as in `logsumexp`.
+    fraction: of the pairs that count, over 0 and at most 1: scalar or [B].
+    count: a number of pairs in place of a fraction, not necessarily whole: scalar or [B]; all
+      pairs where fewer count.
+    rows: as in `logsumexp`.
+    columns: as in `logsumexp`.
+    scale: scalar.
+    exclude: as in `logsumexp`.
+    diagonal: whether pairs i = j count.
+    block_size: as in `logsumexp`.
+    mesh: as in `logsumexp`.
+
+  Returns:
+    [B] thresholds, float32, and [B] shares, in (0, 1]; +inf and 0 where no pair counts. They have
+    no gradient.
+
+  Raises:
+    ValueError: as `logsumexp`, or unless one of `fraction` and `count` is given.
+
+  >>> x, y = jnp.ones((1, 1)), jnp.array([[4.0], [1.0], [3.0], [2.0]])
+  >>> threshold(x, y, fraction=0.5)
+  (Array([3.], dtype=float32), Array([1.], dtype=float32))
+  >>> threshold(x, y, count=2.25)
+  (Array([2.], dtype=float32), Array([0.25], dtype=float32))
+  """
+  if (fraction is None) == (count is None):
+    raise ValueError(f'fraction = {fraction} and count = {count}; give one of them')
+  if isinstance(fraction, float | int) and not 0 < fraction <= 1:
+    raise ValueError(f'fraction = {fraction}; use a number over 0 and at most 1')
+  both = operands(x, y, scale=scale, exclude=exclude, rows=rows, columns=columns)
+  row_operand, column_operand = jax.lax.stop_gradient(both)
+  values = selection.Digits(terms.Logits(caller_term(term, x, rows, columns)))
+  plan = make_plan(
+    *(selection.Histogram(), Nothing(), values, both),
+    diagonal=diagonal,
+    block_size=block_size,
+    mesh=mesh,
+  )
+  size = len(jax.tree.leaves(x)[0])
+  dtype = accumulator(plan.dtype)
+
+  def histogram(prefix, shift):
+    data = row_operand.data, prefix, jnp.full_like(prefix, shift)
+    return reduce(plan, row_operand._replace(data=data), column_operand)[0]
+
+  def rank(total):
+    wanted = count if fraction is None else fraction * total
+    return jnp.minimum(jnp.asarray(wanted, dtype), total)
+
+  return selection.select(histogram, rank, size, dtype)
 
 
 def paired(x: Array, y: Array) -> Array:
@@ -174,82 +382,9 @@ def paired(x: Array, y: Array) -> Array:
   return jnp.sum(x.astype(dtype) * y.astype(dtype), axis=1)
 
 
-def _sides(x, y, *, scale, bias=None, exclude=None, positive=None):
-  """What the rows and what the columns bring, of what the caller gave."""
-  x, y = jnp.asarray(x), jnp.asarray(y)
-  if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or 0 in (len(x), len(y)):
-    raise ValueError(f"x is {x.shape} and y is {y.shape}; give [B, D] and [B', D], not empty")
-  dtype = jnp.promote_types(x.dtype, y.dtype)
-  sizes = len(x), len(y)
-  scales = _numbers('scale', scale, sizes, accumulator(dtype))
-  biases = (None, None) if bias is None else _numbers('bias', bias, sizes, accumulator(dtype))
-  if not isinstance(scale, tuple) and not isinstance(bias, tuple):
-    # One score a pair serves its row and its column.
-    scales, biases = (scales[0], None), (biases[0], None)
-  return tuple(
-    map(
-      Side,
-      (x, y),
-      scales,
-      biases,
-      _integers('exclude', exclude, sizes),
-      _integers('positive', positive, sizes),
-    )
-  )
-
-
-def _numbers(name, value, sizes, dtype):
-  """A number for each row and one for each column."""
-  values = value if isinstance(value, tuple) else (value, value)
-  for part, size in zip(values, sizes, strict=True):
-    allowed = ((), (size,)) if isinstance(value, tuple) else ((),)
-    if jnp.shape(part) not in allowed:
-      raise ValueError(
-        f"{name} has shape {jnp.shape(part)}; give a scalar, or a pair of [B] and [B']"
-      )
-  return tuple(
-    jnp.broadcast_to(jnp.asarray(part, dtype), size)
-    for part, size in zip(values, sizes, strict=True)
-  )
-
-
-def _integers(name, value, sizes):
-  """An integer for each row and one for each column, or None for both."""
-  if value is None:
-    return None, None
-  values = value if isinstance(value, tuple) else (value, value)
-  for part, size in zip(values, sizes, strict=True):
-    if jnp.shape(part) != (size,) or not jnp.issubdtype(jnp.result_type(part), jnp.integer):
-      raise ValueError(
-        f'{name} has shape {jnp.shape(part)} and dtype {jnp.result_type(part)} for {size} vectors; '
-        "give [B] integers, or a pair of [B] and [B']"
-      )
-  return tuple(map(jnp.asarray, values))
-
-
-def _plan(
-  row_reduction, column_reduction, sides, diagonal, block_size, mesh, kernel='scan', dtype=None
-):
-  """What to gather, in which blocks, and over which devices."""
-  dtype = jnp.dtype(dtype or jnp.promote_types(*(side.vectors.dtype for side in sides)))
-  if kernel == 'pallas':
-    block_size = pallas.block_size(block_size, sides[0].vectors.shape[1], dtype)
-  elif kernel != 'scan':
-    raise ValueError(f"kernel = {kernel!r}; use 'scan' or 'pallas'")
-  elif block_size is None:
-    block_size = math.isqrt(_BLOCK_BYTES // 4)
-  elif block_size < 1:
-    raise ValueError(f'block_size = {block_size}; use 1 or more')
-  axes = () if mesh is None else tuple(axis for axis in _BATCH_AXES if axis in mesh.shape)
-  if mesh is not None and set(mesh.axis_types) != {AxisType.Auto}:
-    raise ValueError(
-      f'mesh has axis_types {mesh.axis_types}; make it with AxisType.Auto for every axis'
-    )
-  plan = Plan(row_reduction, column_reduction, diagonal, dtype, block_size, mesh, axes, kernel)
-  for name, side in zip('xy', sides, strict=True):
-    if len(side.vectors) % plan.shards:
-      raise ValueError(
-        f"{name} has {len(side.vectors)} rows, which do not divide over the mesh's {plan.shards} "
-        f'shards; use a multiple of {plan.shards}'
-      )
-  return plan
+def _vectors(part, operand):
+  """Vectors that an expectation averages, checked."""
+  size = len(jax.tree.leaves(operand)[0])
+  if part is not None and (jnp.ndim(part) != 2 or len(part) != size):
+    raise ValueError(f"values has shape {jnp.shape(part)}; give [B, E] and [B', E] (here {size})")
+  return side_data('values', part, size)

@@ -1,45 +1,45 @@
-"""A reduction of all pairs' scores along rows and columns, and its gradient, on any mesh."""
+"""Reduces the scores of all pairs along rows and columns, with gradients, on any mesh."""
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from contrastive_jax.losses.pairwise import pallas, ring
+from contrastive_jax.losses.pairwise.matmul import accumulator, matmul, matmul_pairs
 
 Tree = Any
 
 
-class Side(NamedTuple):
-  """What the rows, or the columns, bring to their pairs."""
+class Operand(NamedTuple):
+  """What the rows, or the columns, of S are made of."""
 
-  vectors: jax.Array  # [B, D]
+  vectors: Tree  # [B, D]; or a tuple of k of these, for k products per block
   scale: jax.Array | None  # [B]; None for columns that share the rows' scores
   bias: jax.Array | None  # [B]; None: 0
   exclude: jax.Array | None  # [B] integers; None: no pair is excluded
-  positive: jax.Array | None  # [B] integers; None: `Pairs.positive` is None
+  data: Tree = None  # side data of the term: leaves [B, …]
 
 
-class Pairs(NamedTuple):
+class Block(NamedTuple):
   """A block of pairs."""
 
   rows: ring.Span
   columns: ring.Span
   counts: jax.Array | None  # [b, n] False for a pair that does not count; None: all count
-  positive: jax.Array | None  # [b, n] whether the pair is positive
 
 
 class Reduction(Protocol):
-  """What each row, or each column, gathers; a plain sum would run over `axis` of the scores."""
+  """Reduces the term's values [b, n] over their `axis`: 1 for a result per row, 0 per column."""
 
-  def start(self, size: int, dtype: jnp.dtype) -> Tree:
-    """The state of `size` rows or columns that have seen no pair, for scores of this dtype."""
+  def start(self, size: int, values: Tree, axis: int) -> Tree:
+    """The state of `size` rows or columns before any pair; `values` has shapes and dtypes."""
 
-  def update(self, state: Tree, scores: jax.Array, pairs: Pairs, axis: int) -> Tree:
-    """The state after a block of scores [b, n]."""
+  def update(self, state: Tree, values: Tree, block: Block, axis: int) -> Tree:
+    """The state after a block."""
 
   def finish(self, state: Tree) -> Tree:
     """The result."""
@@ -47,21 +47,22 @@ class Reduction(Protocol):
   def residual(self, result: Tree, cotangent: Tree) -> Tree:
     """What `pullback` needs of each row or column."""
 
-  def pullback(self, residual: Tree, scores: jax.Array, pairs: Pairs, axis: int) -> jax.Array:
-    """The cotangent of a block of scores [b, n]."""
+  def pullback(self, residual: Tree, values: Tree, block: Block, axis: int) -> Tree:
+    """The cotangents of a block's values."""
 
 
 class Plan(NamedTuple):
-  """What is known before any array is."""
+  """The static arguments of a reduction."""
 
   rows: Reduction
   columns: Reduction
+  term: Callable[[Tree, Tree, Tree], Tree]  # values from scores and side data; hashable
   diagonal: bool  # whether pairs i = j count
   dtype: jnp.dtype  # of the vectors in the products
   block_size: int
   mesh: jax.sharding.Mesh | None
-  axes: tuple[str, ...]  # those of the mesh over which rows and columns are sharded
-  kernel: str  # what visits a block: 'scan' or 'pallas'
+  axes: tuple[str, ...]  # mesh axes over which rows and columns are sharded
+  kernel: str  # 'scan' or 'pallas'
 
   @property
   def shards(self) -> int:
@@ -70,14 +71,14 @@ class Plan(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def reduce(plan: Plan, rows: Side, columns: Side) -> tuple[Tree, Tree]:
-  """The results of the plan's reductions: of every row, and of every column."""
+def reduce(plan: Plan, rows: Operand, columns: Operand) -> tuple[Tree, Tree]:
+  """The results of the plan's reductions: per row, and per column."""
   return _reduce(plan, rows, columns)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _reduce(plan, rows, columns):
-  return _sharded(plan, _forward)(*_cast(plan, rows, columns))
+  return _sharded(plan, _forward)(_cast(plan, rows), _cast(plan, columns))
 
 
 def _reduce_forward(plan, rows, columns):
@@ -86,31 +87,50 @@ def _reduce_forward(plan, rows, columns):
 
 
 def _reduce_backward(plan, saved, cotangents):
-  rows, columns, results = saved
-  row_residual = plan.rows.residual(results[0], cotangents[0])
-  column_residual = plan.columns.residual(results[1], cotangents[1])
-  cast = _cast(plan, rows, columns)
-  gradients = _sharded(plan, _backward)((cast[0], row_residual), (cast[1], column_residual))
-  return tuple(
-    Side(vectors.astype(side.vectors.dtype), *numbers, exclude=None, positive=None)
-    for (vectors, *numbers), side in zip(gradients, (rows, columns), strict=True)
+  *operands, results = saved
+  residuals = (
+    plan.rows.residual(results[0], cotangents[0]),
+    plan.columns.residual(results[1], cotangents[1]),
   )
+  cast = [_cast(plan, operand) for operand in operands]
+  gradients = _sharded(plan, _backward)(*zip(cast, residuals, strict=True))
+  return tuple(map(_as_cotangent, gradients, operands))
 
 
 _reduce.defvjp(_reduce_forward, _reduce_backward)
 
 
-def _cast(plan, *sides):
-  return tuple(side._replace(vectors=side.vectors.astype(plan.dtype)) for side in sides)
+def _cast(plan, operand):
+  """The operand with vectors in the plan's dtype, and side data in float32 for its gradient."""
+
+  def cast(a):
+    return a.astype(accumulator(a.dtype)) if jnp.issubdtype(a.dtype, jnp.inexact) else a
+
+  vectors = jax.tree.map(lambda a: a.astype(plan.dtype), operand.vectors)
+  return operand._replace(vectors=vectors, data=jax.tree.map(cast, operand.data))
+
+
+def _as_cotangent(gradient, operand):
+  """Sums as the cotangent of an operand, in its dtypes."""
+  vectors, scale, bias, data = gradient
+  vectors = jax.tree.map(lambda a, b: a.astype(b.dtype), vectors, operand.vectors)
+  data = jax.tree.map(
+    lambda a, b: None if a is None else a.astype(b.dtype),
+    data,
+    operand.data,
+    is_leaf=lambda a: a is None,
+  )
+  return Operand(vectors, scale, bias, exclude=None, data=data)
 
 
 def _sharded(plan, function):
-  """`function` of what each device holds, in a ring over the plan's axes."""
+  """`function` of each device's shard, in a ring over the plan's axes."""
   function = functools.partial(function, plan)
   if plan.mesh is None:
     return function
   batch = jax.P(plan.axes)
-  # Every gradient is as long as the batch, and sharded like it: a scale's is summed outside, once.
+  # The gradient of a scale comes back per row, and is summed outside of the shard_map: a psum in
+  # here would count it once per device.
   return jax.shard_map(
     function, mesh=plan.mesh, in_specs=(batch, batch), out_specs=(batch, batch), check_vma=False
   )
@@ -118,59 +138,86 @@ def _sharded(plan, function):
 
 def _forward(plan, rows, columns):
   def visit(row_span, column_span, rows, row_state, columns, column_state):
-    _, row_scores, column_scores, pairs = _block(plan, row_span, column_span, rows, columns)
-    row_state = plan.rows.update(row_state, row_scores, pairs, 1)
-    column_state = plan.columns.update(column_state, column_scores, pairs, 0)
+    block = _block(plan, row_span, column_span, rows, columns)
+    _, row_scores, column_scores = _scores(rows, columns)
+    row_values = column_values = plan.term(row_scores, rows.data, columns.data)
+    if columns.scale is not None:
+      column_values = plan.term(column_scores, rows.data, columns.data)
+    row_state = plan.rows.update(row_state, row_values, block, 1)
+    column_state = plan.columns.update(column_state, column_values, block, 0)
     return row_state, column_state
 
-  dtype = accumulator(rows.vectors.dtype)
-  row_start = plan.rows.start(len(rows.vectors), dtype)
-  column_start = plan.columns.start(len(columns.vectors), dtype)
-  row_state, column_state = _walk(plan, visit, rows, row_start, columns, column_start)
+  row_count, column_count = _count(rows), _count(columns)
+  scores = jax.tree.map(
+    lambda a: jax.ShapeDtypeStruct((row_count, column_count), accumulator(a.dtype)), rows.vectors
+  )
+  values = jax.eval_shape(plan.term, scores, rows.data, columns.data)
+  row_start = plan.rows.start(row_count, values, 1)
+  column_start = plan.columns.start(column_count, values, 0)
+  row_state, column_state = _scan(plan, visit, rows, row_start, columns, column_start)
   return plan.rows.finish(row_state), plan.columns.finish(column_state)
 
 
 def _backward(plan, rows_and_residual, columns_and_residual):
   def visit(row_span, column_span, rows, row_sums, columns, column_sums):
     (rows, row_residual), (columns, column_residual) = rows, columns
-    products, row_scores, column_scores, pairs = _block(plan, row_span, column_span, rows, columns)
-    row_part = plan.rows.pullback(row_residual, row_scores, pairs, 1)
-    column_part = plan.columns.pullback(column_residual, column_scores, pairs, 0)
-    # Joined before the matmuls, of which there are two then, not four.
+    block = _block(plan, row_span, column_span, rows, columns)
+    products, row_scores, column_scores = _scores(rows, columns)
+    data = rows.data, columns.data
+    row_values, row_pull = column_values, column_pull = jax.vjp(plan.term, row_scores, *data)
+    if not shared:
+      column_values, column_pull = jax.vjp(plan.term, column_scores, *data)
+    row_part = plan.rows.pullback(row_residual, row_values, block, 1)
+    column_part = plan.columns.pullback(column_residual, column_values, block, 0)
     if shared:
-      joined = row_part = column_part = row_part + column_part
+      # Added before the matmuls: two of them instead of four.
+      row_part, *data_parts = row_pull(_add(row_part, column_part))
+      joined = column_part = row_part
     else:
-      joined = row_part * rows.scale[:, None] + column_part * columns.scale
-    row_sums = _accumulate(row_sums, rows, columns, joined, row_part, products, 1)
-    column_sums = _accumulate(column_sums, columns, rows, joined, column_part, products, 0)
+      row_part, *data_parts = row_pull(row_part)
+      column_part, *more = column_pull(column_part)
+      data_parts = _add(_floating(data_parts), _floating(more))
+      joined = jax.tree.map(
+        lambda r, c: r * rows.scale[:, None] + c * columns.scale, row_part, column_part
+      )
+    row_part, column_part = (row_part, data_parts[0]), (column_part, data_parts[1])
+    row_sums = _accumulate(row_sums, columns.vectors, joined, row_part, products, 1)
+    column_sums = _accumulate(column_sums, rows.vectors, joined, column_part, products, 0)
     return row_sums, column_sums
 
   rows, columns = rows_and_residual[0], columns_and_residual[0]
   shared = columns.scale is None
   row_start = _zeros(rows._replace(scale=None) if shared else rows)
-  sums = _walk(plan, visit, rows_and_residual, row_start, columns_and_residual, _zeros(columns))
+  sums = _scan(plan, visit, rows_and_residual, row_start, columns_and_residual, _zeros(columns))
   return _scaled(rows, *sums) if shared else sums
 
 
 def _scaled(rows, row_sums, column_sums):
-  """The gradients where one scale serves all pairs: it waited until the walk was over."""
-  vectors, _, bias = row_sums
-  of_scale = jnp.sum(rows.vectors * vectors, 1)  # Σ_j g_ij x_i · y_j, g the scores' cotangents
-  scale = rows.scale[0]
-  return (scale * vectors, of_scale, bias), (scale * column_sums[0], None, None)
+  """Gradients where one scale serves all pairs, which is applied after all blocks."""
+  row_vectors, _, row_bias, row_data = row_sums
+  column_vectors, _, _, column_data = column_sums
+  # Σ_j g_ij x_i · y_j, where g are the cotangents of the scores.
+  of_scale = sum(
+    jnp.sum(x * gradient, 1)
+    for x, gradient in zip(jax.tree.leaves(rows.vectors), jax.tree.leaves(row_vectors), strict=True)
+  )
+  row_vectors, column_vectors = jax.tree.map(
+    lambda a: rows.scale[0] * a, (row_vectors, column_vectors)
+  )
+  return (row_vectors, of_scale, row_bias, row_data), (column_vectors, None, None, column_data)
 
 
-def _walk(plan, visit, rows, row_sums, columns, column_sums):
-  row_count = len(jax.tree.leaves(rows)[0])
+def _scan(plan, visit, rows, row_sums, columns, column_sums):
+  row_count = _count(rows)
   if plan.kernel == 'pallas':
     # All rows pass by the columns on the chip.
     visit = pallas.on_chip(visit, plan.block_size)
     block_shape = row_count, plan.block_size
   else:
-    # Taller than wide: the taller a block, the seldomer a column's sums are read and written.
+    # Blocks are taller than wide: the sums of columns are then read and written less often.
     height = min(row_count, 2 * plan.block_size)
     block_shape = height, max(plan.block_size**2 // height, 1)
-  return ring.walk(
+  return ring.ring_scan(
     visit,
     rows,
     row_sums,
@@ -182,12 +229,22 @@ def _walk(plan, visit, rows, row_sums, columns, column_sums):
   )
 
 
-def _block(plan, row_span, column_span, rows, columns):
-  """A block's products, its scores to the rows and to the columns [b, n], and its pairs."""
-  products = _matmul(rows.vectors, columns.vectors, 1, 1)
-  scores = _affine(products, rows, 1)
-  column_scores = scores if columns.scale is None else _affine(products, columns, 0)
+def _scores(rows, columns):
+  """A block's products, and its scores [b, n] for the rows' and for the columns' results."""
+  products = jax.tree.map(lambda x, y: matmul(x, y, 1, 1), rows.vectors, columns.vectors)
+  scores = jax.tree.map(lambda a: _affine(a, rows, 1), products)
+  if columns.scale is None:
+    return products, scores, scores
+  return products, scores, jax.tree.map(lambda a: _affine(a, columns, 0), products)
 
+
+def _affine(products, operand, axis):
+  scores = products * jnp.expand_dims(operand.scale, axis)
+  return scores if operand.bias is None else scores + jnp.expand_dims(operand.bias, axis)
+
+
+def _block(plan, row_span, column_span, rows, columns):
+  """The pairs of a block."""
   conditions = []
   same = row_span.index[:, None] == column_span.index
   if row_span.fresh is not None:
@@ -199,56 +256,51 @@ def _block(plan, row_span, column_span, rows, columns):
   if not plan.diagonal:
     conditions.append(~same)
   counts = functools.reduce(jnp.logical_and, conditions) if conditions else None
-  positive = None if rows.positive is None else rows.positive[:, None] == columns.positive
-  return products, scores, column_scores, Pairs(row_span, column_span, counts, positive)
+  return Block(row_span, column_span, counts)
 
 
-def _affine(products, side, axis):
-  scores = products * jnp.expand_dims(side.scale, axis)
-  return scores if side.bias is None else scores + jnp.expand_dims(side.bias, axis)
+def _zeros(operand):
+  """Sums of the gradients of an operand's vectors, scale, bias and side data, before any block."""
+  parts = operand.vectors, operand.scale, operand.bias, _floating(operand.data)
+  return jax.tree.map(lambda a: jnp.zeros(a.shape, accumulator(a.dtype)), parts)
 
 
-def _zeros(side):
-  """Where the gradients of a side's vectors, scale and bias are gathered."""
-  return jax.tree.map(lambda a: jnp.zeros(a.shape, accumulator(a.dtype)), side[:3])
+def _accumulate(sums, others, joined, part, products, axis):
+  """An operand's sums after a block.
 
-
-def _accumulate(sums, side, other, joined, part, products, axis):
-  """A side's gradients after a block: of its vectors, of its scale, of its bias."""
-  vectors, scale, bias = sums
-  joined = joined.astype(other.vectors.dtype)
-  vectors += _matmul(joined, other.vectors, 1, 0) if axis else _over_rows(joined, other.vectors)
-  scale = None if scale is None else scale + jnp.sum(part * products, axis)
-  bias = None if bias is None else bias + jnp.sum(part, axis)
-  return vectors, scale, bias
-
-
-def _matmul(a, b, a_axis, b_axis):
-  """Contracts `a_axis` of `a` with `b_axis` of `b`, in float32 at least."""
-  # An accelerator multiplies float32 in less than that unless told not to.
-  precision = lax.Precision.DEFAULT if a.dtype == jnp.bfloat16 else lax.Precision.HIGHEST
-  return lax.dot_general(
-    a,
-    b,
-    (((a_axis,), (b_axis,)), ((), ())),
-    precision=precision,
-    preferred_element_type=accumulator(a.dtype),
+  Args:
+    sums: those before it, as `_zeros` gives them.
+    others: the vectors of the other operand.
+    joined: cotangents of the products, [b, n] each.
+    part: cotangents of the scores, and of the operand's side data.
+    products: those of the block.
+    axis: 1 for the rows, 0 for the columns.
+  """
+  vectors, scale, bias, data = sums
+  vectors = jax.tree.map(
+    lambda total, pairs, other: total + matmul_pairs(pairs.astype(other.dtype), other, axis),
+    vectors,
+    joined,
+    others,
   )
+  parts = jax.tree.leaves(part[0])
+  if scale is not None:
+    for cotangent, product in zip(parts, jax.tree.leaves(products), strict=True):
+      scale += jnp.sum(cotangent * product, axis)
+  if bias is not None:
+    for cotangent in parts:
+      bias += jnp.sum(cotangent, axis)
+  return vectors, scale, bias, _add(data, _floating(part[1]))
 
 
-def _over_rows(a, b):
-  """Contracts the rows of `a` with the rows of `b`, as `_matmul` does."""
-
-  def turned(a, b):
-    # XLA's fast matmul on a CPU contracts the last axis of what stands on the left; the other takes
-    # 1.6 times as long. Without the barriers XLA would take out the transposes, and be slow again.
-    product = _matmul(lax.optimization_barrier(b.T), a, 1, 0)
-    return lax.optimization_barrier(product).T
-
-  plain = functools.partial(_matmul, a_axis=0, b_axis=0)
-  return lax.platform_dependent(a, b, cpu=turned, default=plain)
+def _floating(tree):
+  """The tree without its leaves of integers and booleans, which have no gradient."""
+  return jax.tree.map(lambda a: a if jnp.issubdtype(a.dtype, jnp.inexact) else None, tree)
 
 
-def accumulator(dtype: jnp.dtype) -> jnp.dtype:
-  """The dtype of scores and sums over vectors of `dtype`."""
-  return jnp.promote_types(dtype, jnp.float32)
+def _add(a, b):
+  return jax.tree.map(jnp.add, a, b)
+
+
+def _count(operand):
+  return len(jax.tree.leaves(operand)[0])

@@ -68,7 +68,7 @@ def block_size(given: int | None, width: int, dtype: jnp.dtype) -> int:
 def on_chip(
   visit: Callable[..., tuple[Tree, Tree]], block_size: int
 ) -> Callable[..., tuple[Tree, Tree]]:
-  """A `visit` for `blocks.walk`, of any number of rows and at most `block_size` columns."""
+  """A `visit` for `ring.ring_scan`, of any number of rows and at most `block_size` columns."""
   tile = min(_MOST_ROWS, block_size)
 
   @jax.custom_vjp

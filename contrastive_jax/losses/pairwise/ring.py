@@ -1,8 +1,7 @@
-"""The walk over all pairs of rows and columns that every pairwise reduction takes.
+"""A scan over all pairs of rows and columns, in blocks, on a ring of devices.
 
-Rows stay where they are; columns travel round the ring of devices, a shard at a time. A device
-visits its rows and the shard that it holds in blocks. On one device the ring has one place
-and nothing travels.
+Rows stay on their device; shards of columns travel round the ring. Each device visits the pairs of
+its rows with the shard that it holds, block by block. With one device nothing travels.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,13 +15,13 @@ Tree = Any
 
 
 class Span(NamedTuple):
-  """A block's extent along the rows, or along the columns, of the matrix of all pairs."""
+  """The rows, or the columns, of a block within the matrix of all pairs."""
 
-  index: jax.Array  # [b] of each row
-  fresh: jax.Array | None  # [b] False for a row that the block before held too; None: all fresh
+  index: jax.Array  # [b] global indices
+  fresh: jax.Array | None  # [b] False for a row that the previous block held; None: all fresh
 
 
-def walk(
+def ring_scan(
   visit: Callable[[Span, Span, Tree, Tree, Tree, Tree], tuple[Tree, Tree]],
   rows: Tree,
   row_sums: Tree,
@@ -36,18 +35,19 @@ def walk(
   """Visits every pair of a row and a column once, in blocks.
 
   Args:
-    visit: `visit(row_span, column_span, rows, row_sums, columns, column_sums)`, on a block; returns
-      its `row_sums` and `column_sums`.
-    rows: what this device's rows bring: leaves [B, …].
-    row_sums: what they have gathered: leaves [B, …].
-    columns: what this device's columns bring: leaves [B', …].
-    column_sums: what they have gathered: leaves [B', …]. Both travel, and end where they began.
-    block_shape: the most rows, and the most columns, in a block.
+    visit: `visit(row_span, column_span, rows, row_sums, columns, column_sums)` of a block; returns
+      the block's `row_sums` and `column_sums`.
+    rows: inputs of this device's rows: leaves [B, …].
+    row_sums: accumulators of the rows: leaves [B, …].
+    columns: inputs of this device's columns: leaves [B', …].
+    column_sums: accumulators of the columns: leaves [B', …]. Columns and their accumulators travel,
+      and return to their device.
+    block_shape: the maximum number of rows, and of columns, per block.
     axes: the mesh axes that the ring runs over, inside a shard_map.
     shards: the number of devices in the ring.
 
   Returns:
-    `row_sums` and `column_sums` after every pair in the world.
+    `row_sums` and `column_sums` after all pairs of all devices.
   """
   row_count, row_span = _spans(rows, block_shape[0])
   column_count, column_span = _spans(columns, block_shape[1])
@@ -55,7 +55,7 @@ def walk(
 
   def visit_shard(state, hop):
     row_sums, columns, column_sums = state
-    # Sent before the blocks are visited: the next shard arrives meanwhile.
+    # Sent before the blocks are visited, so that the transfer overlaps with them.
     following = _send(columns, axes, shards)
     owner = (here - hop) % shards
 
@@ -69,7 +69,7 @@ def walk(
         row_part, after = visit(row_extent, extent, row_block, sums[0], column_block, before)
         return (row_part, _put(sums[1], after, start)), None
 
-      # The row's block stays for all columns: what a visit makes of it alone, XLA makes once.
+      # Rows are the outer loop, so XLA hoists what depends on them only.
       start = _cut(sums[0], row_start, row_extent), sums[1]
       (row_part, column_sums), _ = lax.scan(visit_block, start, jnp.arange(column_count))
       return (_put(sums[0], row_part, row_start), column_sums), None
@@ -86,12 +86,12 @@ def walk(
   return row_sums, column_sums
 
 
-def _spans(side, block_size):
-  """The number of blocks along a side, and where the block `index` of the shard `owner` lies."""
-  size = jax.tree.leaves(side)[0].shape[0]
+def _spans(tree, block_size):
+  """The number of blocks, and a function: the start and the span of block `index` of `owner`."""
+  size = jax.tree.leaves(tree)[0].shape[0]
   count = -(-size // block_size)
-  # Blocks of one size, as even as can be: the last begins early, and repeats less than a row a
-  # block where a padded one could be nearly empty.
+  # Blocks have one size, as even as possible. The last begins early and repeats some rows, less
+  # than one per block; a padded last block could be nearly empty.
   width = -(-size // count)
 
   def span(index, owner):

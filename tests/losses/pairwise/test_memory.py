@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import pytest
 
 from contrastive_jax import losses
+from contrastive_jax.losses import pairwise
 from tests.losses import reference
 
 MIB = 2**20
@@ -35,6 +36,40 @@ def compiled(loss, batch, width, mesh, **options):
   return step.lower(embeddings, embeddings, scale).compile()
 
 
+def bias_per_column(scores, rows, columns):
+  return scores + columns
+
+
+def both_products(scores):
+  return scores[0] * scores[1]
+
+
+def with_side_data(image, text, *, scale, **options):
+  rows, columns = pairwise.logsumexp(
+    image, text, bias_per_column, scale=scale, columns=text[:, 0], **options
+  )
+  return jnp.sum(rows) + jnp.sum(columns)
+
+
+def expected(image, text, *, scale, **options):
+  rows, columns = pairwise.expectation(image, text, (image, text), scale=scale, **options)
+  squares, _ = pairwise.expectation(image, text, jnp.square, scale=scale, **options)
+  return jnp.sum(rows[0] ** 2) + jnp.sum(columns[0] ** 2) + jnp.sum(squares[0])
+
+
+def of_two_products(image, text, *, scale, **options):
+  rows, columns = pairwise.sum((image, text), (text, image), both_products, scale=scale, **options)
+  return jnp.sum(rows) + jnp.sum(columns)
+
+
+def over_threshold(image, text, *, scale, **options):
+  least, share = pairwise.threshold(image, text, fraction=0.1, scale=scale, **options)
+  return scale * jnp.sum(least + share) + jnp.sum(image) + jnp.sum(text)
+
+
+ENGINE = (with_side_data, expected, of_two_products, over_threshold)
+
+
 @pytest.mark.parametrize('mesh', ['none', '8'])
 @pytest.mark.parametrize(
   ('loss', 'options'),
@@ -44,6 +79,7 @@ def compiled(loss, batch, width, mesh, **options):
     (losses.nt_xent, {}),
     (losses.hard_negative, {'k': 4}),
     (losses.reweighted_info_nce, {}),
+    *((loss, {}) for loss in ENGINE),
   ],
 )
 def test_no_buffer_holds_scores(loss, options, mesh):
@@ -55,8 +91,21 @@ def test_no_buffer_holds_scores(loss, options, mesh):
     math.prod(map(int, shape.split(',')))
     for shape in re.findall(r'\b[a-z]+\d+\[([\d,]+)\]', program)
   )
-  # The embeddings, or a block of scores: well under the 256 rows of scores that a device has.
-  assert largest <= max(batch * width, block_size**2)
+  # The embeddings, a block of scores, or a row's 256 counters: well under the 256 rows of scores
+  # of a device, except for the counters of a single device, which are 2048 by 256.
+  counters = 256 * batch // (1 if mesh == 'none' else 8) if loss is over_threshold else 0
+  assert largest <= max(batch * width, block_size**2, counters)
+
+
+@pytest.mark.parametrize('loss', ENGINE)
+def test_temporaries_are_linear_in_the_batch(loss):
+  small, large = (
+    compiled(loss, batch, 64, reference.make_mesh('8'), block_size=64)
+    .memory_analysis()
+    .temp_size_in_bytes
+    for batch in (16_384, 32_768)
+  )
+  assert large <= 2.2 * small
 
 
 def temporaries(batch, mesh):

@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.losses.pairwise.test_memory import MIB, compiled
 
 from contrastive_jax import losses
 from contrastive_jax.losses import pairwise
 from tests.losses import reference
+from tests.losses.pairwise.test_memory import MIB, compiled
 
 
 @functools.partial(jax.jit, static_argnames=('kernel', 'diagonal', 'mesh'))

@@ -1,0 +1,158 @@
+"""Checks what callers of the reductions give, and turns it into operands and a plan."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AxisType
+
+from contrastive_jax.losses.pairwise import pallas
+from contrastive_jax.losses.pairwise.engine import Operand, Plan
+from contrastive_jax.losses.pairwise.matmul import accumulator
+from contrastive_jax.losses.pairwise.terms import Term
+
+Array = jax.Array
+Tree = Any
+# One number for all pairs; or two, for the results of the rows and for those of the columns.
+Numbers = Array | float | tuple[Array | float, Array | float]
+# One integer per vector, for rows and columns alike; or a pair, per row and per column.
+Integers = Array | tuple[Array, Array]
+# [B, D]; or a tuple of k of these, for k products per pair.
+Vectors = Array | tuple[Array, ...]
+
+_BATCH_AXES = ('data', 'fsdp')
+_BLOCK_BYTES = 4 * 2**20
+
+
+def operands(
+  x: Vectors,
+  y: Vectors,
+  *,
+  scale: Numbers,
+  bias: Numbers | None = None,
+  exclude: Integers | None = None,
+  rows: Tree = None,
+  columns: Tree = None,
+) -> tuple[Operand, Operand]:
+  """The operands of the rows and of the columns; raises ValueError as the reductions say."""
+  x, y = jax.tree.map(jnp.asarray, (x, y))
+  sizes = _sizes(x, y)
+  dtype = accumulator(jnp.result_type(*jax.tree.leaves((x, y))))
+  scales = _numbers('scale', scale, sizes, dtype)
+  biases = (None, None) if bias is None else _numbers('bias', bias, sizes, dtype)
+  if not isinstance(scale, tuple) and not isinstance(bias, tuple):
+    # One score per pair serves its row and its column.
+    scales, biases = (scales[0], None), (biases[0], None)
+  excludes = integers('exclude', exclude, sizes)
+  data = side_data('rows', rows, sizes[0]), side_data('columns', columns, sizes[1])
+  return (
+    Operand(x, scales[0], biases[0], excludes[0], data[0]),
+    Operand(y, scales[1], biases[1], excludes[1], data[1]),
+  )
+
+
+def caller_term(function, x: Vectors, rows: Tree, columns: Tree) -> Term:
+  """The term of a caller, who may give side data."""
+  if function is None and isinstance(x, tuple):
+    raise ValueError(f'x is a tuple of {len(x)} arrays; give a term of as many scores')
+  if function is None and (rows, columns) != (None, None):
+    raise ValueError('rows and columns are side data of a term; give a term, or leave them out')
+  return Term(function, 'scores' if rows is None and columns is None else 'data')
+
+
+def side_data(name: str, data: Tree, size: int) -> Tree:
+  """Side data as arrays; raises ValueError unless each leaf has `size` entries."""
+  data = jax.tree.map(jnp.asarray, data)
+  for leaf in jax.tree.leaves(data):
+    if leaf.shape[:1] != (size,):
+      raise ValueError(f'{name} has a leaf of shape {leaf.shape}; give [{size}, …], per vector')
+  return data
+
+
+def integers(name: str, value: Integers | None, sizes: tuple[int, int]) -> tuple:
+  """An integer per row and one per column, or None for both."""
+  if value is None:
+    return None, None
+  values = value if isinstance(value, tuple) else (value, value)
+  for part, size in zip(values, sizes, strict=True):
+    if jnp.shape(part) != (size,) or not jnp.issubdtype(jnp.result_type(part), jnp.integer):
+      raise ValueError(
+        f'{name} has shape {jnp.shape(part)} and dtype {jnp.result_type(part)} for {size} vectors; '
+        "give [B] integers, or a pair of [B] and [B']"
+      )
+  return tuple(map(jnp.asarray, values))
+
+
+def make_plan(
+  row_reduction,
+  column_reduction,
+  term,
+  both: tuple[Operand, Operand],
+  *,
+  diagonal: bool,
+  block_size: int | None,
+  mesh: jax.sharding.Mesh | None,
+  kernel: str = 'scan',
+  dtype: jnp.dtype | None = None,
+) -> Plan:
+  """What to reduce, in which blocks, and over which devices."""
+  vectors = [operand.vectors for operand in both]
+  dtype = jnp.dtype(dtype or jnp.result_type(*jax.tree.leaves(vectors)))
+  if kernel == 'pallas':
+    block_size = pallas.block_size(block_size, vectors[0].shape[1], dtype)
+  elif kernel != 'scan':
+    raise ValueError(f"kernel = {kernel!r}; use 'scan' or 'pallas'")
+  elif block_size is None:
+    block_size = math.isqrt(_BLOCK_BYTES // 4)
+  elif block_size < 1:
+    raise ValueError(f'block_size = {block_size}; use 1 or more')
+  axes = () if mesh is None else tuple(axis for axis in _BATCH_AXES if axis in mesh.shape)
+  if mesh is not None and set(mesh.axis_types) != {AxisType.Auto}:
+    raise ValueError(
+      f'mesh has axis_types {mesh.axis_types}; make it with AxisType.Auto for every axis'
+    )
+  plan = Plan(
+    row_reduction, column_reduction, term, diagonal, dtype, block_size, mesh, axes, kernel
+  )
+  for name, parts in zip('xy', vectors, strict=True):
+    count = len(jax.tree.leaves(parts)[0])
+    if count % plan.shards:
+      raise ValueError(
+        f"{name} has {count} rows, which do not divide over the mesh's {plan.shards} shards; use "
+        f'a multiple of {plan.shards}'
+      )
+  return plan
+
+
+def _sizes(x, y):
+  """B and B'."""
+  parts = [list(a) if isinstance(a, tuple) else [a] for a in (x, y)]
+  sizes = {tuple(len(a) if a.ndim == 2 else 0 for a in pair) for pair in zip(*parts, strict=False)}
+  widths = [[a.shape[-1:] for a in side] for side in parts]
+  if isinstance(x, tuple) != isinstance(y, tuple) or widths[0] != widths[1] or len(sizes) != 1:
+    fit = False
+  else:
+    fit = 0 not in (both := sizes.pop())
+  if not fit:
+    shapes = [', '.join(str(a.shape) for a in side) for side in parts]
+    raise ValueError(
+      f"x is {shapes[0]} and y is {shapes[1]}; give [B, D] and [B', D], not empty, or a tuple of "
+      'as many of these in each'
+    )
+  return both
+
+
+def _numbers(name, value, sizes, dtype):
+  """A number per row and one per column."""
+  values = value if isinstance(value, tuple) else (value, value)
+  for part, size in zip(values, sizes, strict=True):
+    allowed = ((), (size,)) if isinstance(value, tuple) else ((),)
+    if jnp.shape(part) not in allowed:
+      raise ValueError(
+        f"{name} has shape {jnp.shape(part)}; give a scalar, or a pair of [B] and [B']"
+      )
+  return tuple(
+    jnp.broadcast_to(jnp.asarray(part, dtype), size)
+    for part, size in zip(values, sizes, strict=True)
+  )
