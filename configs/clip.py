@@ -53,6 +53,8 @@ def emoji() -> ConfigDict:
   # A field, of whose texts one is drawn, or several by weight: 'caption*0.7+join(tags)*0.3'
   config.data.captions = 'caption'
   config.data.prompts = ()  # ('a photo of {}', …), drawn alike, where captions are names
+  config.data.labels = ''  # field with the class of an example, for losses of labels
+  config.data.examples = 0  # rows of tables by example; 0 for those of the data
   config.data.size = 40  # side of the pictures as the host gives them
   config.data.crop = ()  # least and greatest share that a random crop shows; () for the whole
   config.data.subset = 1.0  # share of the examples that a round draws (RS2); 1 for all, an epoch
@@ -104,7 +106,8 @@ def emoji() -> ConfigDict:
   config.init_from = ''  # a folder of weights to start from; see interop/
   # A weight, or {'weight': 1.0, 'scale': 10.0} and the like: what the loss takes by keyword
   config.objective = ConfigDict({'info_nce': 1.0})
-  config.views = 1  # of a picture, augmented each for itself; 2 for nt_xent, see configs/slip.py
+  config.views = 1  # per image, each augmented by itself; the first goes with the text
+  config.texts = 1  # per example, of which losses of pairs compare the first
 
   config.total_steps = 2000
   config.batch_size = 128

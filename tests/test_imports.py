@@ -17,11 +17,12 @@ ALLOWED = {
   'sharding': (),
   'runtime': (),
   'models': ('losses', 'sharding'),
+  'methods': ('losses', 'models'),
   'interop': ('data', 'models'),
-  'training': ('data', 'losses', 'models', 'runtime', 'sharding'),
+  'training': ('data', 'methods', 'models', 'runtime', 'sharding'),
   'evaluation': ('data', 'losses', 'models', 'sharding'),
   'report': ('evaluation',),
-  'planning': ('models', 'runtime', 'sharding', 'training'),
+  'planning': ('methods', 'models', 'runtime', 'sharding', 'training'),
 }
 
 

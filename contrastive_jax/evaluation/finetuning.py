@@ -1,7 +1,7 @@
 """Classifiers over an image tower: the attentional-pooler probe, and finetuning.
 
 Both use one model, CoCa's: a pooler with one learned query over the tower's tokens, and a linear
-layer. The optimizer's rates and `training.rates.hold` freeze the tower for the probe, and nothing
+layer. The optimizer's rates and `training.rates.frozen` freeze the tower for the probe, and nothing
 for finetuning.
 
 Source: Yu et al., CoCa: Contrastive Captioners are Image-Text Foundation Models, 2022.
@@ -74,7 +74,7 @@ def fit(
   """Trains a classifier by cross-entropy.
 
   Args:
-    classifier: from `define_classifier`, with frozen parts held by `training.rates.hold`.
+    classifier: from `define_classifier`, with frozen parts held by `training.rates.frozen`.
     parameters: initial parameters; not modified.
     optimizer: an optax transformation.
     images: [N, H, H, 3] pixels from 0 to 255.

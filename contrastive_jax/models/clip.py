@@ -35,6 +35,9 @@ class Clip(nnx.Module):
     Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021.
   """
 
+  # Names of a batch that `encode` reads.
+  inputs = ('image', 'tokens')
+
   def __init__(
     self,
     embed: int,
@@ -59,12 +62,26 @@ class Clip(nnx.Module):
     self.bias = None if bias is None else nnx.Param(jnp.float32(bias), axes=())
 
   def encode_image(self, images, *, keys=None):
-    """Encodes images [B, H, W, 3], normalized floats, to unit vectors [B, D]."""
-    return _shared(self.image_projection, self.image(images, keys=keys)[0])
+    """Unit vectors [B, D] of images [B, H, W, 3], normalized floats."""
+    return self.image_embedding(images, keys=keys)[0]
 
   def encode_text(self, tokens):
-    """Encodes tokens [B, L] to unit vectors [B, D]."""
-    return _shared(self.text_projection, self.text(tokens)[0])
+    """Unit vectors [B, D] of tokens [B, L]."""
+    return self.text_embedding(tokens)[0]
+
+  def image_embedding(self, images, *, keys=None):
+    """Unit vectors [B, D] of images, and the pooled features [B, W] before the projection."""
+    features = self.image(images, keys=keys)[0]
+    return _shared(self.image_projection, features), features
+
+  def text_embedding(self, tokens):
+    """Unit vectors [B, D] of tokens, and the pooled features [B, W] before the projection."""
+    features = self.text(tokens)[0]
+    return _shared(self.text_projection, features), features
+
+  def encode(self, batch, *, keys=None) -> Outputs:
+    """Encodes the batch's `image` and `tokens`."""
+    return self(batch['image'], batch['tokens'], keys=keys)
 
   def __call__(self, images, tokens, *, keys=None) -> Outputs:
     """Encodes a batch.
@@ -77,9 +94,13 @@ class Clip(nnx.Module):
     Raises:
       ValueError: if images or tokens have a shape that the model does not take.
     """
+    image, image_features = self.image_embedding(images, keys=keys)
+    text, text_features = self.text_embedding(tokens)
     return Outputs(
-      image=self.encode_image(images, keys=keys),
-      text=self.encode_text(tokens),
+      image=image,
+      text=text,
+      image_features=image_features,
+      text_features=text_features,
       scale=jnp.exp(self.log_scale[...]),
       bias=None if self.bias is None else self.bias[...],
     )

@@ -130,6 +130,9 @@ class Coca(nnx.Module):
     Yu et al., CoCa: Contrastive Captioners are Image-Text Foundation Models, 2022.
   """
 
+  # Names of a batch that `encode` reads.
+  inputs = ('image', 'tokens')
+
   def __init__(
     self,
     embed: int,
@@ -173,15 +176,29 @@ class Coca(nnx.Module):
     self.bias = None if bias is None else nnx.Param(jnp.float32(bias), axes=())
 
   def encode_image(self, images, *, keys=None):
-    """Encodes images [B, H, W, 3], normalized floats, to unit vectors [B, D]."""
-    return self.encode_image_with_memory(images, keys=keys)[0]
+    """Unit vectors [B, D] of images [B, H, W, 3], normalized floats."""
+    return self.image_embedding(images, keys=keys)[0]
 
   def encode_text(self, tokens):
-    """Encodes tokens [B, L] to unit vectors [B, D]."""
-    return self.encode_text_with_states(tokens)[0]
+    """Unit vectors [B, D] of tokens [B, L]."""
+    return self.text_embedding(tokens)[0]
 
-  def encode_image_with_memory(self, images, *, keys=None):
-    """Encodes images [B, H, W, 3] to unit vectors [B, D] and the captioner's memory [B, K, D]."""
+  def image_embedding(self, images, *, keys=None):
+    """Unit vectors [B, D] of images, and the pooled features [B, D] before the projection."""
+    pooled = self.pool_image(images, keys=keys)[0]
+    return transformer.unit(self.image_projection(pooled)), pooled
+
+  def text_embedding(self, tokens):
+    """Unit vectors [B, D] of tokens, and the pooled features [B, W] before the projection."""
+    pooled = self.text(tokens)[0]
+    return transformer.unit(self.text_projection(pooled)), pooled
+
+  def encode(self, batch, *, keys=None) -> Outputs:
+    """Encodes and captions the batch's `image` and `tokens`."""
+    return self(batch['image'], batch['tokens'], keys=keys)
+
+  def pool_image(self, images, *, keys=None):
+    """Pooled features [B, D], and the captioner's memory [B, K, D]."""
     tokens = self.image(images, keys=keys)[1]
     memory = self.pooler(tokens)
     if self.pooling == 'shared':
@@ -189,12 +206,7 @@ class Coca(nnx.Module):
     else:
       context = memory if self.pooling == 'cascade' else tokens
       pooled = self.contrastive_pooler(context)[:, 0]
-    return transformer.unit(self.image_projection(pooled)), memory
-
-  def encode_text_with_states(self, tokens):
-    """Encodes tokens [B, L] to unit vectors [B, D] and states [B, L, C] for the decoder."""
-    pooled, states = self.text(tokens)
-    return transformer.unit(self.text_projection(pooled)), states
+    return pooled, memory
 
   def captioner(self, images, *, beams: int, length: int):
     """Prepares autoregressive captioning with a key-value cache.
@@ -210,7 +222,7 @@ class Coca(nnx.Module):
         parents[:, k]. The logits equal `caption_logits` at that position.
       cache: the empty cache.
     """
-    context = self.decoder.transformer.project(self.encode_image_with_memory(images)[1])
+    context = self.decoder.transformer.project(self.pool_image(images)[1])
 
     def step(tokens, cache, parents, position):
       states, text = self.text.step(tokens, cache[0], parents, position)
@@ -231,12 +243,14 @@ class Coca(nnx.Module):
     Raises:
       ValueError: if images or tokens have a shape that the model does not take.
     """
-    image, memory = self.encode_image_with_memory(images, keys=keys)
-    text, states = self.encode_text_with_states(tokens)
+    image_features, memory = self.pool_image(images, keys=keys)
+    text_features, states = self.text(tokens)
     hidden = self.decoder(states[:, :-1], memory)
     return Outputs(
-      image=image,
-      text=text,
+      image=transformer.unit(self.image_projection(image_features)),
+      text=transformer.unit(self.text_projection(text_features)),
+      image_features=image_features,
+      text_features=text_features,
       scale=jnp.exp(self.log_scale[...]),
       bias=None if self.bias is None else self.bias[...],
       caption_logits=self.decoder.output(hidden),

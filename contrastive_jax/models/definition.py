@@ -1,6 +1,6 @@
 """Splits modules into definitions and plain pytrees of parameters, for training."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import jax
@@ -20,11 +20,20 @@ class Definition(NamedTuple):
     init: random key -> parameters, a nested dict of arrays; can be jitted.
     bind: parameters -> the module with these parameters.
     axes: logical axis names of each parameter, a tree of tuples with the structure of parameters.
+    statistics: key paths of the running statistics among the parameters: they are evaluated, saved
+      and exported like parameters, and not trained.
+    inputs: names of the batch that the model's `encode` reads.
   """
 
   init: Callable[[jax.Array], Any]
   bind: Callable[[Any], nnx.Module]
   axes: Any
+  statistics: frozenset[tuple[str, ...]] = frozenset()
+  inputs: tuple[str, ...] = ()
+
+  def part(self, tree: Any) -> tuple[Any, Any]:
+    """Parts a tree shaped like the parameters into (trained, running statistics)."""
+    return part_statistics(tree, self.statistics)
 
 
 def define(name: str, **fields) -> Definition:
@@ -44,7 +53,6 @@ def define(name: str, **fields) -> Definition:
 def define_from(create: Callable[[jax.Array], nnx.Module]) -> Definition:
   """Defines the model that `create` builds from a random key."""
   module = nnx.eval_shape(lambda: create(jax.random.key(0)))
-  # Parameters are the only state: our modules have no counters or random streams.
   graph, state = nnx.split(module)
   axes = jax.tree.map(
     lambda parameter: parameter.get_metadata('axes'),
@@ -55,4 +63,29 @@ def define_from(create: Callable[[jax.Array], nnx.Module]) -> Definition:
     init=lambda key: nnx.to_pure_dict(nnx.state(create(key))),
     bind=lambda parameters: nnx.merge(graph, parameters),
     axes=nnx.to_pure_dict(axes),
+    statistics=frozenset(nnx.to_flat_state(nnx.state(module, nnx.BatchStat)).paths),
+    inputs=getattr(module, 'inputs', ()),
   )
+
+
+def updated_statistics(module: nnx.Module) -> Any:
+  """The running statistics of a module as a nested dict, as its last call left them."""
+  return nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
+
+
+def part_statistics(tree: Any, paths: Collection[tuple[str, ...]]) -> tuple[Any, Any]:
+  """Parts a nested dict into (all other leaves, the leaves of some key paths)."""
+  if not paths:
+    return tree, {}
+  flat = nnx.traversals.flatten_mapping(tree)
+  trained = {path: leaf for path, leaf in flat.items() if path not in paths}
+  statistics = {path: leaf for path, leaf in flat.items() if path in paths}
+  return tuple(map(nnx.traversals.unflatten_mapping, (trained, statistics)))
+
+
+def join_statistics(trained: Any, statistics: Any) -> Any:
+  """Undoes `part_statistics`."""
+  if not statistics:
+    return trained
+  flatten = nnx.traversals.flatten_mapping
+  return nnx.traversals.unflatten_mapping(flatten(trained) | flatten(statistics))

@@ -1,33 +1,71 @@
 """The outputs of a model for a batch."""
 
+from collections.abc import Collection, Mapping
+from typing import ClassVar
+
 import jax
 from flax import struct
 
 
 @struct.dataclass
 class Outputs:
-  """Outputs of a model for a batch; losses take them by name.
+  """A model's outputs, which losses and methods read by name; None where there is nothing.
 
   Attributes:
     image: [B, D] unit vectors.
     text: [B, D] unit vectors.
     scale: scalar, the inverse temperature.
-    bias: scalar bias of similarities, or None.
-    caption_logits: [B, L-1, V], position t predicts token t+1; None without a captioner.
-    hidden: [B, L-1, C], states before the captioner's output matrix; or None.
-    vocabulary: [V, C], the captioner's output matrix; or None.
-    second: [B, D] unit vectors of a second view of each image; None with one view.
+    bias: scalar added to each similarity.
+    caption_logits: [B, L-1, V], position t predicts token t+1.
+    hidden: [B, L-1, C], the captioner's states before its output matrix.
+    vocabulary: [V, C], that matrix.
+    second_text: [B, D] unit vectors of the other text of a pair of texts.
+    image_features: [B, W] pooled features before the projection.
+    text_features: [B, W] the same for text.
+    views: [B, V, D] unit vectors of V views of each image, where a step encodes several; the first
+      is `image`.
+    view_features: [B, V, W] their pooled features before the projection.
+    texts: [B, K, D] unit vectors of K texts of each example, where a step encodes several; the
+      first is `text`.
   """
 
-  image: jax.Array
-  text: jax.Array
-  scale: jax.Array
+  image: jax.Array | None = None
+  text: jax.Array | None = None
+  scale: jax.Array | None = None
   bias: jax.Array | None = None
   caption_logits: jax.Array | None = None
   hidden: jax.Array | None = None
   vocabulary: jax.Array | None = None
-  second: jax.Array | None = None
+  second_text: jax.Array | None = None
+  image_features: jax.Array | None = None
+  text_features: jax.Array | None = None
+  views: jax.Array | None = None
+  view_features: jax.Array | None = None
+  texts: jax.Array | None = None
 
-  def embeddings(self) -> 'Outputs':
-    """Returns the outputs without those per token."""
-    return self.replace(caption_logits=None, hidden=None, vocabulary=None)
+  # Fields that hold a value per token; all others hold one per example, or one in all.
+  TOKENS: ClassVar[tuple[str, ...]] = ('caption_logits', 'hidden', 'vocabulary')
+  # Fields that properties, and parts of fields, are made from.
+  NEEDS: ClassVar[Mapping[str, tuple[str, ...]]] = {
+    'first': ('image', 'text'),
+    'second': ('text', 'second_text', 'views'),
+    'view': ('image', 'views'),
+  }
+
+  @property
+  def first(self) -> jax.Array | None:
+    """One side of a pair [B, D]: the image, or the first of two texts."""
+    return self.text if self.image is None else self.image
+
+  @property
+  def second(self) -> jax.Array | None:
+    """The other side [B, D]: the text, the second of two texts, or the second view of an image."""
+    if self.image is None:
+      return self.second_text
+    if self.text is not None or self.views is None:
+      return self.text
+    return self.views[:, 1]
+
+  def keep(self, names: Collection[str]) -> 'Outputs':
+    """The outputs of the given names, the others None."""
+    return self.replace(**{name: None for name in vars(self) if name not in names})

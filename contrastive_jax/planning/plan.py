@@ -17,16 +17,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from contrastive_jax.planning import table, traced_flops
 from contrastive_jax.planning.hlo import Program
+from contrastive_jax.planning.loss import loss_bytes
 from contrastive_jax.planning.topology import Topology, open_topology
-from contrastive_jax.sharding.mesh import batch_sharding, batch_shards
+from contrastive_jax.sharding.mesh import batch_shards
 from contrastive_jax.training import build, flops
-from contrastive_jax.training.objective import Objective
+from contrastive_jax.training.batch import abstract_batch, abstract_inputs
 
 # No further remedy is compiled after so many seconds.
 _SECONDS = 300
@@ -100,20 +99,11 @@ def plan(config: ConfigDict, topology: Topology, seconds: float = _SECONDS) -> d
   return figures
 
 
-def abstract_batch(config: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
-  """What a step takes of what the pipeline of `data` gives: all processes' parts."""
-  on_host = config.get('augment_on', 'device') == 'host'
-  B, size = config.batch_size, (config.model.image if on_host else config.data).size
-  return {
-    'image': jax.ShapeDtypeStruct((B, size, size, 3), jnp.uint8),
-    'tokens': jax.ShapeDtypeStruct((B, config.model.text.length), jnp.int32),
-    'same': jax.ShapeDtypeStruct((B,), jnp.int32),
-  }
-
-
 def _compile(described: build.Run):
   """The compiled step and None; or None and the bytes (needed, available) of the compiler."""
-  lowered = described.train_step.lower(described.abstract_state, abstract_batch(described.config))
+  lowered = described.train_step.lower(
+    described.abstract_state, abstract_batch(described.config, described.definition)
+  )
   try:
     return lowered.compile(), None
   except jax.errors.JaxRuntimeError as error:
@@ -145,10 +135,7 @@ def _memory(described: build.Run, compiled) -> dict[str, Any]:
   config, mesh = described.config, described.mesh
   examples = config.batch_size / batch_shards(mesh)
   activations = kept_bytes(described) * examples / config.micro_batches
-  kinds = {
-    'parameters': _device_bytes(state.parameters),
-    'optimizer': _device_bytes(state.optimizer_state),
-    'average': _device_bytes(state.average),
+  kinds = _state_bytes(state) | {
     'batch': _batch_bytes(described),
     'activations': activations,
   }
@@ -157,80 +144,50 @@ def _memory(described: build.Run, compiled) -> dict[str, Any]:
     temporary = stats.temp_size_in_bytes
     kinds['activations'] = min(activations, temporary)
     kinds['temporaries'] = temporary - kinds['activations']
-    stateful = sum(kinds[kind] for kind in ('parameters', 'optimizer', 'average', 'batch'))
+    stateful = sum(_state_bytes(state).values()) + kinds['batch']
     # Metrics, what layouts pad, and on a TPU the program itself.
     other = stats.argument_size_in_bytes + stats.output_size_in_bytes - stats.alias_size_in_bytes
     kinds['other'] = other - stateful + stats.generated_code_size_in_bytes
-  return {'kinds': kinds, 'loss': _loss_bytes(described)}
+  return {'kinds': kinds, 'loss': loss_bytes(described)}
+
+
+def _state_bytes(state) -> dict[str, int]:
+  """Bytes of the state on a device by kind; kinds that no method needs are left out."""
+  kinds = {
+    'parameters': state.parameters,
+    'optimizer': state.optimizer_state,
+    'average': state.average,
+    'heads': state.heads,
+    'targets': state.targets,
+    'memory': state.memory,
+    'statistics': state.statistics,
+  }
+  always = ('parameters', 'optimizer', 'average')
+  return {k: _device_bytes(v) for k, v in kinds.items() if v is not None or k in always}
 
 
 def kept_bytes(described: build.Run) -> float:
-  """Bytes that the backward pass keeps of the forward pass of the model, an example.
+  """Bytes per example that the backward pass keeps of the model's forward pass.
 
-  Read from a trace, so that rematerialisation shows; what depends on no example, such as the
-  parameters, is left out. XLA may keep less, by computing again, or more, by padding; parts of
-  activations that the axis 'tensor' cuts count whole.
+  Read from a trace, so that rematerialization shows; what depends on no example, such as the
+  parameters, is left out. XLA may keep less, by recomputing, or more, by padding; parts of
+  activations that the axis 'tensor' shards count whole.
   """
-  size, length = described.config.model.image.size, described.config.model.text.length
 
-  def pullback(parameters, images, tokens):
+  def pullback(parameters, batch):
     def outputs(parameters):
-      keys = jax.random.split(jax.random.key(0), len(images))
-      return described.definition.bind(parameters)(images, tokens, keys=keys)
+      keys = jax.random.split(jax.random.key(0), len(jax.tree.leaves(batch)[0]))
+      return described.definition.bind(parameters).encode(batch, keys=keys)
 
     return jax.vjp(outputs, parameters)[1]
 
   def kept(B):
-    images = jax.ShapeDtypeStruct((B, size, size, 3), jnp.float32)
-    tokens = jax.ShapeDtypeStruct((B, length), jnp.int32)
-    leaves = jax.eval_shape(pullback, described.abstract_state.parameters, images, tokens)
+    batch = abstract_inputs(described.config, described.definition, B)
+    leaves = jax.eval_shape(pullback, described.abstract_state.evaluated, batch)
     return sum(map(_bytes, jax.tree.leaves(leaves)))
 
   shards = batch_shards(described.mesh)
   return (kept(2 * shards) - kept(shards)) / shards
-
-
-def _loss_bytes(described: build.Run) -> float | None:
-  """Bytes that the objective takes alone, of embeddings that are there, gradients included.
-
-  They are part of the step's temporaries, and the most that the loss can add to its peak. None if
-  they alone do not fit.
-  """
-  config, mesh = described.config, described.mesh
-  objective = Objective(config.objective.to_dict(), mesh if mesh.size > 1 else None)
-  batch, size = abstract_batch(config), config.model.image.size
-  part_size = config.batch_size // config.micro_batches
-
-  def outputs(parameters, images, tokens):
-    outputs = described.definition.bind(parameters)(images, tokens)
-    return outputs.replace(second=outputs.image if config.get('views', 1) == 2 else None)
-
-  def place(leaf):
-    examples = leaf.ndim > 0 and leaf.shape[0] in (config.batch_size, part_size)
-    sharding = batch_sharding(mesh) if examples else NamedSharding(mesh, PartitionSpec())
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-  def of(B):
-    images = jax.ShapeDtypeStruct((B, size, size, 3), jnp.float32)
-    tokens = jax.ShapeDtypeStruct((B, *batch['tokens'].shape[1:]), jnp.int32)
-    shapes = jax.eval_shape(outputs, described.abstract_state.parameters, images, tokens)
-    if 'captioning' not in config.objective:
-      shapes = shapes.replace(caption_logits=None)
-    return jax.tree.map(place, shapes), jax.tree.map(place, batch | {'tokens': tokens})
-
-  def loss(embeddings, outputs, batch, part):
-    return objective.join(objective.of_tokens(outputs, part), embeddings, batch)[0]
-
-  (whole, batch), (shapes, part) = of(config.batch_size), of(part_size)
-  shapes = (whole.embeddings(), shapes)
-  gradient = jax.grad(lambda outputs, batch, part: loss(*outputs, batch, part))
-  shardings = jax.tree.map(lambda leaf: leaf.sharding, shapes)
-  lowered = jax.jit(gradient, out_shardings=shardings).lower(shapes, batch, part)
-  try:
-    stats = lowered.compile().memory_analysis()
-  except jax.errors.JaxRuntimeError:
-    return None
-  return stats.temp_size_in_bytes + stats.output_size_in_bytes
 
 
 def _flops(described: build.Run) -> dict[str, Any]:
@@ -240,7 +197,7 @@ def _flops(described: build.Run) -> dict[str, Any]:
   """
   config = described.config
   parameters = described.abstract_state.parameters
-  parts = flops.analytic(config, parameters)
+  parts = flops.analytic(config, parameters, described.objective, described.sizes)
   plain = ConfigDict(config.to_dict())
   plain.micro_batches, plain.model.remat = 1, 'none'
   step = _traced(described)
@@ -256,7 +213,7 @@ def _flops(described: build.Run) -> dict[str, Any]:
 
 
 def _traced(described: build.Run) -> traced_flops.Flops:
-  batch = abstract_batch(described.config)
+  batch = abstract_batch(described.config, described.definition)
   return traced_flops.traced(described.train_step, described.abstract_state, batch)
 
 
@@ -389,7 +346,7 @@ def _device_bytes(tree) -> int:
 
 
 def _batch_bytes(described: build.Run) -> float:
-  batch = abstract_batch(described.config)
+  batch = abstract_batch(described.config, described.definition)
   return sum(map(_bytes, batch.values())) / batch_shards(described.mesh)
 
 

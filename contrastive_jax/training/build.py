@@ -3,20 +3,28 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from contrastive_jax import data
 from contrastive_jax.data.augmentation import augment, augment_on_host
+from contrastive_jax.data.images import normalize
+from contrastive_jax.methods import Objective, Sizes
 from contrastive_jax.models.definition import Definition, define
+from contrastive_jax.models.outputs import Outputs
 from contrastive_jax.sharding.mesh import make_mesh
+from contrastive_jax.training.batch import abstract_batch, abstract_inputs
 from contrastive_jax.training.config_checks import check_config
-from contrastive_jax.training.objective import Objective
 from contrastive_jax.training.optimizer import make_optimizer, make_schedule
-from contrastive_jax.training.rates import hold, parameter_rates
-from contrastive_jax.training.state import TrainState, plan_state
+from contrastive_jax.training.rates import parameter_rates
+from contrastive_jax.training.state import TrainState, plan_state, with_heads
 from contrastive_jax.training.step import jit_train_step, make_train_step
+
+# Tables are padded to a multiple of this, so that meshes of up to so many shards divide them.
+TABLE_MULTIPLE = 1024
 
 
 class Run(NamedTuple):
@@ -26,6 +34,8 @@ class Run(NamedTuple):
     config: the config.
     mesh: all devices.
     definition: the model.
+    objective: the methods.
+    sizes: what their heads and memory are built from.
     tokenizer: texts -> tokens.
     augment: (step, batch) -> batch, on the host, before the step.
     create_state: seed -> the initial state, in place.
@@ -37,6 +47,8 @@ class Run(NamedTuple):
   config: ConfigDict
   mesh: Mesh
   definition: Definition
+  objective: Objective
+  sizes: Sizes
   tokenizer: data.Tokenizer
   augment: Callable
   create_state: Callable[[int], TrainState]
@@ -45,27 +57,27 @@ class Run(NamedTuple):
   schedule: Callable
 
 
-def build(config: ConfigDict, devices: list | None = None) -> Run:
+def build(config: ConfigDict, devices: list | None = None, examples: int | None = None) -> Run:
   """Builds all that a config names.
 
   Args:
     config: the config.
     devices: for the mesh; default all. Others, as of a topology, can be compiled for, not run on.
+    examples: in the training data; needed where a method keeps a table by example, unless
+      `config.data.examples` says it.
 
   Raises:
     ValueError: for whatever in the config cannot work, before anything is compiled.
   """
   mesh = make_mesh(config.mesh, devices)
   check_config(config, mesh)
-  tokenizer = data.open_tokenizer(config.data.tokenizer, config.model.text.length)
-  if config.model.text.vocabulary < tokenizer.vocab_size:
-    raise ValueError(
-      f'config.model.text.vocabulary = {config.model.text.vocabulary} is too small for the '
-      f'tokenizer {config.data.tokenizer!r}; use {tokenizer.vocab_size} or more'
-    )
-  augment_in_step, augment_before = _augmentation(config)
   definition = define(**config.model.to_dict())
+  tokenizer = _open_tokenizer(config)
+  augment_in_step, augment_before = _augmentation(config)
   objective = Objective(config.objective.to_dict(), mesh if mesh.size > 1 else None)
+  sizes = _sizes(config, definition, objective, examples)
+  heads = objective.heads(sizes)
+  trained = with_heads(definition, heads)
   optimizer_fields = config.optimizer.to_dict()
   schedule = make_schedule(
     learning_rate=optimizer_fields.pop('learning_rate'),
@@ -74,32 +86,40 @@ def build(config: ConfigDict, devices: list | None = None) -> Run:
     total_steps=config.total_steps,
   )
   rates = parameter_rates(
-    definition, optimizer_fields.pop('rates', ()), optimizer_fields.pop('layer_decay', 1.0)
+    trained, optimizer_fields.pop('rates', ()), optimizer_fields.pop('layer_decay', 1.0)
   )
-  optimizer = make_optimizer(schedule, **optimizer_fields, rates=rates, axes=definition.axes)
+  axes = trained.part(trained.axes)[0]
+  optimizer = make_optimizer(schedule, **optimizer_fields, rates=rates, axes=axes)
   create_state, abstract_state = plan_state(
-    definition,
+    trained,
     optimizer,
     mesh,
     config.sharding.to_dict(),
     averaged=config.average_decay > 0,
+    memory=_memory(objective, sizes),
+    targets=objective.targets,
   )
   train_step = make_train_step(
-    hold(definition, rates),
+    definition,
     objective,
     optimizer,
     mesh,
-    augment=augment_in_step,
+    heads=heads,
+    rates=rates,
+    preprocess=lambda keys, images: normalize(augment_in_step(keys, images)),
     average_decay=config.average_decay,
     micro_batches=config.micro_batches,
-    views=config.get('views', 1),
+    views=config.views,
     skip_bad=config.bad_steps.action == 'skip',
     spike=config.bad_steps.spike,
+    total_steps=config.total_steps,
   )
   return Run(
     config=config,
     mesh=mesh,
     definition=definition,
+    objective=objective,
+    sizes=sizes,
     tokenizer=tokenizer,
     augment=augment_before,
     create_state=create_state,
@@ -109,10 +129,66 @@ def build(config: ConfigDict, devices: list | None = None) -> Run:
   )
 
 
+def _open_tokenizer(config: ConfigDict) -> data.Tokenizer:
+  tokenizer = data.open_tokenizer(config.data.tokenizer, config.model.text.length)
+  if config.model.text.vocabulary < tokenizer.vocab_size:
+    raise ValueError(
+      f'config.model.text.vocabulary = {config.model.text.vocabulary} is too small for the '
+      f'tokenizer {config.data.tokenizer!r}; use {tokenizer.vocab_size} or more'
+    )
+  return tokenizer
+
+
+def _sizes(config: ConfigDict, definition: Definition, objective: Objective, examples) -> Sizes:
+  """The sizes that heads and memory are built from, once the objective's reads are checked."""
+  outputs = abstract_outputs(config, definition, config.batch_size)
+  objective.check(outputs, abstract_batch(config, definition), config.views, config.texts)
+  examples = config.data.examples or examples or 0
+  width = lambda array: 0 if array is None else array.shape[-1]  # noqa: E731
+  return Sizes(
+    batch=config.batch_size,
+    embed=width(outputs.first),
+    image_features=width(outputs.image_features),
+    text_features=width(outputs.text_features),
+    tokens=0 if outputs.hidden is None else outputs.hidden.shape[1],
+    hidden=width(outputs.hidden),
+    vocabulary=0 if outputs.vocabulary is None else outputs.vocabulary.shape[0],
+    examples=-(-examples // TABLE_MULTIPLE) * TABLE_MULTIPLE,
+  )
+
+
+def _memory(objective: Objective, sizes: Sizes):
+  memory = objective.memory(sizes)
+  for name, slots in memory.items():
+    if not sizes.examples and any('examples' in slot.axes for slot in slots.values()):
+      raise ValueError(
+        f'config.objective.{name} keeps a table with a row per example, and config.data.examples = '
+        '0; give the number of examples in the training data'
+      )
+  return memory
+
+
+def abstract_outputs(config: ConfigDict, definition: Definition, batch_size: int) -> Outputs:
+  """Shapes of the outputs of a batch, with all views and texts."""
+
+  def outputs(key, batch):
+    outputs = definition.bind(definition.init(key)).encode(batch)
+    if config.views > 1:
+      several = lambda array: jnp.stack([array] * config.views, 1)  # noqa: E731
+      views, features = several(outputs.image), several(outputs.image_features)
+      outputs = outputs.replace(views=views, view_features=features)
+    if config.texts > 1:
+      outputs = outputs.replace(texts=jnp.stack([outputs.text] * config.texts, 1))
+    return outputs
+
+  batch = abstract_inputs(config, definition, batch_size)
+  return jax.eval_shape(outputs, jax.random.key(0), batch)
+
+
 def _augmentation(config: ConfigDict) -> tuple[Callable, Callable]:
   """(keys, images) -> images in the step, and (step, batch) -> batch before it."""
   strengths, size = config.augmentation.to_dict(), config.model.image.size
-  if config.get('augment_on', 'device') == 'device':
+  if config.augment_on == 'device':
     return lambda keys, images: augment(keys, images, size, strengths), lambda step, batch: batch
   change = augment_on_host(size, strengths)
 

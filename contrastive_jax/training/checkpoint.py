@@ -64,7 +64,7 @@ class Checkpoints:
       self._manager.save(
         int(state.step),
         args=ocp.args.Composite(
-          state=ocp.args.StandardSave(state),
+          state=ocp.args.StandardSave(state.items),
           progress=ocp.args.JsonSave(progress | {'fingerprint': int(fingerprint(state))}),
         ),
       )
@@ -108,23 +108,24 @@ class Checkpoints:
       ValueError: if no checkpoint can be read.
     """
     items = ocp.args.Composite(
-      state=ocp.args.StandardRestore(abstract), progress=ocp.args.JsonRestore()
+      state=ocp.args.StandardRestore(abstract.items), progress=ocp.args.JsonRestore()
     )
     errors = {}
     for step in sorted(self._manager.all_steps(), reverse=True):
-      restored, error = None, None
+      restored, state, error = None, None, None
       try:
         restored = self._manager.restore(step, args=items)
+        state = TrainState(**restored.state)
       except Exception as raised:  # What a damaged file raises depends on which one it is.
         error = raised
       # What one process cannot read, none uses.
       if not processes.gather(np.array([error is None])).all():
         errors[step] = error or OSError('another process cannot read it')
-      elif restored.progress.pop('fingerprint', None) != int(fingerprint(restored.state)):
+      elif restored.progress.pop('fingerprint', None) != int(fingerprint(state)):
         errors[step] = ValueError('the state has other bits than were saved')
       else:
         self._set_aside(errors)
-        return restored.state, restored.progress
+        return state, restored.progress
     raise ValueError(
       f'no checkpoint in {self._folder} can be read; nothing was changed. '
       + ' '.join(f'Step {step}: {error}' for step, error in errors.items())

@@ -99,7 +99,9 @@ RULES: dict[str, Rule] = {
   'objective.*.sharpness': _POSITIVE,
   'objective.*.burn_in': _NATURAL,
   'objective.*.k': _COUNT,
-  'views': Rule(1, 2, integer=True),
+  'views': _COUNT,
+  'texts': _COUNT,
+  'data.examples': _NATURAL,
   'total_steps': _COUNT,
   'batch_size': _COUNT,
   'micro_batches': _COUNT,
@@ -209,7 +211,7 @@ def _check_towers(model: ConfigDict) -> None:
 
 
 def _check_pictures(config: ConfigDict) -> None:
-  where, views = config.get('augment_on', 'device'), config.get('views', 1)
+  where, views = config.augment_on, config.views
   if where == 'host' and views > 1:
     raise ValueError(
       f"config.augment_on = {where!r} with config.views = {views}; use 'device', or 'host' where "

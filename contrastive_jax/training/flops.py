@@ -8,11 +8,13 @@ import re
 import jax
 from ml_collections import ConfigDict
 
-# Of B · N · D for N words or texts, streamed: 2 for the products, 6 for visiting them again.
-_STREAMED = 8
+from contrastive_jax.methods import Objective, Sizes
+from contrastive_jax.methods.inputs import fields
 
 
-def analytic(config: ConfigDict, parameters) -> dict[str, float]:
+def analytic(
+  config: ConfigDict, parameters, objective: Objective, sizes: Sizes
+) -> dict[str, float]:
   """What the model's sizes say: nothing of the program is looked at, and nothing is recomputed.
 
   A kernel costs 2 operations a parameter and token, attention 4 a query, key and channel of its
@@ -22,13 +24,14 @@ def analytic(config: ConfigDict, parameters) -> dict[str, float]:
   Args:
     config: of a run.
     parameters: a nested dict of arrays or shapes.
+    objective: its methods.
+    sizes: of their heads and memory.
 
   Returns:
-    Operations a step by part: 'image', 'text', 'captioner' and 'loss'. Losses other than InfoNCE,
-    the sigmoid and captioning count for nothing.
+    Operations per step by part: 'image', 'text', 'captioner', 'loss' with heads, and 'targets'.
   """
-  B, model = config.batch_size, config.model
-  parts = dict.fromkeys(('image', 'text', 'captioner', 'loss'), 0.0)
+  B = config.batch_size
+  parts = dict.fromkeys(('image', 'text', 'captioner', 'loss', 'targets'), 0.0)
   for path, leaf in jax.tree_util.tree_leaves_with_path(parameters):
     name = jax.tree_util.keystr(path, simple=True, separator='/')
     if not name.endswith('kernel'):
@@ -39,12 +42,16 @@ def analytic(config: ConfigDict, parameters) -> dict[str, float]:
       forward += 4 * queries * keys * (leaf.size // leaf.shape[-1])
     first = name.startswith(('image/stem/embed', 'image/stem/convolutions/0/'))
     parts[part] += B * forward * (2 if first else 3)
-  parts['image'] *= config.get('views', 1)
-  if {'info_nce', 'reweighted_info_nce', 'sigmoid'} & set(config.objective):
-    parts['loss'] += _STREAMED * B * B * model.embed
-  if 'captioning_streamed' in config.objective:
-    words = B * (model.text.length - 1)
-    parts['loss'] += _STREAMED * words * model.text.vocabulary * model.text.width
+  parts['image'] *= config.views
+  parts['text'] *= config.texts
+  # A target encoder makes a third of the towers' operations: it has no backward pass.
+  read = fields(objective.reads, 'target')
+  views = {'views', 'view_features'} & read or config.views == 1
+  image = parts['image'] / (1 if views else config.views)
+  of_image = image if any('image' in name or 'view' in name for name in read) else 0.0
+  of_text = parts['text'] if any('text' in name for name in read) else 0.0
+  parts['targets'] = len(objective.targets) * (of_image + of_text) / 3
+  parts['loss'] = objective.flops(sizes)
   return parts
 
 

@@ -177,7 +177,9 @@ def _ideal_seconds(run: Run) -> float | None:
   """Of a step whose chips do the model's operations at their published peak; None without one."""
   if (chip := chip_of(run.mesh.devices.flat[0])) is None:
     return None
-  model = sum(flops.analytic(run.config, run.abstract_state.parameters).values())
+  model = sum(
+    flops.analytic(run.config, run.abstract_state.parameters, run.objective, run.sizes).values()
+  )
   return model / (chip.peak * run.mesh.size)
 
 
@@ -211,11 +213,11 @@ def _training_batches(run: Run, source: data.Source):
     batch_size=config.batch_size,
     image_size=config.data.size,
     captions=data.parse_captions(config.data.captions),
-    prompts=config.data.get('prompts', ()),
+    prompts=config.data.prompts,
     crop=config.data.crop or None,
-    subset=config.data.get('subset', 1.0),
-    replacement=config.data.get('replacement', True),
-    workers=config.data.get('workers', 0),
+    subset=config.data.subset,
+    replacement=config.data.replacement,
+    workers=config.data.workers,
     seed=config.seed,
     rows=local_rows(run.mesh, config.batch_size),
   )

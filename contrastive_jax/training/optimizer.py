@@ -63,8 +63,8 @@ def make_optimizer(
     clip_norm: the largest norm of the whole gradient; None or 0 for no clipping.
     name: 'adamw' or 'adafactor'.
     rates: a tree of multipliers of the learning rate, from `parameter_rates`; None for ones. What
-      has 0 neither moves nor decays, and has no averages; its gradient must be zero, as `hold` sees
-      to.
+      has 0 neither moves nor decays, and has no averages; its gradient must be zero, see
+      `freeze`.
     max_scale: upper bound of the learned scale, whose lower bound is 1; 0 for no bounds. A scale
       that starts outside of them moves only toward them.
     axes: the model's logical axes, `Definition.axes`, which say what parameters stack layers;

@@ -1,4 +1,4 @@
-"""Learning rates by parameter: locked towers, and deep layers that learn slowly."""
+"""Learning rates by parameter: frozen towers, and layer-wise decay."""
 
 import math
 import re
@@ -23,7 +23,7 @@ def parameter_rates(
   'image/transformer/blocks/0/mlp/up/kernel'.
 
   Args:
-    definition: the model.
+    definition: the model, with the methods' heads.
     rates: pairs of a regular expression, which must match a whole path, and a multiplier. The first
       that matches counts; a parameter that none matches learns at the whole rate.
     layer_decay: a further multiplier, taken to the power of the number of layers of its tower that
@@ -46,7 +46,8 @@ def parameter_rates(
   if not rates and layer_decay == 1:
     return None
   shapes = jax.eval_shape(lambda: definition.init(jax.random.key(0)))
-  names = jax.tree_util.tree_map_with_path(_names, shapes, definition.axes)
+  shapes, axes = (definition.part(tree)[0] for tree in (shapes, definition.axes))
+  names = jax.tree_util.tree_map_with_path(_names, shapes, axes)
   everything = [name for stack in jax.tree.leaves(names, is_leaf=_is_stack) for name in stack]
   _check_matches(rates, everything)
   layers = _layers(everything)
@@ -67,27 +68,32 @@ def parameter_rates(
   return tree
 
 
-def hold(definition: Definition, rates) -> Definition:
-  """The model with its frozen parameters as constants.
+def frozen(definition: Definition, rates) -> Definition:
+  """The model whose `bind` freezes parameters, see `freeze`."""
+  if rates is None:
+    return definition
+  return definition._replace(bind=lambda parameters: definition.bind(freeze(parameters, rates)))
+
+
+def freeze(trained, rates):
+  """Parameters with the frozen ones as constants.
 
   Their gradients are zero, count in no norm, and cost no backward pass.
 
   Args:
-    definition: the model.
+    trained: parameters and heads.
     rates: from `parameter_rates`.
   """
   if rates is None:
-    return definition
+    return trained
 
-  def held(rate, parameter):
+  def constant_where_frozen(rate, parameter):
     if np.all(rate):
       return parameter
     constant = jax.lax.stop_gradient(parameter)
     return jnp.where(rate == 0, constant, parameter) if np.any(rate) else constant
 
-  return definition._replace(
-    bind=lambda parameters: definition.bind(jax.tree.map(held, rates, parameters))
-  )
+  return jax.tree.map(constant_where_frozen, rates, trained)
 
 
 def _checked_rate(rate) -> tuple[re.Pattern, float]:

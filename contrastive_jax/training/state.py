@@ -1,29 +1,45 @@
-"""What a step takes and gives back."""
+"""The training state, and its placement on a mesh."""
 
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from flax import struct
+from flax import nnx, struct
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from contrastive_jax.models.definition import Definition
+from contrastive_jax.methods import Slot
+from contrastive_jax.models.definition import Definition, join_statistics, part_statistics
 from contrastive_jax.sharding import rules
+from contrastive_jax.sharding.mesh import BATCH_AXES, batch_shards
+
+Heads = Mapping[str, Mapping[str, Definition]]
+Memory = Mapping[str, Mapping[str, Slot]]
+
+# Logical axes of memory that lie on the batch axes of the mesh.
+_BATCH_LIKE = ('queue', 'examples')
+# Fields that later versions added.
+_OPTIONAL = ('heads', 'memory', 'targets', 'statistics')
 
 
 @struct.dataclass
 class TrainState:
-  """A pytree: all that the next step depends on, but for the batch.
+  """A pytree: all that the next step depends on, except the batch.
 
   Attributes:
     step: number of updates made or skipped.
-    parameters: a nested dict of float32 arrays.
-    optimizer_state: optax's.
+    parameters: the model's, a nested dict of float32 arrays.
+    optimizer_state: optax's, of parameters and heads together.
     key: the run's random key data; a step folds its number in.
     average_norm: a moving average of the gradient's norm over the good steps; 0 before the first.
-    average: an exponential moving average of the parameters, or None.
+    average: an exponential moving average of the parameters and heads, or None.
+    heads: parameters of the methods' heads, by method and name; None without heads. They are
+      trained with the model, and neither evaluated nor exported.
+    memory: arrays of the methods, by method and name; None without memory.
+    targets: parameters and heads of target encoders, by their momentum; None without targets.
+    statistics: running statistics of the model's layers, a nested dict; None without any.
   """
 
   step: jax.Array
@@ -32,11 +48,73 @@ class TrainState:
   key: jax.Array
   average_norm: jax.Array
   average: Any = None
+  heads: Any = None
+  memory: Any = None
+  targets: Any = None
+  statistics: Any = None
+
+  @property
+  def items(self) -> dict[str, Any]:
+    """The fields by name, as checkpoints keep them: optional ones that are None are left out.
+
+    Checkpoints of versions without these fields have the same form.
+    """
+    absent = {name for name in _OPTIONAL if getattr(self, name) is None}
+    return {name: value for name, value in vars(self).items() if name not in absent}
+
+  @property
+  def trained(self):
+    """What the optimizer trains: the parameters, and the heads under 'heads'."""
+    return self.parameters if self.heads is None else self.parameters | {'heads': self.heads}
+
+  def with_trained(self, trained) -> 'TrainState':
+    """The state with other parameters and heads."""
+    parameters, heads = part_heads(trained)
+    return self.replace(parameters=parameters, heads=heads)
 
   @property
   def evaluated(self):
-    """The parameters to evaluate: the average where one is kept."""
-    return self.parameters if self.average is None else self.average
+    """The parameters to evaluate: the average where one is kept, with the running statistics."""
+    parameters = self.parameters if self.average is None else part_heads(self.average)[0]
+    return join_statistics(parameters, self.statistics)
+
+
+def part_heads(trained) -> tuple[Any, Any]:
+  """Parts what the optimizer trains into (parameters, heads); None without heads."""
+  heads = trained.get('heads')
+  return (trained if heads is None else {k: v for k, v in trained.items() if k != 'heads'}), heads
+
+
+def with_heads(definition: Definition, heads: Heads) -> Definition:
+  """The definition whose parameters include the heads' under 'heads'; `bind` ignores these."""
+  if not heads:
+    return definition
+
+  def init(key):
+    own = {
+      method: {
+        name: head.init(fold_name(key, f'{method}/{name}')) for name, head in by_name.items()
+      }
+      for method, by_name in heads.items()
+    }
+    return definition.init(key) | {'heads': own}
+
+  axes = {
+    method: {name: head.axes for name, head in by_name.items()} for method, by_name in heads.items()
+  }
+  return definition._replace(
+    init=init,
+    bind=lambda tree: definition.bind(part_heads(tree)[0]),
+    axes=definition.axes | {'heads': axes},
+  )
+
+
+def bind_heads(heads: Heads | None, parameters) -> dict[str, dict[str, nnx.Module]]:
+  """The heads' modules with their parameters, by method and name."""
+  return {
+    method: {name: head.bind(parameters[method][name]) for name, head in by_name.items()}
+    for method, by_name in (heads or {}).items()
+  }
 
 
 def plan_state(
@@ -46,63 +124,80 @@ def plan_state(
   sharding_rules: dict[str, str | None],
   *,
   averaged: bool = False,
+  memory: Memory | None = None,
+  targets: Collection[str] = (),
 ) -> tuple[Callable[[int], TrainState], TrainState]:
-  """Says what a state will be, without making one.
+  """Plans a state without making one.
 
   Args:
-    definition: the model.
+    definition: the model, with the methods' heads, see `with_heads`.
     optimizer: an optax transformation.
     mesh: the mesh.
     sharding_rules: mesh axis by logical axis; see `rules.parameter_shardings`.
     averaged: keep a moving average of the parameters.
+    memory: slots by method and name.
+    targets: keys of the target encoders.
 
   Returns:
     (create, abstract): the jitted function from a seed to the initial state, each array made in
-    place so that no device ever holds it all; and the tree of `ShapeDtypeStruct`s with shardings,
-    where optimizer state and average follow the parameters.
+    place so that no device ever holds it whole; and the tree of `ShapeDtypeStruct`s with shardings,
+    where optimizer state, average and targets follow the parameters.
 
   Raises:
     ValueError: if a rule does not fit.
   """
+  memory = memory or {}
 
   def create(seed):
     key = jax.random.key(seed)
-    parameters = definition.init(key)
+    trained, statistics = definition.part(definition.init(key))
+    parameters, heads = part_heads(trained)
     return TrainState(
       step=jnp.zeros((), jnp.int32),
       parameters=parameters,
-      optimizer_state=optimizer.init(parameters),
+      optimizer_state=optimizer.init(trained),
       key=jax.random.key_data(jax.random.fold_in(key, 1)),
       average_norm=jnp.zeros(()),
-      # A copy: donated buffers may not be shared.
-      average=jax.tree.map(jnp.copy, parameters) if averaged else None,
+      # Copies: donated buffers may not be shared.
+      average=jax.tree.map(jnp.copy, trained) if averaged else None,
+      heads=heads,
+      memory=_first_memory(memory, key) or None,
+      targets={name: jax.tree.map(jnp.copy, trained) for name in targets} or None,
+      statistics=statistics or None,
     )
 
   shapes = jax.eval_shape(create, 0)
-  placed = rules.parameter_shardings(definition.axes, shapes.parameters, sharding_rules, mesh)
+  placed = rules.parameter_shardings(
+    definition.part(definition.axes)[0], shapes.trained, sharding_rules, mesh
+  )
+  parameters, heads = part_heads(placed)
   copied = NamedSharding(mesh, PartitionSpec())
 
   def place(leaf, sharding, parameter):
     if _is_masked(leaf):
       return leaf
-    # What an optimizer keeps of rows or columns alone is small.
+    # Adafactor's factored moments are replicated: they are small.
     return sharding if leaf.shape == parameter.shape else copied
 
   shardings = TrainState(
     step=copied,
-    parameters=placed,
+    parameters=parameters,
     optimizer_state=optax.tree.map_params(
       optimizer,
       place,
       shapes.optimizer_state,
       placed,
-      shapes.parameters,
+      shapes.trained,
       transform_non_params=lambda _: copied,
       is_leaf=_is_masked,
     ),
     key=copied,
     average_norm=copied,
     average=placed if averaged else None,
+    heads=heads,
+    memory=jax.tree.map(lambda slot: _place_memory(slot, mesh), memory, is_leaf=_is_slot) or None,
+    targets=dict.fromkeys(targets, placed) or None,
+    statistics=jax.tree.map(lambda _: copied, shapes.statistics),
   )
   abstract = jax.tree.map(
     lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding),
@@ -113,13 +208,50 @@ def plan_state(
 
 
 def start_from(state: TrainState, parameters: Any) -> TrainState:
-  """A new state with other parameters, each placed as the one that it replaces."""
-  placed = jax.tree.map(
-    lambda new, old: jax.device_put(new, old.sharding), parameters, state.parameters
-  )
-  # Copies: donated buffers may not be shared.
-  average = None if state.average is None else jax.tree.map(jnp.copy, placed)
-  return state.replace(parameters=jax.tree.map(jnp.copy, placed), average=average)
+  """A new state with other parameters of the model, each placed as the one that it replaces.
+
+  Average and targets start from them too.
+  """
+  whole = join_statistics(state.parameters, state.statistics)
+  placed = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), parameters, whole)
+  paths = nnx.traversals.flatten_mapping(state.statistics or {})
+  placed, statistics = part_statistics(placed, paths)
+  copied = lambda tree: jax.tree.map(jnp.copy, tree)  # noqa: E731
+  state = state.replace(parameters=copied(placed), statistics=copied(statistics) or None)
+  if state.average is not None:
+    state = state.replace(average=copied(state.trained))
+  if state.targets is not None:
+    state = state.replace(targets={key: copied(state.trained) for key in state.targets})
+  return state
+
+
+def fold_name(key: jax.Array, name: str) -> jax.Array:
+  """A key of a name's own."""
+  return jax.random.fold_in(key, zlib.crc32(name.encode()))
+
+
+def _first_memory(memory: Memory, key: jax.Array) -> dict[str, dict[str, jax.Array]]:
+  def first(path, slot):
+    name = jax.tree_util.keystr(path, simple=True, separator='/')
+    if slot.init is None:
+      return jnp.zeros(slot.shape, slot.dtype)
+    return slot.init(fold_name(key, name)).astype(slot.dtype)
+
+  return jax.tree_util.tree_map_with_path(first, dict(memory), is_leaf=_is_slot)
+
+
+def _place_memory(slot: Slot, mesh: Mesh) -> NamedSharding:
+  """A slot's placement; a dimension that the mesh does not divide is copied to all devices."""
+  axes = slot.axes or (None,) * len(slot.shape)
+  spec = [
+    BATCH_AXES if axis in _BATCH_LIKE and size % batch_shards(mesh) == 0 else None
+    for axis, size in zip(axes, slot.shape, strict=True)
+  ]
+  return NamedSharding(mesh, PartitionSpec(*spec))
+
+
+def _is_slot(node) -> bool:
+  return isinstance(node, Slot)
 
 
 def _is_masked(node) -> bool:

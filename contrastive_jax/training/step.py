@@ -1,27 +1,23 @@
-"""The train step. `train_step` is the mathematics; `jit_train_step` places it on a mesh."""
+"""The train step: `train_step` is the mathematics, `jit_train_step` places it on a mesh."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from contrastive_jax.data.images import normalize
+from contrastive_jax.methods import Objective
 from contrastive_jax.models.definition import Definition
-from contrastive_jax.sharding.mesh import (
-  batch_sharding,
-  merge_micro_batches,
-  on_mesh,
-  split_micro_batches,
-)
-from contrastive_jax.training.objective import Objective
-from contrastive_jax.training.state import TrainState
+from contrastive_jax.sharding.mesh import batch_sharding, on_mesh
+from contrastive_jax.training.averages import move_averages
+from contrastive_jax.training.forward import Preprocess, make_forward, with_texts
+from contrastive_jax.training.guard import guard
+from contrastive_jax.training.rates import freeze
+from contrastive_jax.training.state import Heads, TrainState, bind_heads, part_heads
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
-# The average gradient says what a spike is once so many steps have settled it.
-_SETTLED = 100
 
 
 def make_train_step(
@@ -30,107 +26,87 @@ def make_train_step(
   optimizer: optax.GradientTransformation,
   mesh: Mesh,
   *,
-  augment: Callable[[jax.Array, jax.Array], jax.Array] = lambda keys, images: images,
+  heads: Heads | None = None,
+  rates: Any = None,
+  preprocess: Preprocess = lambda keys, images: images,
   average_decay: float = 0.0,
   micro_batches: int = 1,
   views: int = 1,
   skip_bad: bool = False,
   spike: float = 0.0,
+  total_steps: int = 1,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
   """Returns the pure function `train_step(state, batch) -> (state, metrics)`.
 
+  The towers run per micro-batch; heads and losses take the whole batch; memory is read by the loss
+  and written after the optimizer.
+
   Args:
     definition: the model.
-    objective: the losses.
-    optimizer: an optax transformation.
+    objective: the methods.
+    optimizer: an optax transformation, of parameters and heads.
     mesh: the mesh over which the batch is sharded.
-    augment: (keys [B], images [B, H, H, 3]) -> images [B, S, S, 3], pixels from 0 to 255.
+    heads: the methods' heads, by method and name.
+    rates: multipliers of the learning rate, see `parameter_rates`; 0 freezes.
+    preprocess: see `make_forward`, as for `micro_batches` and `views`.
     average_decay: of the parameters' moving average, where the state keeps one.
-    micro_batches: n, parts in which the model visits the batch [1]. The step keeps the activations
-      of one part alone, and gives the gradient of the whole, for a second forward pass.
-    views: of a picture: 1, or 2, each augmented for itself and encoded, for losses of `second`. The
-      first is what the texts are compared with.
-    skip_bad: leave the state as it was at a bad step, except for its number, which the learning
-      rate follows.
-    spike: a step is bad if its loss or gradient is not finite, or if the gradient's norm is more
-      than so many times its average over the good steps; 0 for no bound.
-
-  Raises:
-    ValueError: if there are not 1 or 2 views, or if a loss compares two and there is one.
-
-  References:
-    [1] Gao et al., Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup, 2021.
+    micro_batches: parts in which the towers visit the batch.
+    views: of each image.
+    skip_bad: see `guard`, as for `spike`. The step number advances, and so the learning rate.
+    spike: a bound of the gradient's norm, in multiples of its average; 0 for none.
+    total_steps: of the run, for momentum that changes over it.
   """
-  if views not in (1, 2):
-    raise ValueError(f'config.views = {views}; use 1, or 2 for losses that compare two')
-  if views == 1 and objective.of_views:
-    raise ValueError(
-      f'config.objective.{objective.of_views[0]} compares two views of a picture, and '
-      'config.views = 1; use 2'
+  forward = make_forward(
+    definition, objective, mesh, preprocess=preprocess, micro_batches=micro_batches, views=views
+  )
+
+  def loss_and_effects(trained, state: TrainState, batch: Batch, key: jax.Array):
+    trained = freeze(trained, rates)
+    parameters, own = part_heads(trained)
+    targets = {name: part_heads(target) for name, target in (state.targets or {}).items()}
+    models = {name: target for name, (target, _) in targets.items()}
+    encoded = forward(parameters, state.statistics, models, batch)
+    loss, writes, metrics = objective(
+      encoded.outputs,
+      batch | {'step': state.step},
+      partial=encoded.partial,
+      targets=encoded.targets,
+      heads=bind_heads(heads, own),
+      target_heads={name: bind_heads(heads, of) for name, (_, of) in targets.items()},
+      memory=state.memory,
+      key=key,
     )
-
-  def look(keys, images):
-    """A view of each picture, and keys for the model."""
-    augment_keys, model_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
-    return normalize(augment(augment_keys, images)), model_keys
-
-  def forward(parameters, part, counts=None):
-    """The embeddings, scale and bias of a part of the batch, and the losses of its tokens."""
-    model = definition.bind(parameters)
-    images, keys = look(part['key'], part['image'])
-    outputs = model(images, part['tokens'], keys=keys)
-    if views == 2:
-      # A key beside the two that the first view is drawn with, which stays as it is without this.
-      others = jax.vmap(jax.random.fold_in, (0, None))(part['key'], 2)
-      images, keys = look(others, part['image'])
-      outputs = outputs.replace(second=model.encode_image(images, keys=keys))
-    return outputs.embeddings(), objective.of_tokens(outputs, part, counts)
-
-  def visit(parameters, batch):
-    """`forward` of the whole batch, part by part."""
-    if micro_batches == 1:
-      return forward(parameters, batch)
-    counts = objective.count_tokens(batch)
-    # What is not kept is computed again in the backward pass, and drawn again from the same keys.
-    visit_part = jax.checkpoint(lambda part: forward(parameters, part, counts), prevent_cse=False)
-    outputs, of_tokens = jax.lax.map(visit_part, split_micro_batches(batch, micro_batches, mesh))
-    return merge_micro_batches(outputs, mesh), jax.tree.map(jnp.sum, of_tokens)
-
-  def loss_and_metrics(parameters, batch, step):
-    outputs, of_tokens = visit(parameters, batch)
-    loss, metrics = objective.join(of_tokens, outputs, batch | {'step': step})
-    return loss, metrics | {'scale': outputs.scale}
+    if encoded.outputs.scale is not None:
+      metrics |= {'scale': encoded.outputs.scale}
+    return loss, (writes, metrics, encoded.statistics)
 
   def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-    # A key an example: what is drawn for it hangs neither on the parts nor on the mesh.
-    batch = batch | {'key': jax.random.split(key, len(batch['tokens']))}
-    gradient_of = jax.value_and_grad(loss_and_metrics, has_aux=True)
-    (loss, metrics), gradients = gradient_of(state.parameters, batch, state.step)
+    # Keys per example: what is drawn for one depends on neither micro-batches nor mesh.
+    keys = jax.random.split(key, len(jax.tree.leaves(batch)[0]))
+    batch = with_texts(batch) | {'key': keys}
+    gradient_of = jax.value_and_grad(loss_and_effects, has_aux=True)
+    (loss, effects), gradients = gradient_of(state.trained, state, batch, key)
+    writes, metrics, statistics = effects
     optimizer_state = _at_step(state.optimizer_state, state.step)
-    updates, optimizer_state = optimizer.update(gradients, optimizer_state, state.parameters)
-    parameters = optax.apply_updates(state.parameters, updates)
-    average = state.average
-    if average is not None:
-      # The average of few steps would remember the random start: its decay grows to the asked one.
-      decay = jnp.minimum(average_decay, (1 + state.step) / (10 + state.step))
-      average = optax.incremental_update(parameters, average, 1 - decay)
-    norm = optax.tree.norm(gradients)
-    bad = ~(jnp.isfinite(loss) & jnp.isfinite(norm))
-    if spike:
-      bad |= (state.step >= _SETTLED) & (norm > spike * state.average_norm)
-    # The average starts at the norm of the first good step; until then it is 0.
-    usual = state.average_norm
-    average_norm = jnp.where(usual == 0, norm, 0.99 * usual + 0.01 * norm)
-    after = state.replace(
-      parameters=parameters,
-      optimizer_state=optimizer_state,
-      average=average,
-      average_norm=jnp.where(bad, usual, average_norm),
+    updates, optimizer_state = optimizer.update(gradients, optimizer_state, state.trained)
+    trained = optax.apply_updates(state.trained, updates)
+    after = move_averages(
+      state,
+      trained,
+      average_decay=average_decay,
+      targets=objective.targets,
+      total_steps=total_steps,
     )
-    if skip_bad:
-      after = jax.tree.map(lambda old, new: jnp.where(bad, old, new), state, after)
-    return after.replace(step=state.step + 1), metrics | {'gradient_norm': norm, 'bad': bad}
+    modules = bind_heads(heads, part_heads(trained)[1])
+    memory = objective.update(state.memory or {}, writes, modules, state.step)
+    after = after.with_trained(trained).replace(
+      optimizer_state=optimizer_state,
+      memory=memory or None,
+      statistics=statistics or None,
+    )
+    after, observed = guard(state, after, loss, gradients, skip=skip_bad, spike=spike)
+    return after.replace(step=state.step + 1), metrics | observed
 
   return train_step
 
@@ -152,7 +128,7 @@ def _at_step(optimizer_state, step):
 
 
 def jit_train_step(train_step: Callable, abstract: TrainState, mesh: Mesh) -> Callable:
-  """Jits a step: the state placed as `abstract` says and donated, the batch cut along B."""
+  """Jits a step: the state placed as `abstract` says and donated, the batch sharded along B."""
   shardings = jax.tree.map(lambda array: array.sharding, abstract)
 
   return jax.jit(

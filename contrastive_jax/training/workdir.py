@@ -16,7 +16,18 @@ _FREE = re.compile(
   r'|(log|evaluate|checkpoint)_every|keep_checkpoints|keep_best|evaluation\..*|bad_steps\.action)'
 )
 # Fields that later versions added, by path, with the value that keeps what earlier versions did.
-_ADDED = {'optimizer.max_scale': 100.0}
+_ADDED = {
+  'optimizer.max_scale': 100.0,
+  'augment_on': 'device',
+  'views': 1,
+  'texts': 1,
+  'data.prompts': (),
+  'data.subset': 1.0,
+  'data.replacement': True,
+  'data.workers': 0,
+  'data.labels': '',
+  'data.examples': 0,
+}
 _LOCKS = []  # The files stay open, and so locked, for as long as the process lives.
 
 

@@ -47,7 +47,7 @@ def cached(model, images, rules):
 
 def uncached(model, images, rules):
   """Captions without a cache: recomputes all tokens at each step, but the image only once."""
-  memory = model.encode_image_with_memory(images)[1]
+  memory = model.pool_image(images)[1]
 
   def step(tokens, texts, parents, position):
     texts = texts.at[:, :, position].set(tokens)

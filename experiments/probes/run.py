@@ -22,7 +22,7 @@ from contrastive_jax.evaluation.evaluator import Evaluator  # noqa: E402
 from contrastive_jax.evaluation.zero_shot import read_classes  # noqa: E402
 from contrastive_jax.training import build, loop, workdir  # noqa: E402
 from contrastive_jax.training.optimizer import make_optimizer, make_schedule  # noqa: E402
-from contrastive_jax.training.rates import hold, parameter_rates  # noqa: E402
+from contrastive_jax.training.rates import frozen, parameter_rates  # noqa: E402
 
 WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of a finished run.', required=True)
 SPLIT = flags.DEFINE_string('split', 'heldout_style', 'Split of its data to test on.')
@@ -85,7 +85,7 @@ def trained_accuracy(run, parameters, train, test, field, learning_rate, rates, 
   )
   strengths = config.augmentation.to_dict()
   trained = finetuning.fit(
-    hold(classifier, multipliers),
+    frozen(classifier, multipliers),
     start,
     make_optimizer(schedule, **OPTIMIZER, rates=multipliers),
     data.evaluation_images(train, config.data.size),

@@ -12,7 +12,7 @@ from contrastive_jax import data
 from contrastive_jax.evaluation.finetuning import classify, define_classifier, fit
 from contrastive_jax.sharding.mesh import make_mesh
 from contrastive_jax.training.optimizer import make_optimizer
-from contrastive_jax.training.rates import hold, parameter_rates
+from contrastive_jax.training.rates import frozen, parameter_rates
 from tests.models.towers import parameters_of, tiny, tiny_coca
 
 FIELDS = {'b1': 0.9, 'b2': 0.98, 'epsilon': 1e-6, 'weight_decay': 0.05, 'clip_norm': 1.0}
@@ -33,7 +33,7 @@ def train(rates, mesh='data:8', layer_decay=1.0, steps=30, devices=None, **optio
   multipliers = parameter_rates(classifier, rates, layer_decay)
   optimizer = make_optimizer(optax.constant_schedule(3e-3), **FIELDS, rates=multipliers)
   mesh = make_mesh(mesh, devices)
-  held = hold(classifier, multipliers)
+  held = frozen(classifier, multipliers)
   trained = fit(
     held, start, optimizer, *pictures(72), steps=steps, batch_size=24, mesh=mesh, **options
   )

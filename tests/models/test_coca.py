@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contrastive_jax.training.objective import Objective
+from contrastive_jax.methods import Objective
 from tests.models.towers import TEXT, batch_of, parameters_of, tiny_coca
 
 POOLERS = ['cascade', 'parallel', 'shared']
@@ -204,7 +204,7 @@ def test_the_memory_has_as_many_rows_as_queries(pooler):
   definition = tiny_coca(pooler=pooler)
   images, _ = batch_of(size=3)
   image, memory = jax.eval_shape(
-    lambda parameters: definition.bind(parameters).encode_image_with_memory(images),
+    lambda parameters: definition.bind(parameters).pool_image(images),
     jax.eval_shape(definition.init, jax.random.key(0)),
   )
   assert image.shape == (3, 12)

@@ -10,9 +10,9 @@ import optax
 import pytest
 from jax.extend import core as jex
 
+from contrastive_jax.methods import Objective
 from contrastive_jax.models.definition import define
 from contrastive_jax.sharding.mesh import make_mesh
-from contrastive_jax.training.objective import Objective
 from contrastive_jax.training.state import plan_state
 from contrastive_jax.training.step import jit_train_step, make_train_step
 

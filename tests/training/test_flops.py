@@ -6,9 +6,10 @@ from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
 from configs import clip, coca, siglip
-from contrastive_jax.planning import plan, traced_flops
+from contrastive_jax.planning import traced_flops
 from contrastive_jax.sharding.mesh import make_mesh
 from contrastive_jax.training import build, flops
+from contrastive_jax.training.batch import abstract_batch
 
 MATRIX = jax.ShapeDtypeStruct((8, 8), jnp.float32)
 PRODUCT = 2 * 8**3
@@ -98,5 +99,7 @@ SCANNED = {'model.image.scan': True, 'model.text.scan': True}
 def test_the_program_asks_for_what_the_sizes_say(recipe, overrides):
   run = described(recipe, **overrides)
   state = run.abstract_state
-  traced = traced_flops.traced(run.train_step, state, plan.abstract_batch(run.config))
-  assert traced.total == sum(flops.analytic(run.config, state.parameters).values())
+  batch = abstract_batch(run.config, run.definition)
+  traced = traced_flops.traced(run.train_step, state, batch)
+  analytic = flops.analytic(run.config, state.parameters, run.objective, run.sizes)
+  assert traced.total == sum(analytic.values())

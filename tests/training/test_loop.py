@@ -12,11 +12,12 @@ from ml_collections import ConfigDict
 
 from configs import clip, coca
 from contrastive_jax import data
+from contrastive_jax.methods import METHODS
+from contrastive_jax.methods.lift import stateless
 from contrastive_jax.runtime.chips import CHIPS
 from contrastive_jax.runtime.preemption import Preempted
 from contrastive_jax.training import build, flops, loop, workdir
 from contrastive_jax.training.logger import read_metrics
-from contrastive_jax.training.objective import LOSSES
 
 
 @pytest.fixture(scope='module')
@@ -245,7 +246,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, source, monkeypatch):
   def poisoned(image, text, scale, id):
     return jnp.where(jnp.any(id == poison), jnp.nan, jnp.mean(image * text) * scale)
 
-  monkeypatch.setitem(LOSSES, 'info_nce', poisoned)
+  reads = {'image': 'image', 'text': 'text', 'scale': 'scale', 'id': 'id'}
+  monkeypatch.setitem(METHODS, 'info_nce', stateless(poisoned, **reads))
   poison = -1
   train(tmp_path, source, total_steps=2)
   batches, _ = data.training_batches(
@@ -269,7 +271,8 @@ def test_bad_steps_are_skipped_and_counted_if_asked_for(tmp_path, source, monkey
   def poisoned(image, text, scale, id):
     return jnp.where(jnp.any(id == poison), jnp.nan, jnp.mean(image * text) * scale)
 
-  monkeypatch.setitem(LOSSES, 'info_nce', poisoned)
+  reads = {'image': 'image', 'text': 'text', 'scale': 'scale', 'id': 'id'}
+  monkeypatch.setitem(METHODS, 'info_nce', stateless(poisoned, **reads))
   # The batches hang on the seed alone, so that a run without poison tells them.
   poison = -1
   seen = []
@@ -290,7 +293,9 @@ def test_speed_is_told_against_what_the_chip_could(tmp_path, source, monkeypatch
   monkeypatch.setattr(loop, 'chip_of', lambda device: chip)
   train(tmp_path, source)
   run = build.build(config())
-  model = sum(flops.analytic(run.config, run.abstract_state.parameters).values())
+  model = sum(
+    flops.analytic(run.config, run.abstract_state.parameters, run.objective, run.sizes).values()
+  )
   for row in read_metrics(tmp_path):
     seconds = row['train/step_seconds']
     assert 0 < row['train/data_wait_seconds'] < seconds

@@ -10,7 +10,7 @@ from configs import clip
 from contrastive_jax import data
 from contrastive_jax.models.definition import define
 from contrastive_jax.training import build, optimizer
-from contrastive_jax.training.rates import hold, parameter_rates
+from contrastive_jax.training.rates import frozen, parameter_rates
 from tests.training.test_loop import config, kill_after, train
 
 FIELDS = {'b1': 0.9, 'b2': 0.98, 'epsilon': 1e-6, 'weight_decay': 0.2, 'clip_norm': 1.0}
@@ -138,7 +138,7 @@ def test_held_parameters_have_no_gradient_and_the_others_theirs():
 
   @jax.jit
   def gradients(parameters):
-    return [jax.grad(loss)(parameters, given, images) for given in (model, hold(model, rates))]
+    return [jax.grad(loss)(parameters, given, images) for given in (model, frozen(model, rates))]
 
   whole, held = map(paths, gradients(fill(model)))
   for name, rate in paths(rates).items():
@@ -149,7 +149,7 @@ def test_a_locked_tower_costs_no_backward_pass():
   model, images = definition(), np.zeros((2, 32, 32, 3), np.float32)
 
   def products(*rates):
-    held = hold(model, parameter_rates(model, rates))
+    held = frozen(model, parameter_rates(model, rates))
     gradient = jax.make_jaxpr(jax.grad(functools.partial(loss, model=held, images=images)))
     return str(gradient(fill(model))).count('dot_general')
 
@@ -161,7 +161,7 @@ def test_a_locked_tower_costs_no_backward_pass():
 
 def test_whole_rates_need_no_tree():
   assert parameter_rates(definition()) is None
-  assert hold(definition(), None) is definition()
+  assert frozen(definition(), None) is definition()
   transform = optimizer.make_optimizer(optax.constant_schedule(1.0), **FIELDS)
   assert paths(transform.init({'kernel': np.ones(2)}))
 

@@ -1,0 +1,83 @@
+"""Names of what methods read, from the model's outputs, a target's, and the batch.
+
+  first, second     [B, D]     the two sides of a pair: image and text, or what the model compares
+  image, text       [B, D]     unit embeddings
+  image_features, text_features    [B, W]    pooled features before the projection
+  views:V           [B, V, D]  unit embeddings of V views of each image; the first is `image`
+  view.N            [B, D]     view N of them, from 0
+  view_features:V   [B, V, W]  their pooled features before the projection
+  texts:K           [B, K, D]  unit embeddings of K texts of each example; the first is `text`
+  scale, bias       []         learned by the model
+  caption_logits, hidden, vocabulary         see `Outputs`
+  target.NAME                  any of the above but the learned, from the target encoder
+  tokens            [B, L]     and `next_tokens` [B, L - 1], each position's successor
+  id                [B]        the example, the same in every epoch and split
+  same              [B]        equal where captions are
+  labels            [B]        classes, from the field `config.data.labels`
+  step              []         number of the step, from 0
+
+With a final '?', a name is optional.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from contrastive_jax.models.outputs import Outputs
+
+_PROPERTIES = ('first', 'second')
+OUTPUTS = {field.name for field in dataclasses.fields(Outputs)} | {*_PROPERTIES, 'view'}
+BATCH = {'tokens', 'next_tokens', 'id', 'same', 'labels', 'step'}
+
+
+def parse(read: str) -> tuple[str, str, int]:
+  """Splits a read into the encoder ('' or 'target'), the name, and the number it asks for."""
+  name = read.rstrip('?')
+  encoder, _, name = name.rpartition('target.')
+  encoder = 'target' if encoder or read.startswith('target.') else ''
+  name, _, number = name.replace('view.', 'view:').partition(':')
+  if name not in OUTPUTS | BATCH:
+    raise ValueError(f'{read!r} is unknown; methods read {sorted(OUTPUTS | BATCH)}')
+  return encoder, name, int(number or 0)
+
+
+def count(reads: Iterable[str], *names: str) -> int:
+  """How many views, or texts, the reads of the given names ask for; 1 where none does."""
+  asked = [1]
+  for _, name, number in map(parse, reads):
+    if name in names:
+      asked.append(number + (name == 'view'))
+  return max(asked)
+
+
+def fields(reads: Iterable[str], encoder: str = '') -> set[str]:
+  """Fields of `Outputs` that the reads of an encoder need."""
+  needed = set()
+  for which, name, _ in map(parse, reads):
+    if which == encoder and name in OUTPUTS:
+      needed |= set(Outputs.NEEDS.get(name, (name,)))
+  return needed
+
+
+def gather(reads: Iterable[str], outputs: Outputs, target: Outputs | None, batch) -> dict[str, Any]:
+  """The arrays that a method reads, by name without the count; absent ones are left out."""
+  found = {}
+  for read in reads:
+    encoder, name, number = parse(read)
+    value = _find(name, number, target if encoder else outputs, batch)
+    if value is not None:
+      found[read.rstrip('?').partition(':')[0]] = value
+  return found
+
+
+def _find(name: str, number: int, outputs: Outputs | None, batch: Mapping[str, Any]):
+  if name == 'next_tokens':
+    return batch['tokens'][:, 1:] if 'tokens' in batch else None
+  if name in BATCH:
+    return batch.get(name)
+  if outputs is None:
+    return None
+  if name == 'view':
+    views = outputs.views
+    return outputs.image if number == 0 else None if views is None else views[:, number]
+  return getattr(outputs, name)

@@ -1,0 +1,145 @@
+"""The contract of a method: a loss with trainable heads, or with memory between steps."""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from contrastive_jax.models.definition import Definition
+
+Arrays = Mapping[str, jax.Array]
+
+
+class Paper(NamedTuple):
+  """Where a method comes from.
+
+  Attributes:
+    title: of the paper.
+    url: its address.
+    says: its claim, in a sentence.
+    grade: how sure the formula is: 'V' read line by line, 'P' in part, 'U' our reading.
+    number: in the catalogue; None for a method outside of it.
+  """
+
+  title: str
+  url: str
+  says: str
+  grade: str
+  number: int | None = None
+
+
+class Sizes(NamedTuple):
+  """Sizes that heads and memory are built from.
+
+  Attributes:
+    batch: B, examples per step over all devices.
+    embed: D, the width of the embeddings.
+    image_features: width of the pooled image features before the projection; 0 without images.
+    text_features: width of the pooled text features before the projection; 0 without texts.
+    tokens: L - 1, predictions per caption; 0 without a captioner.
+    hidden: C, width of the captioner's states.
+    vocabulary: V, its ids.
+    examples: N, rows of a table with one row per example of the data; 0 where no method reads 'id'.
+  """
+
+  batch: int
+  embed: int
+  image_features: int = 0
+  text_features: int = 0
+  tokens: int = 0
+  hidden: int = 0
+  vocabulary: int = 0
+  examples: int = 0
+
+
+class Slot(NamedTuple):
+  """One array of a method's memory.
+
+  Attributes:
+    shape: of the array.
+    axes: a logical name per dimension. 'queue' and 'examples' lie on the batch axes of the mesh;
+      None and other names are copied to all devices.
+    init: key -> the array before the first step; None for zeros.
+    dtype: of the array.
+  """
+
+  shape: tuple[int, ...]
+  axes: tuple[str | None, ...] = ()
+  init: Callable[[jax.Array], jax.Array] | None = None
+  dtype: Any = jnp.float32
+
+
+class Momentum(NamedTuple):
+  """The decay of a target, a moving average of parameters and heads.
+
+  Methods with equal momentum share one target.
+
+  Attributes:
+    start: decay at the first step; 1 freezes the target (a teacher).
+    end: decay at the last step, reached along a half cosine; None for `start` throughout.
+  """
+
+  start: float
+  end: float | None = None
+
+  def __call__(self, step: jax.Array, total_steps: int) -> jax.Array:
+    """The decay at a step, counted from 0."""
+    if self.end is None:
+      return jnp.float32(self.start)
+    cosine = jnp.cos(jnp.pi * jnp.minimum(step / total_steps, 1.0))
+    return self.end - (self.end - self.start) * (cosine + 1) / 2
+
+  def __str__(self) -> str:
+    """The key of the target in the training state."""
+    return f'{self.start:g}' if self.end is None else f'{self.start:g}-{self.end:g}'
+
+
+class Result(NamedTuple):
+  """What `Method.loss` returns.
+
+  Attributes:
+    loss: scalar.
+    writes: arrays for `Method.update`.
+    metrics: scalars by name, logged as METHOD/NAME.
+  """
+
+  loss: jax.Array
+  writes: Arrays = MappingProxyType({})
+  metrics: Arrays = MappingProxyType({})
+
+
+class Method(NamedTuple):
+  """A term of the objective.
+
+  The batch is whole in `loss`, whatever the micro-batches and the mesh: its arrays are global.
+  Every function is pure.
+
+  Attributes:
+    reads: names of what `loss` or `partial` takes as `inputs`, see `methods.inputs`.
+    loss: (inputs, heads, memory, key) -> Result. `heads` are modules by name; with a target,
+      'target.NAME' is the same head with the target's parameters.
+    heads: sizes -> definitions of the modules that are trained with the model.
+    memory: sizes -> the arrays that live from step to step.
+    update: (memory, writes, heads, step) -> memory, after the optimizer, with the heads as it left
+      them. A skipped step leaves memory as it was.
+    target: the momentum of the target encoder whose outputs are read as 'target.NAME'.
+    total: batch inputs -> number that `partial` divides by, of the whole batch.
+    partial: (inputs, total) -> scalar: a loss that is a sum over micro-batches, in place of `loss`.
+    transform: (part, key) -> part, of each micro-batch before the towers.
+    flops: sizes -> floating point operations of a step outside of the towers.
+    exempt: reason by name of each law over the registry that does not hold.
+  """
+
+  reads: tuple[str, ...]
+  loss: Callable[..., Result] | None = None
+  heads: Callable[[Sizes], Mapping[str, Definition]] = lambda sizes: {}
+  memory: Callable[[Sizes], Mapping[str, Slot]] = lambda sizes: {}
+  update: Callable[..., Arrays] = lambda memory, writes, heads, step: memory
+  target: Momentum | None = None
+  total: Callable[[Arrays], jax.Array] | None = None
+  partial: Callable[..., jax.Array] | None = None
+  transform: Callable[..., dict] | None = None
+  flops: Callable[[Sizes], float] = lambda sizes: 0.0
+  exempt: Mapping[str, str] = MappingProxyType({})

@@ -1,0 +1,252 @@
+"""The objective is data: a weighted sum of methods by name."""
+
+import functools
+import inspect
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from contrastive_jax.methods import inputs
+from contrastive_jax.methods.method import Arrays, Momentum, Sizes, Slot
+from contrastive_jax.methods.registry import METHODS
+from contrastive_jax.models.definition import Definition
+from contrastive_jax.models.outputs import Outputs
+
+
+class Objective:
+  """A weighted sum of methods.
+
+  Attributes:
+    methods: the terms by name.
+    reads: the names that they read, see `methods.inputs`.
+    views: number of views of each image that they read.
+    texts: number of texts of each example that they read.
+    targets: the momentum of each target encoder, by its key.
+  """
+
+  def __init__(
+    self,
+    weights: Mapping[str, float | Mapping[str, Any]],
+    mesh: Mesh | None = None,
+    **options,
+  ):
+    """Makes the methods and checks names and options.
+
+    Args:
+      weights: the weight of each method by its name in `METHODS`; or its `weight` and options, as
+        in {'weight': 1.0, 'scale': 10.0}. An option of None stands for the method's default. A
+        weight may be a schedule: ((step, weight), ...), linear between the steps.
+      mesh: the mesh over which the batch is sharded; None for one device.
+      **options: further options of all methods, such as `block_size` or `kernel='pallas'`.
+
+    Raises:
+      ValueError: if a name or an option is unknown, or a weight is missing.
+    """
+    if not weights:
+      raise ValueError(f'config.objective is empty; weigh some of {sorted(METHODS)}')
+    self._weights, self.methods = {}, {}
+    for name, given in weights.items():
+      self._weights[name], own = _split(name, given)
+      try:
+        self.methods[name] = METHODS[name](mesh=mesh, **(_accepted(name, options) | own))
+      except (TypeError, ValueError) as error:
+        raise ValueError(f'config.objective.{name}: {error}') from error
+    self.reads = sorted({read for method in self.methods.values() for read in method.reads})
+    self.views = inputs.count(self.reads, 'views', 'view', 'view_features')
+    self.texts = inputs.count(self.reads, 'texts')
+    targets = (method.target for method in self.methods.values())
+    self.targets: dict[str, Momentum] = {str(target): target for target in targets if target}
+
+  def check(
+    self, outputs: Outputs, batch: Mapping[str, Any], views: int = 1, texts: int = 1
+  ) -> None:
+    """Checks that the model and the batch give what the methods read.
+
+    Args:
+      outputs: the model's, as arrays or shapes.
+      batch: the batch, as arrays or shapes.
+      views: `config.views`.
+      texts: `config.texts`.
+
+    Raises:
+      ValueError: names the method, what it needs, and what would work.
+    """
+    given = {'step': 0} | batch
+    for name, method in self.methods.items():
+      asked = inputs.count(method.reads, 'views', 'view', 'view_features')
+      if asked > views:
+        raise ValueError(
+          f'config.objective.{name} compares {asked} views of an image, and config.views = '
+          f'{views}; use {asked}'
+        )
+      if (asked := inputs.count(method.reads, 'texts')) > texts:
+        raise ValueError(
+          f'config.objective.{name} reads {asked} texts of an example, and config.texts = {texts}; '
+          f'use {asked}'
+        )
+      needed = [read for read in method.reads if not read.endswith('?')]
+      find = functools.partial(inputs.gather, needed)
+      found = jax.eval_shape(find, outputs, outputs, given)
+      for read in needed:
+        if read.partition(':')[0] not in found:
+          raise ValueError(f'config.objective.{name} needs {read!r}, which {_giver(read, given)}')
+
+  def heads(self, sizes: Sizes) -> dict[str, dict[str, Definition]]:
+    """The definitions of the heads, by method and by name; methods without heads are left out."""
+    heads = {name: dict(method.heads(sizes)) for name, method in self.methods.items()}
+    return {name: own for name, own in heads.items() if own}
+
+  def memory(self, sizes: Sizes) -> dict[str, dict[str, Slot]]:
+    """The arrays of memory, by method and by name; methods without memory are left out."""
+    memory = {name: dict(method.memory(sizes)) for name, method in self.methods.items()}
+    return {name: own for name, own in memory.items() if own}
+
+  def transform(self, part: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """A micro-batch as the methods change it before the towers."""
+    for name, method in self.methods.items():
+      if method.transform is not None:
+        keys = jax.vmap(_fold, (0, None))(part['key'], _number(name))
+        part = method.transform(part, keys)
+    return part
+
+  def totals(self, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    """What each sum over micro-batches is divided by, such as the number of tokens."""
+    return {
+      name: method.total(inputs.gather(method.reads, Outputs(), None, batch))
+      for name, method in self.methods.items()
+      if method.total is not None
+    }
+
+  def partial(
+    self, outputs: Outputs, part: Mapping[str, jax.Array], totals: Mapping[str, jax.Array]
+  ) -> dict[str, jax.Array]:
+    """The terms that are sums over micro-batches, of one of them.
+
+    Args:
+      outputs: the model's outputs for the micro-batch, values per token included.
+      part: the micro-batch.
+      totals: from `totals` of the whole batch.
+    """
+    return {
+      name: method.partial(inputs.gather(method.reads, outputs, None, part), totals.get(name))
+      for name, method in self.methods.items()
+      if method.partial is not None
+    }
+
+  def __call__(
+    self,
+    outputs: Outputs,
+    batch: Mapping[str, jax.Array],
+    *,
+    partial: Mapping[str, jax.Array] | None = None,
+    targets: Mapping[str, Outputs] | None = None,
+    heads: Mapping[str, Mapping[str, Any]] | None = None,
+    target_heads: Mapping[str, Mapping[str, Mapping[str, Any]]] | None = None,
+    memory: Mapping[str, Arrays] | None = None,
+    key: jax.Array | None = None,
+  ) -> tuple[jax.Array, dict[str, Arrays], dict[str, jax.Array]]:
+    """The loss of the whole batch.
+
+    Args:
+      outputs: of the whole batch.
+      batch: the whole batch.
+      partial: terms that are sums over micro-batches, added up; None to make them of `outputs`.
+      targets: outputs of the target encoders, by key.
+      heads: modules by method and name.
+      target_heads: the same per target.
+      memory: arrays by method and name.
+      key: for methods that draw.
+
+    Returns:
+      (loss, writes, metrics): a scalar; what `update` takes; the loss, and where there are several
+      methods each one's, unweighted.
+    """
+    if partial is None:
+      partial = self.partial(outputs, batch, self.totals(batch))
+    terms, writes, metrics = dict(partial), {}, {}
+    for name, method in self.methods.items():
+      if method.loss is None:
+        continue
+      modules, target = dict((heads or {}).get(name, {})), None
+      if method.target is not None:
+        target = targets[str(method.target)]
+        own = target_heads[str(method.target)].get(name, {})
+        modules |= {f'target.{head}': module for head, module in own.items()}
+      result = method.loss(
+        inputs.gather(method.reads, outputs, target, batch),
+        modules,
+        (memory or {}).get(name, {}),
+        None if key is None else _fold(key, _number(name)),
+      )
+      terms[name], writes[name] = result.loss, result.writes
+      metrics |= {f'{name}/{metric}': value for metric, value in result.metrics.items()}
+    step = batch.get('step')
+    loss = sum(_weight(weight, step) * terms[name] for name, weight in self._weights.items())
+    return loss, writes, {'loss': loss} | ({} if len(terms) == 1 else terms) | metrics
+
+  def update(
+    self, memory: Mapping[str, Arrays], writes: Mapping[str, Arrays], heads, step: jax.Array
+  ) -> dict[str, Arrays]:
+    """The memory after a step, without gradients."""
+    writes = jax.lax.stop_gradient({name: dict(own) for name, own in writes.items()})
+    return {
+      name: self.methods[name].update(own, writes[name], heads.get(name, {}), step)
+      for name, own in memory.items()
+    }
+
+  def flops(self, sizes: Sizes) -> float:
+    """Floating point operations of a step outside of the towers."""
+    return sum(method.flops(sizes) for method in self.methods.values())
+
+
+_fold = jax.random.fold_in
+
+
+def _number(name: str) -> int:
+  """What a method's own key is folded with."""
+  return zlib.crc32(name.encode())
+
+
+def _weight(weight, step: jax.Array | None):
+  if not isinstance(weight, tuple | list):
+    return weight
+  steps, weights = zip(*weight, strict=True)
+  return jnp.interp(step, jnp.array(steps, float), jnp.array(weights, float))
+
+
+def _options(name: str) -> set[str]:
+  """The options of a method: its arguments by keyword."""
+  parameters = inspect.signature(METHODS[name]).parameters.values()
+  return {p.name for p in parameters if p.kind is p.KEYWORD_ONLY} - {'mesh', 'count', 'step'}
+
+
+def _accepted(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+  return {option: value for option, value in options.items() if option in _options(name)}
+
+
+def _giver(read: str, batch: Mapping[str, Any]) -> str:
+  name = inputs.parse(read)[1]
+  if name == 'labels':
+    return 'the batch does not give; set config.data.labels to the field with the class'
+  return f'the {"batch" if name in inputs.BATCH else "model"} does not give'
+
+
+def _split(name: str, given: float | Mapping) -> tuple[Any, dict[str, Any]]:
+  """The weight of a method, and its own options."""
+  if name not in METHODS:
+    raise ValueError(f'config.objective.{name} is unknown; use some of {sorted(METHODS)}')
+  if not isinstance(given, Mapping):
+    return given, {}
+  if 'weight' not in given:
+    raise ValueError(f'config.objective.{name} = {dict(given)} has no weight; give it one')
+  known = _options(name)
+  for option in given:
+    if option not in known | {'weight'}:
+      raise ValueError(
+        f'config.objective.{name}.{option} is unknown; use weight and some of {sorted(known)}'
+      )
+  return given['weight'], {option: value for option, value in given.items() if option != 'weight'}

@@ -1,0 +1,50 @@
+"""Every name that `config.objective` takes: a line per method."""
+
+from collections.abc import Callable
+
+from contrastive_jax import losses
+from contrastive_jax.methods.isogclr import isogclr, sogclr
+from contrastive_jax.methods.lift import stateless, streamed
+from contrastive_jax.methods.method import Method
+from contrastive_jax.methods.moco import moco
+
+_PAIR = {'image': 'first', 'text': 'second'}
+_SCALED = _PAIR | {'scale': 'scale', 'same': 'same?'}
+_VIEWS = {'first': 'view.0', 'second': 'view.1', 'scale': 'scale'}
+_TOKENS = {'labels': 'next_tokens', 'count': losses.count_tokens}
+
+# (mesh=None, **options) -> Method, by name.
+METHODS: dict[str, Callable[..., Method]] = {
+  'alignment': stateless(losses.alignment, **_PAIR),
+  'captioning': stateless(losses.captioning, logits='caption_logits', **_TOKENS),
+  'captioning_streamed': stateless(
+    losses.captioning_streamed,
+    hidden='hidden',
+    vocabulary='vocabulary',
+    flops=lambda sizes: 8.0 * sizes.batch * sizes.tokens * sizes.vocabulary * sizes.hidden,
+    **_TOKENS,
+  ),
+  'cross_uniformity': stateless(losses.cross_uniformity, flops=streamed(), **_PAIR),
+  'decoupled': stateless(
+    losses.decoupled, first='first', second='second', scale='scale', flops=streamed(12)
+  ),
+  'hard_negative': stateless(losses.hard_negative, flops=streamed(6), **_SCALED),
+  'info_nce': stateless(losses.info_nce, flops=streamed(), **_SCALED),
+  'isogclr': isogclr,
+  'moco': moco,
+  'nt_xent': stateless(losses.nt_xent, flops=streamed(12), **_VIEWS),
+  'reweighted_info_nce': stateless(
+    losses.reweighted_info_nce, flops=streamed(), step='step', **_SCALED
+  ),
+  'sigmoid': stateless(losses.sigmoid, flops=streamed(), bias='bias', **_SCALED),
+  'sogclr': sogclr,
+  'supervised': stateless(
+    losses.supervised, embeddings='first', classes='labels', scale='scale', flops=streamed(7)
+  ),
+  'uniformity': stateless(losses.uniformity, flops=streamed(8), **_PAIR),
+}
+
+
+def names() -> list[str]:
+  """Every name that `config.objective` takes."""
+  return sorted(METHODS)

@@ -1,0 +1,93 @@
+"""Heads that methods train beside the model: projectors and predictors."""
+
+import itertools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from contrastive_jax.models.definition import Definition, define_from
+from contrastive_jax.models.linear import Linear
+
+NORMS = ('batch', 'none')
+
+
+class BatchNorm(nnx.Module):
+  """Normalizes each feature by its mean and variance over the whole batch.
+
+  Heads run on the whole batch, so the statistics are the same on any mesh and in any number of
+  micro-batches. Heads are not evaluated, so there are no running statistics.
+  """
+
+  def __init__(self, width: int, *, affine: bool = True, epsilon: float = 1e-5):
+    self.epsilon = epsilon
+    self.scale = nnx.Param(jnp.ones(width), axes=(None,)) if affine else None
+    self.bias = nnx.Param(jnp.zeros(width), axes=(None,)) if affine else None
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps [B, C] to [B, C], in float32 inside."""
+    wide = x.astype(jnp.float32)
+    centered = wide - jnp.mean(wide, 0)
+    y = centered * jax.lax.rsqrt(jnp.mean(jnp.square(centered), 0) + self.epsilon)
+    if self.scale is not None:
+      y = y * self.scale[...] + self.bias[...]
+    return y.astype(x.dtype)
+
+
+class Head(nnx.Module):
+  """A multilayer perceptron: linear, norm, ReLU, ..., linear.
+
+  Args:
+    width: of the inputs.
+    hidden: widths of the hidden layers.
+    outputs: width of the outputs.
+    norm: after each hidden layer, 'batch' or 'none'.
+    last_norm: batch norm without scale and bias after the last layer.
+    rngs: draws the kernels.
+  """
+
+  def __init__(
+    self,
+    width: int,
+    hidden: Sequence[int],
+    outputs: int,
+    *,
+    norm: str = 'batch',
+    last_norm: bool = False,
+    rngs: nnx.Rngs,
+  ):
+    if norm not in NORMS:
+      raise ValueError(f'norm = {norm!r} is unknown; use one of {NORMS}')
+    widths = [width, *hidden]
+    # Float32 throughout: heads are small, and batch statistics need it.
+    make = {'dtype': jnp.float32, 'bias': norm == 'none', 'rngs': rngs}
+    self.layers = nnx.List(
+      [
+        Linear(before, after, ('embed', 'mlp'), (2 / before) ** 0.5, **make)
+        for before, after in itertools.pairwise(widths)
+      ]
+    )
+    self.norms = nnx.List([BatchNorm(after) for after in hidden] if norm == 'batch' else [])
+    self.output = Linear(widths[-1], outputs, ('mlp', None), widths[-1] ** -0.5, **make)
+    self.last_norm = BatchNorm(outputs, affine=False) if last_norm else None
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps [B, width] to [B, outputs], float32."""
+    for index, layer in enumerate(self.layers):
+      x = layer(x)
+      x = jax.nn.relu(self.norms[index](x) if len(self.norms) else x)
+    x = self.output(x)
+    return x if self.last_norm is None else self.last_norm(x)
+
+
+def define_head(width: int, hidden: Sequence[int], outputs: int, **options) -> Definition:
+  """Defines a `Head`."""
+  return define_from(lambda key: Head(width, hidden, outputs, rngs=nnx.Rngs(params=key), **options))
+
+
+def head_flops(width: int, hidden: Sequence[int], outputs: int, rows: int) -> float:
+  """Operations of a head's forward and backward pass over a number of rows."""
+  widths = [width, *hidden, outputs]
+  pairs = itertools.pairwise(widths)
+  return 6.0 * rows * sum(before * after for before, after in pairs)

@@ -1,0 +1,99 @@
+"""What the laws over the registry share: one tiny run that has all methods as terms."""
+
+import functools
+import importlib
+import pathlib
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from configs import coca
+from contrastive_jax import methods
+from contrastive_jax.training import build
+from contrastive_jax.training.batch import abstract_batch
+
+CONFIGS = pathlib.Path(__file__).parents[2] / 'configs' / 'methods'
+B, EXAMPLES = 16, 64
+SIZES = methods.Sizes(B, 16, 16, 16, tokens=15, hidden=16, vocabulary=64, examples=1024)
+# The model gives whatever a method may read: several views, caption logits, a bias.
+NAMES = tuple(methods.names())
+
+
+def options_of(name: str):
+  """A method's entry in the objective: its smoke config's, where it has a config of its own."""
+  if not (CONFIGS / f'{name}.py').exists():
+    return 1.0
+  config = importlib.import_module(f'configs.methods.{name}').get_config('smoke')
+  return config.objective.to_dict()[name]
+
+
+def method_of(name: str) -> methods.Method:
+  """A method with the options of the laws."""
+  given = options_of(name)
+  own = dict(given) if isinstance(given, dict) else {}
+  own.pop('weight', None)
+  return methods.METHODS[name](**own)
+
+
+@functools.cache
+def config_of(names=NAMES, mesh='data:1', micro_batches=1) -> ConfigDict:
+  """A tiny CoCa with several views and a bias, and the given methods."""
+  config = coca.get_config('smoke')
+  config.objective = ConfigDict({name: options_of(name) for name in names})
+  config.mesh, config.micro_batches = mesh, micro_batches
+  config.batch_size, config.views, config.total_steps = B, 3, 8
+  config.data.labels, config.data.examples = 'group', EXAMPLES
+  config.augmentation = ConfigDict()
+  config.data.size = config.model.image.size = 16
+  config.model.image.patch = 8
+  config.model.bias = -1.0
+  config.bad_steps.action = 'skip'
+  config.optimizer.clip_norm = None
+  config.optimizer.warmup_fraction = 0.0
+  return config
+
+
+@functools.cache
+def run_of(names=NAMES, mesh='data:1', devices=1, micro_batches=1) -> build.Run:
+  """A run on the first devices."""
+  return build.build(config_of(names, mesh, micro_batches), jax.devices()[:devices])
+
+
+def batch_of(run: build.Run, step: int = 0) -> dict[str, np.ndarray]:
+  """A batch whose ids repeat, and whose captions and labels agree in places."""
+  random = np.random.default_rng(step)
+  batch = {}
+  for name, leaf in abstract_batch(run.config, run.definition).items():
+    if name == 'image':
+      batch[name] = random.integers(0, 256, leaf.shape, np.uint8)
+    elif name.endswith('tokens'):
+      ends = random.integers(3, leaf.shape[-1] + 1, (*leaf.shape[:-1], 1))
+      tokens = random.integers(1, 200, leaf.shape)
+      batch[name] = np.where(np.arange(leaf.shape[-1]) < ends, tokens, 0).astype(np.int32)
+    else:
+      top = {'id': EXAMPLES, 'same': 10 * B, 'labels': 4}.get(name, 8)
+      batch[name] = random.integers(0, top, leaf.shape).astype(np.int32)
+  if 'id' in batch:
+    batch['id'][:2] = batch['id'][2]
+  return batch
+
+
+@functools.cache
+def stepped(*arguments, steps=1, **options):
+  """The state and the metrics after some steps, on the host."""
+  run = run_of(*arguments, **options)
+  state = run.create_state(0)
+  for step in range(steps):
+    state, metrics = run.train_step(state, batch_of(run, step))
+  return jax.device_get((state, metrics))
+
+
+def gradient_of(state):
+  """The gradient of a first step, from Adam's first moment."""
+  nodes = jax.tree.leaves(state.optimizer_state, is_leaf=_has_mu)
+  return next(node.mu for node in nodes if _has_mu(node))
+
+
+def _has_mu(node) -> bool:
+  return hasattr(node, 'mu')

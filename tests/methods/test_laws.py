@@ -1,0 +1,131 @@
+"""Laws that hold for every method of the registry, without a line from its author."""
+
+import math
+import re
+
+import chex
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from contrastive_jax.planning import traced_flops
+from contrastive_jax.planning.loss import loss_gradient
+from contrastive_jax.training import build
+from contrastive_jax.training.checkpoint import Checkpoints
+from tests.methods import laws
+
+
+def difference(tree, expected) -> float:
+  """The largest distance of two tensors of the same path, relative to the largest norm."""
+  largest = max(np.linalg.norm(leaf) for leaf in jax.tree.leaves(expected))
+  apart = jax.tree.map(lambda a, b: np.linalg.norm(np.float64(a) - b) / largest, tree, expected)
+  return max(jax.tree.leaves(apart))
+
+
+@pytest.mark.parametrize(
+  ('mesh', 'devices', 'micro_batches'),
+  [('data:1', 1, 4), ('data:8', 8, 1), ('data:2,fsdp:2,tensor:2', 8, 2)],
+)
+def test_parts_and_mesh_keep_value_gradient_and_memory(mesh, devices, micro_batches):
+  expected, metrics = laws.stepped()
+  state, others = laws.stepped(mesh=mesh, devices=devices, micro_batches=micro_batches)
+  for name, value in metrics.items():
+    assert others[name] == pytest.approx(float(value), rel=1e-5, abs=1e-6), name
+  assert difference(laws.gradient_of(state), laws.gradient_of(expected)) < 1e-5
+  chex.assert_trees_all_close(state.memory, expected.memory, rtol=1e-4, atol=1e-5)
+
+
+def test_every_method_moves_the_model_and_its_heads():
+  state, _ = laws.stepped()
+  gradient = laws.gradient_of(state)
+  for name, heads in gradient.get('heads', {}).items():
+    assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(heads)) > 0, name
+
+
+def test_killed_is_never_killed(tmp_path):
+  run = laws.run_of()
+  through, _ = laws.stepped(steps=3)
+  state = run.create_state(0)
+  for step in range(2):
+    state, _ = run.train_step(state, laws.batch_of(run, step))
+  checkpoints = Checkpoints(tmp_path)
+  checkpoints.save(state, {})
+  checkpoints.wait()
+  state, _ = checkpoints.restore(run.abstract_state)
+  checkpoints.close()
+  state, _ = run.train_step(state, laws.batch_of(run, 2))
+  chex.assert_trees_all_equal(jax.device_get(state), through)
+
+
+def test_a_bad_step_leaves_all_but_its_number():
+  run = laws.run_of()
+  state, _ = laws.stepped()
+  broken = state.replace(parameters=state.parameters | {'log_scale': np.float32(np.nan)})
+  placed = jax.tree.map(
+    lambda a, like: jax.device_put(a, like.sharding), broken, run.abstract_state
+  )
+  after, metrics = jax.device_get(run.train_step(placed, laws.batch_of(run, 1)))
+  assert metrics['bad']
+  chex.assert_trees_all_equal(after, broken.replace(step=broken.step + 1))
+
+
+def gradient_of(name: str, batch_size: int):
+  """A run of a method alone, and the gradient of its loss with its arguments, as shapes."""
+  config = ConfigDict(laws.config_of((name,)).to_dict())
+  config.batch_size = batch_size
+  run = build.build(config, jax.devices()[:1])
+  return run, *loss_gradient(run)
+
+
+def kind(name: str) -> tuple[bool, ...]:
+  """What a method keeps and reads."""
+  method = laws.method_of(name)
+  memory = str(method.memory(laws.SIZES))
+  return (
+    bool(method.heads(laws.SIZES)),
+    'examples' in memory,
+    'queue' in memory,
+    method.target is not None,
+    method.partial is not None,
+  )
+
+
+def one_per_kind() -> list:
+  """Every name; all but one per kind are slow."""
+  seen, cases = set(), []
+  for name in sorted(laws.NAMES, key=lambda name: name != 'info_nce'):
+    new = kind(name) not in seen
+    seen.add(kind(name))
+    cases.append(pytest.param(name, marks=() if new else pytest.mark.slow))
+  return cases
+
+
+@pytest.mark.parametrize('name', laws.NAMES)
+def test_flops_are_those_of_the_program(name):
+  run, gradient, arguments = gradient_of(name, 256)
+  counted = traced_flops.traced(gradient, *arguments).total
+  assert run.objective.flops(run.sizes) == pytest.approx(counted, rel=0.15)
+
+
+@pytest.mark.parametrize('name', one_per_kind())
+def test_temporaries_are_affine_in_the_batch(name):
+  """Of the loss and its gradient; state that lives between steps is an argument."""
+  memory, largest = [], []
+  for size in (1024, 2048, 4096):
+    _, gradient, arguments = gradient_of(name, size)
+    compiled = gradient.lower(*arguments).compile()
+    memory.append(compiled.memory_analysis().temp_size_in_bytes)
+    largest.append(largest_buffer(compiled.as_text()))
+  if (reason := laws.method_of(name).exempt.get('memory')) is not None:
+    pytest.skip(reason)
+  # A megabyte for blocks that are cut otherwise; a matrix of all pairs would take 64.
+  slope = max(memory[1] - memory[0], 0)
+  assert memory[2] - memory[1] <= 2.2 * slope + 2**20, memory
+  assert largest[2] <= 2.2 * largest[1], largest
+
+
+def largest_buffer(program: str) -> int:
+  """Elements of the largest array of a compiled program."""
+  shapes = re.findall(r'\b(?:f32|bf16|s32|u32|pred)\[([\d,]+)\]', program)
+  return max(math.prod(map(int, shape.split(','))) for shape in shapes)

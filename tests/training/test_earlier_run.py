@@ -1,0 +1,47 @@
+"""A run that an earlier version began goes on, is evaluated and loads."""
+
+import json
+import pathlib
+import tarfile
+
+import numpy as np
+import pytest
+
+import contrastive_jax
+from contrastive_jax import data
+from contrastive_jax.training import build, loop, workdir
+from contrastive_jax.training.logger import read_metrics
+
+# Two steps of a tiny CLIP with a moving average, on two devices, written at commit bea0a7d.
+ARCHIVE = pathlib.Path(__file__).parent / 'earlier_run.tar.xz'
+# Losses of its third and fourth step, as that version went on.
+LOSSES = {3: 3.8019988536834717, 4: 4.174862861633301}
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('run')
+  with tarfile.open(ARCHIVE) as archive:
+    archive.extractall(folder, filter='data')
+  config = json.loads((folder / 'config.json').read_text())
+  config['data']['tokenizer'] = str(folder / 'tokenizer.json')
+  (folder / 'config.json').write_text(json.dumps(config))
+  return folder
+
+
+def test_it_loads(folder):
+  model = contrastive_jax.load(folder)
+  vectors = model.encode_text(['a red fish', 'a blue bird'])
+  np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+
+
+def test_it_goes_on(folder):
+  config = workdir.read_config(folder)
+  config.evaluate_every = 1_000_000
+  run = build.build(config)
+  source = data.open_source(config.data.name, config.data.split, None)
+  state = loop.train(run, source, folder, lambda parameters: {})
+  assert int(state.step) == 4
+  lines = {line['step']: line for line in read_metrics(folder)}
+  for step, loss in LOSSES.items():
+    assert lines[step]['train/loss'] == pytest.approx(loss, rel=1e-5)
