@@ -1,30 +1,49 @@
-"""Contrastive and captioning losses: pure functions, arrays in and a scalar out."""
+"""Contrastive and captioning losses: pure functions of arrays.
+
+`NAME` returns a scalar; `NAME_per_example` returns [B], of which `NAME` is the mean.
+"""
 
 from contrastive_jax.losses import pairwise
-from contrastive_jax.losses.labels.supervised import supervised
-from contrastive_jax.losses.pairs.alignment import alignment
-from contrastive_jax.losses.pairs.hard_negative import hard_negative
-from contrastive_jax.losses.pairs.info_nce import info_nce
-from contrastive_jax.losses.pairs.reweighting import reweighted_info_nce
-from contrastive_jax.losses.pairs.sigmoid import sigmoid
+from contrastive_jax.losses.labels.supervised import supervised, supervised_per_example
+from contrastive_jax.losses.pairs.alignment import alignment, alignment_per_example
+from contrastive_jax.losses.pairs.hard_negative import hard_negative, hard_negative_per_example
+from contrastive_jax.losses.pairs.info_nce import info_nce, info_nce_per_example
+from contrastive_jax.losses.pairs.reweighting import (
+  reweighted_info_nce,
+  reweighted_info_nce_per_example,
+)
+from contrastive_jax.losses.pairs.sigmoid import sigmoid, sigmoid_per_example
 from contrastive_jax.losses.pairs.uniformity import cross_uniformity, uniformity
 from contrastive_jax.losses.tokens.captioning import captioning, captioning_streamed, count_tokens
-from contrastive_jax.losses.views.decoupled import decoupled
-from contrastive_jax.losses.views.nt_xent import nt_xent
+from contrastive_jax.losses.views.decoupled import decoupled, decoupled_per_example
+from contrastive_jax.losses.views.nt_xent import nt_xent, nt_xent_per_example
 
-__all__ = [
+__all__ = [  # noqa: RUF022 — grouped by kind
+  # Pairs of images and texts.
   'alignment',
+  'alignment_per_example',
+  'cross_uniformity',
+  'hard_negative',
+  'hard_negative_per_example',
+  'info_nce',
+  'info_nce_per_example',
+  'reweighted_info_nce',
+  'reweighted_info_nce_per_example',
+  'sigmoid',
+  'sigmoid_per_example',
+  'uniformity',
+  # Views of the same example.
+  'decoupled',
+  'decoupled_per_example',
+  'nt_xent',
+  'nt_xent_per_example',
+  # Labels.
+  'supervised',
+  'supervised_per_example',
+  # Tokens.
   'captioning',
   'captioning_streamed',
   'count_tokens',
-  'cross_uniformity',
-  'decoupled',
-  'hard_negative',
-  'info_nce',
-  'nt_xent',
+  # Streamed reductions over all pairs, of which the losses are made.
   'pairwise',
-  'reweighted_info_nce',
-  'sigmoid',
-  'supervised',
-  'uniformity',
 ]

@@ -1,7 +1,9 @@
-"""How near positives are."""
+"""The distance between positives."""
 
 import jax
 import jax.numpy as jnp
+
+from contrastive_jax.losses.checks import check_pairs
 
 
 def alignment(image: jax.Array, text: jax.Array) -> jax.Array:
@@ -21,13 +23,24 @@ def alignment(image: jax.Array, text: jax.Array) -> jax.Array:
 
   References:
     [1] Wang and Isola, Understanding Contrastive Representation Learning through Alignment and
-      Uniformity on the Hypersphere, 2020.
+      Uniformity on the Hypersphere, 2020, https://arxiv.org/abs/2005.10242.
+
+  See also `uniformity`.
 
   >>> eye = jnp.eye(4)
   >>> float(alignment(eye, eye[::-1]))
   2.0
   """
-  if image.shape != text.shape:
-    raise ValueError(f'image {image.shape} and text {text.shape} differ; give two [B, D]')
+  return jnp.mean(alignment_per_example(image, text))
+
+
+def alignment_per_example(image: jax.Array, text: jax.Array) -> jax.Array:
+  """The squared distance of each positive [B], of which `alignment` is the mean.
+
+  >>> eye = jnp.eye(2)
+  >>> alignment_per_example(eye, eye[::-1])
+  Array([2., 2.], dtype=float32)
+  """
+  check_pairs(image=image, text=text)
   difference = image.astype(jnp.float32) - text.astype(jnp.float32)
-  return jnp.mean(jnp.sum(jnp.square(difference), axis=-1))
+  return jnp.sum(jnp.square(difference), axis=-1)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from contrastive_jax.losses import pairwise
+from contrastive_jax.losses.checks import check_pairs
 
 
 def info_nce(
@@ -25,12 +26,11 @@ def info_nce(
     image: [B, D] unit vectors, row i paired with row i of `text`.
     text: [B, D] unit vectors.
     scale: scalar, the inverse temperature.
-    same: [B] integers; two rows with the same integer are not negatives of each other. Default:
-      all differ.
-    block_size: rows and columns visited at a time; chosen from a memory budget by default.
-    mesh: the mesh over which the batch is sharded, by its axes named 'data' and 'fsdp' (others hold
-      copies); None for one device.
-    kernel: 'scan' or 'pallas', as in `pairwise.logsumexp`.
+    same: [B] integers; rows with the same integer are not negatives of each other. Default: all
+      differ.
+    block_size: as in `pairwise.logsumexp`.
+    mesh: as in `pairwise.logsumexp`.
+    kernel: as in `pairwise.logsumexp`.
 
   Returns:
     Scalar, in nats.
@@ -39,16 +39,40 @@ def info_nce(
     ValueError: if the shapes differ, or as `pairwise.logsumexp`.
 
   References:
-    [1] Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021.
+    [1] Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021,
+      https://arxiv.org/abs/2103.00020.
+
+  See also `sigmoid`, which has no softmax, and `hard_negative`.
 
   >>> eye = jnp.eye(4)
   >>> round(float(info_nce(eye, eye, scale=1.0)), 4)      # log(e + 3) − 1
   0.7437
   """
-  if image.shape != text.shape:
-    raise ValueError(f'image {image.shape} and text {text.shape} differ; give two [B, D]')
+  options = {'same': same, 'block_size': block_size, 'mesh': mesh, 'kernel': kernel}
+  return jnp.mean(info_nce_per_example(image, text, scale=scale, **options))
+
+
+def info_nce_per_example(
+  image: jax.Array,
+  text: jax.Array,
+  *,
+  scale: jax.Array | float,
+  same: jax.Array | None = None,
+  block_size: int | None = None,
+  mesh: jax.sharding.Mesh | None = None,
+  kernel: str = 'scan',
+) -> jax.Array:
+  """The loss of each pair [B], of which `info_nce` is the mean; it takes the same arguments.
+
+      Lᵢ = ½ ( logsumexpⱼ sᵢⱼ + logsumexpⱼ sⱼᵢ ) − sᵢᵢ
+
+  >>> eye = jnp.eye(2)
+  >>> losses = info_nce_per_example(eye, eye, scale=1.0)
+  >>> [round(float(loss), 4) for loss in losses]      # log(e + 1) − 1
+  [0.3133, 0.3133]
+  """
+  check_pairs(image=image, text=text)
   rows, columns = pairwise.logsumexp(
     image, text, scale=scale, exclude=same, block_size=block_size, mesh=mesh, kernel=kernel
   )
-  positive = scale * pairwise.paired(image, text)
-  return jnp.mean((rows + columns) / 2 - positive)
+  return (rows + columns) / 2 - scale * pairwise.paired(image, text)

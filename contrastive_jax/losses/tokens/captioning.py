@@ -1,4 +1,4 @@
-"""The captioning loss of CoCa, from logits or without them."""
+"""The captioning loss of CoCa, from logits or streamed over the vocabulary."""
 
 import jax
 import jax.numpy as jnp
@@ -16,27 +16,32 @@ def captioning(
   Args:
     logits: [B, L, V]; position t predicts token t of `labels`.
     labels: [B, L] integers.
-    pad_id: the label that counts for nothing.
-    count: of the tokens that the mean is over; default those that are not padding. With the whole
-      batch's count, the losses of its parts add up to the whole's.
+    pad_id: the label of padding.
+    count: the number of tokens that the sum is divided by. Default: those that are not padding.
+      With the count of the whole batch, the losses of micro-batches add up to that of the batch.
 
   Returns:
-    Scalar, in nats a token; 0 if all are padding.
+    Scalar, in nats per token; 0 if all are padding.
 
   Raises:
     ValueError: if the shapes do not match.
 
   References:
-    [1] Yu et al., CoCa: Contrastive Captioners are Image-Text Foundation Models, 2022.
+    [1] Yu et al., CoCa: Contrastive Captioners are Image-Text Foundation Models, 2022,
+      https://arxiv.org/abs/2205.01917.
+
+  See also `captioning_streamed`, which needs no logits.
 
   >>> logits = jnp.zeros((2, 3, 8))
   >>> round(float(captioning(logits, jnp.array([[1, 2, 0], [3, 0, 0]]))), 4)      # log 8
   2.0794
   """
   if logits.shape[:-1] != labels.shape:
-    raise ValueError(f'logits {logits.shape} and labels {labels.shape} differ; give [B, L, V]')
+    raise ValueError(
+      f'logits {logits.shape} and labels {labels.shape} do not match; give [B, L, V] and [B, L]'
+    )
   logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-  # A sum over the vocabulary and not a gather: it stays sharded if the vocabulary is.
+  # A masked sum instead of a gather stays sharded where the vocabulary is.
   chosen = labels[..., None] == jnp.arange(logits.shape[-1])
   predicted = jnp.sum(jnp.where(chosen, logits, 0.0), axis=-1)
   return _mean_over_tokens(jax.nn.logsumexp(logits, axis=-1) - predicted, labels, pad_id, count)
@@ -52,21 +57,20 @@ def captioning_streamed(
   block_size: int | None = None,
   mesh: jax.sharding.Mesh | None = None,
 ) -> jax.Array:
-  """`captioning` of logits = hidden vocabularyᵀ [B, L, V], which are never built.
+  """`captioning` of logits = hidden vocabularyᵀ [B, L, V], which are never stored.
 
   Args:
-    hidden: [B, L, D], what the output layer would take; position t predicts token t of `labels`.
-      The products are in its dtype.
+    hidden: [B, L, D], the input of the output layer; position t predicts token t of `labels`. The
+      products have its dtype.
     vocabulary: [V, D], the output matrix; its gradient is summed in float32.
     labels: [B, L] integers.
-    pad_id: the label that counts for nothing.
-    count: see `captioning`.
-    block_size: tokens and words visited at a time; chosen from a memory budget by default.
-    mesh: the mesh over whose axes named 'data' and 'fsdp' the batch, and here the vocabulary, are
-      sharded; None for one device.
+    pad_id: the label of padding.
+    count: as in `captioning`.
+    block_size: as in `pairwise.logsumexp`.
+    mesh: as in `pairwise.logsumexp`; it shards the tokens, and here the vocabulary.
 
   Returns:
-    Scalar, in nats a token; 0 if all are padding.
+    Scalar, in nats per token; 0 if all are padding.
 
   Raises:
     ValueError: if the shapes do not match.
@@ -77,9 +81,11 @@ def captioning_streamed(
   2.0794
   """
   if hidden.shape[:-1] != labels.shape:
-    raise ValueError(f'hidden {hidden.shape} and labels {labels.shape} differ; give [B, L, D]')
+    raise ValueError(
+      f'hidden {hidden.shape} and labels {labels.shape} do not match; give [B, L, D] and [B, L]'
+    )
   tokens = hidden.reshape(-1, hidden.shape[-1])
-  # Casts follow the gather, and both terms of the gradient: a frequent token's is a sum of many.
+  # Cast after the gather, so that the gradient of a frequent token is a sum in float32.
   vocabulary = vocabulary.astype(jnp.promote_types(vocabulary.dtype, jnp.float32))
   total, _ = pairwise.logsumexp(
     tokens, vocabulary, dtype=tokens.dtype, block_size=block_size, mesh=mesh
@@ -89,7 +95,11 @@ def captioning_streamed(
 
 
 def count_tokens(labels: jax.Array, pad_id: int = 0) -> jax.Array:
-  """How many labels [B, L] are not padding."""
+  """The number of labels [B, L] that are not padding.
+
+  >>> int(count_tokens(jnp.array([[1, 2, 0], [3, 0, 0]])))
+  3
+  """
   return jnp.sum(labels != pad_id)
 
 

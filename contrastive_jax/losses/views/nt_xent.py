@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from contrastive_jax.losses import pairwise
+from contrastive_jax.losses.checks import check_pairs
 
 
 def nt_xent(
@@ -16,42 +17,65 @@ def nt_xent(
 ) -> jax.Array:
   """The normalized, temperature-scaled cross entropy of two views [1].
 
-  Every one of the 2B embeddings z is an anchor: the other view of its example is its positive,
-  the 2B − 2 views of other examples are its negatives.
-
       L = meanₐ( log Σ_{c ≠ a} exp(sₐ꜀) − sₐₚ₍ₐ₎ ),   s = scale · z zᵀ
+
+  All 2B embeddings z are anchors. The positive p(a) is the other view of the same example; the
+  negatives are the 2B − 2 views of other examples.
 
   Args:
     first: [B, D] unit vectors, row i a view of the same example as row i of `second`.
     second: [B, D] unit vectors.
     scale: scalar, the inverse temperature.
-    block_size: rows and columns visited at a time; chosen from a memory budget by default.
-    mesh: the mesh over which the batch is sharded, by its axes named 'data' and 'fsdp' (others hold
-      copies); None for one device.
+    block_size: as in `pairwise.logsumexp`.
+    mesh: as in `pairwise.logsumexp`.
 
   Returns:
     Scalar, in nats.
 
   Raises:
-    ValueError: if the shapes differ.
+    ValueError: if the shapes differ, or as `pairwise.logsumexp`.
 
   References:
-    [1] Chen et al., A Simple Framework for Contrastive Learning of Visual Representations, 2020.
+    [1] Chen et al., A Simple Framework for Contrastive Learning of Visual Representations, 2020,
+      https://arxiv.org/abs/2002.05709.
+
+  See also `decoupled`, whose denominator leaves out the positive.
 
   >>> eye = jnp.eye(4)
   >>> round(float(nt_xent(eye, eye, scale=1.0)), 4)      # log(e + 2 · 3) − 1
   1.1654
   """
+  options = {'block_size': block_size, 'mesh': mesh}
+  return jnp.mean(nt_xent_per_example(first, second, scale=scale, **options))
+
+
+def nt_xent_per_example(
+  first: jax.Array,
+  second: jax.Array,
+  *,
+  scale: jax.Array | float,
+  block_size: int | None = None,
+  mesh: jax.sharding.Mesh | None = None,
+) -> jax.Array:
+  """The loss of each example [B], averaged over its two anchors; `nt_xent` is its mean.
+
+  It takes the same arguments.
+
+  >>> eye = jnp.eye(4)
+  >>> losses = nt_xent_per_example(eye, eye, scale=1.0)
+  >>> [round(float(loss), 2) for loss in losses]      # log(e + 2 · 3) − 1
+  [1.17, 1.17, 1.17, 1.17]
+  """
   rows, columns = two_views(
     first, second, scale=scale, diagonal=True, block_size=block_size, mesh=mesh
   )
-  return jnp.mean((rows + columns) / 2 - scale * pairwise.paired(first, second))
+  return (rows + columns) / 2 - scale * pairwise.paired(first, second)
 
 
 def two_views(
   first: jax.Array, second: jax.Array, *, scale: jax.Array | float, diagonal: bool, **options
 ) -> tuple[jax.Array, jax.Array]:
-  """Log Σ exp over each anchor's pairs, in both views.
+  """Log Σ exp over the pairs of each anchor, with anchors in both views.
 
   Args:
     first: [B, D] vectors, row i a view of the same example as row i of `second`.
@@ -66,9 +90,8 @@ def two_views(
   Raises:
     ValueError: if the shapes differ.
   """
-  if first.shape != second.shape:
-    raise ValueError(f'first {first.shape} and second {second.shape} differ; give two [B, D]')
-  # Three B × B matrices of pairs: the fourth is the first one's transpose.
+  check_pairs(first=first, second=second)
+  # Three B × B matrices of scores: the fourth is the transpose of the first.
   rows, columns = pairwise.logsumexp(first, second, scale=scale, diagonal=diagonal, **options)
   within_first, _ = pairwise.logsumexp(first, first, scale=scale, diagonal=False, **options)
   within_second, _ = pairwise.logsumexp(second, second, scale=scale, diagonal=False, **options)
