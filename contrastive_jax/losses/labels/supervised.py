@@ -65,6 +65,10 @@ def supervised_per_example(
   >>> [round(float(loss), 4) for loss in losses]      # 4/2 log 3
   [2.1972, 2.1972, 0.0, 0.0]
   """
+  if embeddings.ndim != 2 or classes.shape != embeddings.shape[:1]:
+    raise ValueError(
+      f'embeddings {embeddings.shape} and classes {classes.shape} do not match; give [B, D] and [B]'
+    )
   options = {'scale': scale, 'diagonal': False, 'block_size': block_size, 'mesh': mesh}
   total, _ = pairwise.logsumexp(embeddings, embeddings, **options)
   (positive, count), _ = pairwise.sum(

@@ -1,14 +1,12 @@
-"""A visit of a block of pairs as one Pallas TPU kernel, whose scores stay on the chip.
+"""Visits a block of pairs in one Pallas TPU kernel, which keeps the scores in VMEM.
 
-The block's columns, and what they gather, stay in the chip's vector memory (VMEM) while the rows
-pass through it, a tile at a time: the scores of a tile are multiplied, reduced and dropped there.
-The arithmetic is the visit's own, traced into the kernel, so that the scan and the kernel have one
-definition. Where the program is compiled for another platform than a TPU, Pallas interprets it:
-the same tiles in the same order, slow, for tests.
+The columns of the block and their accumulators stay in the chip's vector memory (VMEM) while the
+rows pass through in tiles: the scores of a tile are computed, reduced and dropped there. The kernel
+traces the same `visit` as the scan, so both have one definition. On other platforms than TPUs
+Pallas interprets it: the same tiles in the same order, slow, for tests.
 
-The kernels compile for TPU v5e, v5p, v6e and v7x (v4 and older refuse them), and are checked in
-interpret mode against the scan. They have not run on an accelerator: nothing is known of their
-speed, nor of their numbers there.
+The kernels compile for TPU v5e, v5p, v6e and v7x (v4 and older refuse them) and are tested in
+interpret mode against the scan. They have not run on a TPU.
 """
 
 import functools
@@ -24,26 +22,25 @@ from jax.experimental.pallas import tpu as pltpu
 Array = jax.Array
 Tree = Any
 
-# Blocks are multiples of the chip's vector registers' width.
-_LANES = 128
-_MOST_ROWS, _MOST_COLUMNS = 256, 1024
+_LANES = 128  # the width of a vector register: blocks are multiples of it
+_MAX_ROWS, _MAX_COLUMNS = 256, 1024
 _COLUMN_BYTES = 2**20  # of the vectors of a block's columns
-# What a kernel may take of VMEM: half of the least that a chip it compiles for has. The vectors of
-# a block and their gradients, double-buffered, and the scores of a tile take 18 MiB at most.
+# VMEM limit of a kernel: half of the VMEM of the smallest chip that it compiles for. The vectors of
+# a block and their gradients, double-buffered, and the scores of a tile take at most 18 MiB.
 _VMEM_BYTES = 32 * 2**20
 
 
 def block_size(given: int | None, width: int, dtype: jnp.dtype) -> int:
-  """The columns that the chip holds at a time.
+  """The number of columns on the chip at a time.
 
   Args:
-    given: what the caller asks for; None for the most that fit.
+    given: the caller's choice; None for the maximum that fits.
     width: D, of the vectors.
     dtype: of the vectors.
 
   Raises:
-    ValueError: if the chip does not multiply the vectors' dtype, or does not hold a block of them,
-      or not one of the given size.
+    ValueError: if the kernel does not take the dtype, or a block of the given size and width does
+      not fit.
   """
   if dtype not in (jnp.float32, jnp.bfloat16):
     raise ValueError(f"x and y are {dtype}; kernel='pallas' takes float32 and bfloat16")
@@ -54,7 +51,7 @@ def block_size(given: int | None, width: int, dtype: jnp.dtype) -> int:
       f"{dtype}; use kernel='scan'"
     )
   # A power of two, as batches are.
-  most = min(1 << (held // width).bit_length() - 1, _MOST_COLUMNS)
+  most = min(1 << (held // width).bit_length() - 1, _MAX_COLUMNS)
   if given is None:
     return most
   if given % _LANES or not 0 < given <= most:
@@ -68,19 +65,19 @@ def block_size(given: int | None, width: int, dtype: jnp.dtype) -> int:
 def on_chip(
   visit: Callable[..., tuple[Tree, Tree]], block_size: int
 ) -> Callable[..., tuple[Tree, Tree]]:
-  """A `visit` for `ring.ring_scan`, of any number of rows and at most `block_size` columns."""
-  tile = min(_MOST_ROWS, block_size)
+  """A `visit` for `ring.ring_scan` as a kernel, of blocks of at most `block_size` columns."""
+  tile = min(_MAX_ROWS, block_size)
 
   @jax.custom_vjp
   def visit_on_chip(*block):
-    # Decided where it is compiled: a machine without a TPU compiles for one too.
+    # Chosen by the platform that it is compiled for: machines without a TPU compile for TPUs, too.
     return lax.platform_dependent(
       *block,
       tpu=functools.partial(_call, visit, tile, False),
       default=functools.partial(_call, visit, tile, True),
     )
 
-  # A kernel has no derivative of its own; the gradient's is taken of the visit, off the chip.
+  # Pallas does not differentiate the kernel; second derivatives are those of the plain visit.
   visit_on_chip.defvjp(
     lambda *block: (visit_on_chip(*block), block),
     lambda block, cotangents: jax.vjp(visit, *block)[1](cotangents),
@@ -92,13 +89,16 @@ def _call(visit, tile, interpret, row_span, column_span, rows, row_sums, columns
   count = len(row_span.index)
   tile = min(tile, count)
   if count % tile and row_span.fresh is None:
-    # What the last tile has beyond the rows is read as zeros: not fresh.
+    # The last tile reads zeros beyond the rows, which are not fresh.
     row_span = row_span._replace(fresh=jnp.ones(count, bool))
   whole = (row_span, rows), (column_span, columns), row_sums, column_sums
   operands = jax.tree.map(_operand, whole)
   tiled = functools.partial(_tiled, tile)
-  specs = tuple(
-    jax.tree.map(spec, part) for spec, part in zip((tiled, _resident) * 2, whole, strict=True)
+  specs = (
+    jax.tree.map(tiled, whole[0]),
+    jax.tree.map(_resident, whole[1]),
+    jax.tree.map(tiled, whole[2]),
+    jax.tree.map(_resident, whole[3]),
   )
 
   def kernel(row_refs, column_refs, row_sum_refs, start_refs, row_result_refs, column_sum_refs):
@@ -124,7 +124,7 @@ def _call(visit, tile, interpret, row_span, column_span, rows, row_sums, columns
     out_shape=jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), operands[2:]),
     input_output_aliases={inputs + place: place for place in range(sums)},
     compiler_params=pltpu.CompilerParams(
-      # One tile after another: the columns gather from all.
+      # Tiles run in order: the columns accumulate over all of them.
       dimension_semantics=('arbitrary',),
       vmem_limit_bytes=_VMEM_BYTES,
     ),
@@ -134,25 +134,25 @@ def _call(visit, tile, interpret, row_span, column_span, rows, row_sums, columns
 
 
 def _operand(a):
-  """An array as a TPU kernel takes it: of two axes, and not of booleans."""
+  """An array in a form that TPU kernels take: two axes, integers for booleans."""
   a = a.astype(jnp.int32) if a.dtype == bool else a
   return a[None] if a.ndim == 1 else a
 
 
 def _tiled(tile, a):
-  """A tile of an operand's rows, one after another."""
+  """The spec of an operand of which each step sees the next tile of rows."""
   if a.ndim == 1:
     return pl.BlockSpec((1, tile), lambda index: (0, index))
   return pl.BlockSpec((tile, a.shape[1]), lambda index: (index, 0))
 
 
 def _resident(a):
-  """All of an operand, throughout."""
+  """The spec of an operand that each step sees whole."""
   return pl.BlockSpec(a.shape if a.ndim == 2 else (1, *a.shape), lambda index: (0, 0))
 
 
 def _read(count, ref, whole):
-  """A tile of one of the visit's arrays; zeros beyond the `count` rows."""
+  """A tile of an array of the visit; zeros beyond the `count` rows."""
   value = ref[...] if whole.ndim == 2 else ref[0]
   if count is not None:
     place = pl.program_id(0) * len(value) + lax.broadcasted_iota(jnp.int32, value.shape, 0)

@@ -162,8 +162,6 @@ def test_forward_mode_is_refused():
     jax.jvp(lambda image: losses.info_nce(image, eye, scale=1.0), (eye,), (eye,))
 
 
-def test_mismatches_are_refused():
-  with pytest.raises(ValueError, match=r'image \(3, 4\) and text \(4, 4\)'):
-    losses.info_nce(jnp.ones((3, 4)), jnp.ones((4, 4)), scale=1.0)
+def test_a_batch_that_does_not_divide_is_refused():
   with pytest.raises(ValueError, match=r"12 rows.*the mesh's 8 shards; use a multiple of 8"):
     losses.info_nce(jnp.ones((12, 4)), jnp.ones((12, 4)), scale=1.0, mesh=reference.make_mesh('8'))

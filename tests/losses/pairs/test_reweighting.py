@@ -39,7 +39,7 @@ def random_pairs(batch=16, width=5):
   return image, text, rng.integers(0, batch, batch)
 
 
-@functools.partial(jax.jit, static_argnames=('strategy', 'temperature', 'block_size', 'mesh'))
+@functools.partial(jax.jit, static_argnames=('strategy', 'temperature'))
 def value_and_gradients(image, text, scale, same, **options):
   def loss(image, text, scale):
     return losses.reweighted_info_nce(image, text, scale=scale, same=same, **options)
@@ -48,26 +48,22 @@ def value_and_gradients(image, text, scale, same, **options):
 
 
 @pytest.mark.parametrize(
-  ('strategy', 'temperature', 'batch', 'block_size', 'mesh'),
+  ('strategy', 'temperature', 'batch'),
   [
-    ('linupper', 1.0, 1, None, 'none'),
-    ('linupper', 1.0, 7, 3, 'none'),
-    ('quadratic', 0.3, 7, 100, 'none'),
-    ('extremes', 2.0, 8, 3, '2'),
-    ('upper', 0.2, 8, None, '4'),
-    ('linupper', 0.2, 16, 3, '8'),
-    ('upper', 1.0, 16, 5, '2x2x2'),
+    ('linupper', 1.0, 1),
+    ('linupper', 0.2, 7),
+    ('quadratic', 0.3, 7),
+    ('extremes', 2.0, 8),
+    ('upper', 0.2, 8),
   ],
 )
-def test_it_is_the_dense_one_with_weights_held(strategy, temperature, batch, block_size, mesh):
-  """On any number of devices and in any blocks; the gradient is that of the weights as numbers."""
+def test_it_is_the_dense_one_with_weights_held(strategy, temperature, batch):
+  """The gradient is that of the weights as numbers."""
   image, text, same = random_pairs(batch)
   value, gradients = value_and_gradients(
     *(image, text, SCALE, same),
     strategy=strategy,
     temperature=temperature,
-    block_size=block_size,
-    mesh=reference.make_mesh(mesh),
   )
   arguments = [np.asarray(a, np.float64) for a in (image, text, SCALE)]
   weights = dense_weights(pair_losses(*arguments, same), strategy, temperature)
@@ -136,5 +132,3 @@ def test_mistakes_are_named():
     losses.reweighted_info_nce(eye, eye, scale=1.0, strategy='lower')
   with pytest.raises(ValueError, match=r'temperature = 0; use a number over 0'):
     losses.reweighted_info_nce(eye, eye, scale=1.0, temperature=0)
-  with pytest.raises(ValueError, match=r'image \(3, 4\) and text \(4, 4\)'):
-    losses.reweighted_info_nce(jnp.ones((3, 4)), eye, scale=1.0)

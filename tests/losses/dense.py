@@ -1,0 +1,111 @@
+"""The losses from whole matrices of scores, written out: in float64 under jax.enable_x64.
+
+Losses of pairs and views give one value per example.
+"""
+
+import jax
+import jax.numpy as jnp
+
+
+def pair_scores(image, text, scale, same=None, bias=0.0):
+  """Scores [B, B], and which pairs count."""
+  scores = scale * image @ text.T + bias
+  counts = jnp.ones_like(scores, bool)
+  if same is not None:
+    counts = (same[:, None] != same) | jnp.eye(len(scores), dtype=bool)
+  return scores, counts
+
+
+def alignment(image, text):
+  return jnp.sum((image - text) ** 2, 1)
+
+
+def info_nce(image, text, scale, same=None):
+  scores, counts = pair_scores(image, text, scale, same)
+  scores = jnp.where(counts, scores, -jnp.inf)
+  rows, columns = (jax.nn.log_softmax(scores, axis) for axis in (1, 0))
+  return -(jnp.diagonal(rows) + jnp.diagonal(columns)) / 2
+
+
+def hard_negative(image, text, scale, k, same=None):
+  scores, counts = pair_scores(image, text, scale, same)
+  own = jnp.eye(len(scores), dtype=bool)
+  negatives = jnp.where(counts & ~own, scores, -jnp.inf)
+  positive = jnp.diagonal(scores)[:, None]
+  one_way = []
+  for rows in (negatives, negatives.T):
+    hardest = jnp.sort(rows, 1)[:, -min(k, len(rows)) :]
+    candidates = jnp.concatenate([positive, hardest], 1)
+    one_way.append(-jax.nn.log_softmax(candidates, 1)[:, 0])
+  return (one_way[0] + one_way[1]) / 2
+
+
+def sigmoid(image, text, scale, bias, same=None):
+  scores, counts = pair_scores(image, text, scale, same, bias)
+  signs = 2 * jnp.eye(len(scores)) - 1
+  return jnp.sum(jnp.where(counts, -jax.nn.log_sigmoid(signs * scores), 0.0), 1)
+
+
+def reweighted_info_nce(image, text, scale, same=None):
+  """With linupper and a temperature of 1."""
+  losses = info_nce(image, text, scale, same)
+  fixed = jax.lax.stop_gradient(losses)
+  h = 2 * (fixed - fixed.min()) / (fixed.max() - fixed.min()) - 1
+  return len(losses) * jax.nn.softmax(jnp.minimum(h + 1, 1)) * losses
+
+
+def cross_uniformity(image, text, sharpness=2.0):
+  """Of unit vectors, whose squared distance is 2 − 2 x · y."""
+  squares = 2 - 2 * image @ text.T
+  others = ~jnp.eye(len(image), dtype=bool)
+  return jnp.log(jnp.mean(jnp.exp(-sharpness * squares), where=others))
+
+
+def uniformity(image, text, sharpness=2.0):
+  within = cross_uniformity(image, image, sharpness), cross_uniformity(text, text, sharpness)
+  return (within[0] + within[1]) / 2
+
+
+def view_logits(first, second, scale):
+  """[2B, 2B] logits of all views with themselves left out, and the positive of each anchor."""
+  views = jnp.concatenate([first, second])
+  scores = scale * views @ views.T
+  positive = jnp.diagonal(jnp.roll(scores, len(first), 1))
+  return jnp.where(jnp.eye(len(views), dtype=bool), -jnp.inf, scores), positive
+
+
+def nt_xent(first, second, scale):
+  logits, positive = view_logits(first, second, scale)
+  return jnp.mean((jax.nn.logsumexp(logits, 1) - positive).reshape(2, -1), 0)
+
+
+def decoupled(first, second, scale, sigma=None):
+  logits, positive = view_logits(first, second, scale)
+  size = len(first)
+  own = jnp.tile(jnp.eye(size, dtype=bool), (2, 2))
+  weights = 1.0
+  if sigma is not None:
+    ratios = jnp.exp(jnp.sum(first * second, 1) / sigma)
+    weights = jnp.tile(2 - ratios / jnp.mean(ratios), 2)
+  losses = jax.nn.logsumexp(jnp.where(own, -jnp.inf, logits), 1) - weights * positive
+  return jnp.mean(losses.reshape(2, size), 0)
+
+
+def supervised(embeddings, classes, scale):
+  own = jnp.eye(len(classes), dtype=bool)
+  scores = jnp.where(own, -jnp.inf, scale * embeddings @ embeddings.T)
+  log_probability = scores - jax.nn.logsumexp(scores, 1)[:, None]
+  positive = (classes[:, None] == classes) & ~own
+  count = jnp.sum(positive, 1)
+  losses = -jnp.sum(jnp.where(positive, log_probability, 0.0), 1) / jnp.maximum(count, 1)
+  return losses * len(classes) / jnp.sum(count > 0)
+
+
+def captioning(logits, labels, pad_id=0):
+  log_probability = jax.nn.log_softmax(logits, -1)
+  losses = -jnp.take_along_axis(log_probability, labels[..., None], -1)[..., 0]
+  return jnp.mean(losses, where=labels != pad_id)
+
+
+def captioning_streamed(hidden, vocabulary, labels, pad_id=0):
+  return captioning(hidden @ vocabulary.T, labels, pad_id)

@@ -1,0 +1,193 @@
+"""Laws that every public loss obeys; a loss without a case fails."""
+
+import dataclasses
+import doctest
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from contrastive_jax import losses
+from tests.losses import dense, reference
+
+PUBLIC = sorted(name for name in losses.__all__ if callable(getattr(losses, name)))
+
+
+@dataclasses.dataclass
+class Case:
+  """How to call a loss, and what it is."""
+
+  dense: Callable[..., jax.Array]  # the same in whole matrices
+  draw: Callable[[int], dict[str, Any]]  # arguments for a batch size; floats are differentiable
+  options: dict[str, Any] = dataclasses.field(default_factory=dict)  # static, of both
+  # How to break the shape of an argument, where one row less does not; None: any shape will do.
+  malformed: dict[str, Callable | None] = dataclasses.field(default_factory=dict)
+
+
+def pairs(size, names=('image', 'text'), **numbers):
+  """Pairs that resemble each other, and the scalars of a loss."""
+  rng = np.random.default_rng(size)
+  first = reference.unit(rng, size, 8)
+  second = first + reference.unit(rng, size, 8)
+  second /= np.linalg.norm(second, axis=1, keepdims=True)
+  return dict(zip(names, (first, second), strict=True)) | jax.tree.map(np.float32, numbers)
+
+
+def views(size, **numbers):
+  return pairs(size, ('first', 'second'), **numbers)
+
+
+def repeated(size, **numbers):
+  """Pairs of which some share a caption."""
+  same = np.random.default_rng(0).integers(0, size - size // 4, size)
+  return pairs(size, **numbers) | {'same': same}
+
+
+def classes(size):
+  """Embeddings of which a few have no positive."""
+  labels = np.random.default_rng(0).integers(0, size // 4, size)
+  labels[: size // 8] = size + np.arange(size // 8)
+  embeddings = reference.unit(np.random.default_rng(0), size, 8)
+  return {'embeddings': embeddings, 'classes': labels, 'scale': np.float32(5)}
+
+
+def tokens(size):
+  """Labels of which most are one word, and some padding."""
+  rng = np.random.default_rng(0)
+  labels = np.where(rng.random((size, 4)) < 0.6, 2, rng.integers(0, 16, (size, 4)))
+  return {'labels': labels}
+
+
+def logits(size):
+  return tokens(size) | {'logits': np.random.default_rng(1).normal(size=(size, 4, 16)).astype('f')}
+
+
+def hidden(size):
+  rng = np.random.default_rng(2)
+  states = (1 + rng.normal(size=(size, 4, 8))).astype('f')
+  vocabulary = (0.1 * rng.normal(size=(16, 8))).astype('f')
+  return tokens(size) | {'hidden': states, 'vocabulary': vocabulary}
+
+
+def mean(function):
+  return lambda **arguments: jnp.mean(function(**arguments))
+
+
+draw = functools.partial
+CASES = {
+  'alignment': Case(mean(dense.alignment), pairs),
+  'alignment_per_example': Case(dense.alignment, pairs),
+  'captioning': Case(dense.captioning, logits),
+  'captioning_streamed': Case(
+    dense.captioning_streamed, hidden, malformed={'vocabulary': lambda a: a[:, :-1]}
+  ),
+  'count_tokens': Case(lambda labels: jnp.sum(labels != 0), tokens, malformed={'labels': None}),
+  'cross_uniformity': Case(dense.cross_uniformity, pairs, {'sharpness': 1.5}),
+  'decoupled': Case(mean(dense.decoupled), draw(views, scale=5)),
+  'decoupled_per_example': Case(dense.decoupled, draw(views, scale=5), {'sigma': 0.5}),
+  'hard_negative': Case(mean(dense.hard_negative), draw(pairs, scale=5), {'k': 3}),
+  'hard_negative_per_example': Case(dense.hard_negative, draw(repeated, scale=5), {'k': 64}),
+  'info_nce': Case(mean(dense.info_nce), draw(pairs, scale=5)),
+  'info_nce_per_example': Case(dense.info_nce, draw(repeated, scale=5)),
+  'nt_xent': Case(mean(dense.nt_xent), draw(views, scale=5)),
+  'nt_xent_per_example': Case(dense.nt_xent, draw(views, scale=5)),
+  'reweighted_info_nce': Case(mean(dense.reweighted_info_nce), draw(pairs, scale=5)),
+  'reweighted_info_nce_per_example': Case(dense.reweighted_info_nce, draw(repeated, scale=5)),
+  'sigmoid': Case(mean(dense.sigmoid), draw(pairs, scale=5, bias=-3)),
+  'sigmoid_per_example': Case(dense.sigmoid, draw(repeated, scale=5, bias=-3)),
+  'supervised': Case(mean(dense.supervised), classes),
+  'supervised_per_example': Case(dense.supervised, classes),
+  'uniformity': Case(dense.uniformity, pairs),
+}
+
+
+def weigh(values):
+  """A scalar in which every example has another weight."""
+  return jnp.vdot(1 + jnp.cos(jnp.arange(jnp.size(values))), values.astype(float))
+
+
+def value_and_gradients(function, arguments):
+  """The value, and the gradients of a weighted sum by argument, for the floats."""
+  floats = {name: a for name, a in arguments.items() if jnp.issubdtype(a.dtype, jnp.floating)}
+  fixed = {name: a for name, a in arguments.items() if name not in floats}
+
+  @jax.jit
+  @functools.partial(jax.value_and_grad, has_aux=True)
+  def step(floats):
+    value = function(**floats, **fixed)
+    return weigh(value), value
+
+  (_, value), gradients = step(floats)
+  return value, gradients
+
+
+def streamed(name, **options):
+  """The loss with the options of its case, and those of `options` that it takes."""
+  function = getattr(losses, name)
+  known = inspect.signature(function).parameters
+  given = {key: value for key, value in options.items() if key in known}
+  return functools.partial(function, **given, **CASES[name].options)
+
+
+def whole(name):
+  return functools.partial(CASES[name].dense, **CASES[name].options)
+
+
+def test_every_loss_has_a_case():
+  assert set(PUBLIC) == set(CASES)
+
+
+@pytest.mark.parametrize('name', PUBLIC)
+def test_the_example_of_the_docstring_runs(name):
+  function = getattr(losses, name)
+  (test,) = doctest.DocTestFinder(recurse=False).find(function, name, globs=function.__globals__)
+  assert test.examples
+  assert doctest.DocTestRunner().run(test).failed == 0
+
+
+@pytest.mark.parametrize('name', PUBLIC)
+def test_value_and_gradients_are_the_dense_ones(name):
+  """In several blocks, on a ring of eight devices."""
+  arguments = CASES[name].draw(16)
+  ring = streamed(name, block_size=2, mesh=reference.make_mesh('8'))
+  value, gradients = value_and_gradients(ring, arguments)
+  with jax.enable_x64(True):
+    wide = jax.tree.map(lambda a: a.astype(np.float64) if a.dtype == np.float32 else a, arguments)
+    truth, expected = jax.tree.map(np.asarray, value_and_gradients(whole(name), wide))
+  reference.assert_near(value, truth)
+  jax.tree.map(functools.partial(reference.assert_near, floor=0.01), gradients, expected)
+
+
+@pytest.mark.parametrize('name', [name for name in PUBLIC if not name.endswith('_per_example')])
+def test_sums_over_bfloat16_inputs_are_float32(name):
+  """At this size a sum in bfloat16 stops growing at a fraction of its terms."""
+  rounded = {
+    key: jnp.asarray(a, jnp.bfloat16) if a.dtype == np.float32 and np.ndim(a) else a
+    for key, a in CASES[name].draw(1024).items()
+  }
+  value, gradients = value_and_gradients(streamed(name), rounded)
+  single = {
+    key: a.astype(jnp.float32) if a.dtype == jnp.bfloat16 else a for key, a in rounded.items()
+  }
+  truth, expected = value_and_gradients(whole(name), single)
+  np.testing.assert_allclose(value, truth, rtol=2e-3, atol=1e-3)
+  for key, gradient in gradients.items():
+    assert gradient.dtype == rounded[key].dtype
+    error = np.linalg.norm((gradient.astype(jnp.float32) - expected[key]).ravel())
+    assert error <= 0.01 * np.linalg.norm(expected[key].ravel()), key
+
+
+@pytest.mark.parametrize('name', PUBLIC)
+def test_wrong_shapes_are_refused(name):
+  arguments = CASES[name].draw(8)
+  malformed = {key: lambda a: a[:-1] for key, a in arguments.items() if np.ndim(a)}
+  malformed |= CASES[name].malformed
+  for key, change in malformed.items():
+    if change is not None:
+      with pytest.raises(ValueError, match=r'\('):  # it tells the shapes
+        streamed(name)(**arguments | {key: change(arguments[key])})
