@@ -15,6 +15,7 @@ from contrastive_jax.losses.pairs.reweighting import (
 from contrastive_jax.losses.pairs.sigmoid import sigmoid, sigmoid_per_example
 from contrastive_jax.losses.pairs.uniformity import cross_uniformity, uniformity
 from contrastive_jax.losses.tokens.captioning import captioning, captioning_streamed, count_tokens
+from contrastive_jax.losses.views.cosine import cosine, cosine_per_example
 from contrastive_jax.losses.views.decoupled import decoupled, decoupled_per_example
 from contrastive_jax.losses.views.nt_xent import nt_xent, nt_xent_per_example
 
@@ -33,6 +34,8 @@ __all__ = [  # noqa: RUF022 — grouped by kind
   'sigmoid_per_example',
   'uniformity',
   # Views of the same example.
+  'cosine',
+  'cosine_per_example',
   'decoupled',
   'decoupled_per_example',
   'nt_xent',

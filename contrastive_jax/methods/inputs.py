@@ -7,6 +7,7 @@
   view.N            [B, D]     view N of them, from 0
   view_features:V   [B, V, W]  their pooled features before the projection
   texts:K           [B, K, D]  unit embeddings of K texts of each example; the first is `text`
+  texts_features:K  [B, K, W]  their pooled features before the projection
   scale, bias       []         learned by the model
   caption_logits, hidden, vocabulary         see `Outputs`
   target.NAME                  any of the above but the learned, from the target encoder

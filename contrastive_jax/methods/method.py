@@ -42,6 +42,8 @@ class Sizes(NamedTuple):
     hidden: C, width of the captioner's states.
     vocabulary: V, its ids.
     examples: N, rows of a table with one row per example of the data; 0 where no method reads 'id'.
+    views: V, views of each image.
+    texts: K, texts of each example.
   """
 
   batch: int
@@ -52,6 +54,8 @@ class Sizes(NamedTuple):
   hidden: int = 0
   vocabulary: int = 0
   examples: int = 0
+  views: int = 1
+  texts: int = 1
 
 
 class Slot(NamedTuple):

@@ -57,7 +57,7 @@ class Objective:
         raise ValueError(f'config.objective.{name}: {error}') from error
     self.reads = sorted({read for method in self.methods.values() for read in method.reads})
     self.views = inputs.count(self.reads, 'views', 'view', 'view_features')
-    self.texts = inputs.count(self.reads, 'texts')
+    self.texts = inputs.count(self.reads, 'texts', 'texts_features')
     targets = (method.target for method in self.methods.values())
     self.targets: dict[str, Momentum] = {str(target): target for target in targets if target}
 
@@ -83,7 +83,7 @@ class Objective:
           f'config.objective.{name} compares {asked} views of an image, and config.views = '
           f'{views}; use {asked}'
         )
-      if (asked := inputs.count(method.reads, 'texts')) > texts:
+      if (asked := inputs.count(method.reads, 'texts', 'texts_features')) > texts:
         raise ValueError(
           f'config.objective.{name} reads {asked} texts of an example, and config.texts = {texts}; '
           f'use {asked}'

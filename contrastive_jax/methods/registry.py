@@ -3,10 +3,12 @@
 from collections.abc import Callable
 
 from contrastive_jax import losses
+from contrastive_jax.methods.byolip import byolip, siamlip
 from contrastive_jax.methods.isogclr import isogclr, sogclr
 from contrastive_jax.methods.lift import stateless, streamed
 from contrastive_jax.methods.method import Method
 from contrastive_jax.methods.moco import moco
+from contrastive_jax.methods.slip import slip
 
 _PAIR = {'image': 'first', 'text': 'second'}
 _SCALED = _PAIR | {'scale': 'scale', 'same': 'same?'}
@@ -16,6 +18,7 @@ _TOKENS = {'labels': 'next_tokens', 'count': losses.count_tokens}
 # (mesh=None, **options) -> Method, by name.
 METHODS: dict[str, Callable[..., Method]] = {
   'alignment': stateless(losses.alignment, **_PAIR),
+  'byolip': byolip,
   'captioning': stateless(losses.captioning, logits='caption_logits', **_TOKENS),
   'captioning_streamed': stateless(
     losses.captioning_streamed,
@@ -24,6 +27,7 @@ METHODS: dict[str, Callable[..., Method]] = {
     flops=lambda sizes: 8.0 * sizes.batch * sizes.tokens * sizes.vocabulary * sizes.hidden,
     **_TOKENS,
   ),
+  'cosine': stateless(losses.cosine, prediction='first', target='second'),
   'cross_uniformity': stateless(losses.cross_uniformity, flops=streamed(), **_PAIR),
   'decoupled': stateless(
     losses.decoupled, first='first', second='second', scale='scale', flops=streamed(12)
@@ -36,7 +40,9 @@ METHODS: dict[str, Callable[..., Method]] = {
   'reweighted_info_nce': stateless(
     losses.reweighted_info_nce, flops=streamed(), step='step', **_SCALED
   ),
+  'siamlip': siamlip,
   'sigmoid': stateless(losses.sigmoid, flops=streamed(), bias='bias', **_SCALED),
+  'slip': slip,
   'sogclr': sogclr,
   'supervised': stateless(
     losses.supervised, embeddings='first', classes='labels', scale='scale', flops=streamed(7)

@@ -1,6 +1,7 @@
-"""Heads that methods train beside the model: projectors and predictors."""
+"""Heads that methods train with the model: projectors, predictors and scales."""
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import jax
@@ -69,6 +70,8 @@ class Head(nnx.Module):
       ]
     )
     self.norms = nnx.List([BatchNorm(after) for after in hidden] if norm == 'batch' else [])
+    # A bias before batch norm would have no effect.
+    make['bias'] = not last_norm
     self.output = Linear(widths[-1], outputs, ('mlp', None), widths[-1] ** -0.5, **make)
     self.last_norm = BatchNorm(outputs, affine=False) if last_norm else None
 
@@ -79,6 +82,22 @@ class Head(nnx.Module):
       x = jax.nn.relu(self.norms[index](x) if len(self.norms) else x)
     x = self.output(x)
     return x if self.last_norm is None else self.last_norm(x)
+
+
+class Scale(nnx.Module):
+  """A learned inverse temperature, which the optimizer bounds like the model's."""
+
+  def __init__(self, start: float):
+    self.log_scale = nnx.Param(jnp.float32(math.log(start)), axes=())
+
+  def __call__(self) -> jax.Array:
+    """The scale, a scalar."""
+    return jnp.exp(self.log_scale[...])
+
+
+def define_scale(start: float) -> Definition:
+  """Defines a `Scale`."""
+  return define_from(lambda key: Scale(start))
 
 
 def define_head(width: int, hidden: Sequence[int], outputs: int, **options) -> Definition:

@@ -27,6 +27,7 @@ class Outputs:
     view_features: [B, V, W] their pooled features before the projection.
     texts: [B, K, D] unit vectors of K texts of each example, where a step encodes several; the
       first is `text`.
+    texts_features: [B, K, W] their pooled features before the projection.
   """
 
   image: jax.Array | None = None
@@ -42,6 +43,7 @@ class Outputs:
   views: jax.Array | None = None
   view_features: jax.Array | None = None
   texts: jax.Array | None = None
+  texts_features: jax.Array | None = None
 
   # Fields that hold a value per token; all others hold one per example, or one in all.
   TOKENS: ClassVar[tuple[str, ...]] = ('caption_logits', 'hidden', 'vocabulary')

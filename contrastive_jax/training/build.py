@@ -154,6 +154,8 @@ def _sizes(config: ConfigDict, definition: Definition, objective: Objective, exa
     hidden=width(outputs.hidden),
     vocabulary=0 if outputs.vocabulary is None else outputs.vocabulary.shape[0],
     examples=-(-examples // TABLE_MULTIPLE) * TABLE_MULTIPLE,
+    views=config.views,
+    texts=config.texts,
   )
 
 
@@ -178,7 +180,9 @@ def abstract_outputs(config: ConfigDict, definition: Definition, batch_size: int
       views, features = several(outputs.image), several(outputs.image_features)
       outputs = outputs.replace(views=views, view_features=features)
     if config.texts > 1:
-      outputs = outputs.replace(texts=jnp.stack([outputs.text] * config.texts, 1))
+      stack = lambda array: jnp.stack([array] * config.texts, 1)  # noqa: E731
+      texts, features = stack(outputs.text), stack(outputs.text_features)
+      outputs = outputs.replace(texts=texts, texts_features=features)
     return outputs
 
   batch = abstract_inputs(config, definition, batch_size)

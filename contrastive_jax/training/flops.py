@@ -46,10 +46,10 @@ def analytic(
   parts['text'] *= config.texts
   # A target encoder makes a third of the towers' operations: it has no backward pass.
   read = fields(objective.reads, 'target')
-  views = {'views', 'view_features'} & read or config.views == 1
-  image = parts['image'] / (1 if views else config.views)
+  image = parts['image'] / (1 if {'views', 'view_features'} & read else config.views)
+  text = parts['text'] / (1 if {'texts', 'texts_features'} & read else config.texts)
   of_image = image if any('image' in name or 'view' in name for name in read) else 0.0
-  of_text = parts['text'] if any('text' in name for name in read) else 0.0
+  of_text = text if any('text' in name for name in read) else 0.0
   parts['targets'] = len(objective.targets) * (of_image + of_text) / 3
   parts['loss'] = objective.flops(sizes)
   return parts

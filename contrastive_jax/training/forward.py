@@ -79,9 +79,15 @@ def make_forward(
       outputs = outputs.replace(views=jnp.stack(vectors, 1), view_features=jnp.stack(features, 1))
     if (texts := seen[0][0].get('texts')) is not None:
       B, K, L = texts.shape
-      others, _ = model.text_embedding(texts[:, 1:].reshape(-1, L))
-      others = others.reshape(B, K - 1, -1)
-      outputs = outputs.replace(texts=jnp.concatenate([outputs.text[:, None], others], 1))
+      vectors, features = (
+        jnp.concatenate([first[:, None], others.reshape(B, K - 1, -1)], 1)
+        for first, others in zip(
+          (outputs.text, outputs.text_features),
+          model.text_embedding(texts[:, 1:].reshape(-1, L)),
+          strict=True,
+        )
+      )
+      outputs = outputs.replace(texts=vectors, texts_features=features)
     return outputs
 
   def visit(parameters, statistics, targets, part, totals) -> Encoded:

@@ -20,6 +20,12 @@ def alignment(image, text):
   return jnp.sum((image - text) ** 2, 1)
 
 
+def cosine(prediction, target):
+  target = jax.lax.stop_gradient(target)
+  cosines = jnp.sum(prediction * target, 1)
+  return 2 - 2 * cosines / jnp.linalg.norm(prediction, axis=1) / jnp.linalg.norm(target, axis=1)
+
+
 def info_nce(image, text, scale, same=None):
   scores, counts = pair_scores(image, text, scale, same)
   scores = jnp.where(counts, scores, -jnp.inf)

@@ -86,6 +86,8 @@ CASES = {
   'captioning_streamed': Case(
     dense.captioning_streamed, hidden, malformed={'vocabulary': lambda a: a[:, :-1]}
   ),
+  'cosine': Case(mean(dense.cosine), draw(pairs, names=('prediction', 'target'))),
+  'cosine_per_example': Case(dense.cosine, draw(pairs, names=('prediction', 'target'))),
   'count_tokens': Case(lambda labels: jnp.sum(labels != 0), tokens, malformed={'labels': None}),
   'cross_uniformity': Case(dense.cross_uniformity, pairs, {'sharpness': 1.5}),
   'decoupled': Case(mean(dense.decoupled), draw(views, scale=5)),
