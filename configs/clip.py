@@ -11,7 +11,9 @@ Radford et al., Learning Transferable Visual Models From Natural Language Superv
 
 from ml_collections import ConfigDict
 
-VARIANTS = ('default', 'smoke', 'validation', 'vit_b32', 'vit_b16', 'vit_l14')
+SHARED = ('default', 'smoke', 'validation')  # with all configs of configs/methods/
+PAPER = ('vit_b32', 'vit_b16', 'vit_l14')
+VARIANTS = (*SHARED, *PAPER)
 
 
 def get_config(variant: str = 'default') -> ConfigDict:
@@ -32,6 +34,15 @@ def get_config(variant: str = 'default') -> ConfigDict:
     config.evaluation.pairs = ()
   elif variant != 'default':
     make_paper(config, variant)
+  return config
+
+
+def for_method(name: str, variant: str, variants: tuple[str, ...] = SHARED) -> ConfigDict:
+  """Returns the config of a variant for configs/methods/NAME.py, which has some of `VARIANTS`."""
+  if variant not in variants:
+    raise ValueError(f'configs/methods/{name}.py has no variant {variant!r}; use one of {variants}')
+  config = get_config(variant)
+  config.name = name
   return config
 
 
@@ -226,3 +237,18 @@ def make_paper(config: ConfigDict, variant: str) -> None:
   config.evaluation.splits = ('validation',)
   config.evaluation.zero_shot = ()
   config.evaluation.pairs = ()
+
+
+def make_yfcc15m(config: ConfigDict, epochs: int) -> None:
+  """The recipe of SLIP and of CLIP-rocket: augmented views of YFCC15M, in batches of 4,096."""
+  config.data.name = 'yfcc15m'
+  config.data.crop = ()
+  # The authors' strong views, but for the crop, which is 0.92 there and 0.5 for the text's view.
+  config.augmentation = ConfigDict(
+    {'brightness': 0.4, 'contrast': 0.4, 'saturation': 0.4, 'hue': 0.1, 'grey': 0.2, 'crop': 0.5}
+  )
+  config.augmentation.update({'blur': 0.5, 'flip': 0.5})
+  config.batch_size = 4096
+  config.total_steps = epochs * 15_000_000 // config.batch_size
+  config.optimizer.update({'learning_rate': 3e-3, 'weight_decay': 0.1, 'epsilon': 1e-8})
+  config.optimizer.warmup_fraction = 1 / epochs

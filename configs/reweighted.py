@@ -1,35 +1,5 @@
-"""CLIP whose pairs weigh by their own loss: easy ones less, from a burn-in on.
+"""The recipe is configs/methods/reweighted.py; this file keeps its earlier path."""
 
-Sow et al., Dynamic Loss-Based Sample Reweighting for Improved Large Language Model Pretraining,
-2025. The paper weighs texts that a language model learns from; experiments/data_selection measures
-it on pairs.
+from configs.methods.reweighted import VARIANTS, get_config
 
-  python launch.py --config=configs/reweighted.py       the embedded emoji, on two cores
-  python launch.py --config=configs/reweighted.py:smoke       two tiny steps, a minute in all
-  python launch.py --config=configs/reweighted.py:validation  to choose settings with
-"""
-
-from ml_collections import ConfigDict
-
-from configs import clip
-
-VARIANTS = ('default', 'smoke', 'validation')
-
-
-def get_config(variant: str = 'default') -> ConfigDict:
-  """Returns the config of a variant."""
-  if variant not in VARIANTS:
-    raise ValueError(f'configs/reweighted.py has no variant {variant!r}; use one of {VARIANTS}')
-  config = clip.get_config(variant)
-  config.name = 'reweighted'
-  config.objective = ConfigDict(
-    {
-      'reweighted_info_nce': {
-        'weight': 1.0,
-        'strategy': 'linupper',  # or 'quadratic', 'extremes', 'upper'
-        'temperature': 1.0,
-        'burn_in': 100,  # steps of equal weights: a twentieth, as in the paper's code
-      }
-    }
-  )
-  return config
+__all__ = ['VARIANTS', 'get_config']

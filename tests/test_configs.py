@@ -1,11 +1,19 @@
+import importlib
 import math
+import pathlib
 
 import jax
 import pytest
 
-from configs import clip, coca, reweighted, siglip, slip
+from configs import clip, coca, siglip
 from contrastive_jax.models.definition import define
 from contrastive_jax.training import build
+
+FOLDER = pathlib.Path(__file__).parents[1] / 'configs'
+METHODS = [
+  importlib.import_module(f'configs.methods.{path.stem}')
+  for path in sorted((FOLDER / 'methods').glob('*.py'))
+]
 
 # Of the models that OpenAI published.
 PUBLISHED = {'vit_b32': 151_277_313, 'vit_b16': 149_620_737, 'vit_l14': 427_616_513}
@@ -37,18 +45,32 @@ def test_siglips_model_has_the_published_number_of_parameters():
 
 @pytest.mark.parametrize(
   ('recipe', 'variant'),
-  [
-    (recipe, variant)
-    for recipe in (clip, coca, reweighted, siglip, slip)
-    for variant in recipe.VARIANTS
-  ],
+  [(recipe, variant) for recipe in (clip, coca, siglip, *METHODS) for variant in recipe.VARIANTS],
 )
 def test_every_variant_builds(recipe, variant):
   config = recipe.get_config(variant)
   run = build.build(config)
   assert config.variant == variant
-  assert recipe.__name__ == f'configs.{config.name}'
+  assert recipe.__name__.removeprefix('configs.methods.').removeprefix('configs.') == config.name
   assert run.abstract_state.step.shape == ()
+
+
+@pytest.mark.parametrize('recipe', METHODS)
+def test_a_methods_config_is_short_and_has_the_shared_variants(recipe):
+  lines = pathlib.Path(recipe.__file__).read_text().split('"""\n', 1)[1].splitlines()
+  assert len(list(filter(str.strip, lines))) <= 25
+  assert set(clip.SHARED) <= set(recipe.VARIANTS)
+  name = recipe.__name__.removeprefix('configs.methods.')
+  with pytest.raises(ValueError, match=rf"configs/methods/{name}\.py has no variant 'huge'"):
+    recipe.get_config('huge')
+
+
+@pytest.mark.parametrize('name', ['reweighted', 'slip'])
+def test_a_method_keeps_its_earlier_path(name):
+  earlier = importlib.import_module(f'configs.{name}')
+  method = importlib.import_module(f'configs.methods.{name}')
+  assert earlier.get_config('smoke') == method.get_config('smoke')
+  assert earlier.VARIANTS == method.VARIANTS
 
 
 def test_the_schedule_follows_the_steps():

@@ -14,9 +14,10 @@ from contrastive_jax.training.optimizer import make_optimizer
 
 CONFIGS = pathlib.Path(__file__).parents[2] / 'configs'
 VARIANTS = [
-  (path.stem, variant)
-  for path in sorted(CONFIGS.glob('*.py'))
-  for variant in importlib.import_module(f'configs.{path.stem}').VARIANTS
+  (name, variant)
+  for path in sorted(CONFIGS.rglob('*.py'))
+  for name in ['.'.join(path.relative_to(CONFIGS).with_suffix('').parts)]
+  for variant in importlib.import_module(f'configs.{name}').VARIANTS
 ]
 
 

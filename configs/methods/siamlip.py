@@ -1,0 +1,35 @@
+"""SiamLIP: image and text predict each other's projection without a gradient, beside CLIP.
+
+Fini et al., Improved baselines for vision-language pre-training, 2023,
+https://arxiv.org/abs/2305.08675
+
+  python launch.py --config=configs/methods/siamlip.py             the embedded emoji, on two cores
+  python launch.py --config=configs/methods/siamlip.py:smoke       two tiny steps, a minute in all
+  python launch.py --config=configs/methods/siamlip.py:validation  to choose settings with
+  python launch.py --config=configs/methods/siamlip.py:vit_b16 --config.data.name=NAME    the
+      paper's recipe, on data with the fields `image` and `caption`
+
+With three views of each picture the image tower does three times the work of CLIP's.
+`train/siamlip/distance` starts near 2. The paper also augments the text; `--config.texts=3` takes
+three of an example's captions.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import clip
+
+VARIANTS = (*clip.SHARED, 'vit_b16')
+
+
+def get_config(variant: str = 'default') -> ConfigDict:
+  """Returns the config of a variant."""
+  config = clip.for_method('siamlip', variant, VARIANTS)
+  config.views = 3
+  config.objective = ConfigDict({'siamlip': {'weight': 1.0}})
+  if variant == 'vit_b16':
+    clip.make_yfcc15m(config, epochs=32)
+    config.model.embed = 256
+  else:
+    # The paper's: 2048, 128 and 4096
+    config.objective.siamlip.update({'hidden': 256, 'outputs': 64, 'local_hidden': 256})
+  return config
