@@ -71,12 +71,12 @@ def run_mode(config, folder: pathlib.Path) -> None:
   """Does what --mode says, and leaves results.json and report.html in the workdir."""
   start = time.perf_counter()
   # All that can be wrong shows here, before anything is written or compiled.
-  run = build.build(config)
+  train, folder_of_data = _MODE.value == 'train', config.data.folder or None
+  source = data.open_source(config.data.name, config.data.split, folder_of_data) if train else None
+  run = build.build(config, examples=source.rows if train else None)
   if _MODE.value == 'export':
     parameters = loop.restore(run, folder).evaluated
     return print(interop.export_run(config.to_dict(), parameters, folder, run.tokenizer))
-  train, folder_of_data = _MODE.value == 'train', config.data.folder or None
-  source = data.open_source(config.data.name, config.data.split, folder_of_data) if train else None
   evaluator = open_evaluator(config, run.definition, run.tokenizer, run.mesh, source)
   if train:
     evaluator.check_best(config.keep_best)

@@ -22,7 +22,7 @@ ALLOWED = {
   'training': ('data', 'methods', 'models', 'runtime', 'sharding'),
   'evaluation': ('data', 'losses', 'models', 'sharding'),
   'report': ('evaluation',),
-  'planning': ('methods', 'models', 'runtime', 'sharding', 'training'),
+  'planning': ('data', 'methods', 'models', 'runtime', 'sharding', 'training'),
 }
 
 

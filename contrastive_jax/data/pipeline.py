@@ -40,6 +40,10 @@ class _RandomTransform:
     self._source, self._captions = source, dict(captions)
     self._prompts, self._keep = tuple(prompts), keep
 
+  def _position(self, number, example):
+    position = getattr(self._source, 'position', None)
+    return position(number) if position else example['id']
+
   def __call__(self, number: int, rng: np.random.Generator) -> dict[str, Any]:
     example = self._source[number]
     if 'error' in example:
@@ -51,6 +55,7 @@ class _RandomTransform:
         captions = keep_captions(example, self._captions, self._keep, rng)
       return {
         'id': example['id'],
+        'position': self._position(number, example),
         'number': number,
         'where': functools.partial(location_of, self._source, number),
         'image': encoded_image(example),
@@ -112,7 +117,7 @@ class _ImageTextTransform:
       raise ValueError(f'{drawn["where"]()}: {error}') from error
 
   def texts(self, drawn: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
-    """Returns `id`, and per caption its id (`same`), `tokens`, and whether they are `truncated`."""
+    """Returns `id`, `position`, and per caption its id (`same`), `tokens`, and `truncated`."""
     captions = [caption for example in drawn for caption in example['captions']]
     tokens = [self._token_cache(text) for example in drawn for text in example['texts']]
     columns = {
@@ -125,7 +130,9 @@ class _ImageTextTransform:
         name: column.reshape(len(drawn), self._keep, *column.shape[1:])
         for name, column in columns.items()
       }
-    return columns | {'id': np.array([example['id'] for example in drawn], np.int32)}
+    for name in ('id', 'position'):
+      columns[name] = np.array([example[name] for example in drawn], np.int32)
+    return columns
 
 
 def _fit_in_memory(source, image_size: int) -> bool:
@@ -205,7 +212,8 @@ def training_batches(
 
   Returns:
     Batches {'image': uint8 [b, S, S, 3], 'tokens': int32 [b, L], 'same': int32 [b], equal for equal
-    captions whatever the prompts, 'id': int32 [b]}, and the count of bad examples.
+    captions whatever the prompts, 'id': int32 [b], the same wherever a split repeats an example,
+    'position': int32 [b], its number in the split}, and the count of bad examples.
 
   Raises:
     ValueError: if an option is out of range, or no example can be used.
@@ -239,9 +247,9 @@ def training_batches(
 
 def _check(source, captions, prompts, crop) -> None:
   """Checks the config, so that a mistake in it is not taken for bad data."""
-  if len(source) > _MAX_EXAMPLES:
+  if (count := max(len(source), getattr(source, 'rows', 0))) > _MAX_EXAMPLES:
     raise ValueError(
-      f'config.data.name has {len(source)} examples, whose ids are int32; train on a slice, as '
+      f'config.data.name has {count} examples, whose ids are int32; train on a slice, as '
       f'config.data.split = train[:{_MAX_EXAMPLES}]'
     )
   if crop is not None:

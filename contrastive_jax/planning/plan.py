@@ -19,6 +19,8 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from contrastive_jax import data
+from contrastive_jax.methods import Objective
 from contrastive_jax.planning import table, traced_flops
 from contrastive_jax.planning.hlo import Program
 from contrastive_jax.planning.loss import loss_bytes
@@ -52,7 +54,8 @@ def plan(config: ConfigDict, topology: Topology, seconds: float = _SECONDS) -> d
   """Compiles a config's step for a topology, and says what it takes.
 
   Args:
-    config: of a run; its data set is not opened.
+    config: of a run. Its data are opened only where a method keeps a table by example and
+      `config.data.examples` leaves their number open.
     topology: from `open_topology`.
     seconds: after which nothing more is tried that could make the step fit.
 
@@ -61,6 +64,7 @@ def plan(config: ConfigDict, topology: Topology, seconds: float = _SECONDS) -> d
     `estimate` are left out where the step does not compile, and `estimate` on a CPU.
   """
   start = time.perf_counter()
+  config = with_examples(config)
   described = build.build(config, topology.devices)
   compiled, needed = _compile(described)
   compile_seconds = time.perf_counter() - start
@@ -97,6 +101,17 @@ def plan(config: ConfigDict, topology: Topology, seconds: float = _SECONDS) -> d
   if not fits:
     figures['remedies'] = list(_remedies(config, topology, memory['kinds'], start + seconds))
   return figures
+
+
+def with_examples(config: ConfigDict) -> ConfigDict:
+  """The config with the number of examples, where a table by example needs it."""
+  of_data = config.data
+  if of_data.examples or 'id' not in Objective(config.objective.to_dict()).reads:
+    return config
+  config = ConfigDict(config.to_dict())
+  source = data.open_source(of_data.name, of_data.split, of_data.folder or None)
+  config.data.examples = source.rows
+  return config
 
 
 def _compile(described: build.Run):

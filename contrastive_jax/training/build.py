@@ -1,6 +1,6 @@
 """From a config to a run: checked, but nothing of it compiled yet."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -193,13 +193,18 @@ def _augmentation(config: ConfigDict) -> tuple[Callable, Callable]:
   """(keys, images) -> images in the step, and (step, batch) -> batch before it."""
   strengths, size = config.augmentation.to_dict(), config.model.image.size
   if config.augment_on == 'device':
-    return lambda keys, images: augment(keys, images, size, strengths), lambda step, batch: batch
+    return lambda keys, images: augment(keys, images, size, strengths), _without_positions
   change = augment_on_host(size, strengths)
 
   def on_host(step, batch):
-    # By the example, so that its changes do not hang on which process feeds it.
-    seeds = [np.random.SeedSequence([config.seed, step, number]) for number in batch['id']]
+    # Seeds depend on the example: every process that feeds it changes it alike.
+    seeds = [np.random.SeedSequence([config.seed, step, number]) for number in batch['position']]
     seeds = np.array([seed.generate_state(1)[0] for seed in seeds])
-    return batch | {'image': change(seeds, batch['image'])}
+    return _without_positions(step, batch) | {'image': change(seeds, batch['image'])}
 
   return lambda keys, images: images, on_host
+
+
+def _without_positions(step: int, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """A batch as the step takes it."""
+  return {name: array for name, array in batch.items() if name != 'position'}

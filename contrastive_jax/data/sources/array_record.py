@@ -12,6 +12,7 @@ import msgpack
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
 from contrastive_jax.data.sources import files
+from contrastive_jax.data.sources.row_ids import whole_files
 from contrastive_jax.data.sources.source import BadExampleError, plain
 
 
@@ -20,6 +21,7 @@ class ArrayRecords:
 
   Attributes:
     bytes: size of all files.
+    row_ranges: the records of each file.
   """
 
   def __init__(self, paths: Sequence[str]):
@@ -36,6 +38,7 @@ class ArrayRecords:
     except (RuntimeError, ValueError) as error:
       raise ValueError(f'an ArrayRecord file is damaged: {error}') from error
     self.bytes = sum(map(os.path.getsize, paths))
+    self.row_ranges = whole_files(paths, (ArrayRecordReader(path).num_records() for path in paths))
     if not len(self._records):
       raise ValueError(f'{paths[0]} holds no record')
     try:
@@ -65,8 +68,7 @@ class ArrayRecords:
 
   def where(self, number: int) -> str:
     """Returns the file of a record and its number there."""
-    for path in self._records.paths:
-      count = ArrayRecordReader(str(path)).num_records()
+    for path, _, count in self.row_ranges:
       if number < count:
         return f'{path}: record {number}'
       number -= count

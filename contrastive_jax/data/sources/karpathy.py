@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from contrastive_jax.data.sources import files
+from contrastive_jax.data.sources.row_ids import whole_files
 from contrastive_jax.data.sources.source import BadExampleError
 
 
@@ -17,6 +18,7 @@ class Captioned:
 
   Attributes:
     bytes: None; the size of the images is unknown.
+    row_ranges: the images of the split in each file.
   """
 
   bytes = None
@@ -31,18 +33,19 @@ class Captioned:
     Raises:
       ValueError: if a file has another format or lacks the split.
     """
-    self._images, splits = [], set()
+    self._images, splits, lengths = [], set(), []
     for path in paths:
       try:
         entries = json.loads(files.read(path))['images']
         splits.update(entry['split'] for entry in entries)
-        self._images += [
-          (posixpath.dirname(path), entry) for entry in entries if entry['split'] == split
-        ]
+        own = [(posixpath.dirname(path), entry) for entry in entries if entry['split'] == split]
+        self._images += own
+        lengths.append(len(own))
       except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(f"{path} is no file of Karpathy's splits: {error!r}") from error
     if not self._images:
       raise ValueError(f'{paths[0]} has no split {split!r}; use one of {sorted(map(str, splits))}')
+    self.row_ranges = whole_files([f'{path}: {split}' for path in paths], lengths)
 
   def __len__(self) -> int:
     return len(self._images)

@@ -1,13 +1,14 @@
 """Mixtures of several sources, whose shares hold in any stretch of the order."""
 
+import itertools
 import math
 import re
 from collections.abc import Sequence
 from typing import Any
 
 import grain
-import numpy as np
 
+from contrastive_jax.data.sources.row_ids import RowIds
 from contrastive_jax.data.sources.source import Source
 
 # Shares are integers; the smallest one has this value.
@@ -40,11 +41,11 @@ class Mixture:
   """Examples of several sources by number; the order takes no memory.
 
   An epoch shows every example at least once; it repeats those of sources that are small for their
-  weight. Ids count through the splits of the sources in turn.
+  weight. A row that several sources have keeps one id.
 
   Attributes:
     cached: False; the sources may cache their examples, but decoded images are not cached.
-    ids: number of ids, that of the examples in the sources' splits; every `id` is below it.
+    rows: number of distinct rows of the sources' splits; every `id` is below it.
   """
 
   cached = False
@@ -72,8 +73,10 @@ class Mixture:
       for length, share in zip(lengths, shares, strict=True)
     )
     self._sources = sources
-    self._starts = np.cumsum([0, *(source.ids for source in sources)])
-    self.ids = int(self._starts[-1])
+    self._ids = RowIds([each for source in sources for each in source.row_ranges])
+    self.rows = self._ids.rows
+    splits = [sum(each.size for each in source.row_ranges) for source in sources]
+    self._starts = [0, *itertools.accumulate(splits)]
     self._mixed = grain.MapDataset.mix(
       [
         grain.MapDataset.range(length).map(lambda index, number=number: (number, index)).repeat()
@@ -86,14 +89,23 @@ class Mixture:
     return self._length
 
   def __getitem__(self, index: int) -> dict[str, Any]:
-    number, inner = self._mixed[index]
-    example = self._sources[number][inner]
-    return example | {'id': int(self._starts[number]) + example['id']}
+    source, inner, position = self._locate(index)
+    return source[inner] | {'id': self._ids[position]}
 
   def where(self, index: int) -> str:
     """Returns the file of an example and its name there."""
+    source, inner, _ = self._locate(index)
+    return source.where(inner)
+
+  def position(self, index: int) -> int:
+    """Returns the number of an example, counted through the sources' splits in turn."""
+    return self._locate(index)[2]
+
+  def _locate(self, index: int) -> tuple[Source, int, int]:
+    """Returns the source of an example, its number there, and its position."""
     number, inner = self._mixed[index]
-    return self._sources[number].where(inner)
+    source = self._sources[number]
+    return source, inner, self._starts[number] + source.position(inner)
 
   def values(self, field: str) -> list:
     """Returns the values of a field, source by source, once per example."""

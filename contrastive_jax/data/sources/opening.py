@@ -12,6 +12,7 @@ from contrastive_jax.data.sources import (
   karpathy,
   mixture,
   prepared,
+  row_ids,
   rows,
   webdataset,
 )
@@ -105,6 +106,10 @@ class _Slice(Sequence):
     self._ranges = [range(*slice(i.from_, i.to).indices(len(records))) for i in instructions]
     if not len(self):
       raise ValueError(f'{split!r} selects no example of {len(records)}')
+    every = row_ids.row_ranges(records)
+    self.row_ranges = [
+      part for own in self._ranges for part in row_ids.cut(every, own.start, own.stop)
+    ]
 
   def __len__(self) -> int:
     return sum(map(len, self._ranges))

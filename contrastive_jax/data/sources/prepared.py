@@ -13,6 +13,7 @@ from tensorflow_datasets.core.dataset_info import DatasetInfoFileError
 
 from contrastive_jax.data import emoji
 from contrastive_jax.data.sources import tfrecord
+from contrastive_jax.data.sources.row_ids import RowRange
 from contrastive_jax.data.sources.source import BadExampleError
 
 _SKIP_DECODING = {'image': tfds.decode.SkipDecoding()}
@@ -82,7 +83,11 @@ def _find(name: str, folder: str | None) -> tfds.core.DatasetBuilder:
 
 
 class _Prepared(Sequence):
-  """The examples of a split by number; it can be sent to other processes."""
+  """The examples of a split by number; it can be sent to other processes.
+
+  Attributes:
+    row_ranges: the records of each file.
+  """
 
   def __init__(self, info: tfds.core.DatasetInfo, split: str):
     instructions = info.splits[split].file_instructions
@@ -92,7 +97,10 @@ class _Prepared(Sequence):
       self._records = grain.sources.ArrayRecordDataSource(instructions)
     else:
       raise NotImplementedError(f'{info.file_format} is not read by place.')
-    self._features, self._instructions = info.features, instructions
+    self._features = info.features
+    self.row_ranges = [
+      RowRange(str(each.filename), each.skip, each.skip + each.take) for each in instructions
+    ]
 
   def __len__(self) -> int:
     return len(self._records)
@@ -113,10 +121,10 @@ class _Prepared(Sequence):
 
   def where(self, number: int) -> str:
     """Returns the file of a record and its number there."""
-    for instruction in self._instructions:
-      if number < instruction.take:
-        return f'{instruction.filename}: record {instruction.skip + number}'
-      number -= instruction.take
+    for each in self.row_ranges:
+      if number < each.size:
+        return f'{each.file}: record {each.start + number}'
+      number -= each.size
     raise IndexError(number)
 
 

@@ -18,6 +18,7 @@ from absl import logging
 
 from contrastive_jax.data import images
 from contrastive_jax.data.sources import files
+from contrastive_jax.data.sources.row_ids import whole_files
 from contrastive_jax.data.sources.source import BadExampleError, plain
 
 # Field names of ours, open_clip's CSV, img2dataset, and Hugging Face's imagefolder.
@@ -36,6 +37,7 @@ class Rows:
 
   Attributes:
     bytes: None; the size of the images is unknown.
+    row_ranges: the rows of each file.
   """
 
   bytes = None
@@ -55,7 +57,8 @@ class Rows:
       paths, _scan_table if table else _scan_lines, 'table by its columns' if table else 'lines'
     )
     _report(paths, indices)
-    self._ends = np.cumsum([len(index['places']) for index in indices])
+    lengths = [len(index['places']) for index in indices]
+    self.row_ranges, self._ends = whole_files(paths, lengths), np.cumsum(lengths)
     self._spans = np.concatenate([index['places'] for index in indices])
     self._headers = table and [
       _header(path, index['places']) for path, index in zip(paths, indices, strict=True)

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from contrastive_jax.data.sources.row_ids import RowIds, row_ranges
+
 
 class BadExampleError(ValueError):
   """One example cannot be used; the others can."""
@@ -32,13 +34,14 @@ def location_of(examples: Sequence[Any], number: int) -> str:
 
 
 class Source:
-  """Examples by number; the `id` of an example is its number in the split, before any selection.
+  """Examples by number; the `id` of an example names its row, however often a split repeats it.
 
   An example whose record raises BadExampleError has only the fields `id` and `error`.
 
   Attributes:
     cached: whether examples and their decoded images may be cached.
-    ids: number of examples in the split; every `id` is below it.
+    row_ranges: the rows of files that the split consists of, before any selection.
+    rows: number of distinct rows of the split; every `id` is below it.
   """
 
   def __init__(self, records: Sequence[Mapping[str, Any]], *wheres: str, cached: bool = False):
@@ -54,7 +57,9 @@ class Source:
       OSError: if a file is missing or damaged; also on access to an example.
     """
     self.cached = cached
-    self.ids = len(records)
+    self.row_ranges = row_ranges(records)
+    self._ids = RowIds(self.row_ranges)
+    self.rows = self._ids.rows
     self._records = records
     self._kept: dict[int, dict[str, Any]] = {}
     selections = [_select(self._read, len(records), where) for where in wheres or ('',)]
@@ -75,15 +80,19 @@ class Source:
     """Returns the file of an example and its name there."""
     return location_of(self._records, self._numbers[index])
 
+  def position(self, index: int) -> int:
+    """Returns the number of an example in the split, before any selection."""
+    return self._numbers[index]
+
   def _read(self, number: int) -> dict[str, Any]:
     if number in self._kept:
       return self._kept[number]
     try:
       record = _text(self._records[number])
       record.pop('error', None)  # reserved: marks bad examples
-      example = record | {'id': number}
+      example = record | {'id': self._ids[number]}
     except BadExampleError as error:
-      example = {'id': number, 'error': str(error)}
+      example = {'id': self._ids[number], 'error': str(error)}
     except RuntimeError as error:  # from ArrayRecord; it names the file
       raise OSError(
         f'example {number} cannot be read: {error}. Put the file back, or prepare the data set '

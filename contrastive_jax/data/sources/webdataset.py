@@ -16,6 +16,7 @@ from absl import logging
 
 from contrastive_jax.data import images
 from contrastive_jax.data.sources import files
+from contrastive_jax.data.sources.row_ids import whole_files
 from contrastive_jax.data.sources.source import BadExampleError, plain
 
 _KINDS = {'image': images.ENDINGS, 'text': ('txt',), 'fields': ('json',)}
@@ -37,6 +38,7 @@ class WebDataset:
 
   Attributes:
     bytes: size of all files of the examples.
+    row_ranges: the examples of each shard.
   """
 
   def __init__(self, paths: Sequence[str]):
@@ -53,7 +55,8 @@ class WebDataset:
     _report(paths, indices)
     self._spans = [index['places'] for index in indices]
     self._strays = [dict(index['strays'].tolist()) for index in indices]
-    self._ends = np.cumsum([len(spans) for spans in self._spans])
+    lengths = [len(spans) for spans in self._spans]
+    self.row_ranges, self._ends = whole_files(paths, lengths), np.cumsum(lengths)
     self._warned_of_lines = False
     self.bytes = sum(int(spans[..., 1].sum(dtype=np.int64)) for spans in self._spans)
 

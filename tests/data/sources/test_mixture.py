@@ -46,7 +46,7 @@ def test_an_id_names_one_example(parts):
   names = collections.defaultdict(set)
   for i in range(len(mixture)):
     names[mixture[i]['id']].add(mixture[i]['caption'])
-  assert sorted(names) == list(range(sum(lengths))) == list(range(mixture.ids))
+  assert sorted(names) == list(range(sum(lengths))) == list(range(mixture.rows))
   assert all(len(captions) == 1 for captions in names.values())
 
 

@@ -1,0 +1,64 @@
+"""Ids of examples, from the source to a method's table."""
+
+import numpy as np
+import pytest
+
+from configs import clip
+from contrastive_jax import data
+from contrastive_jax.data.augmentation import augment_on_host
+from contrastive_jax.methods import METHODS
+from contrastive_jax.methods.method import Method, Result, Slot
+from contrastive_jax.planning import plan
+from contrastive_jax.training import build
+
+
+@pytest.fixture
+def table(monkeypatch):
+  """A config whose method keeps a table with a row per example."""
+  method = Method(
+    reads=('first', 'id'),
+    loss=lambda inputs, heads, memory, key: Result(inputs['first'].sum()),
+    memory=lambda sizes: {'seen': Slot((sizes.examples,), ('examples',))},
+  )
+  monkeypatch.setitem(METHODS, 'table', lambda *, mesh=None: method)
+  config = clip.get_config('smoke')
+  config.objective = {'table': 1.0}
+  return config
+
+
+def test_the_hosts_augmentation_is_seeded_by_the_position():
+  """As it was when an id was the position, so that earlier runs go on with the same pictures."""
+  config = clip.get_config('smoke')
+  config.augment_on = 'host'
+  size, strengths = config.model.image.size, config.augmentation.to_dict()
+  run = build.build(config)
+  images = np.random.default_rng(0).integers(0, 255, [3, 40, 40, 3], np.uint8)
+  batch = {'image': images, 'id': np.array([0, 1, 0]), 'position': np.array([5, 6, 7])}
+  changed = run.augment(2, batch)
+  seeds = [np.random.SeedSequence([config.seed, 2, number]) for number in (5, 6, 7)]
+  seeds = np.array([seed.generate_state(1)[0] for seed in seeds])
+  np.testing.assert_array_equal(changed['image'], augment_on_host(size, strengths)(seeds, images))
+  assert changed.keys() == {'image', 'id'}
+
+
+def test_a_table_has_the_rows_of_the_data(table):
+  source = data.open_source(table.data.name, table.data.split)
+  run = build.build(table, examples=source.rows)
+  assert source.rows == 6918 and len(source) > source.rows
+  assert run.abstract_state.memory['table']['seen'].shape == (7 * 1024,)
+  table.data.examples = 9000
+  assert build.build(table, examples=source.rows).sizes.examples == 9 * 1024
+
+
+def test_a_table_without_a_number_of_rows_is_refused(table):
+  with pytest.raises(ValueError, match=r'objective\.table keeps .* config\.data\.examples = 0'):
+    build.build(table)
+
+
+def test_a_plan_opens_the_data_for_a_table_alone(table):
+  assert plan.with_examples(table).data.examples == 6918
+  assert table.data.examples == 0
+  table.data.name, table.data.examples = 'nowhere', 5
+  assert plan.with_examples(table) is table
+  table.data.examples, table.objective = 0, {'info_nce': 1.0}
+  assert plan.with_examples(table) is table
