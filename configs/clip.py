@@ -64,6 +64,9 @@ def emoji() -> ConfigDict:
   # A field, of whose texts one is drawn, or several by weight: 'caption*0.7+join(tags)*0.3'
   config.data.captions = 'caption'
   config.data.prompts = ()  # ('a photo of {}', …), drawn alike, where captions are names
+  config.data.second_captions = ''  # as captions, for models of pairs of texts
+  config.data.numbers = ()  # fields, for models that read numbers
+  config.data.nodes = ()  # fields of integers, for models of graphs
   config.data.labels = ''  # field with the class of an example, for losses of labels
   config.data.examples = 0  # rows of tables by example; 0 for those of the data
   config.data.size = 40  # side of the pictures as the host gives them

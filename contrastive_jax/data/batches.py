@@ -69,15 +69,15 @@ class ExampleTransform(Protocol):
   """Turns examples, dicts with an `id`, into the arrays that the model takes.
 
   Attributes:
-    image_size: S, the side of the images.
+    image_size: S, the side of the images; None without images.
   """
 
-  image_size: int
+  image_size: int | None
 
-  def pixels(self, drawn: Mapping[str, Any]) -> np.ndarray:
-    """Returns the image, uint8 [S, S, 3]; raises ValueError for a bad example."""
+  def pixels(self, drawn: Mapping[str, Any]) -> np.ndarray | None:
+    """Returns the image, uint8 [S, S, 3], if there are images; raises ValueError if it is bad."""
 
-  def texts(self, drawn: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+  def columns(self, drawn: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
     """Returns the other arrays of good examples by name, each [b, ...], `truncated` among them."""
 
 
@@ -122,16 +122,17 @@ class ProcessBatches(grain.MapDataset):
       return self.slice(index)
     positions = (index * self._batch_size + self._rows).tolist()
     taken = self._slots and self._slots.take(index)
-    side = self._transform.image_size
+    # Without images the rows of the pictures are empty.
+    side = self._transform.image_size or 0
     pictures = taken[1] if taken else np.empty([len(positions), side, side, 3], np.uint8)
     examples, parts, errors = self._read(positions), [], []
     for first in range(0, len(positions), _CHUNK_EXAMPLES):
       part = slice(first, first + _CHUNK_EXAMPLES)
       drawn = [*itertools.islice(examples, _CHUNK_EXAMPLES)]
       parts.append(self._fill(pictures[part], positions[part], drawn, errors))
-    texts = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    image = {'slot': taken[0]} if taken else {'image': pictures}
-    return image | {'errors': errors} | texts
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    image = {'slot': taken[0]} if taken else {'image': pictures} if side else {}
+    return image | {'errors': errors} | columns
 
   def _read(self, positions: list[int]) -> Iterator[Mapping[str, Any]]:
     """Reads examples in order, by a pool of threads if reads turn out to wait, as for a bucket."""
@@ -154,13 +155,15 @@ class ProcessBatches(grain.MapDataset):
     """
     for row, position in enumerate(positions):
       try:
-        pictures[row] = self._transform.pixels(drawn[row])
+        pixels = self._transform.pixels(drawn[row])
       except ValueError as error:
         errors.append({'id': drawn[row]['id'], 'error': str(error)})
-        drawn[row], pictures[row] = self._replacement(position)
-    return self._transform.texts(drawn)
+        drawn[row], pixels = self._replacement(position)
+      if pixels is not None:
+        pictures[row] = pixels
+    return self._transform.columns(drawn)
 
-  def _replacement(self, position: int) -> tuple[Mapping[str, Any], np.ndarray]:
+  def _replacement(self, position: int) -> tuple[Mapping[str, Any], np.ndarray | None]:
     for batch in range(1, _MAX_BAD_IN_A_ROW):
       drawn = self._parent[position + batch * self._batch_size]
       try:
@@ -190,7 +193,8 @@ class Batches:
   ):
     """Prepares `ProcessBatches` of the examples in threads or in worker processes."""
     self._rows = functools.partial(ProcessBatches, drawn, transform, rows, batch_size)
-    self._shape = (len(rows), transform.image_size, transform.image_size, 3)
+    side = transform.image_size
+    self._shape = side and (len(rows), side, side, 3)
     self._threads, self._workers = threads, workers
     self._next, self._ahead, self._slots = 0, None, None
     self.bad_examples = bad_examples
@@ -224,7 +228,7 @@ class Batches:
 
   def _read_ahead(self):
     options = grain.ReadOptions(num_threads=self._threads, prefetch_buffer_size=2 * self._threads)
-    shared = self._workers and not self._threads and hasattr(os, 'memfd_create')
+    shared = self._shape and self._workers and not self._threads and hasattr(os, 'memfd_create')
     self._slots = Slots(self._workers, self._shape) if shared else None
     batches = self._rows(self._slots)[self._next :].to_iter_dataset(options)
     if self._workers:

@@ -17,8 +17,8 @@ import numpy as np
 _MAX_CAPTION_LENGTH = 2**16
 
 
-def parse_captions(line: str) -> dict[str, float]:
-  """Parses the field weights in `config.data.captions`; the default weight is 1.
+def parse_captions(line: str, setting: str = 'captions') -> dict[str, float]:
+  """Parses the field weights in `config.data.captions`, or in another setting; the default is 1.
 
   >>> parse_captions('caption*3+join(tags)')
   {'caption': 3.0, 'join(tags)': 1.0}
@@ -33,17 +33,20 @@ def parse_captions(line: str) -> dict[str, float]:
     )
     if match is None or match[1] in weights:
       raise ValueError(
-        f'config.data.captions = {line!r}: cannot use {part!r}; write fields and their weights as '
+        f'config.data.{setting} = {line!r}: cannot use {part!r}; write fields and their weights as '
         "in 'caption', 'captions.text' or 'caption*0.7+join(tags)*0.3'"
       )
     weights[match[1]] = float(match[2] or 1)
   if not any(weights.values()):
-    raise ValueError(f'config.data.captions = {line!r} draws nothing; give a weight above 0')
+    raise ValueError(f'config.data.{setting} = {line!r} draws nothing; give a weight above 0')
   return weights
 
 
 def check_captions(
-  example: Mapping[str, Any], weights: Mapping[str, float], prompts: Sequence[str] = ()
+  example: Mapping[str, Any],
+  weights: Mapping[str, float],
+  prompts: Sequence[str] = (),
+  setting: str = 'captions',
 ) -> None:
   """Checks the config against an example, so that a mistake in it is not taken for bad data.
 
@@ -51,6 +54,7 @@ def check_captions(
     example: a good example.
     weights: see `draw_caption`.
     prompts: see `prompt_caption`.
+    setting: the field of `config.data` that holds the weights, for errors.
 
   Raises:
     ValueError: if the example lacks a field, no field has weight, or a prompt lacks its `{}`.
@@ -59,7 +63,7 @@ def check_captions(
   missing = [field for field in drawn if _path(field)[0] not in example]
   if missing or not drawn:
     raise ValueError(
-      f'config.data.captions = {dict(weights)} names {missing if drawn else "nothing"}; '
+      f'config.data.{setting} = {dict(weights)} names {missing if drawn else "nothing"}; '
       f'use fields of {sorted(example)}'
     )
   if wrong := [prompt for prompt in prompts if prompt.count('{}') != 1]:

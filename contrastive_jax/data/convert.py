@@ -23,7 +23,7 @@ from absl import app, flags, logging
 from contrastive_jax.data import images
 from contrastive_jax.data.batches import BadExamples
 from contrastive_jax.data.captions import draw_caption
-from contrastive_jax.data.pipeline import encoded_image
+from contrastive_jax.data.readers import encoded_image
 from contrastive_jax.data.sources import (
   Source,
   array_record,

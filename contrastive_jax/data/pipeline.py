@@ -1,4 +1,4 @@
-"""From a source to batches: shuffle, decode, crop, draw a caption, tokenize, batch.
+"""From a source to batches: shuffle, read what the model takes, batch.
 
 Batch t is a function of the seed and t alone, so the step number is all that a checkpoint needs to
 resume at the same example, on any number of processes and workers.
@@ -10,21 +10,12 @@ from typing import Any
 
 import grain
 import numpy as np
-from PIL import Image
 
 from contrastive_jax.data import images
 from contrastive_jax.data.batches import BadExamples, Batches
-from contrastive_jax.data.captions import (
-  caption_id,
-  check_captions,
-  draw_caption,
-  keep_captions,
-  prompt_caption,
-)
+from contrastive_jax.data.readers import Images, Labels, Numbers, Texts, encoded_image
 from contrastive_jax.data.sources.source import location_of
 
-# Number of captions whose tokens are cached: tokenizing is the most expensive work that repeats.
-_CACHED_CAPTIONS = 2**16
 # Bytes up to which all decoded and resized images of a source are cached.
 _CACHED_IMAGE_BYTES = 2**28
 # Number of examples probed before the first batch; at least one must be good.
@@ -33,103 +24,63 @@ _PROBED_EXAMPLES = 50
 _MAX_EXAMPLES = 2**31
 
 
-class _RandomTransform:
+class _Draw:
   """Loads an example and makes its random choices: (number, random generator) -> example."""
 
-  def __init__(self, source, captions, prompts, keep):
-    self._source, self._captions = source, dict(captions)
-    self._prompts, self._keep = tuple(prompts), keep
-
-  def _position(self, number, example):
-    position = getattr(self._source, 'position', None)
-    return position(number) if position else example['id']
+  def __init__(self, source, readers):
+    self._source, self._readers = source, readers
 
   def __call__(self, number: int, rng: np.random.Generator) -> dict[str, Any]:
     example = self._source[number]
     if 'error' in example:
       return example
     try:
-      if self._keep is None:
-        captions = [draw_caption(example, self._captions, rng)]
-      else:
-        captions = keep_captions(example, self._captions, self._keep, rng)
-      return {
-        'id': example['id'],
-        'position': self._position(number, example),
-        'number': number,
-        'where': functools.partial(location_of, self._source, number),
-        'image': encoded_image(example),
-        'captions': captions,
-        'texts': [prompt_caption(caption, self._prompts, rng) for caption in captions],
-        'crop': rng.random(4),
-      }
+      parts = {name: reader.draw(example, rng) for name, reader in self._readers.items()}
     except ValueError as error:
       return {'id': example['id'], 'error': f'{location_of(self._source, number)}: {error}'}
+    return parts | {
+      'id': example['id'],
+      'position': self._position(number, example),
+      'number': number,
+      'where': functools.partial(location_of, self._source, number),
+    }
+
+  def _position(self, number, example):
+    position = getattr(self._source, 'position', None)
+    return position(number) if position else example['id']
 
 
-class _ImageTextTransform:
-  """Turns loaded examples into pixels and tokens, with a cache of each."""
+class _Arrays:
+  """Turns loaded examples into arrays."""
 
-  def __init__(self, tokenizer, image_size: int, crop, keep, in_memory: bool):
-    self._encode = getattr(tokenizer, 'encode', lambda texts: (tokenizer(texts), [0]))
-    self.image_size, self._crop, self._keep, self._in_memory = image_size, crop, keep, in_memory
-    self._clear_caches()
+  def __init__(self, readers):
+    self._images = readers.get('image')
+    self._others = {name: reader for name, reader in readers.items() if name != 'image'}
+    self.image_size = self._images and self._images.size
 
-  def _clear_caches(self):
-    self._image_cache = {}
-    self._token_cache = functools.lru_cache(_CACHED_CAPTIONS)(self._tokens)
-
-  def __getstate__(self):
-    # Worker processes start with empty caches.
-    state = dict(vars(self))
-    del state['_image_cache'], state['_token_cache']
-    return state
-
-  def __setstate__(self, state):
-    vars(self).update(state)
-    self._clear_caches()
-
-  def _resized(self, drawn):
-    picture = self._image_cache.get(drawn['number'])
-    if picture is None:
-      picture = images.resize(images.decode(drawn['image']), self.image_size)
-      if self._in_memory:
-        self._image_cache[drawn['number']] = picture
-    return picture
-
-  def _tokens(self, text):
-    tokens, lost = self._encode([text])
-    return tokens[0], lost[0] > 0
-
-  def pixels(self, drawn: Mapping[str, Any]) -> np.ndarray:
-    """Returns the image, uint8 [S, S, 3].
+  def pixels(self, drawn: Mapping[str, Any]) -> np.ndarray | None:
+    """Returns the image, uint8 [S, S, 3]; None if images are not read.
 
     Raises:
       ValueError: if the image does not decode, or loading the example failed.
     """
     if 'error' in drawn:
       raise ValueError(drawn['error'])
+    if self._images is None:
+      return None
     try:
-      if self._crop is None:
-        return self._resized(drawn)
-      return images.resized_crop(drawn['image'], self.image_size, drawn['crop'], area=self._crop)
+      return self._images.pixels(drawn['number'], drawn['image'])
     except ValueError as error:
       raise ValueError(f'{drawn["where"]()}: {error}') from error
 
-  def texts(self, drawn: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
-    """Returns `id`, `position`, and per caption its id (`same`), `tokens`, and `truncated`."""
-    captions = [caption for example in drawn for caption in example['captions']]
-    tokens = [self._token_cache(text) for example in drawn for text in example['texts']]
-    columns = {
-      'same': np.array([caption_id(caption) for caption in captions]),
-      'tokens': np.stack([row for row, _ in tokens]),
-      'truncated': np.array([lost for _, lost in tokens]),
-    }
-    if self._keep is not None:
-      columns = {
-        name: column.reshape(len(drawn), self._keep, *column.shape[1:])
-        for name, column in columns.items()
-      }
+  def columns(self, drawn: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    """Returns the other arrays by name, each [b, ...], with `id`, `position` and `truncated`."""
+    columns = {'truncated': np.zeros(len(drawn), np.int32)}
+    for name, reader in self._others.items():
+      own = reader.arrays([example[name] for example in drawn])
+      if 'truncated' in own:
+        columns['truncated'] += own.pop('truncated').reshape(len(drawn), -1).sum(1, np.int32)
+      columns |= own
     for name in ('id', 'position'):
       columns[name] = np.array([example[name] for example in drawn], np.int32)
     return columns
@@ -140,18 +91,12 @@ def _fit_in_memory(source, image_size: int) -> bool:
   return source.cached and 3 * image_size**2 * len(source) <= _CACHED_IMAGE_BYTES
 
 
-def encoded_image(example: Mapping[str, Any]) -> bytes:
-  """Returns the encoded image of an example.
-
-  Raises:
-    ValueError: if it has none.
-  """
-  if isinstance(image := example.get('image'), bytes):
-    return image
-  raise ValueError(
-    f"the field 'image' is {'missing' if image is None else type(image).__name__}, no encoded "
-    f'picture; the fields are {sorted(example)}'
-  )
+def _open_readers(inputs: Sequence[str], labels: str, table: Mapping[str, Callable]) -> dict:
+  """Opens the readers of some inputs, in the order of the table."""
+  if unknown := [name for name in inputs if name not in table]:
+    raise ValueError(f'the model reads {unknown}; inputs are {[*table]}')
+  asked = {*inputs, *(['labels'] if labels else [])}
+  return {name: read() for name, read in table.items() if name in asked}
 
 
 class _Rounds(grain.MapDataset):
@@ -173,11 +118,11 @@ class _Rounds(grain.MapDataset):
 
 def training_batches(
   source,
-  tokenizer: Callable,
+  tokenizer: Callable | None,
   *,
   batch_size: int,
-  image_size: int,
-  captions: Mapping[str, float],
+  image_size: int = 0,
+  captions: Mapping[str, float] | None = None,
   prompts: Sequence[str] = (),
   keep: int | None = None,
   crop: tuple[float, float] | None = None,
@@ -187,18 +132,24 @@ def training_batches(
   rows: np.ndarray | None = None,
   threads: int | None = None,
   workers: int = 0,
+  inputs: Sequence[str] = ('image', 'tokens'),
+  second_captions: Mapping[str, float] | None = None,
+  numbers: Sequence[str] = (),
+  nodes: Sequence[str] = (),
+  labels: str = '',
 ) -> tuple[Batches, BadExamples]:
   """Returns endless batches, cut to the rows of one process; each epoch is shuffled anew.
 
   Args:
     source: examples by number, from `open_source`.
     tokenizer: list of texts -> integers [., L]; if it has `encode`, truncated texts are counted.
+      None where no texts are read.
     batch_size: B, over all processes.
     image_size: S, the side of the images.
     captions: see `draw_caption`.
-    prompts: see `prompt_caption`.
+    prompts: of `captions`, see `prompt_caption`.
     keep: K, captions per example, see `keep_captions`; None draws one. Tokens are then [b, K, L]
-      and `same` [b, K], for custom steps.
+      and `same` [b, K].
     crop: minimum and maximum share of the image in a random crop; None for the evaluation
       transform.
     seed: seed of the order, the crops and the captions.
@@ -207,13 +158,21 @@ def training_batches(
       until it is exhausted: the batches equal those of `subset` 1.
     rows: [b] rows of the batch that this process feeds; default all.
     threads: number of threads that prepare batches. Default: two; or none beside the process's own
-      with workers or cached images, which saves the handover.
+      with workers or cached examples, which saves the handover.
     workers: number of processes that prepare batches; 0 for the caller's process alone.
+    inputs: what a batch holds, of 'image', 'tokens', 'second_tokens', 'numbers' and 'nodes'.
+    second_captions: captions of the second text of a pair, see `draw_caption`.
+    numbers: fields of numbers.
+    nodes: fields of integers.
+    labels: field that holds the class of an example; '' for none.
 
   Returns:
-    Batches {'image': uint8 [b, S, S, 3], 'tokens': int32 [b, L], 'same': int32 [b], equal for equal
-    captions whatever the prompts, 'id': int32 [b], the same wherever a split repeats an example,
-    'position': int32 [b], its number in the split}, and the count of bad examples.
+    Batches of the inputs, and the count of bad examples. A batch holds, as far as asked for,
+    'image': uint8 [b, S, S, 3]; 'tokens' and 'second_tokens': int32 [b, L]; 'same': int32 [b],
+    beside 'tokens', equal for equal captions whatever the prompts; 'numbers': float32 [b, n];
+    'nodes': int32 [b, n]; 'labels': int32 [b], equal for equal labels. It always holds 'id':
+    int32 [b], the same wherever a split repeats an example, and 'position': int32 [b], its number
+    in the split.
 
   Raises:
     ValueError: if an option is out of range, or no example can be used.
@@ -222,38 +181,53 @@ def training_batches(
     [1] Okanovic et al., Repeated Random Sampling for Minimizing the Time-to-Accuracy of Learning,
     2024.
   """
-  _check(source, captions, prompts, crop)
+  _check_count(source)
+  side = image_size if 'image' in inputs else 0
+  in_memory = (crop is None or not side) and _fit_in_memory(source, side)
+  # Random choices are made in this order.
+  table = {
+    'tokens': lambda: Texts('tokens', tokenizer, captions, prompts, keep),
+    'image': lambda: Images(image_size, crop, in_memory),
+    'second_tokens': lambda: Texts('second_tokens', tokenizer, second_captions),
+    'numbers': lambda: Numbers('numbers', numbers, np.float32),
+    'nodes': lambda: Numbers('nodes', nodes, np.int32),
+    'labels': lambda: Labels(labels),
+  }
+  readers = _open_readers(inputs, labels, table)
+  _check(source, readers)
+  stream = _shuffled(source, seed, subset, replacement).random_map(_Draw(source, readers))
+  if workers < 0:
+    raise ValueError(f'config.data.workers = {workers}; use 0 or more')
+  rows = np.arange(batch_size) if rows is None else rows
+  if threads is None:
+    threads = 0 if workers or in_memory else 2
+  bad_examples = BadExamples(len(source))
+  options = {'batch_size': batch_size, 'threads': threads, 'workers': workers}
+  return Batches(stream, _Arrays(readers), rows, bad_examples, **options), bad_examples
+
+
+def _shuffled(source, seed: int, subset: float, replacement: bool) -> grain.MapDataset:
+  """The numbers of the examples in their order, epoch after epoch or round after round."""
   drawn = round(subset * len(source)) if 0 < subset <= 1 else 0
   if not drawn:
     raise ValueError(
       f'config.data.subset = {subset} of {len(source)} examples; use a share of 1 or less that '
       'draws at least one'
     )
-  if workers < 0:
-    raise ValueError(f'config.data.workers = {workers}; use 0 or more')
   stream = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
-  if replacement and drawn < len(source):
-    stream = _Rounds(stream, len(source), drawn)
-  stream = stream.random_map(_RandomTransform(source, captions, prompts, keep))
-  in_memory = crop is None and _fit_in_memory(source, image_size)
-  transform = _ImageTextTransform(tokenizer, image_size, crop, keep, in_memory)
-  rows = np.arange(batch_size) if rows is None else rows
-  if threads is None:
-    threads = 0 if workers or in_memory else 2
-  bad_examples = BadExamples(len(source))
-  options = {'batch_size': batch_size, 'threads': threads, 'workers': workers}
-  return Batches(stream, transform, rows, bad_examples, **options), bad_examples
+  return _Rounds(stream, len(source), drawn) if replacement and drawn < len(source) else stream
 
 
-def _check(source, captions, prompts, crop) -> None:
-  """Checks the config, so that a mistake in it is not taken for bad data."""
+def _check_count(source) -> None:
   if (count := max(len(source), getattr(source, 'rows', 0))) > _MAX_EXAMPLES:
     raise ValueError(
       f'config.data.name has {count} examples, whose ids are int32; train on a slice, as '
       f'config.data.split = train[:{_MAX_EXAMPLES}]'
     )
-  if crop is not None:
-    images.resized_crop(Image.new('RGB', (8, 8)), 8, np.zeros(4), area=crop)
+
+
+def _check(source, readers) -> None:
+  """Checks the config, so that a mistake in it is not taken for bad data."""
   # The probed examples spread over the data, as the first ones may be bad; they are few, as a
   # bucket that does not respond takes seconds per example.
   indices = np.linspace(0, len(source) - 1, min(len(source), _PROBED_EXAMPLES)).astype(int).tolist()
@@ -261,8 +235,8 @@ def _check(source, captions, prompts, crop) -> None:
   first = next((example for example in examples if 'error' not in example), None)
   if first is None:
     raise ValueError(f'no example of {len(indices)} can be used; the first: {source[0]["error"]}')
-  encoded_image(first)
-  check_captions(first, captions, prompts)
+  for reader in readers.values():
+    reader.check(first)
 
 
 def evaluation_images(source, image_size: int) -> np.ndarray:

@@ -16,6 +16,7 @@ def abstract_batch(config: ConfigDict, definition: Definition) -> dict[str, jax.
   """
   on_host = config.augment_on == 'host'
   B, K = config.batch_size, config.texts
+  columns = {'numbers': jnp.float32, 'nodes': jnp.int32}
 
   def several(name: str) -> tuple[int, ...]:
     return (K,) if K > 1 and name in ('tokens', 'same') else ()
@@ -26,6 +27,8 @@ def abstract_batch(config: ConfigDict, definition: Definition) -> dict[str, jax.
       return jax.ShapeDtypeStruct((B, size, size, 3), jnp.uint8)
     if name.endswith('tokens'):
       return jax.ShapeDtypeStruct((B, *several(name), config.model.text.length), jnp.int32)
+    if name in columns:
+      return jax.ShapeDtypeStruct((B, len(config.data[name])), columns[name])
     return jax.ShapeDtypeStruct((B, *several(name)), jnp.int32)
 
   names = [*definition.inputs, 'id']

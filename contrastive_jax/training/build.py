@@ -1,6 +1,6 @@
 """From a config to a run: checked, but nothing of it compiled yet."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -17,7 +17,7 @@ from contrastive_jax.models.definition import Definition, define
 from contrastive_jax.models.outputs import Outputs
 from contrastive_jax.sharding.mesh import make_mesh
 from contrastive_jax.training.batch import abstract_batch, abstract_inputs
-from contrastive_jax.training.config_checks import check_config
+from contrastive_jax.training.config_checks import check_config, check_inputs
 from contrastive_jax.training.optimizer import make_optimizer, make_schedule
 from contrastive_jax.training.rates import parameter_rates
 from contrastive_jax.training.state import TrainState, plan_state, with_heads
@@ -36,7 +36,7 @@ class Run(NamedTuple):
     definition: the model.
     objective: the methods.
     sizes: what their heads and memory are built from.
-    tokenizer: texts -> tokens.
+    tokenizer: texts -> tokens; None where the model reads no texts.
     augment: (step, batch) -> batch, on the host, before the step.
     create_state: seed -> the initial state, in place.
     abstract_state: its shapes and shardings.
@@ -49,7 +49,7 @@ class Run(NamedTuple):
   definition: Definition
   objective: Objective
   sizes: Sizes
-  tokenizer: data.Tokenizer
+  tokenizer: data.Tokenizer | None
   augment: Callable
   create_state: Callable[[int], TrainState]
   abstract_state: TrainState
@@ -72,8 +72,9 @@ def build(config: ConfigDict, devices: list | None = None, examples: int | None 
   mesh = make_mesh(config.mesh, devices)
   check_config(config, mesh)
   definition = define(**config.model.to_dict())
-  tokenizer = _open_tokenizer(config)
-  augment_in_step, augment_before = _augmentation(config)
+  check_inputs(config, definition.inputs)
+  tokenizer = _open_tokenizer(config) if 'tokens' in definition.inputs else None
+  augment_in_step, augment_before = _augmentation(config, definition.inputs)
   objective = Objective(config.objective.to_dict(), mesh if mesh.size > 1 else None)
   sizes = _sizes(config, definition, objective, examples)
   heads = objective.heads(sizes)
@@ -189,8 +190,10 @@ def abstract_outputs(config: ConfigDict, definition: Definition, batch_size: int
   return jax.eval_shape(outputs, jax.random.key(0), batch)
 
 
-def _augmentation(config: ConfigDict) -> tuple[Callable, Callable]:
+def _augmentation(config: ConfigDict, inputs: Sequence[str]) -> tuple[Callable, Callable]:
   """(keys, images) -> images in the step, and (step, batch) -> batch before it."""
+  if 'image' not in inputs:
+    return lambda keys, images: images, _without_positions
   strengths, size = config.augmentation.to_dict(), config.model.image.size
   if config.augment_on == 'device':
     return lambda keys, images: augment(keys, images, size, strengths), _without_positions

@@ -2,7 +2,7 @@
 
 import math
 import numbers
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jax.sharding import Mesh
@@ -142,6 +142,14 @@ _CHOICES = {
   'model.dtype': ('float32', 'bfloat16'),
 }
 
+# Fields of config.data that say what an input of the model is read from.
+_SETTINGS = {
+  'tokens': 'captions',
+  'second_tokens': 'second_captions',
+  'numbers': 'numbers',
+  'nodes': 'nodes',
+}
+
 # Why a value that other libraries accept is refused.
 _HINTS = {
   'keep_checkpoints': '; a large number keeps all',
@@ -184,8 +192,33 @@ def check_config(config: ConfigDict, mesh: Mesh) -> None:
       raise ValueError(f'config.{field} = {value!r}; use {works}{_HINTS.get(field, "")}')
   check_strengths(config.augmentation.to_dict())
   _check_batch(config, mesh)
-  _check_pictures(config)
+  if 'image' in config.model:
+    _check_pictures(config)
   _check_towers(config.model)
+
+
+def check_inputs(config: ConfigDict, inputs: Sequence[str]) -> None:
+  """Checks that the data give what a model reads.
+
+  Args:
+    config: of a run.
+    inputs: names of the batch that the model reads.
+
+  Raises:
+    ValueError: names the field, its value, and what would work.
+  """
+  for name, setting in _SETTINGS.items():
+    if name in inputs and not config.data[setting]:
+      raise ValueError(
+        f'config.data.{setting} = {config.data[setting]!r}, and config.model.name = '
+        f'{config.model.name!r} reads {name!r}; name the field of the data'
+      )
+  for setting, name in (('views', 'image'), ('texts', 'tokens')):
+    if config[setting] > 1 and name not in inputs:
+      raise ValueError(
+        f'config.{setting} = {config[setting]}, and config.model.name = {config.model.name!r} '
+        f'reads no {name!r}; use 1'
+      )
 
 
 def _check_batch(config: ConfigDict, mesh: Mesh) -> None:

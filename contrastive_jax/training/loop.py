@@ -206,15 +206,23 @@ def restore(run: Run, workdir: pathlib.Path) -> TrainState:
 
 def _training_batches(run: Run, source: data.Source):
   """This process's batches, and their skips."""
-  config = run.config
+  config, inputs, texts = run.config, run.definition.inputs, {}
+  for name, setting in (('tokens', 'captions'), ('second_tokens', 'second_captions')):
+    if name in inputs:
+      texts[setting] = data.parse_captions(config.data[setting], setting)
   return data.training_batches(
     source,
     run.tokenizer,
     batch_size=config.batch_size,
-    image_size=config.data.size,
-    captions=data.parse_captions(config.data.captions),
+    image_size=config.data.get('size', 0),
     prompts=config.data.prompts,
-    crop=config.data.crop or None,
+    keep=config.texts if config.texts > 1 else None,
+    crop=config.data.get('crop') or None,
+    inputs=inputs,
+    numbers=config.data.numbers,
+    nodes=config.data.nodes,
+    labels=config.data.labels,
+    **texts,
     subset=config.data.subset,
     replacement=config.data.replacement,
     workers=config.data.workers,

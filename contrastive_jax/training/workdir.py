@@ -25,6 +25,9 @@ _ADDED = {
   'data.subset': 1.0,
   'data.replacement': True,
   'data.workers': 0,
+  'data.second_captions': '',
+  'data.numbers': (),
+  'data.nodes': (),
   'data.labels': '',
   'data.examples': 0,
 }

@@ -1,4 +1,4 @@
-"""JSON Lines and CSV: one row per example, with the path of its image.
+"""JSON Lines and CSV: one row per example, with the path of its image, if it has one.
 
 The rows of a file are located once; an example then takes one read of its row and one of its image.
 """
@@ -22,7 +22,7 @@ from contrastive_jax.data.sources.row_ids import whole_files
 from contrastive_jax.data.sources.source import BadExampleError, plain
 
 # Field names of ours, open_clip's CSV, img2dataset, and Hugging Face's imagefolder.
-_FIELDS = {
+FIELDS = {
   'image': ('image', 'filepath', 'file_name', 'image_path', 'path'),
   'caption': ('caption', 'title', 'text'),
 }
@@ -50,7 +50,7 @@ class Rows:
       table: True for CSV, separated by commas or tabs, with a header; False for JSONL.
 
     Raises:
-      ValueError: if no field holds the path of the image.
+      ValueError: if no row can be used.
     """
     self._paths = paths
     indices = files.scan_all(
@@ -79,13 +79,8 @@ class Rows:
         continue
       names = {
         field: next((name for name in candidates if name in row), None)
-        for field, candidates in _FIELDS.items()
+        for field, candidates in FIELDS.items()
       }
-      if names['image'] is None:
-        raise ValueError(
-          f'{self._paths[0]} has no field for the image; it has {sorted(row)}, '
-          f'name one of them {", ".join(_FIELDS["image"])}'
-        )
       return {field: name for field, name in names.items() if name}
     raise ValueError(f'{self._paths[0]} cannot be used: {error}')
 
@@ -105,17 +100,20 @@ class Rows:
     return path, row
 
   def __getitem__(self, number: int) -> dict[str, Any]:
-    """Returns the fields of a row, with the encoded `image`, and the text, if any, as `caption`.
+    """Returns the fields of a row, with the encoded `image` and the text as `caption`, if any.
 
     Raises:
       BadExampleError: if the row does not parse, or its image cannot be read.
     """
     path, row = self._row(number)
-    name, others = row.get(self._names['image']), dict(row)
-    if not name or not isinstance(name, str):
-      raise BadExampleError(f'{path}: {self._names["image"]} = {name!r} is no path of an image')
+    others = dict(row)
     for field, own in self._names.items():
       others[field] = others.pop(own, '')
+    if 'image' not in self._names:
+      return others
+    name = others['image']
+    if not name or not isinstance(name, str):
+      raise BadExampleError(f'{path}: {self._names["image"]} = {name!r} is no path of an image')
     if '://' not in name:
       name = posixpath.join(posixpath.dirname(path), name)
     others['image'] = files.read_image(name)
@@ -129,7 +127,7 @@ class Rows:
       _, fields = self._row(number)
     except BadExampleError:
       return location
-    return f'{location}, {fields.get(self._names["image"])}'
+    return f'{location}, {fields.get(self._names["image"])}' if 'image' in self._names else location
 
 
 def _report(paths: Sequence[str], indices: Sequence[Mapping[str, np.ndarray]]) -> None:
@@ -223,7 +221,7 @@ class _Columns:
     except csv.Error:
       names = []  # `_header` raises for this table
     self.count = len(names)
-    self._image = next((names.index(name) for name in _FIELDS['image'] if name in names), 0)
+    self._image = next((names.index(name) for name in FIELDS['image'] if name in names), 0)
 
   def may_continue(self, line: bytes, size: int) -> bool:
     """Whether a line may continue the open quote of a row with `size` bytes so far.

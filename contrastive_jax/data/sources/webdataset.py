@@ -55,6 +55,9 @@ class WebDataset:
     _report(paths, indices)
     self._spans = [index['places'] for index in indices]
     self._strays = [dict(index['strays'].tolist()) for index in indices]
+    # What some examples have, the others must have too.
+    self._has_images = any(spans[:, 0, 0].any() for spans in self._spans)
+    self._has_texts = any(spans[:, 1:, 0].any() for spans in self._spans)
     lengths = [len(spans) for spans in self._spans]
     self.row_ranges, self._ends = whole_files(paths, lengths), np.cumsum(lengths)
     self._warned_of_lines = False
@@ -67,7 +70,8 @@ class WebDataset:
     """Returns the encoded `image`, the text as `caption`, and the fields of the JSON.
 
     Raises:
-      BadExampleError: if a file is missing or cannot be read, or the JSON is not an object.
+      BadExampleError: if a file that other examples have is missing, a file cannot be read, or the
+        JSON is not an object.
     """
     shard, row = files.locate(self._ends, number)
     path, spans = self._paths[shard], self._spans[shard][row] * _UNITS
@@ -80,10 +84,12 @@ class WebDataset:
       for kind, (offset, size) in zip(_KINDS, spans.tolist(), strict=True)
       if offset  # 0 stands for none: the content of a file follows its header
     }
-    if 'image' not in parts or not parts.keys() & {'text', 'fields'}:
+    no_text = not parts.keys() & {'text', 'fields'}
+    if (self._has_images and 'image' not in parts) or (self._has_texts and no_text):
       raise BadExampleError(f'{self.where(number)} has only {sorted(parts)}; {_HELP}')
     record = _object(parts['fields'], path) if 'fields' in parts else {}
-    record['image'] = parts['image']
+    if 'image' in parts:
+      record['image'] = parts['image']
     if 'text' in parts:
       record['caption'] = parts['text']
       if not self._warned_of_lines and b'\n' in parts['text'].strip():

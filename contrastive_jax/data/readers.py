@@ -1,0 +1,210 @@
+"""Readers: how each input of a model or a loss is read from an example.
+
+A reader draws its part of an example where examples are loaded, and turns the parts of several
+examples into arrays. Both raise ValueError for an example that cannot be used.
+"""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from contrastive_jax.data import images
+from contrastive_jax.data.captions import (
+  caption_id,
+  check_captions,
+  draw_caption,
+  keep_captions,
+  prompt_caption,
+)
+from contrastive_jax.data.sources.rows import FIELDS
+
+# Number of captions whose tokens are cached: tokenizing is the most expensive work that repeats.
+_CACHED_CAPTIONS = 2**16
+
+
+class Images:
+  """Reads `image`: pixels of one example at a time, as their memory may be shared.
+
+  Attributes:
+    size: S, the side of the images.
+  """
+
+  def __init__(self, size: int, crop: tuple[float, float] | None, in_memory: bool):
+    """Reads images by a random crop, or whole; `in_memory` caches whole ones by their number."""
+    self.size, self._crop, self._in_memory = size, crop, in_memory
+    self._cache: dict[int, np.ndarray] = {}
+
+  def __getstate__(self) -> dict[str, Any]:
+    # Worker processes start with an empty cache.
+    return vars(self) | {'_cache': {}}
+
+  def check(self, example: Mapping[str, Any]) -> None:
+    """Checks the crop, and that a good example has an image."""
+    if self._crop is not None:
+      images.resized_crop(Image.new('RGB', (8, 8)), 8, np.zeros(4), area=self._crop)
+    encoded_image(example)
+
+  def draw(self, example: Mapping[str, Any], rng: np.random.Generator) -> Any:
+    """Draws the crop."""
+    return encoded_image(example), rng.random(4)
+
+  def pixels(self, number: int, drawn: Any) -> np.ndarray:
+    """Returns the image of an example, uint8 [S, S, 3]."""
+    encoded, crop = drawn
+    if self._crop is not None:
+      return images.resized_crop(encoded, self.size, crop, area=self._crop)
+    if (image := self._cache.get(number)) is None:
+      image = images.resize(images.decode(encoded), self.size)
+      if self._in_memory:
+        self._cache[number] = image
+    return image
+
+
+class Texts:
+  """Reads `tokens` or `second_tokens`."""
+
+  def __init__(
+    self,
+    name: str,
+    tokenizer: Callable,
+    captions: Mapping[str, float] | None,
+    prompts: Sequence[str] = (),
+    keep: int | None = None,
+  ):
+    """Reads a text per example, or `keep` of them.
+
+    Args:
+      name: 'tokens', whose captions also give `same`, or 'second_tokens'.
+      tokenizer: list of texts -> integers [., L]; if it has `encode`, truncated texts are counted.
+      captions: see `draw_caption`.
+      prompts: see `prompt_caption`.
+      keep: K, see `keep_captions`; None draws one.
+    """
+    self._name, self._captions, self._prompts = name, dict(captions or {}), tuple(prompts)
+    self._keep = keep
+    self._encode = getattr(tokenizer, 'encode', lambda texts: (tokenizer(texts), [0]))
+    self._clear_cache()
+
+  def _clear_cache(self):
+    self._cached = functools.lru_cache(_CACHED_CAPTIONS)(self._tokens)
+
+  def __getstate__(self) -> dict[str, Any]:
+    return {name: value for name, value in vars(self).items() if name != '_cached'}
+
+  def __setstate__(self, state: dict[str, Any]):
+    vars(self).update(state)
+    self._clear_cache()
+
+  def _tokens(self, text):
+    tokens, lost = self._encode([text])
+    return tokens[0], lost[0] > 0
+
+  def check(self, example: Mapping[str, Any]) -> None:
+    """Checks that a good example has the fields."""
+    setting = 'captions' if self._name == 'tokens' else 'second_captions'
+    check_captions(example, self._captions, self._prompts, setting=setting)
+
+  def draw(self, example: Mapping[str, Any], rng: np.random.Generator) -> Any:
+    """Draws captions, and their prompts."""
+    if self._keep is None:
+      captions = [draw_caption(example, self._captions, rng)]
+    else:
+      captions = keep_captions(example, self._captions, self._keep, rng)
+    return captions, [prompt_caption(caption, self._prompts, rng) for caption in captions]
+
+  def arrays(self, drawn: Sequence[Any]) -> dict[str, np.ndarray]:
+    """Returns tokens [b, L], whether they are `truncated`, and `same` [b]; or [b, K, ...]."""
+    tokens = [self._cached(text) for _, texts in drawn for text in texts]
+    columns = {
+      self._name: np.stack([row for row, _ in tokens]),
+      'truncated': np.array([lost for _, lost in tokens]),
+    }
+    if self._name == 'tokens':
+      columns['same'] = np.array([caption_id(text) for captions, _ in drawn for text in captions])
+    if self._keep is None:
+      return columns
+    return {
+      name: column.reshape(len(drawn), self._keep, *column.shape[1:])
+      for name, column in columns.items()
+    }
+
+
+class Numbers:
+  """Reads a number per field: `numbers`, float32 [b, n], or `nodes`, int32 [b, n]."""
+
+  def __init__(self, name: str, fields: Sequence[str], dtype: type):
+    """Reads the fields in their order."""
+    self._name, self._fields, self._dtype = name, tuple(fields), np.dtype(dtype)
+
+  def check(self, example: Mapping[str, Any]) -> None:
+    """Checks that a good example has the fields."""
+    missing = [field for field in self._fields if field not in example]
+    if missing or not self._fields:
+      raise ValueError(
+        f'config.data.{self._name} = {self._fields} names {missing or "no field"}; use fields of '
+        f'{sorted(example)}'
+      )
+
+  def draw(self, example: Mapping[str, Any], rng: np.random.Generator) -> Any:
+    """Returns the numbers of an example; nothing is drawn."""
+    return np.array([self._number(field, example.get(field)) for field in self._fields])
+
+  def _number(self, field: str, value: Any) -> np.generic:
+    try:
+      # Tables give numbers as text.
+      number = float(value) if self._dtype.kind == 'f' else int(value)
+      found = self._dtype.type(number)
+    except (TypeError, ValueError, OverflowError) as error:
+      raise ValueError(f'{field} = {value!r} is no number of type {self._dtype}') from error
+    if not np.isfinite(found) or (self._dtype.kind == 'i' and number != float(value)):
+      raise ValueError(f'{field} = {value!r} is no finite number of type {self._dtype}')
+    return found
+
+  def arrays(self, drawn: Sequence[Any]) -> dict[str, np.ndarray]:
+    """Returns the numbers."""
+    return {self._name: np.stack(drawn)}
+
+
+class Labels:
+  """Reads `labels`, int32 [b], equal where the values of a field are."""
+
+  def __init__(self, field: str):
+    """Reads a field of texts or numbers."""
+    self._field = field
+
+  def check(self, example: Mapping[str, Any]) -> None:
+    """Checks that a good example has the field."""
+    if self._field not in example:
+      raise ValueError(
+        f'config.data.labels = {self._field!r} is no field of the data; use one of '
+        f'{sorted(example)}'
+      )
+
+  def draw(self, example: Mapping[str, Any], rng: np.random.Generator) -> Any:
+    """Returns the label of an example; nothing is drawn."""
+    value = example.get(self._field)
+    if value is None or isinstance(value, bytes | Mapping | list | tuple | np.ndarray):
+      kind = 'missing' if value is None else f'a {type(value).__name__}'
+      raise ValueError(f'the label {self._field!r} is {kind}')
+    return caption_id(str(value))
+
+  def arrays(self, drawn: Sequence[Any]) -> dict[str, np.ndarray]:
+    """Returns the labels."""
+    return {'labels': np.array(drawn)}
+
+
+def encoded_image(example: Mapping[str, Any]) -> bytes:
+  """Returns the encoded image of an example.
+
+  Raises:
+    ValueError: if it has none.
+  """
+  if isinstance(image := example.get('image'), bytes):
+    return image
+  raise ValueError(
+    f"the field 'image' is {'missing' if image is None else type(image).__name__}, no encoded "
+    f'picture; the fields are {sorted(example)}, of which rows name it {", ".join(FIELDS["image"])}'
+  )

@@ -1,0 +1,73 @@
+"""The batch that a step is compiled for is the batch that the pipeline gives."""
+
+import jax
+import numpy as np
+import pytest
+
+from configs import clip
+from contrastive_jax import data
+from contrastive_jax.training import build, loop
+from contrastive_jax.training.batch import abstract_batch
+
+
+@pytest.mark.parametrize(
+  'changes',
+  [
+    {},
+    {'augment_on': 'host'},
+    {'texts': 3, 'data.captions': 'tags'},
+    {'data.labels': 'group', 'objective': {'supervised': 1.0}},
+  ],
+)
+def test_the_shapes_of_a_batch_are_known_before(changes):
+  config = clip.get_config('smoke')
+  config.data.split = 'heldout_composition'
+  for field, value in changes.items():
+    config.update_from_flattened_dict({field: value})
+  run = build.build(config)
+  source = data.open_source(config.data.name, config.data.split)
+  batches, _ = loop._training_batches(run, source)
+  batch = run.augment(1, next(batches))
+  expected = abstract_batch(config, run.definition)
+  assert {k: (v.shape, v.dtype) for k, v in batch.items()} == {
+    k: (v.shape, v.dtype) for k, v in expected.items()
+  }
+
+
+def test_labels_and_several_texts_train():
+  config = clip.get_config('smoke')
+  config.objective = {'info_nce': 1.0, 'supervised': 1.0}
+  config.texts, config.data.captions, config.data.labels = 2, 'tags', 'group'
+  run = build.build(config)
+  batches, _ = loop._training_batches(run, data.open_source('emoji', 'heldout_composition'))
+  batch = run.augment(1, next(batches))
+  assert batch['tokens'].shape == (16, 2, 16) and batch['labels'].shape == (16,)
+  _, metrics = jax.eval_shape(run.train_step, run.abstract_state, batch)
+  assert {'loss', 'info_nce', 'supervised'} <= metrics.keys()
+
+
+@pytest.mark.parametrize(
+  ('field', 'value', 'message'),
+  [
+    ('data.captions', '', r"config\.data\.captions = '', .*'clip' reads 'tokens'"),
+    ('data.labels', '', r'objective\.supervised needs .* set config\.data\.labels'),
+  ],
+)
+def test_what_the_data_must_name_is_named(field, value, message):
+  config = clip.get_config('smoke')
+  config.objective = {'supervised': 1.0}
+  config.data.labels = 'group'
+  config.update_from_flattened_dict({field: value})
+  with pytest.raises(ValueError, match=message):
+    build.build(config)
+
+
+def test_labels_are_those_of_the_field():
+  config = clip.get_config('smoke')
+  config.data.labels, config.objective = 'group', {'supervised': 1.0}
+  source = data.open_source('emoji', 'heldout_composition')
+  batch = next(loop._training_batches(build.build(config), source)[0])
+  groups = np.array([source[position]['group'] for position in batch['position']])
+  np.testing.assert_array_equal(
+    batch['labels'][:, None] == batch['labels'], groups[:, None] == groups
+  )
