@@ -118,24 +118,27 @@ def test_value_and_gradients_are_the_dense_ones(name, products, mesh):
       reference.assert_near(got, slope)
 
 
-def test_scales_of_a_pair_meet_side_data():
-  """Scores that differ between rows and columns both pass through the term."""
+@pytest.mark.parametrize('products', [1, 2])
+def test_scales_and_biases_of_a_pair_meet_side_data(products):
+  """Scores that differ between rows and columns all pass through the term."""
   (x, y, _, rows, columns), _ = draw()
+  x, y, term = (x, y, area) if products == 2 else (x[0], y[0], logits)
   scales = rows['temperature'] + 1, columns['temperature'] + 2
+  biases = rows['bias'], columns['bias']
 
-  def streamed(x, y, scales, rows, columns):
-    results = pairwise.logsumexp(
-      x, y, logits, scale=scales, rows=rows, columns=columns, block_size=9
-    )
-    return weigh(results)
+  def streamed(x, y, scale, bias, rows, columns):
+    options = {'scale': scale, 'bias': bias, 'rows': rows, 'columns': columns}
+    return weigh(pairwise.logsumexp(x, y, term, **options, block_size=9))
 
-  def whole(x, y, scales, rows, columns):
-    products = x @ y.T
-    by_rows = jax.nn.logsumexp(logits(scales[0][:, None] * products, rows, columns), 1)
-    return weigh((by_rows, jax.nn.logsumexp(logits(scales[1] * products, rows, columns), 0)))
+  def whole(x, y, scale, bias, rows, columns):
+    products = jax.tree.map(lambda a, b: a @ b.T, x, y)
+    by_row = jax.tree.map(lambda a: scale[0][:, None] * a + bias[0][:, None], products)
+    by_column = jax.tree.map(lambda a: scale[1] * a + bias[1], products)
+    by_row, by_column = (term(scores, rows, columns) for scores in (by_row, by_column))
+    return weigh((jax.nn.logsumexp(by_row, 1), jax.nn.logsumexp(by_column, 0)))
 
-  arguments = x[0], y[0], scales, rows, columns
-  gradients = jax.jit(jax.grad(streamed, range(5), allow_int=True))(*arguments)
+  arguments = x, y, scales, biases, rows, columns
+  gradients = jax.jit(jax.grad(streamed, range(6), allow_int=True))(*arguments)
   _, expected = reference.float64_gradients(whole, *arguments)
   for got, slope in zip(jax.tree.leaves(gradients), jax.tree.leaves(expected), strict=True):
     if slope.dtype != jax.dtypes.float0:
