@@ -19,7 +19,7 @@ from contrastive_jax.evaluation.open import open_evaluator
 from contrastive_jax.planning import plan
 from contrastive_jax.report import compare, results
 from contrastive_jax.runtime import compilation_cache, cpu, processes
-from contrastive_jax.training import build, command_line, logger, loop, workdir
+from contrastive_jax.training import build, command_line, logger, loop, restore, workdir
 
 command_line.accept_none()
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'A file of configs/, or FILE:VARIANT.')
@@ -59,10 +59,7 @@ def main(_) -> None:
 
 def compare_runs(folders: list[pathlib.Path], to: str | None) -> None:
   """Writes compare.html into --workdir, or into the folder that holds the first run."""
-  runs = [
-    compare.open_run(folder, workdir.read_config(folder), logger.read_metrics(folder))
-    for folder in folders
-  ]
+  runs = [compare.open_run(f, workdir.read_config(f), logger.read_metrics(f)) for f in folders]
   to = pathlib.Path(to) if to else (folders or [pathlib.Path()])[0].resolve().parent
   compare.write(to / 'compare.html', runs)
 
@@ -73,9 +70,9 @@ def run_mode(config, folder: pathlib.Path) -> None:
   # All that can be wrong shows here, before anything is written or compiled.
   train, folder_of_data = _MODE.value == 'train', config.data.folder or None
   source = data.open_source(config.data.name, config.data.split, folder_of_data) if train else None
-  run = build.build(config, examples=source.rows if train else None)
+  run = build.build(config, examples=source.rows) if train else restore.open_run(config, folder)
   if _MODE.value == 'export':
-    parameters = loop.restore(run, folder).evaluated
+    parameters = restore.restore_parameters(run, folder).parameters
     return print(interop.export_run(config.to_dict(), parameters, folder, run.tokenizer))
   evaluator = open_evaluator(config, run.definition, run.tokenizer, run.mesh, source)
   if train:
@@ -84,15 +81,16 @@ def run_mode(config, folder: pathlib.Path) -> None:
   first = interop.initial_parameters(config.init_from if new else '', config.model.to_dict())
   processes.on_first_process(lambda: workdir.claim(folder, config))
   if is_first := jax.process_index() == 0:
-    logger.print_parameters(run.abstract_state.parameters)
-  state = loop.train(run, source, folder, evaluator, first) if train else loop.restore(run, folder)
-  figures, splits = evaluator.finish(state.evaluated)
-  figures |= {
-    'step': int(state.step),
-    'images_seen': int(state.step) * config.batch_size,
-    'parameters': sum(leaf.size for leaf in jax.tree.leaves(state.parameters)),
-    'seconds': time.perf_counter() - start,
-  }
+    logger.print_parameters(jax.eval_shape(run.definition.init, jax.random.key(0)))
+  if train:
+    state = loop.train(run, source, folder, evaluator, first)
+    parameters, step = state.evaluated, int(state.step)
+  else:
+    parameters, step = restore.restore_parameters(run, folder)
+  figures, splits = evaluator.finish(parameters)
+  count = sum(leaf.size for leaf in jax.tree.leaves(parameters))
+  figures |= {'step': step, 'images_seen': step * config.batch_size, 'parameters': count}
+  figures['seconds'] = time.perf_counter() - start
   if is_first:
     results.write(folder, config, figures, splits, logger.read_metrics(folder))
 

@@ -18,7 +18,7 @@ from contrastive_jax.interop.tokenizers import Tokenize, find_tokenizer, unknown
 from contrastive_jax.interop.transforms import Picture, Transform, read_transform
 from contrastive_jax.models.generation import generate
 from contrastive_jax.sharding.mesh import make_mesh
-from contrastive_jax.training import build, loop, workdir
+from contrastive_jax.training import restore, workdir
 
 Pictures = Picture | Sequence[Picture]
 
@@ -83,12 +83,12 @@ def load(
 
 def _read_run(folder: pathlib.Path, tokenizer) -> tuple[interop.Model, Tokenize]:
   config = workdir.read_config(folder)
-  # One device is used, whatever mesh the run had.
+  # The run's mesh may have had more devices.
   config.mesh = 'data:-1'
   if isinstance(tokenizer, str | pathlib.Path):
     config.data.tokenizer = str(tokenizer)
-  run = build.build(config, jax.local_devices()[:1])
-  parameters = loop.restore(run, folder).evaluated
+  run = restore.open_run(config, folder, jax.local_devices()[:1])
+  parameters = restore.restore_parameters(run, folder).parameters
   model = interop.Model(config.model.to_dict(), parameters, run.tokenizer.end_id)
   return model, tokenizer if callable(tokenizer) else run.tokenizer
 

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -26,6 +27,15 @@ def launch(*arguments, cwd):
 
 def smoke(*arguments, cwd, recipe='clip'):
   return launch(f'--config={ROOT}/configs/{recipe}.py:smoke', *arguments, cwd=cwd)
+
+
+def of_another_version(workdir, to):
+  """A copy of a run whose objective and optimizer this version does not know."""
+  shutil.copytree(workdir, to)
+  config = json.loads((to / 'config.json').read_text())
+  config |= {'objective': {'another': 1.0}, 'optimizer': {'another': -1}}
+  (to / 'config.json').write_text(json.dumps(config))
+  return to
 
 
 @pytest.fixture(scope='module')
@@ -75,8 +85,8 @@ def test_the_other_recipes_run(recipe, terms, tmp_path):
   assert not any('caption_' in name for name in rows[-1])
 
 
-def test_evaluating_a_finished_run_gives_the_same_figures(finished):
-  workdir, _ = finished
+def test_evaluating_a_finished_run_gives_the_same_figures(finished, tmp_path):
+  workdir = of_another_version(finished[0], tmp_path / 'run')
   before = json.loads((workdir / 'results.json').read_text())
   metrics = (workdir / 'metrics.jsonl').read_text()
   (workdir / 'results.json').unlink()
@@ -108,7 +118,7 @@ def test_mistakes_are_named(arguments, message, tmp_path):
   done = launch(*arguments, cwd=tmp_path)
   assert done.returncode != 0
   assert message in done.stderr + done.stdout
-  assert not (tmp_path / 'gs:').exists() and not (tmp_path / 'lr[1]').exists()
+  assert not list(tmp_path.iterdir())
 
 
 def test_runs_are_compared_with_the_first(finished, tmp_path):
@@ -121,7 +131,7 @@ def test_runs_are_compared_with_the_first(finished, tmp_path):
 
 
 def test_an_exported_run_can_be_started_from(finished, tmp_path):
-  workdir, _ = finished
+  workdir = of_another_version(finished[0], tmp_path / 'finished')
   done = launch('--mode=export', f'--workdir={workdir}', cwd=tmp_path)
   assert done.returncode == 0, done.stderr
   assert "image.stem = 'convolution' is not supported by open_clip" in done.stdout

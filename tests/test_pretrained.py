@@ -1,9 +1,12 @@
 """A trained model as a library has it, from every kind of folder."""
 
 import dataclasses
+import json
+import shutil
 import subprocess
 import sys
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -14,10 +17,11 @@ from configs import coca
 from contrastive_jax import data, interop
 from contrastive_jax.evaluation.captioner import Captioner
 from contrastive_jax.evaluation.open import open_evaluator
-from contrastive_jax.training import build, loop, workdir
+from contrastive_jax.training import build, restore, workdir
 from contrastive_jax.training.checkpoint import Checkpoints
 from tests.interop.models import model_of
 from tests.interop.parity import CASES, FOLDER, expected
+from tests.training.test_restore import delete_arrays, snapshot
 
 SPLIT = 'heldout_composition'
 
@@ -27,11 +31,10 @@ def make_run(folder):
   config = coca.get_config('smoke')
   config.evaluation.splits, config.evaluation.zero_shot = (SPLIT,), ('group',)
   workdir.claim(folder, config)
-  run = build.build(config)
   checkpoints = Checkpoints(folder / 'checkpoints')
-  checkpoints.save(run.create_state(0), {})
+  checkpoints.save(build.build(config).create_state(0), {})
   checkpoints.close()
-  return run
+  return restore.open_run(config, folder)
 
 
 @pytest.fixture(scope='module')
@@ -63,7 +66,7 @@ def clip():
 
 def test_a_run_is_seen_as_its_evaluation_sees_it(saved):
   run, folder, model, _ = saved
-  parameters = loop.restore(run, folder).evaluated
+  parameters = restore.restore_parameters(run, folder).parameters
   source = data.open_source('emoji', SPLIT)
   evaluator = open_evaluator(run.config, run.definition, run.tokenizer, run.mesh, source)
   figures, (split,) = evaluator.evaluate(parameters)
@@ -80,12 +83,25 @@ def test_a_run_is_seen_as_its_evaluation_sees_it(saved):
   assert right == pytest.approx(figures[f'{SPLIT}/zero_shot_group_accuracy@1'], abs=2 / len(groups))
 
 
+def test_a_run_is_loaded_without_what_trained_it(saved, tmp_path):
+  folder = tmp_path / 'run'
+  shutil.copytree(saved[1], folder)
+  config = json.loads((folder / 'config.json').read_text())
+  config |= {'objective': {'another': 1.0}, 'optimizer': {'another': -1}, 'batch_size': 0}
+  (folder / 'config.json').write_text(json.dumps(config))
+  delete_arrays(folder, 0, {'optimizer_state'})
+  before = snapshot(folder)
+  model = contrastive_jax.load(folder)
+  chex.assert_trees_all_equal(model.model.parameters, saved[2].model.parameters)
+  assert snapshot(folder) == before
+
+
 def test_captions_are_those_of_the_evaluation(saved):
   run, folder, model, images = saved
   rules = {'beams': 2, 'rerank': True}
   size = run.config.model.image.size
   captioner = Captioner(run.definition, run.tokenizer, run.mesh, size, 8, rules)
-  written = captioner(loop.restore(run, folder).evaluated, np.stack(images))
+  written = captioner(restore.restore_parameters(run, folder).parameters, np.stack(images))
   assert model.caption(images, **rules) == written
   assert model.caption(images[3], **rules) == [written[3]]
 
@@ -103,7 +119,7 @@ def test_drawn_captions_follow_the_key(saved):
 
 def test_what_a_run_exports_is_the_run(saved, tmp_path):
   run, folder, model, images = saved
-  parameters = loop.restore(run, folder).evaluated
+  parameters = restore.restore_parameters(run, folder).parameters
   interop.export_run(run.config.to_dict(), parameters, tmp_path, run.tokenizer)
   again = contrastive_jax.load(tmp_path / 'export')
   np.testing.assert_allclose(again.encode_image(images), model.encode_image(images), atol=1e-6)

@@ -17,7 +17,7 @@ from contrastive_jax.models.definition import Definition, define
 from contrastive_jax.models.outputs import Outputs
 from contrastive_jax.sharding.mesh import make_mesh
 from contrastive_jax.training.batch import abstract_batch, abstract_inputs
-from contrastive_jax.training.config_checks import check_config, check_inputs
+from contrastive_jax.training.config_checks import check_config, check_inputs, check_model
 from contrastive_jax.training.optimizer import make_optimizer, make_schedule
 from contrastive_jax.training.rates import parameter_rates
 from contrastive_jax.training.state import TrainState, plan_state, with_heads
@@ -57,6 +57,39 @@ class Run(NamedTuple):
   schedule: Callable
 
 
+class OpenModel(NamedTuple):
+  """What a trained model and its evaluation need of a config; nothing of it is compiled yet.
+
+  Attributes:
+    config: the config.
+    mesh: all devices.
+    definition: the model.
+    tokenizer: texts -> tokens; None for a model without texts.
+  """
+
+  config: ConfigDict
+  mesh: Mesh
+  definition: Definition
+  tokenizer: data.Tokenizer | None
+
+
+def open_model(config: ConfigDict, devices: list | None = None) -> OpenModel:
+  """Opens the model of a config, without its objective and optimizer.
+
+  Args:
+    config: the config, whose fields for training are not read.
+    devices: for the mesh; default all.
+
+  Raises:
+    ValueError: if the model, its tokenizer, its evaluation or the mesh cannot work.
+  """
+  mesh = make_mesh(config.mesh, devices)
+  check_model(config)
+  definition = define(**config.model.to_dict())
+  tokenizer = _open_tokenizer(config) if 'text' in config.model else None
+  return OpenModel(config, mesh, definition, tokenizer)
+
+
 def build(config: ConfigDict, devices: list | None = None, examples: int | None = None) -> Run:
   """Builds all that a config names.
 
@@ -69,11 +102,9 @@ def build(config: ConfigDict, devices: list | None = None, examples: int | None 
   Raises:
     ValueError: for whatever in the config cannot work, before anything is compiled.
   """
-  mesh = make_mesh(config.mesh, devices)
+  _, mesh, definition, tokenizer = open_model(config, devices)
   check_config(config, mesh)
-  definition = define(**config.model.to_dict())
   check_inputs(config, definition.inputs)
-  tokenizer = _open_tokenizer(config) if 'tokens' in definition.inputs else None
   augment_in_step, augment_before = _augmentation(config, definition.inputs)
   objective = Objective(config.objective.to_dict(), mesh if mesh.size > 1 else None)
   sizes = _sizes(config, definition, objective, examples)

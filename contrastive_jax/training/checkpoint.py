@@ -4,8 +4,8 @@ import contextlib
 import math
 import pathlib
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -65,7 +65,13 @@ class Checkpoints:
         int(state.step),
         args=ocp.args.Composite(
           state=ocp.args.StandardSave(state.items),
-          progress=ocp.args.JsonSave(progress | {'fingerprint': int(fingerprint(state))}),
+          progress=ocp.args.JsonSave(
+            progress
+            | {
+              'fingerprint': int(fingerprint(state)),
+              'evaluated_fingerprint': int(fingerprint(state.evaluated)),
+            }
+          ),
         ),
       )
     self._unverified = int(state.step)
@@ -110,26 +116,19 @@ class Checkpoints:
     items = ocp.args.Composite(
       state=ocp.args.StandardRestore(abstract.items), progress=ocp.args.JsonRestore()
     )
-    errors = {}
-    for step in sorted(self._manager.all_steps(), reverse=True):
-      restored, state, error = None, None, None
-      try:
-        restored = self._manager.restore(step, args=items)
-        state = TrainState(**restored.state)
-      except Exception as raised:  # What a damaged file raises depends on which one it is.
-        error = raised
-      # What one process cannot read, none uses.
-      if not processes.gather(np.array([error is None])).all():
-        errors[step] = error or OSError('another process cannot read it')
-      elif restored.progress.pop('fingerprint', None) != int(fingerprint(state)):
-        errors[step] = ValueError('the state has other bits than were saved')
-      else:
-        self._set_aside(errors)
-        return state, restored.progress
-    raise ValueError(
-      f'no checkpoint in {self._folder} can be read; nothing was changed. '
-      + ' '.join(f'Step {step}: {error}' for step, error in errors.items())
-    )
+
+    def read(step):
+      restored = self._manager.restore(step, args=items)
+      return TrainState(**restored.state), restored.progress
+
+    def intact(state, progress):
+      return progress.get('fingerprint') == int(fingerprint(state))
+
+    found = read_newest(self._folder, self._manager.all_steps(), read, intact)
+    self._set_aside(found.damaged)
+    for name in ('fingerprint', 'evaluated_fingerprint'):
+      found.progress.pop(name, None)
+    return found.tree, found.progress
 
   def _set_aside(self, errors):
     for step, error in errors.items() if jax.process_index() == 0 else ():
@@ -154,13 +153,9 @@ class Checkpoints:
       return
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     item = {'step': jax.ShapeDtypeStruct((), np.int32, sharding=device)}
-    how = ocp.checkpoint_utils.construct_restore_args(item)
     try:
-      ocp.PyTreeCheckpointHandler().restore(
-        self._folder / str(step) / 'state',
-        args=ocp.args.PyTreeRestore(item, restore_args=how, partial_restore=True),
-      )
-    except Exception as error:  # As in `restore`.
+      read_part(self._folder / str(step), item)
+    except Exception as error:  # As in `read_newest`.
       raise OSError(
         f'the checkpoint of step {step} was saved to {self._folder} and cannot be read back: '
         f'{str(error).splitlines()[0]} Try another --workdir'
@@ -176,6 +171,84 @@ class Checkpoints:
         f'Complete are those of the steps {sorted(self._manager.all_steps())}; with space, '
         'the same command goes on from there'
       ) from error
+
+
+class Found(NamedTuple):
+  """The newest readable checkpoint.
+
+  Attributes:
+    step: its step.
+    tree: what was read of its state.
+    progress: the JSON saved with it.
+    damaged: why each newer checkpoint was passed over, by step.
+  """
+
+  step: int
+  tree: Any
+  progress: dict[str, Any]
+  damaged: dict[int, Exception]
+
+
+def read_newest(
+  folder: pathlib.Path,
+  steps: Iterable[int],
+  read: Callable[[int], tuple[Any, dict[str, Any]]],
+  intact: Callable[[Any, dict[str, Any]], bool],
+) -> Found:
+  """Reads the newest checkpoint that every process can read; changes nothing.
+
+  Args:
+    folder: the checkpoints' folder.
+    steps: the complete steps in it.
+    read: step -> (tree, progress); any exception passes over the step.
+    intact: (tree, progress) -> whether the tree has the bits that were saved.
+
+  Raises:
+    ValueError: if no checkpoint can be read.
+  """
+  damaged = {}
+  for step in sorted(steps, reverse=True):
+    read_here, error = None, None
+    try:
+      read_here = read(step)
+    except Exception as raised:  # What a damaged file raises depends on which one it is.
+      error = raised
+    # What one process cannot read, none uses.
+    if not processes.gather(np.array([error is None])).all():
+      damaged[step] = error or OSError('another process cannot read it')
+    elif not intact(*read_here):
+      damaged[step] = ValueError('the state has other bits than were saved')
+    else:
+      return Found(step, *read_here, damaged)
+  raise ValueError(
+    f'no checkpoint in {folder} can be read; nothing was changed. '
+    + ' '.join(f'Step {step}: {error}' for step, error in damaged.items())
+  )
+
+
+def read_part(folder: pathlib.Path, item: dict[str, Any]) -> dict[str, Any]:
+  """Reads some arrays of a saved state, and opens no other.
+
+  Args:
+    folder: the checkpoint of one step.
+    item: trees of `ShapeDtypeStruct`s with shardings, by field of `TrainState`.
+
+  Raises:
+    ValueError: if the state lacks an array. A damaged file raises exceptions of any type.
+  """
+  how = ocp.checkpoint_utils.construct_restore_args(item)
+  restored = ocp.PyTreeCheckpointHandler().restore(
+    folder / 'state', args=ocp.args.PyTreeRestore(item, restore_args=how, partial_restore=True)
+  )
+  # Orbax leaves an array as it was asked for where there is none.
+  missing = [
+    jax.tree_util.keystr(path, simple=True, separator='/')
+    for path, leaf in jax.tree_util.tree_leaves_with_path(restored)
+    if not isinstance(leaf, jax.Array)
+  ]
+  if missing:
+    raise ValueError(f'the state that was saved has no {", ".join(missing)}')
+  return restored
 
 
 class _Preserve(policies.PreservationPolicy):

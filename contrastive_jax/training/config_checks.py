@@ -182,7 +182,23 @@ def check_config(config: ConfigDict, mesh: Mesh) -> None:
   Raises:
     ValueError: names the field, its value, and what would work.
   """
-  for field, value in leaves(config.to_dict()):
+  _check_fields(config.to_dict())
+  check_strengths(config.augmentation.to_dict())
+  _check_batch(config, mesh)
+  if 'image' in config.model:
+    _check_pictures(config)
+  _check_towers(config.model)
+
+
+def check_model(config: ConfigDict) -> None:
+  """Checks the fields that a trained model and its evaluation read; errors as in `check_config`."""
+  fields = config.to_dict()
+  _check_fields({name: fields[name] for name in ('model', 'evaluation') if name in fields})
+  _check_towers(config.model)
+
+
+def _check_fields(config: Mapping[str, Any]) -> None:
+  for field, value in leaves(config):
     works = None
     if field in _CHOICES and value not in _CHOICES[field]:
       works = ' or '.join(map(repr, _CHOICES[field]))
@@ -190,11 +206,6 @@ def check_config(config: ConfigDict, mesh: Mesh) -> None:
       works = rule
     if works:
       raise ValueError(f'config.{field} = {value!r}; use {works}{_HINTS.get(field, "")}')
-  check_strengths(config.augmentation.to_dict())
-  _check_batch(config, mesh)
-  if 'image' in config.model:
-    _check_pictures(config)
-  _check_towers(config.model)
 
 
 def check_inputs(config: ConfigDict, inputs: Sequence[str]) -> None:

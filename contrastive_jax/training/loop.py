@@ -192,18 +192,6 @@ def _open_checkpoints(config: ConfigDict, workdir: pathlib.Path) -> Checkpoints:
   )
 
 
-def restore(run: Run, workdir: pathlib.Path) -> TrainState:
-  """The state of the workdir's newest checkpoint.
-
-  Raises:
-    ValueError: if it has none.
-  """
-  checkpoints = _open_checkpoints(run.config, workdir)
-  if checkpoints.latest_step is None:
-    raise ValueError(f'workdir {workdir} has no checkpoint to evaluate; train first')
-  return checkpoints.restore(run.abstract_state)[0]
-
-
 def _training_batches(run: Run, source: data.Source):
   """This process's batches, and their skips."""
   config, inputs, texts = run.config, run.definition.inputs, {}

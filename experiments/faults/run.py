@@ -22,7 +22,8 @@ from absl import app, flags
 FOLDER = pathlib.Path(__file__).parent
 ROOT = FOLDER.parents[1]
 sys.path.insert(0, str(ROOT))
-from contrastive_jax.training import build, loop, workdir  # noqa: E402
+from contrastive_jax.training import build, workdir  # noqa: E402
+from contrastive_jax.training.checkpoint import Checkpoints  # noqa: E402
 from contrastive_jax.training.logger import read_metrics  # noqa: E402
 
 RUNS = flags.DEFINE_string('folder', 'runs/faults', 'Where the runs live.')
@@ -120,7 +121,8 @@ def suffer(folder: pathlib.Path, kinds: tuple[str, ...]) -> list[dict]:
 def compare(folder: pathlib.Path, clean: pathlib.Path) -> dict[str, float]:
   """Compares two finished runs."""
   run = build.build(workdir.read_config(clean))
-  states = [jax.device_get(loop.restore(run, path)) for path in (folder, clean)]
+  checkpoints = [Checkpoints(path / 'checkpoints') for path in (folder, clean)]
+  states = [jax.device_get(each.restore(run.abstract_state)[0]) for each in checkpoints]
   pairs = list(zip(*map(jax.tree.leaves, states), strict=True))
   rows = [
     [{k: v for k, v in row.items() if 'second' not in k} for row in read_metrics(path)]

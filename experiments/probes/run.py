@@ -20,7 +20,7 @@ from contrastive_jax.data.augmentation import augment  # noqa: E402
 from contrastive_jax.evaluation import finetuning  # noqa: E402
 from contrastive_jax.evaluation.evaluator import Evaluator  # noqa: E402
 from contrastive_jax.evaluation.zero_shot import read_classes  # noqa: E402
-from contrastive_jax.training import build, loop, workdir  # noqa: E402
+from contrastive_jax.training import restore, workdir  # noqa: E402
 from contrastive_jax.training.optimizer import make_optimizer, make_schedule  # noqa: E402
 from contrastive_jax.training.rates import frozen, parameter_rates  # noqa: E402
 
@@ -109,8 +109,8 @@ def trained_accuracy(run, parameters, train, test, field, learning_rate, rates, 
 def main(_):
   """Prints and writes accuracies by class field and method."""
   folder = pathlib.Path(WORKDIR.value)
-  run = build.build(workdir.read_config(folder))
-  parameters = loop.restore(run, folder).evaluated
+  run = restore.open_run(workdir.read_config(folder), folder)
+  parameters = restore.restore_parameters(run, folder).parameters
   train, tests, fields = open_task(run.config)
   ((split, test),) = tests.items()
   metrics = evaluate(run, parameters, train, tests, fields)

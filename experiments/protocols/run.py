@@ -20,7 +20,7 @@ from configs import clip  # noqa: E402
 from contrastive_jax import data  # noqa: E402
 from contrastive_jax.evaluation.evaluator import PROBES  # noqa: E402
 from contrastive_jax.evaluation.open import open_evaluator  # noqa: E402
-from contrastive_jax.training import build, loop, workdir  # noqa: E402
+from contrastive_jax.training import restore, workdir  # noqa: E402
 
 # Metrics of the table; results.json has other cutoffs too.
 SHOWN = re.compile(r'.*(@1|accuracy|per_class_recall|exact_match|cider|seconds)')
@@ -42,8 +42,8 @@ def evaluate(folder: pathlib.Path) -> dict[str, float]:
   if STAMPS.value:
     stamps = f'stamps=jsonl:{pathlib.Path(STAMPS.value).absolute()}'
     config.evaluation.splits = (*config.evaluation.splits, stamps)
-  run = build.build(config)
-  parameters = loop.restore(run, folder).evaluated
+  run = restore.open_run(config, folder)
+  parameters = restore.restore_parameters(run, folder).parameters
   source = data.open_source(config.data.name, config.data.split, config.data.folder or None)
   start = time.perf_counter()
   evaluator = open_evaluator(config, run.definition, run.tokenizer, run.mesh, source)
