@@ -15,6 +15,7 @@ from PIL import Image
 from contrastive_jax import data
 from contrastive_jax.data import images
 from contrastive_jax.data.captions import draw_caption
+from contrastive_jax.data.readers import encoded_image
 from contrastive_jax.data.sources import array_record, source, tfrecord, webdataset
 
 # Damaged ones are read in a few milliseconds; the deadline is for what hangs.
@@ -63,7 +64,7 @@ def read_all(opened):
       assert set(example) == {'id', 'error'}
       continue
     try:
-      images.decode(example['image'])
+      images.decode(encoded_image(example))
       draw_caption(example, {'caption': 1.0, 'tags': 1.0}, np.random.default_rng(0))
     except ValueError:
       continue
