@@ -9,7 +9,7 @@
   texts:K           [B, K, D]  unit embeddings of K texts of each example; the first is `text`
   texts_features:K  [B, K, W]  their pooled features before the projection
   scale, bias       []         learned by the model
-  caption_logits, hidden, vocabulary         see `Outputs`
+  caption_logits, hidden, vocabulary, image_tokens, text_tokens    see `Outputs`; in `partial` only
   target.NAME                  any of the above but the learned, from the target encoder
   tokens            [B, L]     and `next_tokens` [B, L - 1], each position's successor
   id                [B]        the example, the same in every epoch and split

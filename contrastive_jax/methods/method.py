@@ -131,7 +131,8 @@ class Method(NamedTuple):
     target: the momentum of the target encoder whose outputs are read as 'target.NAME'.
     total: batch inputs -> number that `partial` divides by, of the whole batch.
     partial: (inputs, total) -> scalar: a loss that is a sum over micro-batches, in place of `loss`.
-    transform: (part, key) -> part, of each micro-batch before the towers.
+    transform: (part, target, memory, keys) -> part, of each view of a micro-batch before the
+      towers, such as masks and mixup; `target` are the target's outputs for it, or None.
     flops: sizes -> floating point operations of a step outside of the towers.
     exempt: reason by name of each law over the registry that does not hold.
   """

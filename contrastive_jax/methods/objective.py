@@ -105,12 +105,26 @@ class Objective:
     memory = {name: dict(method.memory(sizes)) for name, method in self.methods.items()}
     return {name: own for name, own in memory.items() if own}
 
-  def transform(self, part: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """A micro-batch as the methods change it before the towers."""
+  def transform(
+    self,
+    part: Mapping[str, jax.Array],
+    targets: Mapping[str, Outputs],
+    memory: Mapping[str, Arrays],
+    keys: jax.Array,
+  ) -> Mapping[str, jax.Array]:
+    """A view of a micro-batch as the methods change it before the towers.
+
+    Args:
+      part: the view, preprocessed.
+      targets: outputs of the target encoders for it, by key.
+      memory: arrays by method and name.
+      keys: [B] a key per example.
+    """
     for name, method in self.methods.items():
       if method.transform is not None:
-        keys = jax.vmap(_fold, (0, None))(part['key'], _number(name))
-        part = method.transform(part, keys)
+        own = jax.vmap(_fold, (0, None))(keys, _number(name))
+        target = method.target and targets[str(method.target)]
+        part = method.transform(part, target, memory.get(name, {}), own)
     return part
 
   def totals(self, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:

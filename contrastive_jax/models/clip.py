@@ -94,13 +94,15 @@ class Clip(nnx.Module):
     Raises:
       ValueError: if images or tokens have a shape that the model does not take.
     """
-    image, image_features = self.image_embedding(images, keys=keys)
-    text, text_features = self.text_embedding(tokens)
+    image_features, image_tokens = self.image(images, keys=keys)
+    text_features, text_tokens = self.text(tokens)
     return Outputs(
-      image=image,
-      text=text,
+      image=_shared(self.image_projection, image_features),
+      text=_shared(self.text_projection, text_features),
       image_features=image_features,
       text_features=text_features,
+      image_tokens=image_tokens,
+      text_tokens=text_tokens,
       scale=jnp.exp(self.log_scale[...]),
       bias=None if self.bias is None else self.bias[...],
     )

@@ -251,6 +251,7 @@ class Coca(nnx.Module):
       text=transformer.unit(self.text_projection(text_features)),
       image_features=image_features,
       text_features=text_features,
+      text_tokens=states,
       scale=jnp.exp(self.log_scale[...]),
       bias=None if self.bias is None else self.bias[...],
       caption_logits=self.decoder.output(hidden),

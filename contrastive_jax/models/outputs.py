@@ -22,6 +22,8 @@ class Outputs:
     second_text: [B, D] unit vectors of the other text of a pair of texts.
     image_features: [B, W] pooled features before the projection.
     text_features: [B, W] the same for text.
+    image_tokens: [B, P, W] tokens of the image tower, after its last norm where it has one.
+    text_tokens: [B, L, W] states of the text tower.
     views: [B, V, D] unit vectors of V views of each image, where a step encodes several; the first
       is `image`.
     view_features: [B, V, W] their pooled features before the projection.
@@ -40,13 +42,21 @@ class Outputs:
   second_text: jax.Array | None = None
   image_features: jax.Array | None = None
   text_features: jax.Array | None = None
+  image_tokens: jax.Array | None = None
+  text_tokens: jax.Array | None = None
   views: jax.Array | None = None
   view_features: jax.Array | None = None
   texts: jax.Array | None = None
   texts_features: jax.Array | None = None
 
   # Fields that hold a value per token; all others hold one per example, or one in all.
-  TOKENS: ClassVar[tuple[str, ...]] = ('caption_logits', 'hidden', 'vocabulary')
+  TOKENS: ClassVar[tuple[str, ...]] = (
+    'caption_logits',
+    'hidden',
+    'vocabulary',
+    'image_tokens',
+    'text_tokens',
+  )
   # Fields that properties, and parts of fields, are made from.
   NEEDS: ClassVar[Mapping[str, tuple[str, ...]]] = {
     'first': ('image', 'text'),

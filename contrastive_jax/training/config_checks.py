@@ -1,7 +1,9 @@
 """Checks of a config, before anything is compiled."""
 
+import itertools
 import math
 import numbers
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -150,6 +152,9 @@ _SETTINGS = {
   'nodes': 'nodes',
 }
 
+# Fields that may be a schedule too.
+_WEIGHT = re.compile(r'objective\.\w+(\.weight)?')
+
 # Why a value that other libraries accept is refused.
 _HINTS = {
   'keep_checkpoints': '; a large number keeps all',
@@ -202,10 +207,22 @@ def _check_fields(config: Mapping[str, Any]) -> None:
     works = None
     if field in _CHOICES and value not in _CHOICES[field]:
       works = ' or '.join(map(repr, _CHOICES[field]))
+    elif _WEIGHT.fullmatch(field) and isinstance(value, (list, tuple)):
+      works = None if _is_schedule(value) else 'a number, or ((step, weight), …) in order of steps'
     elif (rule := rule_of(field, value)) and not rule.accepts(value):
       works = rule
     if works:
       raise ValueError(f'config.{field} = {value!r}; use {works}{_HINTS.get(field, "")}')
+
+
+def _is_schedule(value: Sequence[Any]) -> bool:
+  """Whether a weight is a sequence of (step, weight) pairs, with increasing steps."""
+  if not value or not all(isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in value):
+    return False
+  steps, weights = zip(*value, strict=True)
+  if not (all(map(_NATURAL.accepts, steps)) and all(map(_NOT_NEGATIVE.accepts, weights))):
+    return False
+  return all(before < after for before, after in itertools.pairwise(steps))
 
 
 def check_inputs(config: ConfigDict, inputs: Sequence[str]) -> None:

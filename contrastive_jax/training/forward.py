@@ -41,8 +41,8 @@ def make_forward(
   preprocess: Preprocess = lambda keys, images: images,
   micro_batches: int = 1,
   views: int = 1,
-) -> Callable[[Any, Any, Mapping[str, Any], Batch], Encoded]:
-  """Returns `forward(parameters, statistics, targets, batch) -> Encoded`.
+) -> Callable[[Any, Any, Mapping[str, Any], Any, Batch], Encoded]:
+  """Returns `forward(parameters, statistics, targets, memory, batch) -> Encoded`.
 
   Args:
     definition: the model.
@@ -90,16 +90,18 @@ def make_forward(
       outputs = outputs.replace(texts=vectors, texts_features=features)
     return outputs
 
-  def visit(parameters, statistics, targets, part, totals) -> Encoded:
+  def visit(parameters, statistics, targets, memory, part, totals) -> Encoded:
     model = definition.bind(join_statistics(parameters, statistics))
     model.set_attributes(use_running_average=False, raise_if_not_found=False)
-    part = objective.transform(part)
     seen = [view(part, number) for number in range(views)]
+    aims = {key: encode_target(target, statistics, seen) for key, target in targets.items()}
+    seen = [(objective.transform(part, aims, memory, keys), keys) for part, keys in seen]
     outputs = encode(model, seen)
-    partial = objective.partial(outputs, part, totals)
+    # Losses of tokens read the first view, as the methods changed it.
+    partial = objective.partial(outputs, seen[0][0], totals)
     return Encoded(
       outputs.keep(wanted - {*Outputs.TOKENS}),
-      {key: encode_target(target, statistics, seen) for key, target in targets.items()},
+      {key: aim.keep(of_target - {*Outputs.TOKENS}) for key, aim in aims.items()},
       partial,
       updated_statistics(model) if definition.statistics else {},
     )
@@ -110,15 +112,15 @@ def make_forward(
     model.set_attributes(use_running_average=False, raise_if_not_found=False)
     # Without keys: a target drops no patches.
     outputs = encode(model, [(part, None) for part, _ in seen])
-    return jax.lax.stop_gradient(outputs.keep(of_target))
+    return jax.lax.stop_gradient(outputs)
 
-  def forward(parameters, statistics, targets, batch) -> Encoded:
+  def forward(parameters, statistics, targets, memory, batch) -> Encoded:
     totals = objective.totals(batch)
     if micro_batches == 1:
-      return visit(parameters, statistics, targets, batch, totals)
+      return visit(parameters, statistics, targets, memory, batch, totals)
     # The same keys make augmentation and dropout identical in the second forward pass.
     visit_part = jax.checkpoint(
-      lambda part: visit(parameters, statistics, targets, part, totals), prevent_cse=False
+      lambda part: visit(parameters, statistics, targets, memory, part, totals), prevent_cse=False
     )
     parts = jax.lax.map(visit_part, split_micro_batches(batch, micro_batches, mesh))
     return Encoded(

@@ -65,7 +65,7 @@ def make_train_step(
     parameters, own = part_heads(trained)
     targets = {name: part_heads(target) for name, target in (state.targets or {}).items()}
     models = {name: target for name, (target, _) in targets.items()}
-    encoded = forward(parameters, state.statistics, models, batch)
+    encoded = forward(parameters, state.statistics, models, state.memory or {}, batch)
     loss, writes, metrics = objective(
       encoded.outputs,
       batch | {'step': state.step},

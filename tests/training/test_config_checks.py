@@ -4,10 +4,13 @@ import importlib
 import math
 import pathlib
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
+from configs import clip
 from contrastive_jax.sharding.mesh import make_mesh
 from contrastive_jax.training.config_checks import RULES, check_config, leaves, rule_of
 from contrastive_jax.training.optimizer import make_optimizer
@@ -128,3 +131,24 @@ def test_without_a_bound_no_gradient_is_clipped(off):
   config = get_config('clip', 'smoke')
   config.optimizer.clip_norm = off
   check_config(config, make_mesh(config.mesh))
+
+
+@pytest.mark.parametrize(
+  ('weight', 'works'),
+  [
+    (((0, 0.0), (10, 1.0)), True),
+    (((10, 0.0), (0, 1.0)), False),
+    (((0, -1.0),), False),
+    ((0.0, 1.0), False),
+    ((), False),
+  ],
+)
+def test_a_weight_may_be_a_schedule(weight, works):
+  config = clip.get_config('smoke')
+  for objective in ({'info_nce': weight}, {'info_nce': {'weight': weight}}):
+    config.objective = ConfigDict(objective)
+    if works:
+      check_config(config, make_mesh('data:1', jax.devices()[:1]))
+    else:
+      with pytest.raises(ValueError, match=r'config\.objective\.info_nce.* = .*; use .*step'):
+        check_config(config, make_mesh('data:1', jax.devices()[:1]))
