@@ -89,7 +89,8 @@ def _read_run(folder: pathlib.Path, tokenizer) -> tuple[interop.Model, Tokenize]
     config.data.tokenizer = str(tokenizer)
   run = restore.open_run(config, folder, jax.local_devices()[:1])
   parameters = restore.restore_parameters(run, folder).parameters
-  model = interop.Model(config.model.to_dict(), parameters, run.tokenizer.end_id)
+  end_id = run.tokenizer and run.tokenizer.end_id
+  model = interop.Model(config.model.to_dict(), parameters, end_id)
   return model, tokenizer if callable(tokenizer) else run.tokenizer
 
 

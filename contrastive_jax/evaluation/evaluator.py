@@ -1,7 +1,7 @@
 """The evaluation of a run: embeds its held-out splits and runs the config's protocols."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -44,7 +44,7 @@ class Evaluator:
   def __init__(
     self,
     definition: Definition,
-    tokenizer: Callable,
+    tokenizer: Callable | None,
     sources: Mapping[str, data.Source],
     mesh: Mesh,
     *,
@@ -63,8 +63,9 @@ class Evaluator:
     """Reads and checks the splits.
 
     Args:
-      definition: the model.
-      tokenizer: texts -> integers [., L].
+      definition: the model. Without texts it is evaluated by probes alone: by k-NN during training,
+        by all probes at the end.
+      tokenizer: texts -> integers [., L]; None for a model without texts.
       sources: examples of each split, by its name.
       mesh: mesh over which batches are sharded.
       image_size: side of the images.
@@ -88,6 +89,9 @@ class Evaluator:
         it, a split has none of the classes, or the model cannot caption by the rules.
     """
     checks.check_settings(texts, probes, tuple(PROBES))
+    self._has_texts = 'tokens' in definition.inputs
+    if not self._has_texts:
+      pairs, partners, captions = (), None, None
     self._encoder = Encoder(definition, tokenizer, mesh, batch_size)
     self._mesh, self._classes, self._templates = mesh, classes, templates
     self._texts, self._probes, self._pairs = texts, probes, pairs
@@ -117,6 +121,14 @@ class Evaluator:
   @property
   def names(self) -> list[str]:
     """The names of the metrics that `__call__` returns."""
+    if not self._has_texts:
+      return [
+        f'{name}/{field}_{measure}'
+        for name, split in self._splits.items()
+        for field in self._labels(split)
+        for measure in ('neighbours_accuracy', 'neighbours_mean_per_class_recall')
+        if 'neighbours' in self._probes
+      ]
     return [
       f'{name}/{own}'
       for name, split in self._splits.items()
@@ -133,6 +145,8 @@ class Evaluator:
 
   def evaluate(self, parameters) -> tuple[dict[str, float], list[EmbeddedSplit]]:
     """Returns the metrics, and the splits with texts together with their embeddings."""
+    if not self._has_texts:
+      return self.probe(parameters, kinds={'neighbours'}), []
     metrics, embedded = {}, []
     scale = self._encoder.scale(parameters)
     encode_text = partial(self._encoder.texts, parameters)
@@ -174,6 +188,8 @@ class Evaluator:
 
     Those are the probes, retrieval by further texts, hard pairs and captions.
     """
+    if not self._has_texts:
+      return self.probe(parameters), []
     metrics, embedded = self.evaluate(parameters)
     metrics |= self.probe(parameters, {split.name: split.image_embeddings for split in embedded})
     for protocol in (self._retrieve_others, self._compare_pairs):
@@ -181,14 +197,21 @@ class Evaluator:
     captioned, scores = self._caption(parameters, embedded)
     return metrics | scores, captioned
 
-  def probe(self, parameters, embedded: Mapping[str, np.ndarray] | None = None) -> dict[str, float]:
+  def probe(
+    self,
+    parameters,
+    embedded: Mapping[str, np.ndarray] | None = None,
+    kinds: Collection[str] = tuple(PROBES),
+  ) -> dict[str, float]:
     """Fits probes on unit embeddings, for each class field, and tests them on every split.
 
     Args:
       parameters: the model's parameters.
       embedded: image embeddings of splits by name; other splits are embedded here.
+      kinds: names of the probes to fit, of those that the config has.
     """
-    if self._probed is None:
+    probes = [kind for kind in self._probes if kind in kinds]
+    if self._probed is None or not probes:
       return {}
     given = embedded or {}
     embedded = {
@@ -199,7 +222,7 @@ class Evaluator:
     tests = {name: self._labels(split) for name, split in self._splits.items()}
     metrics = {}
     for field, labels in self._labels(self._probed).items():
-      for kind in self._probes:
+      for kind in probes:
         fitted = PROBES[kind](features, labels, mesh=self._mesh)
         for name, own_labels in tests.items():
           if field in own_labels:

@@ -18,7 +18,7 @@ from contrastive_jax.models.definition import Definition
 def open_evaluator(
   config: ConfigDict,
   definition: Definition,
-  tokenizer: data.Tokenizer,
+  tokenizer: data.Tokenizer | None,
   mesh: Mesh,
   source: data.Source | None = None,
 ) -> Evaluator:
@@ -27,7 +27,7 @@ def open_evaluator(
   Args:
     config: the config.
     definition: the model.
-    tokenizer: the model's tokenizer.
+    tokenizer: the model's tokenizer; None without texts.
     mesh: mesh over which batches are sharded.
     source: the training examples; None opens them on demand.
 

@@ -25,20 +25,20 @@ def export_run(config: Mapping[str, Any], parameters: Any, workdir: pathlib.Path
     config: the run's config.
     parameters: parameters to write.
     workdir: the run's folder, whose results.json the model card quotes.
-    tokenizer: the run's tokenizer.
+    tokenizer: the run's tokenizer; None for a model without texts.
 
   Returns:
     A message that names the format.
   """
   folder = workdir / 'export'
-  model = Model(dict(config['model']), parameters, tokenizer.end_id)
+  model = Model(dict(config['model']), parameters, tokenizer and tokenizer.end_id)
   try:
     open_clip.write_open_clip(model, folder)
     form, reason = 'open_clip', ''
   except UnsupportedError as error:
     native.write_model(model, folder)
     form, reason = 'contrastive_jax', f'; open_clip cannot hold it: {error}'
-  if tokenizer.path:
+  if tokenizer is not None and tokenizer.path:
     shutil.copyfile(tokenizer.path, folder / f'{TOKENIZER}{tokenizer.path.suffix}')
   results = workdir / 'results.json'
   metrics = json.loads(results.read_text()) if results.exists() else {}
@@ -48,7 +48,11 @@ def export_run(config: Mapping[str, Any], parameters: Any, workdir: pathlib.Path
 
 def _card(config, model: Model, metrics: Mapping[str, float], form: str) -> str:
   name = f'{config["name"]}-{config["variant"]}'
-  image, text = config['model']['image'], config['model']['text']
+  image, text = config['model']['image'], config['model'].get('text')
+  text_rows = text and [
+    f'| text tower | {text["layers"]} layers of width {text["width"]}, '
+    f'{text["length"]} tokens of {text["vocabulary"]} |'
+  ]
   count = sum(leaf.size for leaf in jax.tree.leaves(unstack_layers(model.parameters)))
   seen = metrics.get('images_seen')
   rows = '\n'.join(
@@ -72,8 +76,7 @@ def _card(config, model: Model, metrics: Mapping[str, float], form: str) -> str:
     '|---|---|',
     f'| image tower | {image["layers"]} layers of width {image["width"]}, '
     f'{image["size"]} x {image["size"]} pixels in patches of {image["patch"]} |',
-    f'| text tower | {text["layers"]} layers of width {text["width"]}, '
-    f'{text["length"]} tokens of {text["vocabulary"]} |',
+    *(text_rows or ()),
     f'| shared space | {config["model"]["embed"]} dimensions |',
     f'| objective | {", ".join(f"{v} {k}" for k, v in config["objective"].items())} |',
     '',
@@ -81,8 +84,9 @@ def _card(config, model: Model, metrics: Mapping[str, float], form: str) -> str:
     '',
     f'Trained on `{config["data"]["name"]}`, split `{config["data"]["split"]}`'
     + (f', {seen:,} images seen' if seen else '')
-    + f', in batches of {config["batch_size"]}. Tokenizer: `{config["data"]["tokenizer"]}`, '
-    "padded with 0. Images are normalized by CLIP's mean and standard deviation.",
+    + f', in batches of {config["batch_size"]}. '
+    + (f'Tokenizer: `{config["data"]["tokenizer"]}`, padded with 0. ' if text else '')
+    + "Images are normalized by CLIP's mean and standard deviation.",
     '',
     '## Metrics',
     '',
@@ -90,18 +94,19 @@ def _card(config, model: Model, metrics: Mapping[str, float], form: str) -> str:
     '',
     '## How to load',
     '',
-    _usage(config['data']['tokenizer'], form),
+    _usage(config['data']['tokenizer'], form, has_texts=bool(text)),
   ]
   return '\n'.join(lines) + '\n'
 
 
-def _usage(tokenizer: str, form: str) -> str:
+def _usage(tokenizer: str, form: str, has_texts: bool) -> str:
   here = (
     '```python\n'
     'import contrastive_jax\n\n'
     "model = contrastive_jax.load('FOLDER')\n"
-    "model.encode_image(pictures), model.encode_text(['a caption'])  # unit rows\n"
-    '```'
+    'model.encode_image(pictures)'
+    + (", model.encode_text(['a caption'])" if has_texts else '')
+    + '  # unit rows\n```'
   )
   if form != 'open_clip':
     return here

@@ -29,12 +29,12 @@ def find_tokenizer(
     given: see `load`.
 
   Returns:
-    The tokenizer; None if none is given or named.
+    The tokenizer; None if none is given or named, or the model has no texts.
 
   Raises:
     ValueError: if the model cannot have been trained with the tokenizer.
   """
-  if callable(given):
+  if callable(given) or 'text' not in model.fields:
     return given
   exported = min(folder.glob(f'{TOKENIZER}.*'), default=None)
   length, vocabulary = (model.fields['text'][name] for name in ('length', 'vocabulary'))

@@ -244,6 +244,8 @@ def _accepted(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _giver(read: str, batch: Mapping[str, Any]) -> str:
   name = inputs.parse(read)[1]
+  if name == 'second':
+    return 'the model does not give; a model of images alone gives it with config.views = 2'
   if name == 'labels':
     return 'the batch does not give; set config.data.labels to the field with the class'
   return f'the {"batch" if name in inputs.BATCH else "model"} does not give'

@@ -64,7 +64,7 @@ def slip(
   def flops(sizes):
     projector = head_flops(sizes.image_features, (hidden,) * 2, outputs, 2 * sizes.batch)
     # NT-Xent visits three of the four B × B blocks of scores: the fourth is a transpose.
-    own = 3 * streamed()(sizes._replace(embed=outputs))
+    own = streamed(12)(sizes._replace(embed=outputs))
     return streamed()(sizes) + projector + own
 
   return Method(

@@ -8,9 +8,10 @@ from flax import nnx
 
 from contrastive_jax.models.clip import Clip
 from contrastive_jax.models.coca import Coca
+from contrastive_jax.models.encoder import Encoder
 from contrastive_jax.models.transformer import choose
 
-MODELS = {'clip': Clip, 'coca': Coca}
+MODELS = {'clip': Clip, 'coca': Coca, 'encoder': Encoder}
 
 
 class Definition(NamedTuple):

@@ -72,7 +72,8 @@ class Outputs:
   @property
   def second(self) -> jax.Array | None:
     """The other side [B, D]: the text, the second of two texts, or the second view of an image."""
-    if self.image is None:
+    # Not by `image`, which is left out of what a target encoder keeps.
+    if self.second_text is not None:
       return self.second_text
     if self.text is not None or self.views is None:
       return self.text

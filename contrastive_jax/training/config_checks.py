@@ -77,6 +77,7 @@ RULES: dict[str, Rule] = {
   'data.workers': _NATURAL,
   'augmentation.*': _NOT_NEGATIVE,
   'model.embed': _COUNT,
+  'model.projector': _COUNT._replace(each=True),
   'model.scale': _POSITIVE,
   'model.bias': _ANY._replace(off=(None,)),
   'model.queries': _COUNT,

@@ -9,7 +9,8 @@ import jax
 from ml_collections import ConfigDict
 
 from contrastive_jax.methods import Objective, Sizes
-from contrastive_jax.methods.inputs import fields
+from contrastive_jax.methods.inputs import fields, parse
+from contrastive_jax.models.outputs import Outputs
 
 
 def analytic(
@@ -32,6 +33,7 @@ def analytic(
   """
   B = config.batch_size
   parts = dict.fromkeys(('image', 'text', 'captioner', 'loss', 'targets'), 0.0)
+  forwards = dict(parts)
   for path, leaf in jax.tree_util.tree_leaves_with_path(parameters):
     name = jax.tree_util.keystr(path, simple=True, separator='/')
     if not name.endswith('kernel'):
@@ -41,18 +43,33 @@ def analytic(
     if name.endswith('attention/out/kernel'):
       forward += 4 * queries * keys * (leaf.size // leaf.shape[-1])
     first = name.startswith(('image/stem/embed', 'image/stem/convolutions/0/'))
+    forwards[part] += B * forward
     parts[part] += B * forward * (2 if first else 3)
-  parts['image'] *= config.views
+  parts['image'] *= _views_read(config, objective, '')
   parts['text'] *= config.texts
-  # A target encoder makes a third of the towers' operations: it has no backward pass.
+  # A target encoder has no backward pass.
   read = fields(objective.reads, 'target')
-  image = parts['image'] / (1 if {'views', 'view_features'} & read else config.views)
-  text = parts['text'] / (1 if {'texts', 'texts_features'} & read else config.texts)
-  of_image = image if any('image' in name or 'view' in name for name in read) else 0.0
-  of_text = text if any('text' in name for name in read) else 0.0
-  parts['targets'] = len(objective.targets) * (of_image + of_text) / 3
+  texts = config.texts if {'texts', 'texts_features'} & read else 1
+  of_image = forwards['image'] * _views_read(config, objective, 'target')
+  of_text = forwards['text'] * texts if any('text' in name for name in read) else 0.0
+  parts['targets'] = len(objective.targets) * (of_image + of_text)
   parts['loss'] = objective.flops(sizes)
   return parts
+
+
+def _views_read(config: ConfigDict, objective: Objective, encoder: str) -> int:
+  """How many views an encoder's outputs need: those that no method reads are not computed."""
+  read = set()
+  for which, name, number in map(parse, objective.reads):
+    if which != encoder:
+      continue
+    if name in ('views', 'view_features'):
+      read |= set(range(config.views))
+    elif name == 'view' or (name == 'second' and 'text' not in config.model):
+      read.add(number or int(name == 'second'))
+    elif name in ('image', 'image_features', 'first', *Outputs.TOKENS):
+      read.add(0)
+  return len(read)
 
 
 def _lengths(config: ConfigDict, name: str) -> tuple[str, int, int]:
@@ -66,9 +83,10 @@ def _lengths(config: ConfigDict, name: str) -> tuple[str, int, int]:
   kept = max(1, round(patches * (1 - image.get('patch_dropout', 0.0))))
   pooling = image.get('pooling', 'none' if captions else 'class')
   tokens = kept + (pooling == 'class' or image.get('class_token', False))
-  length = model.text.length
+  text = model.get('text', {'length': 0})
+  length = text['length']
   # CoCa's text tower sees a class token after the text.
-  states = length + (captions or model.text.get('pooling') == 'class')
+  states = length + (captions or text.get('pooling') == 'class')
   queries = model.get('queries', 0)
   cascade = model.get('pooler') == 'cascade'
   shared = model.get('pooler') == 'shared'
@@ -81,6 +99,7 @@ def _lengths(config: ConfigDict, name: str) -> tuple[str, int, int]:
     'image/transformer/': ('image', tokens, tokens),
     'image/pool/': ('image', 1, tokens),
     'image_projection': ('image', 1, 1),
+    'projector/': ('image', 1, 1),
     'text/': ('text', states, states),
     'text_projection': ('text', 1, 1),
     'pooler/': ('image', queries + shared, tokens),
