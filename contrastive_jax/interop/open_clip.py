@@ -73,6 +73,7 @@ _IMAGE = (
   Field('stem', '', 'patch'),
   Field('stem_bias', '', False),
   Field('stem_blocks', '', None),
+  Field('stem_norm', '', 'layer'),
 )
 _TEXT = (
   Field('', 'hf_model_name', None),

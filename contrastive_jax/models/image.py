@@ -42,6 +42,7 @@ class ImageTower(nnx.Module):
     stem: 'patch' or 'convolution'.
     stem_bias: whether the patch stem has a bias, as in SigLIP; a convolutional stem always has.
     stem_blocks: residual blocks after each halving of a convolutional stem; None for none.
+    stem_norm: norm of these blocks, 'layer' or 'batch', see `stem.BatchNorm`.
     pooling: 'class' (a class token), 'mean', 'attention' (a learned query), or 'none' (unnormalized
       tokens).
     class_token: whether to prepend a class token with a pooling other than 'class'; it is then one
@@ -64,6 +65,7 @@ class ImageTower(nnx.Module):
     stem: str = 'patch',
     stem_bias: bool = False,
     stem_blocks: Sequence[int] | None = None,
+    stem_norm: str = 'layer',
     pooling: str = 'class',
     class_token: bool = False,
     pre_norm: bool = True,
@@ -84,7 +86,10 @@ class ImageTower(nnx.Module):
     make = {'dtype': dtype, 'rngs': rngs}
     if stem_blocks is not None and stem != 'convolution':
       raise ValueError(f"image.stem_blocks = {stem_blocks} need image.stem = 'convolution'")
-    options = {'bias': stem_bias} if stem == 'patch' else {'blocks': stem_blocks}
+    if stem_norm != 'layer' and stem != 'convolution':
+      raise ValueError(f"image.stem_norm = {stem_norm!r} needs image.stem = 'convolution'")
+    options = {'blocks': stem_blocks, 'norm': stem_norm}
+    options = {'bias': stem_bias} if stem == 'patch' else options
     self.stem = transformer.choose('image.stem', stem, STEMS)(patch, width, **options, **make)
     table = partial(transformer.position_table, width=width, std=width**-0.5, rngs=rngs)
     class_token = class_token or pooling == 'class'

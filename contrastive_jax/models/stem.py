@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
@@ -45,6 +46,7 @@ class ConvolutionStem(nnx.Module):
     patch: a power of two.
     width: D, width of the tokens; each convolution doubles the channels up to this width.
     blocks: number of residual blocks after each convolution; default none.
+    norm: norm of the residual blocks, 'layer' or 'batch', see `BatchNorm`.
     dtype: dtype of the activations.
     rngs: initializes the parameters.
 
@@ -53,7 +55,16 @@ class ConvolutionStem(nnx.Module):
     [2] Dosovitskiy et al., An Image is Worth 16x16 Words, 2021.
   """
 
-  def __init__(self, patch: int, width: int, *, blocks: Sequence[int] | None = None, dtype, rngs):
+  def __init__(
+    self,
+    patch: int,
+    width: int,
+    *,
+    blocks: Sequence[int] | None = None,
+    norm: str = 'layer',
+    dtype,
+    rngs,
+  ):
     halvings = patch.bit_length() - 1
     if patch != 1 << halvings or halvings < 1:
       raise ValueError(
@@ -70,6 +81,11 @@ class ConvolutionStem(nnx.Module):
         f'image.stem_blocks = {blocks}; use {halvings} numbers, one for each halving of '
         f'image.patch = {patch}, or None'
       )
+    if norm != 'layer' and not any(blocks):
+      raise ValueError(
+        f'image.stem_norm = {norm!r} is of the residual blocks, and image.stem_blocks = {blocks} '
+        f'has none; use some, such as {(*[0] * (halvings - 1), 1)}'
+      )
     make = {'dtype': dtype, 'rngs': rngs}
     channels = [width >> (halvings - 1 - i) for i in range(halvings)]
     self.convolutions = nnx.List(
@@ -80,7 +96,7 @@ class ConvolutionStem(nnx.Module):
     )
     self.blocks = nnx.List(
       [
-        nnx.List([ResidualBlock(size, depth=sum(blocks), **make) for _ in range(number)])
+        nnx.List([ResidualBlock(size, depth=sum(blocks), norm=norm, **make) for _ in range(number)])
         for size, number in zip(channels, blocks, strict=True)
       ]
     )
@@ -97,13 +113,52 @@ class ConvolutionStem(nnx.Module):
     return x.reshape(x.shape[0], -1, x.shape[-1])
 
 
+class BatchNorm(nnx.Module):
+  """Normalizes each channel over batch and places, with PyTorch's epsilon and momentum.
+
+  A training step normalizes by the mean and variance of the batch, over all devices, and moves the
+  running ones a tenth of the way toward them, once per view. With `config.micro_batches` above 1
+  each part is normalized by its own, and the running ones move by the mean over the parts.
+  Evaluation normalizes by the running ones.
+
+  Attributes:
+    use_running_average: normalize by the running statistics; a training step sets it to False.
+  """
+
+  momentum, epsilon = 0.9, 1e-5
+
+  def __init__(self, channels, *, dtype, rngs):
+    del rngs
+    self.dtype, self.use_running_average = dtype, True
+    self.scale = nnx.Param(jnp.ones(channels), axes=('embed',))
+    self.bias = nnx.Param(jnp.zeros(channels), axes=('embed',))
+    self.mean = nnx.BatchStat(jnp.zeros(channels), axes=(None,))
+    self.variance = nnx.BatchStat(jnp.ones(channels), axes=(None,))
+
+  def __call__(self, x):
+    """Maps [B, H, W, C] to [B, H, W, C], in float32 inside."""
+    x = x.astype(jnp.float32)
+    mean, variance = self.mean[...], self.variance[...]
+    if not self.use_running_average:
+      mean = jnp.mean(x, (0, 1, 2))
+      variance = jnp.mean(jnp.square(x - mean), (0, 1, 2))
+      for running, new in ((self.mean, mean), (self.variance, variance)):
+        moved = self.momentum * running[...] + (1 - self.momentum) * new
+        running[...] = lax.stop_gradient(moved)
+    y = (x - mean) * lax.rsqrt(variance + self.epsilon)
+    return (y * self.scale[...] + self.bias[...]).astype(self.dtype)
+
+
+NORMS = {'layer': transformer.layer_norm, 'batch': BatchNorm}
+
+
 class ResidualBlock(nnx.Module):
   """x + convolution(gelu(convolution(norm(x)))), over [B, H, W, C]."""
 
-  def __init__(self, channels, *, depth, dtype, rngs):
+  def __init__(self, channels, *, depth, norm='layer', dtype, rngs):
     """`depth`, the number of blocks, scales the initialization."""
     make = {'dtype': dtype, 'rngs': rngs}
-    self.norm = transformer.layer_norm(channels, **make)
+    self.norm = transformer.choose('image.stem_norm', norm, NORMS)(channels, **make)
     self.first = convolution(channels, channels, **make)
     self.second = convolution(channels, channels, depth=depth, **make)
 

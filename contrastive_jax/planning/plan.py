@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 
 from contrastive_jax import data
 from contrastive_jax.methods import Objective
+from contrastive_jax.models.definition import Definition
 from contrastive_jax.planning import table, traced_flops
 from contrastive_jax.planning.hlo import Program
 from contrastive_jax.planning.loss import loss_bytes
@@ -62,6 +63,7 @@ def plan(config: ConfigDict, topology: Topology, seconds: float = _SECONDS) -> d
   Returns:
     A tree for JSON; bytes are a device's, operations a step's on all devices. `collectives` and
     `estimate` are left out where the step does not compile, and `estimate` on a CPU.
+    `normalized_together` is left out for towers without batch norm.
   """
   start = time.perf_counter()
   config = with_examples(config)
@@ -92,6 +94,8 @@ def plan(config: ConfigDict, topology: Topology, seconds: float = _SECONDS) -> d
     'parameters': _parameters(described),
     'flops': _flops(described),
   }
+  if examples := normalized_together(config, described.definition):
+    figures['normalized_together'] = examples
   if compiled is not None:
     program = Program(compiled.as_text())
     sent = program.collectives()
@@ -112,6 +116,11 @@ def with_examples(config: ConfigDict) -> ConfigDict:
   source = data.open_source(of_data.name, of_data.split, of_data.folder or None)
   config.data.examples = source.rows
   return config
+
+
+def normalized_together(config: ConfigDict, definition: Definition) -> int:
+  """The number of examples that batch norm in the towers normalizes together; 0 without any."""
+  return config.batch_size // config.micro_batches if definition.statistics else 0
 
 
 def _compile(described: build.Run):

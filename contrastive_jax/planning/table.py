@@ -27,6 +27,11 @@ def verdict(plan: dict[str, Any]) -> str:
   lines = []
   if plan['simulated'] and plan['chip'] != 'CPU':
     lines.append(f'Compiled for CPU devices in place of {plan["chip"]}: everything is an estimate.')
+  if examples := plan.get('normalized_together'):
+    lines.append(
+      f'Batch norm in the towers normalizes each micro-batch, {examples:,} examples, by its own '
+      'statistics.'
+    )
   if plan['fits']:
     lines.append(f'{where} fits: {_size(needed)} of {_size(available)} per device.')
     return '\n'.join(lines)

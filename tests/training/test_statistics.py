@@ -1,0 +1,139 @@
+"""A tower with batch statistics: a step moves the running ones, and an evaluation uses them."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from configs import simclr
+from contrastive_jax.methods import Objective
+from contrastive_jax.models.definition import define, join_statistics
+from contrastive_jax.planning import plan, table
+from contrastive_jax.sharding.mesh import make_mesh
+from contrastive_jax.training.state import plan_state
+from contrastive_jax.training.step import jit_train_step, make_train_step
+from tests.models.towers import drawn
+
+B = 16
+IMAGE = {'size': 8, 'patch': 4, 'width': 8, 'layers': 0, 'heads': 2, 'pooling': 'mean'}
+IMAGE |= {'stem': 'convolution', 'stem_blocks': (0, 1), 'stem_norm': 'batch', 'pre_norm': False}
+PATH = 'image', 'stem', 'blocks', 1, 0, 'norm'
+
+
+@functools.cache
+def definition():
+  return define('encoder', embed=8, image=IMAGE)
+
+
+def images():
+  return np.random.default_rng(0).normal(2, 3, size=(B, 8, 8, 3)).astype(np.float32)
+
+
+def at(tree, *path):
+  return functools.reduce(lambda node, key: node[key], path, tree)
+
+
+@functools.cache
+def stepped(devices=1, micro_batches=1):
+  """The state before and after a step of one view, and the metrics."""
+  mesh = make_mesh(f'data:{devices}', jax.devices()[:devices])
+  optimizer = optax.sgd(0.1)
+  create, abstract = plan_state(definition(), optimizer, mesh, {}, averaged=True)
+  step = make_train_step(
+    definition(),
+    Objective({'supervised': 1.0}, mesh if devices > 1 else None),
+    optimizer,
+    mesh,
+    average_decay=0.9,
+    micro_batches=micro_batches,
+  )
+  state = create(0)
+  before = jax.device_get(state)
+  batch = {'image': images(), 'labels': np.arange(B, dtype=np.int32) % 3}
+  after, metrics = jit_train_step(step, abstract, mesh)(state, batch)
+  return before, jax.device_get(after), jax.device_get(metrics)
+
+
+def inner(state):
+  """What reaches the norm, from the parameters of a state."""
+  model = definition().bind(state.evaluated)
+  return model.image.stem.convolutions[1](
+    jax.nn.gelu(model.image.stem.convolutions[0](images()), approximate=False)
+  )
+
+
+def test_a_step_moves_the_running_statistics_by_its_own():
+  before, after, _ = stepped()
+  x = np.asarray(inner(before), np.float64)
+  own = at(after.statistics, *PATH)
+  np.testing.assert_allclose(own['mean'], 0.1 * x.mean((0, 1, 2)), rtol=1e-4, atol=1e-6)
+  np.testing.assert_allclose(own['variance'], 0.9 + 0.1 * x.var((0, 1, 2)), rtol=1e-4)
+  assert set(at(after.parameters, *PATH)) == {'scale', 'bias'}
+
+
+def test_micro_batches_normalize_by_their_own_and_move_the_running_ones_by_the_mean():
+  before, whole, _ = stepped()
+  _, after, _ = stepped(micro_batches=4)
+  parts = np.asarray(inner(before), np.float64).reshape(4, -1, 8)
+  own = at(after.statistics, *PATH)
+  np.testing.assert_allclose(own['mean'], at(whole.statistics, *PATH)['mean'], rtol=1e-4, atol=1e-6)
+  # The variance within parts is less than that of the whole.
+  np.testing.assert_allclose(own['variance'], 0.9 + 0.1 * parts.var(1).mean(0), rtol=1e-4)
+
+
+def test_devices_share_the_statistics():
+  one, eight = stepped(), stepped(devices=8)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+    (one[1].statistics, one[1].parameters, one[2]['loss']),
+    (eight[1].statistics, eight[1].parameters, eight[2]['loss']),
+  )
+
+
+def test_what_is_evaluated_has_the_running_statistics():
+  _, after, _ = stepped()
+  assert at(after.evaluated, *PATH)['mean'] is at(after.statistics, *PATH)['mean']
+  shapes = jax.eval_shape(definition().init, jax.random.key(0))
+  assert jax.tree.structure(shapes) == jax.tree.structure(after.evaluated)
+
+
+def test_evaluation_is_by_the_running_statistics_and_leaves_them():
+  parameters = drawn(definition())
+  trained, statistics = definition().part(parameters)
+  moved = join_statistics(trained, jax.tree.map(lambda a: jnp.abs(a) + 1, statistics))
+  model = definition().bind(moved)
+  alone = [model.encode_image(images()[row : row + 1]) for row in range(2)]
+  np.testing.assert_allclose(model.encode_image(images())[:2], np.concatenate(alone), atol=1e-5)
+  other = definition().bind(join_statistics(trained, jax.tree.map(lambda a: a + 9, statistics)))
+  assert np.abs(other.encode_image(images()) - model.encode_image(images())).max() > 1e-3
+
+
+def test_the_plan_says_how_many_examples_share_statistics():
+  config = simclr.get_config('smoke')
+  config.micro_batches = 2
+  plain = define(**config.model.to_dict())
+  assert plan.normalized_together(config, plain) == 0
+  assert plan.normalized_together(config, definition()) == 8
+  figures = {'needed_bytes': 1, 'available_bytes': 2, 'mesh': {'data': 1, 'fsdp': 1, 'tensor': 1}}
+  figures |= {'config': 'simclr:smoke', 'batch_size': 16, 'topology': 'cpu:1', 'chip': 'CPU'}
+  said = table.verdict(figures | {'simulated': True, 'fits': True, 'normalized_together': 8})
+  assert 'each micro-batch, 8 examples, by its own statistics' in said
+
+
+@pytest.mark.parametrize(
+  ('fields', 'message'),
+  [
+    (
+      {'stem': 'patch', 'stem_blocks': None},
+      "stem_norm = 'batch' needs image.stem = 'convolution'",
+    ),
+    ({'stem_blocks': None}, r"stem_norm = 'batch' is of the residual blocks.* such as \(0, 1\)"),
+    ({'stem_norm': 'group'}, "stem_norm = 'group'"),
+  ],
+)
+def test_a_norm_without_a_place_is_refused(fields, message):
+  with pytest.raises(ValueError, match=message):
+    define('encoder', embed=8, image=IMAGE | fields)
