@@ -65,11 +65,15 @@ def isogclr(
     clip: bound of a temperature's gradient.
     mesh: the mesh over which the batch is sharded; None for one device.
 
+  Raises:
+    ValueError: if a share or a bound is out of range.
+
   References:
     [1] Qiu et al., https://arxiv.org/abs/2305.11965; formulas as in
       zhqiu/contrastive-learning-iSogCLR: unimodal_exps/losses.py, bimodal_exps/models/losses.py.
     [2] Yuan et al., https://arxiv.org/abs/2202.12387
   """
+  _check(temperature, bounds, gamma, beta)
   sides = ('both',) if views else ('first', 'second')
 
   def slots(sizes):
@@ -121,6 +125,16 @@ def isogclr(
     update=update,
     flops=lambda sizes: (24.0 if views else 8.0) * sizes.batch**2 * sizes.embed,
   )
+
+
+def _check(temperature, bounds, gamma, beta) -> None:
+  if len(bounds) != 2 or not 0 < bounds[0] <= temperature <= bounds[1]:
+    raise ValueError(
+      f'temperature = {temperature} and bounds = {bounds}; use 0 < low <= temperature <= high'
+    )
+  for name, share in (('gamma', gamma), ('beta', beta)):
+    if not 0 < share <= 1:
+      raise ValueError(f'{name} = {share}; use a number in (0, 1]')
 
 
 def sogclr(*, gamma: float = 0.8, temperature: float = 0.01, views: bool = False, mesh=None):

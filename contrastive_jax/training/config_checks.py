@@ -95,6 +95,7 @@ RULES: dict[str, Rule] = {
   'model.*.head_width': _COUNT._replace(off=(None,)),
   'model.*.mlp_ratio': _POSITIVE,
   'model.*.epsilon': _POSITIVE,
+  # Options that methods share; a method checks the others itself.
   'objective.*': _NOT_NEGATIVE,
   'objective.*.weight': _NOT_NEGATIVE,
   'objective.*.scale': _POSITIVE,
