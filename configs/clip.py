@@ -161,6 +161,7 @@ def emoji() -> ConfigDict:
   config.evaluation.batch_size = 256
   # Fields to retrieve by: a text, several, or texts by language; beyond the first at the end alone
   config.evaluation.texts = ('caption',)
+  config.evaluation.second_texts = ()  # the same, of the second text, for models of pairs of texts
   # Fields that hold a class, or FIELD=NAMES: 'label=imagenet', or a file with the labels' names
   config.evaluation.zero_shot = ('group', 'subgroup')
   # Prompts, or where they are: 'imagenet' for CLIP's 80, or a file
@@ -184,9 +185,11 @@ def make_tiny(config: ConfigDict) -> None:
   config.evaluate_every = 1_000_000
   config.evaluation.probes = config.evaluation.pairs = ()
   config.model.embed = 16
-  config.model.image.stem_blocks = (0, 0, 1)
-  for tower in (config.model.image, config.model.text):
-    tower.width, tower.layers, tower.heads = 32, 1, 2
+  for name in ('image', 'text'):
+    if tower := config.model.get(name):
+      tower.width, tower.layers, tower.heads = 32, 1, 2
+  if 'image' in config.model:
+    config.model.image.stem_blocks = (0, 0, 1)
 
 
 def make_paper(config: ConfigDict, variant: str) -> None:

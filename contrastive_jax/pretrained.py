@@ -118,8 +118,9 @@ class Pretrained:
     """Encodes images to unit vectors [N, D], float32.
 
     Raises:
-      ValueError: if there are none, or one cannot be used.
+      ValueError: if there are none, one cannot be used, or the model reads no images.
     """
+    self._check_reads('image')
     return self._in_batches(self._encode_image, _listed('images', images), self._pixels)
 
   def encode_text(self, texts: str | Sequence[str]) -> np.ndarray:
@@ -130,6 +131,16 @@ class Pretrained:
     """
     texts = [texts] if isinstance(texts, str) else list(texts)
     return self._in_batches(self._encode_text, _listed('texts', texts), self._tokens)
+
+  def encode_second_text(self, texts: str | Sequence[str]) -> np.ndarray:
+    """Unit vectors [N, D], float32, of texts as the second of a pair; see `encode_text`.
+
+    Raises:
+      ValueError: as `encode_text`, or if the model compares no pairs of texts.
+    """
+    self._check_reads('second_tokens')
+    texts = [texts] if isinstance(texts, str) else list(texts)
+    return self._in_batches(self._encode_second_text, _listed('texts', texts), self._tokens)
 
   def caption(self, images: Pictures, *, key: jax.Array | None = None, **rules) -> list[str]:
     """Generates a caption for each image.
@@ -214,6 +225,10 @@ class Pretrained:
     indices = np.argsort(-cosines, axis=1, kind='stable')[:, :k]
     return SearchResult(indices, np.take_along_axis(cosines, indices, axis=1))
 
+  def _check_reads(self, name: str) -> None:
+    if name not in (reads := self.model.definition.inputs):
+      raise ValueError(f'the model is a {self.model.fields["name"]}, which reads {reads}')
+
   def _embeddings_of(self, name: str, given, encode: Callable) -> np.ndarray:
     """Returns embeddings as they are, and encodes anything else."""
     if not isinstance(given, np.ndarray | jax.Array) or given.ndim > 2:
@@ -277,8 +292,17 @@ class Pretrained:
 
   @functools.cached_property
   def _encode_text(self) -> Callable:
+    return self._encoder_of('encode_text')
+
+  @functools.cached_property
+  def _encode_second_text(self) -> Callable:
+    return self._encoder_of('encode_second_text')
+
+  def _encoder_of(self, method: str) -> Callable:
+    """The jitted function of parameters and tokens that calls a method of the model."""
+
     def encode(parameters, tokens):
-      return self.model.definition.bind(parameters).encode_text(tokens).astype('float32')
+      return getattr(self.model.definition.bind(parameters), method)(tokens).astype('float32')
 
     return jit_batched(encode, self._mesh)
 

@@ -49,7 +49,7 @@ def test_siglips_model_has_the_published_number_of_parameters():
 )
 def test_every_variant_builds(recipe, variant):
   config = recipe.get_config(variant)
-  run = build.build(config)
+  run = build.build(config, examples=1000)
   assert config.variant == variant
   assert recipe.__name__.removeprefix('configs.methods.').removeprefix('configs.') == config.name
   assert run.abstract_state.step.shape == ()

@@ -3,8 +3,9 @@
 Qiu et al., Not All Semantics are Created Equal: Contrastive Self-supervised Learning with Automatic
 Temperature Individualization, 2023, https://arxiv.org/abs/2305.11965
 
-  python launch.py --config=configs/methods/isogclr_images.py        the embedded emoji, two cores
-  python launch.py --config=configs/methods/isogclr_images.py:smoke  two tiny steps, a minute in all
+  python launch.py --config=configs/methods/isogclr_images.py         the embedded emoji, two cores
+  python launch.py --config=configs/methods/isogclr_images.py:smoke   two tiny steps, a minute
+      also with validation, to choose settings with
 
 k-NN evaluates the features before the projector, as in configs/simclr.py. The tables take 12 bytes
 per example. With `--config.objective.isogclr.learning_rate=0` it is SogCLR.
@@ -12,15 +13,16 @@ per example. With `--config.objective.isogclr.learning_rate=0` it is SogCLR.
 
 from ml_collections import ConfigDict
 
-from configs import simclr
+from configs import clip, simclr
 
-VARIANTS = simclr.VARIANTS
+VARIANTS = clip.SHARED
 
 
 def get_config(variant: str = 'default') -> ConfigDict:
   """Returns the config of a variant."""
-  config = simclr.get_config(variant)
-  config.name = 'isogclr_images'
+  config = clip.for_method('isogclr_images', variant)
+  model = simclr.get_config('smoke' if variant == 'smoke' else 'default')
+  config.model, config.views, config.evaluation.probes = model.model, 2, ('neighbours',)
   config.objective = ConfigDict(
     {
       'isogclr': {

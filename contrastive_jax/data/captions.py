@@ -111,7 +111,7 @@ def keep_captions(
   """
   texts = []
   for field, found in _find(example, weights).items():
-    texts += [_draw(field, found, rng)] if _is_joined(field) else found
+    texts += [_draw(field, found, rng)] if is_joined(field) else found
   if len(texts) > count:
     texts = [texts[i] for i in np.sort(rng.choice(len(texts), count, replace=False))]
   return [*itertools.islice(itertools.cycle(texts), count)]
@@ -145,6 +145,20 @@ def texts_of(example: Mapping[str, Any], fields: Iterable[str]) -> list[str]:
   return [text for field in fields for text in _texts(example, _path(field))]
 
 
+def is_joined(field: str) -> bool:
+  """Whether a field is 'join(FIELD)'."""
+  return field.startswith('join(')
+
+
+def joined_text(example: Mapping[str, Any], field: str) -> str:
+  """Returns all texts of 'join(FIELD)' as one, in their order; '' for none.
+
+  Raises:
+    ValueError: if the field holds something other than text.
+  """
+  return ', '.join(texts_of(example, [field]))
+
+
 def _find(example, weights) -> dict[str, list[str]]:
   """Returns the texts by field, for fields that have texts and a weight above 0."""
   texts = {field: texts_of(example, [field]) for field in weights if weights[field]}
@@ -155,13 +169,9 @@ def _find(example, weights) -> dict[str, list[str]]:
 
 
 def _draw(field: str, texts: list[str], rng: np.random.Generator) -> str:
-  if _is_joined(field):
+  if is_joined(field):
     return ', '.join(rng.permutation(texts)[: rng.integers(1, len(texts) + 1)])
   return texts[rng.integers(len(texts)) if len(texts) > 1 else 0]
-
-
-def _is_joined(field: str) -> bool:
-  return field.startswith('join(')
 
 
 def _path(field: str) -> list[str]:

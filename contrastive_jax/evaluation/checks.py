@@ -65,7 +65,8 @@ def check_fields(
         f'config.evaluation.texts: {texts[0]!r} of split {name!r} holds texts by language; name a '
         'field of plain texts first'
       )
-    warn_of_repeats(name, split.images, own)
+    if split.images is not None:
+      warn_of_repeats(name, split.images, own)
 
 
 def check_labels(
@@ -106,13 +107,16 @@ def check_labels(
 
 
 def metric_names(
-  texts: Sequence[str | Sequence[str]] | None, labels: Mapping[str, Sequence[str]]
+  texts: Sequence[str | Sequence[str]] | None,
+  labels: Mapping[str, Sequence[str]],
+  sides: tuple[str, str] = ('image', 'text'),
 ) -> list[str]:
   """Returns the names of a split's metrics during training.
 
   Args:
     texts: texts of its examples; None if it has none.
     labels: labels of its examples, by field.
+    sides: names of the two sides of a pair.
   """
   found = [
     f'zero_shot_{field}_{measure}'
@@ -121,10 +125,10 @@ def metric_names(
   ]
   if texts is None:
     return found
-  ways = ('image_to_text_recall', 'text_to_image_recall')
+  ways = [f'{one}_to_{other}_recall' for one, other in (sides, sides[::-1])]
   captions = [own if isinstance(own, str) else own[0] for own in texts]
   recalls = [f'{way}@{k}' for way in ways for k in RECALLS]
-  return recalls + found + diagnostics.metric_names(captions, labels)
+  return recalls + found + diagnostics.metric_names(captions, labels, sides)
 
 
 def check_best(best: str, names: Sequence[str]) -> None:

@@ -18,20 +18,22 @@ from contrastive_jax.sharding.mesh import batch_shards, place_whole
 
 SAMPLE = 8192  # maximum number of pairs in `diagnose`, which runs during training
 
-# Metrics of `diagnose` for any classes.
-_MEASURES = (
-  *('alignment', 'uniformity_image', 'uniformity_text', 'hard_negative_share', 'modality_gap'),
-  *('separability', 'effective_rank_image', 'effective_rank_text'),
-  *('collapsed_dimensions_image', 'collapsed_dimensions_text'),
-)
 
-
-def metric_names(captions: Sequence[str], classes: Mapping[str, Sequence[str]]) -> list[str]:
+def metric_names(
+  captions: Sequence[str],
+  classes: Mapping[str, Sequence[str]],
+  sides: tuple[str, str] = ('image', 'text'),
+) -> list[str]:
   """Returns the names of the metrics that `diagnose` returns for captions and classes."""
   if len(set(captions)) < 2:
     return []
-  rows = _sample(len(captions))
-  return [*_MEASURES, *(f'tolerance_{field}' for field in _tolerated(classes, rows))]
+  one, other = sides
+  return [
+    *('alignment', f'uniformity_{one}', f'uniformity_{other}', 'hard_negative_share'),
+    *('modality_gap', 'separability', f'effective_rank_{one}', f'effective_rank_{other}'),
+    *(f'collapsed_dimensions_{one}', f'collapsed_dimensions_{other}'),
+    *(f'tolerance_{field}' for field in _tolerated(classes, _sample(len(captions)))),
+  ]
 
 
 def _sample(number: int) -> np.ndarray:
@@ -55,6 +57,7 @@ def diagnose(
   classes: Mapping[str, Sequence[str]],
   scale: float,
   mesh: Mesh,
+  sides: tuple[str, str] = ('image', 'text'),
 ) -> dict[str, float]:
   """Computes the diagnostics of N pairs, or of a random 8,192 of them.
 
@@ -66,6 +69,7 @@ def diagnose(
     scale: the model's inverse temperature.
     mesh: mesh over which a sample of 8,192 pairs is sharded, if it divides; fewer pairs stay on one
       device.
+    sides: names of the two sides of a pair.
 
   Returns:
     Metrics by the name of their function, followed by `_image`, `_text` or the field; and
@@ -74,7 +78,7 @@ def diagnose(
   """
   if len(set(captions)) < 2:
     return {}
-  rows = _sample(len(captions))
+  rows, (one, other) = _sample(len(captions)), sides
   image, text = image[rows], text[rows]
   same = np.unique(np.asarray(captions)[rows], return_inverse=True)[1].astype(np.int32)
   cut = len(rows) < len(captions) and SAMPLE % batch_shards(mesh) == 0
@@ -82,17 +86,17 @@ def diagnose(
   images, texts, ids = place_whole((image, text, same), mesh) if cut else (image, text, same)
   metrics = {
     'alignment': _alignment(images, texts),
-    'uniformity_image': _uniformity(images, images, **options),
-    'uniformity_text': _uniformity(texts, texts, **options),
+    f'uniformity_{one}': _uniformity(images, images, **options),
+    f'uniformity_{other}': _uniformity(texts, texts, **options),
     'hard_negative_share': hard_negative_shares(
       images, texts, scales=[scale], hardest=(max(1, len(rows) // 100),), same=ids, **options
     )[0, 0],
     'modality_gap': modality_gap(image, text),
     'separability': separability(image, text),
-    'effective_rank_image': effective_rank(image),
-    'effective_rank_text': effective_rank(text),
-    'collapsed_dimensions_image': collapsed_dimensions(image),
-    'collapsed_dimensions_text': collapsed_dimensions(text),
+    f'effective_rank_{one}': effective_rank(image),
+    f'effective_rank_{other}': effective_rank(text),
+    f'collapsed_dimensions_{one}': collapsed_dimensions(image),
+    f'collapsed_dimensions_{other}': collapsed_dimensions(text),
   }
   for field, labels in _tolerated(classes, rows).items():
     metrics[f'tolerance_{field}'] = tolerance(image, labels)

@@ -12,23 +12,27 @@ from contrastive_jax.evaluation.outcomes import Outcome
 class EmbeddedSplit:
   """N pairs of a split and their embeddings by a model. Row i of each field is pair i.
 
+  In a pair of texts the first text takes the place of the image.
+
   Attributes:
     name: the split's name, the prefix of its metrics.
-    images: [N, S, S, 3] uint8.
-    captions: N strings. Pairs of equal caption are positives of each other.
+    images: [N, S, S, 3] uint8; None in pairs of texts.
+    captions: N strings, of pairs of texts the second ones. Pairs of equal caption are positives of
+      each other.
     image_embeddings: [N, D] float32 unit vectors.
     text_embeddings: [N, D] float32 unit vectors.
     generated: N generated captions; None if the model has no captioner.
     classes: N labels by field.
     predictions: N predicted labels by field.
     outcomes: outcome per query, by the name of the metric that is their mean.
+    first_texts: N strings, the first texts of pairs of texts; None beside images.
 
   Raises:
     ValueError: if a field has another shape or dtype.
   """
 
   name: str
-  images: np.ndarray
+  images: np.ndarray | None
   captions: Sequence[str]
   image_embeddings: np.ndarray
   text_embeddings: np.ndarray
@@ -36,11 +40,15 @@ class EmbeddedSplit:
   classes: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
   predictions: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
   outcomes: Mapping[str, Outcome] = dataclasses.field(default_factory=dict)
+  first_texts: Sequence[str] | None = None
 
   def __post_init__(self):
     N = len(self.captions)
     images = self.images
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[::3] != (N, 3):
+    if images is None:
+      if self.first_texts is None or len(self.first_texts) != N:
+        raise ValueError(f'split {self.name!r} has no images; give N = {N} first_texts')
+    elif images.dtype != np.uint8 or images.ndim != 4 or images.shape[::3] != (N, 3):
       raise ValueError(
         f'images of split {self.name!r} are {images.dtype} {images.shape}; '
         f'give uint8 [N, S, S, 3] with N = {N}, the number of captions'

@@ -1,4 +1,4 @@
-"""Encodes images and texts with given parameters, batch by batch."""
+"""Encodes the two sides of pairs with given parameters, batch by batch."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -9,11 +9,17 @@ from jax.sharding import Mesh
 
 from contrastive_jax.data.images import normalize
 from contrastive_jax.evaluation.batches import in_batches, jit_batched
+from contrastive_jax.evaluation.splits import Split
 from contrastive_jax.models.definition import Definition
 
 
 class Encoder:
-  """Encodes images and texts to unit vectors; each function is compiled once.
+  """Encodes images and texts, or first and second texts, to unit vectors.
+
+  Each function is compiled once.
+
+  Attributes:
+    sides: their names, ('image', 'text') or ('first', 'second').
 
   Args:
     definition: the model.
@@ -31,14 +37,22 @@ class Encoder:
     self._encode_text = jit_batched(
       lambda parameters, tokens: self._bind(parameters).encode_text(tokens), mesh
     )
+    self.sides, self._encode_second = ('image', 'text'), self._encode_text
+    if 'second_tokens' in definition.inputs:
+      self.sides = ('first', 'second')
+      self._encode_second = jit_batched(
+        lambda parameters, tokens: self._bind(parameters).encode_second_text(tokens), mesh
+      )
 
-  def images(self, parameters, images: np.ndarray) -> np.ndarray:
-    """Encodes pixels [N, S, S, 3], uint8, to [N, D]."""
-    return self._in_batches(self._encode_image, parameters, images)
+  def first(self, parameters, split: Split) -> np.ndarray:
+    """Encodes the N images of a split, or its first texts, to [N, D]."""
+    if split.images is None:
+      return self._in_batches(self._encode_text, parameters, self._tokenizer(split.first_texts))
+    return self._in_batches(self._encode_image, parameters, split.images)
 
   def texts(self, parameters, texts: Sequence[str]) -> np.ndarray:
-    """Encodes N texts to [N, D]."""
-    return self._in_batches(self._encode_text, parameters, self._tokenizer(texts))
+    """Encodes N texts, the second side of pairs, to [N, D]."""
+    return self._in_batches(self._encode_second, parameters, self._tokenizer(texts))
 
   def scale(self, parameters) -> float:
     """Returns the inverse temperature."""

@@ -48,11 +48,12 @@ class Evaluator:
     sources: Mapping[str, data.Source],
     mesh: Mesh,
     *,
-    image_size: int,
+    image_size: int | None,
     batch_size: int,
     classes: Mapping[str, Mapping[str, str]],
     templates: Sequence[str],
     texts: Sequence[str] = ('caption',),
+    first: str = '',
     probes: Sequence[str] = (),
     probe_source: data.Source | None = None,
     pairs: Sequence[str] = (),
@@ -68,14 +69,16 @@ class Evaluator:
       tokenizer: texts -> integers [., L]; None for a model without texts.
       sources: examples of each split, by its name.
       mesh: mesh over which batches are sharded.
-      image_size: side of the images.
+      image_size: side of the images; None for a model of texts.
       batch_size: images or texts per batch.
       classes: class names by label, by the field that holds the label. Splits without the field are
         not classified by it.
       templates: prompts of a class.
       texts: fields with one text, several texts, or, after the first field, texts by language.
         Retrieval by the first field runs during training too, by the others only at the end. Splits
-        without the first field are not retrieved.
+        without the first field are not retrieved. See also `read_split`.
+      first: field of the first text of a pair, which takes the place of the image in a model of
+        pairs of texts.
       probes: names in `PROBES`, fitted for each field of `classes`.
       probe_source: examples to which the probes are fitted.
       pairs: fields in which the two examples of a hard pair agree; their texts differ. Empty for no
@@ -95,7 +98,7 @@ class Evaluator:
     self._encoder = Encoder(definition, tokenizer, mesh, batch_size)
     self._mesh, self._classes, self._templates = mesh, classes, templates
     self._texts, self._probes, self._pairs = texts, probes, pairs
-    read = partial(read_split, image_size=image_size)
+    read = partial(read_split, image_size=image_size, first=first)
     self._splits = {
       name: read(source, setting='splits', name=name, texts=texts, labels=(*classes, *pairs))
       for name, source in sources.items()
@@ -132,7 +135,9 @@ class Evaluator:
     return [
       f'{name}/{own}'
       for name, split in self._splits.items()
-      for own in checks.metric_names(split.fields.get(self._texts[0]), self._labels(split))
+      for own in checks.metric_names(
+        split.fields.get(self._texts[0]), self._labels(split), self._encoder.sides
+      )
     ]
 
   def check_best(self, best: str) -> None:
@@ -147,7 +152,7 @@ class Evaluator:
     """Returns the metrics, and the splits with texts together with their embeddings."""
     if not self._has_texts:
       return self.probe(parameters, kinds={'neighbours'}), []
-    metrics, embedded = {}, []
+    metrics, embedded, sides = {}, [], self._encoder.sides
     scale = self._encoder.scale(parameters)
     encode_text = partial(self._encoder.texts, parameters)
     class_vectors = {
@@ -155,18 +160,21 @@ class Evaluator:
       for field, names in self._classes.items()
     }
     for name, split in self._splits.items():
-      image = self._encoder.images(parameters, split.images)
+      image = self._encoder.first(parameters, split)
       own, shown = self._classify(image, split, class_vectors)
       if texts := split.fields.get(self._texts[0]):
         captions = list(map(_first, texts))
-        found, text = retrieve_by_query(image, texts, encode_text, RECALLS, mesh=self._mesh)
-        space = diagnostics.diagnose(image, text, captions, shown['classes'], scale, self._mesh)
+        found, text = retrieve_by_query(
+          image, texts, encode_text, RECALLS, mesh=self._mesh, sides=sides
+        )
+        space = diagnostics.diagnose(
+          image, text, captions, shown['classes'], scale, self._mesh, sides=sides
+        )
         own = means(found) | own | space
         sums = checksums(captions)
         found |= {name: Outcome(hits, sums) for name, hits in shown.pop('hits').items()}
-        embedded.append(
-          EmbeddedSplit(name, split.images, captions, image, text, **shown, outcomes=found)
-        )
+        shown |= {'outcomes': found, 'first_texts': split.first_texts}
+        embedded.append(EmbeddedSplit(name, split.images, captions, image, text, **shown))
       metrics |= _named(name, own)
     return metrics, embedded
 
@@ -215,10 +223,10 @@ class Evaluator:
       return {}
     given = embedded or {}
     embedded = {
-      name: given[name] if name in given else self._encoder.images(parameters, split.images)
+      name: given[name] if name in given else self._encoder.first(parameters, split)
       for name, split in self._splits.items()
     }
-    features = self._encoder.images(parameters, self._probed.images)
+    features = self._encoder.first(parameters, self._probed)
     tests = {name: self._labels(split) for name, split in self._splits.items()}
     metrics = {}
     for field, labels in self._labels(self._probed).items():
@@ -236,7 +244,9 @@ class Evaluator:
     for split in embedded:
       for task, (rows, texts) in self._text_tasks(self._splits[split.name]).items():
         image = split.image_embeddings[np.array(rows)]
-        recalls, _ = retrieve(image, texts, encode, RECALLS, mesh=self._mesh)
+        recalls, _ = retrieve(
+          image, texts, encode, RECALLS, mesh=self._mesh, sides=self._encoder.sides
+        )
         metrics |= _named(split.name, {f'{task}_{name}': value for name, value in recalls.items()})
     return metrics
 
@@ -259,7 +269,7 @@ class Evaluator:
     whole = None
     if self._partners:
       captions = list(map(_first, self._partners.fields[self._texts[0]]))
-      images = self._encoder.images(parameters, self._partners.images)
+      images = self._encoder.first(parameters, self._partners)
       whole = (
         self._keys(self._partners),
         captions,

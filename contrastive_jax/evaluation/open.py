@@ -52,6 +52,14 @@ def open_evaluator(
     except ValueError as error:
       raise ValueError(f'{error}; config.evaluation.{without} evaluates without them') from error
 
+  texts, first = evaluation.get('texts', ('caption',)), ''
+  if 'second_tokens' in definition.inputs:
+    texts, first = evaluation.second_texts, [*texts, ''][0]
+    if not first or not texts:
+      raise ValueError(
+        f'config.evaluation.texts = {tuple(evaluation.texts)} and second_texts = {tuple(texts)}; '
+        'name the fields of both texts of a pair'
+      )
   # Configs of older runs lack these fields.
   pairs, partners, captions = (evaluation.get(f, ()) for f in ('pairs', 'partners', 'captions'))
   fields = evaluation.zero_shot if sources else ()
@@ -61,13 +69,14 @@ def open_evaluator(
     tokenizer,
     sources,
     mesh,
-    image_size=config.model.image.size,
+    image_size=config.model.image.size if 'image' in definition.inputs else None,
     batch_size=evaluation.batch_size,
     classes=dict(
       read_classes(field, lambda name: training('zero_shot = ()').values(name)) for field in fields
     ),
     templates=read_templates(evaluation.templates) if fields or evaluation.templates else (),
-    texts=evaluation.get('texts', ('caption',)),
+    texts=texts,
+    first=first,
     probes=probes,
     probe_source=open_split(evaluation.probe_split, 'probe_split')[1] if probes else None,
     pairs=pairs,

@@ -21,6 +21,7 @@ def retrieve(
   ks: Sequence[int],
   *,
   mesh: Mesh | None = None,
+  sides: tuple[str, str] = ('image', 'text'),
 ) -> tuple[dict[str, float], np.ndarray]:
   """Recall@k of images and texts, in both directions.
 
@@ -34,6 +35,7 @@ def retrieve(
     encode: texts -> unit vectors [., D].
     ks: cutoffs.
     mesh: mesh over which queries are sharded; None for one device.
+    sides: names of the two sides in the metrics; of pairs of texts ('first', 'second').
 
   Returns:
     Metrics by name, and the embedding of each image's first text, [N, D].
@@ -44,7 +46,7 @@ def retrieve(
   References:
     [1] https://github.com/LAION-AI/CLIP_benchmark
   """
-  found, text = retrieve_by_query(image, texts, encode, ks, mesh=mesh)
+  found, text = retrieve_by_query(image, texts, encode, ks, mesh=mesh, sides=sides)
   return means(found), text
 
 
@@ -55,6 +57,7 @@ def retrieve_by_query(
   ks: Sequence[int],
   *,
   mesh: Mesh | None = None,
+  sides: tuple[str, str] = ('image', 'text'),
 ) -> tuple[dict[str, Outcome], np.ndarray]:
   """Like `retrieve`, but with the outcome of each query instead of their mean."""
   lists = [[own] if isinstance(own, str) else list(own) for own in texts]
@@ -72,8 +75,8 @@ def retrieve_by_query(
     text_sums = np.repeat(sums, counts)
   text = encode(candidates)
   ways = {
-    'image_to_text_recall': ((image, text, image_ids, text_ids), sums),
-    'text_to_image_recall': ((text, image, text_ids, image_ids), text_sums),
+    f'{sides[0]}_to_{sides[1]}_recall': ((image, text, image_ids, text_ids), sums),
+    f'{sides[1]}_to_{sides[0]}_recall': ((text, image, text_ids, image_ids), text_sums),
   }
   found = {
     f'{way}@{k}': Outcome(chances, queries)

@@ -10,7 +10,7 @@ import numpy as np
 from absl import logging
 
 from contrastive_jax import data
-from contrastive_jax.data.captions import texts_of
+from contrastive_jax.data.captions import is_joined, joined_text, texts_of
 
 _MAX_NAMED = 3  # bad examples named in an error
 _MAX_REPEATED_SHARE = 0.01  # share of rows that repeat an image, above which to warn
@@ -21,56 +21,73 @@ class Split:
   """N examples of a split.
 
   Attributes:
-    images: [N, S, S, 3] uint8.
+    images: [N, S, S, 3] uint8; None for a model of texts.
     fields: N values by field, for the fields that the examples have.
+    first_texts: the first text of each pair of texts, N strings; None beside images.
   """
 
-  images: np.ndarray
+  images: np.ndarray | None
   fields: Mapping[str, Sequence[Any]]
+  first_texts: Sequence[str] | None = None
 
 
 def read_split(
   source: data.Source,
-  image_size: int,
+  image_size: int | None,
   *,
   setting: str,
   name: str = '',
   texts: Sequence[str] = (),
   labels: Sequence[str] = (),
+  first: str = '',
 ) -> Split:
   """Reads the images, texts and labels of a split.
 
   Args:
     source: the examples.
-    image_size: S, the side of the images.
+    image_size: S, the side of the images; None to read first texts instead.
     setting: the field of `config.evaluation` that names the split, for errors.
     name: name of the split, for errors.
-    texts: fields that hold one text, several texts, or texts by language.
+    texts: fields that hold one text, several texts, or texts by language; 'join(FIELD)' joins
+      several to one.
     labels: fields that hold a class.
+    first: without images, the field of the first text of each pair, of one text or 'join(FIELD)'.
 
   Raises:
     ValueError: if an image cannot be used, or if only some examples have a valid value of a field;
       metrics of the others would be of another dataset.
   """
   where = f'config.evaluation.{setting}' + (f': split {name!r}' if name else '')
-  try:
-    images = data.evaluation_images(source, image_size)
-  except ValueError as error:
-    raise ValueError(f'{where}: {error}') from error
-  kinds = dict.fromkeys(labels, _label_fault) | dict.fromkeys(texts, _text_fault)
+  images = None
+  if image_size is not None:
+    try:
+      images = data.evaluation_images(source, image_size)
+    except ValueError as error:
+      raise ValueError(f'{where}: {error}') from error
+  kinds = dict.fromkeys(labels, _label_fault)
+  kinds |= dict.fromkeys([*texts, *([first] if images is None else [])], _text_fault)
   columns = {field: [] for field in kinds}
   ids = []
   for number in range(len(source)):
     example = source[number]
     ids.append(example['id'])
     for field, column in columns.items():
-      column.append(example.get(field))
+      try:
+        column.append(joined_text(example, field) if is_joined(field) else example.get(field))
+      except ValueError as error:
+        raise ValueError(f'{where}: example {example["id"]}: {field}: {error}') from error
   fields = {
     field: column
     for field, column in columns.items()
     if _check_column(where, field, ids, column, kinds[field])
   }
-  return Split(images, fields)
+  if images is not None:
+    return Split(images, fields)
+  if not all(isinstance(text, str) for text in fields.get(first, [None])):
+    raise ValueError(
+      f"{where} has no {first!r} of one text per example; name another field, or 'join(FIELD)'"
+    )
+  return Split(images, fields, fields[first])
 
 
 def _check_column(where: str, field: str, ids, column, fault: Callable[[Any], str]) -> bool:

@@ -48,11 +48,13 @@ def export_run(config: Mapping[str, Any], parameters: Any, workdir: pathlib.Path
 
 def _card(config, model: Model, metrics: Mapping[str, float], form: str) -> str:
   name = f'{config["name"]}-{config["variant"]}'
-  image, text = config['model']['image'], config['model'].get('text')
-  text_rows = text and [
-    f'| text tower | {text["layers"]} layers of width {text["width"]}, '
-    f'{text["length"]} tokens of {text["vocabulary"]} |'
-  ]
+  normalized = ''
+  if 'image' in config['model']:
+    normalized = " Images are normalized by CLIP's mean and standard deviation."
+  towers = [line for tower, line in _TOWERS.items() if tower in config['model']]
+  tokenizer = ''
+  if 'text' in config['model']:
+    tokenizer = f' Tokenizer: `{config["data"]["tokenizer"]}`, padded with 0.'
   count = sum(leaf.size for leaf in jax.tree.leaves(unstack_layers(model.parameters)))
   seen = metrics.get('images_seen')
   rows = '\n'.join(
@@ -74,19 +76,15 @@ def _card(config, model: Model, metrics: Mapping[str, float], form: str) -> str:
     '',
     '| | |',
     '|---|---|',
-    f'| image tower | {image["layers"]} layers of width {image["width"]}, '
-    f'{image["size"]} x {image["size"]} pixels in patches of {image["patch"]} |',
-    *(text_rows or ()),
+    *(line.format(**config['model']) for line in towers),
     f'| shared space | {config["model"]["embed"]} dimensions |',
     f'| objective | {", ".join(f"{v} {k}" for k, v in config["objective"].items())} |',
     '',
     '## Data',
     '',
     f'Trained on `{config["data"]["name"]}`, split `{config["data"]["split"]}`'
-    + (f', {seen:,} images seen' if seen else '')
-    + f', in batches of {config["batch_size"]}. '
-    + (f'Tokenizer: `{config["data"]["tokenizer"]}`, padded with 0. ' if text else '')
-    + "Images are normalized by CLIP's mean and standard deviation.",
+    + (f', {seen:,} {"images" if "image" in config["model"] else "examples"} seen' if seen else '')
+    + f', in batches of {config["batch_size"]}.{tokenizer}{normalized}',
     '',
     '## Metrics',
     '',
@@ -94,19 +92,33 @@ def _card(config, model: Model, metrics: Mapping[str, float], form: str) -> str:
     '',
     '## How to load',
     '',
-    _usage(config['data']['tokenizer'], form, has_texts=bool(text)),
+    _usage(config, form),
   ]
   return '\n'.join(lines) + '\n'
 
 
-def _usage(tokenizer: str, form: str, has_texts: bool) -> str:
+# Lines of the card by tower, filled from the model's config.
+_TOWERS = {
+  'image': '| image tower | {image[layers]} layers of width {image[width]}, {image[size]} x '
+  '{image[size]} pixels in patches of {image[patch]} |',
+  'text': '| text tower | {text[layers]} layers of width {text[width]}, {text[length]} tokens of '
+  '{text[vocabulary]} |',
+}
+
+
+def _usage(config, form: str) -> str:
+  tokenizer = config['data']['tokenizer']
+  calls = ['model.encode_image(images)'] if 'image' in config['model'] else []
+  if 'text' in config['model']:
+    calls.append("model.encode_text(['a caption'])")
+  if 'image' not in config['model']:
+    calls.append("model.encode_second_text(['another'])")
   here = (
     '```python\n'
     'import contrastive_jax\n\n'
     "model = contrastive_jax.load('FOLDER')\n"
-    'model.encode_image(pictures)'
-    + (", model.encode_text(['a caption'])" if has_texts else '')
-    + '  # unit rows\n```'
+    f'{", ".join(calls)}  # unit rows\n'
+    '```'
   )
   if form != 'open_clip':
     return here

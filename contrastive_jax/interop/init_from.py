@@ -60,7 +60,7 @@ def initial_parameters(folder: str | pathlib.Path, fields: Mapping[str, Any]) ->
   """
   if not folder:
     return None
-  model = read(folder, image_size=fields['image']['size'])
+  model = read(folder, image_size=fields['image']['size'] if 'image' in fields else None)
   theirs, ours = with_defaults(model.fields), with_defaults(fields)
   for each in (theirs, ours):
     each['bias'] = each['bias'] is not None

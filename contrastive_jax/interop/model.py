@@ -42,17 +42,20 @@ class Model:
     """The model without its parameters."""
     return define(**self.fields)
 
-  def __call__(self, images: jax.Array, tokens: jax.Array) -> Outputs:
+  def __call__(self, *inputs: jax.Array) -> Outputs:
     """Encodes a batch.
 
     Args:
-      images: [B, H, W, 3] floats, normalized.
-      tokens: [B, L] integers, padded with 0 or with the end token, see `zero_padded`.
+      *inputs: what the model reads, in the order of `definition.inputs`: images [B, H, W, 3],
+        normalized floats; tokens [B, L], integers padded with 0 or with the end token, see
+        `zero_padded`.
 
     Raises:
       ValueError: if images or tokens have a wrong shape; see also `zero_padded`.
     """
-    return self._call(self._placed, images, self.zero_padded(tokens))
+    named = zip(self.definition.inputs, inputs, strict=True)
+    arrays = [self.zero_padded(array) if 'tokens' in name else array for name, array in named]
+    return self._call(self._placed, *arrays)
 
   def zero_padded(self, tokens: jax.Array) -> jax.Array:
     """Replaces padding by zeros after the first end token, as open_clip and transformers find it.
@@ -109,7 +112,7 @@ class Model:
   @functools.cached_property
   def _call(self):
     bind = self.definition.bind
-    return jax.jit(lambda parameters, images, tokens: bind(parameters)(images, tokens))
+    return jax.jit(lambda parameters, *inputs: bind(parameters)(*inputs))
 
   def resize(self, image_size: int) -> 'Model':
     """Returns the model for another image size, with interpolated position embeddings.

@@ -271,9 +271,7 @@ def _write_config(model: Model) -> dict[str, Any]:
   fields = with_defaults(model.fields)
   kind = fields['name']
   if kind not in _KINDS:
-    raise UnsupportedError(
-      f'model.name = {kind!r} is not supported by open_clip; {sorted(_KINDS)} are'
-    )
+    raise UnsupportedError(f'model.name = {kind!r} is not supported by open_clip')
   source = model.source if 'model_cfg' in model.source else {'preprocess_cfg': {}}
   before = source.get('model_cfg', {})
   image_table, text_table, fixed = _KINDS[kind]

@@ -91,6 +91,8 @@ def read_transform(folder: pathlib.Path, model: Model) -> Transform:
   Raises:
     UnsupportedError: a ValueError; names the entry that is not supported.
   """
+  if 'image' not in model.fields:
+    return Transform()
   size = model.fields['image']['size']
   if 'model_cfg' in model.source:
     return _of_open_clip(_plain(model.source.get('preprocess_cfg') or {}), size)

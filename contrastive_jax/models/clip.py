@@ -56,8 +56,8 @@ class Clip(nnx.Module):
     towers = make | {'remat': remat}
     self.image = ImageTower(**image, **towers)
     self.text = TextTower(**text, **towers)
-    self.image_projection = _projection('image', image_projection, image['width'], embed, make)
-    self.text_projection = _projection('text', text_projection, text['width'], embed, make)
+    self.image_projection = projection('image', image_projection, image['width'], embed, make)
+    self.text_projection = projection('text', text_projection, text['width'], embed, make)
     self.log_scale = nnx.Param(jnp.float32(math.log(scale)), axes=())
     self.bias = None if bias is None else nnx.Param(jnp.float32(bias), axes=())
 
@@ -72,12 +72,12 @@ class Clip(nnx.Module):
   def image_embedding(self, images, *, keys=None):
     """Unit vectors [B, D] of images, and the pooled features [B, W] before the projection."""
     features = self.image(images, keys=keys)[0]
-    return _shared(self.image_projection, features), features
+    return project(self.image_projection, features), features
 
   def text_embedding(self, tokens):
     """Unit vectors [B, D] of tokens, and the pooled features [B, W] before the projection."""
     features = self.text(tokens)[0]
-    return _shared(self.text_projection, features), features
+    return project(self.text_projection, features), features
 
   def encode(self, batch, *, keys=None) -> Outputs:
     """Encodes the batch's `image` and `tokens`."""
@@ -97,8 +97,8 @@ class Clip(nnx.Module):
     image_features, image_tokens = self.image(images, keys=keys)
     text_features, text_tokens = self.text(tokens)
     return Outputs(
-      image=_shared(self.image_projection, image_features),
-      text=_shared(self.text_projection, text_features),
+      image=project(self.image_projection, image_features),
+      text=project(self.text_projection, text_features),
       image_features=image_features,
       text_features=text_features,
       image_tokens=image_tokens,
@@ -108,7 +108,8 @@ class Clip(nnx.Module):
     )
 
 
-def _projection(tower, kind, width, embed, make):
+def projection(tower: str, kind: str, width: int, embed: int, make: dict[str, Any]):
+  """A projection from a tower's width to the shared space, of a kind of `PROJECTIONS`."""
   transformer.choose(f'{tower}_projection', kind, dict.fromkeys(PROJECTIONS))
   if kind != 'none':
     return Linear(width, embed, ('embed', None), width**-0.5, bias=kind == 'affine', **make)
@@ -119,5 +120,6 @@ def _projection(tower, kind, width, embed, make):
   return None
 
 
-def _shared(projection, x):
-  return transformer.unit(x if projection is None else projection(x))
+def project(projection, features):
+  """Unit vectors of the shared space."""
+  return transformer.unit(features if projection is None else projection(features))

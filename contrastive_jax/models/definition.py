@@ -9,9 +9,10 @@ from flax import nnx
 from contrastive_jax.models.clip import Clip
 from contrastive_jax.models.coca import Coca
 from contrastive_jax.models.encoder import Encoder
+from contrastive_jax.models.text_pair import TextPair
 from contrastive_jax.models.transformer import choose
 
-MODELS = {'clip': Clip, 'coca': Coca, 'encoder': Encoder}
+MODELS = {'clip': Clip, 'coca': Coca, 'encoder': Encoder, 'text_pair': TextPair}
 
 
 class Definition(NamedTuple):

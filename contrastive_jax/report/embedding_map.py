@@ -32,7 +32,8 @@ def plot_space(split: EmbeddedSplit, scale: float | None) -> dict[str, Any]:
   sample = np.sort(rows[:_SAMPLE_PAIRS])
   image, text = split.image_embeddings[sample], split.text_embeddings[sample]
   same = np.unique(np.array(split.captions)[sample], return_inverse=True)[1].astype(np.int32)
-  shown = [_spectrum(image, text)] if len(sample) > 1 else []
+  sides = ('image', 'text') if split.images is not None else ('first', 'second')
+  shown = [_spectrum(image, text, sides)] if len(sample) > 1 else []
   if same.max():
     shown = [_similarities(image, text, same), *shown, _hardness(image, text, same, scale)]
   return {
@@ -142,10 +143,10 @@ def _similarities(image, text, same) -> dict:
   )
 
 
-def _spectrum(image, text) -> dict:
+def _spectrum(image, text, sides) -> dict:
   """Plots the variance along each principal direction."""
   curves = {}
-  for name, embeddings in (('image', image), ('text', text)):
+  for name, embeddings in zip(sides, (image, text), strict=True):
     variances = diagnostics.spectrum(embeddings)
     shares = np.maximum(variances / max(variances.sum(), 1e-12), _MIN_SHARE)
     curves[name] = np.column_stack([np.arange(1, len(shares) + 1), shares])

@@ -34,6 +34,7 @@ def collect(split: EmbeddedSplit) -> dict[str, Any]:
   images, texts = split.image_embeddings, split.text_embeddings
   return dict(
     name=split.name,
+    has_images=split.images is not None,
     size=len(captions),
     distinct=len(distinct),
     matrix=_matrix(split, sample),
@@ -63,7 +64,11 @@ def _first_of_each(captions: np.ndarray) -> np.ndarray:
 
 
 def _pair(split: EmbeddedSplit, row: int) -> dict:
-  return {'image': split.images[row], 'caption': split.captions[row]}
+  """Returns the two sides of a pair, of which the first is an image or a text."""
+  caption = {'caption': split.captions[row]}
+  if split.images is None:
+    return {'first_text': split.first_texts[row]} | caption
+  return {'image': split.images[row]} | caption
 
 
 def _matrix(split: EmbeddedSplit, rows: list[int]) -> dict:

@@ -7,7 +7,7 @@ _FRACTION = re.compile(
   r'recall|accuracy|precision|exact_match|zero_shot|separability|_share$|@\d+$|_top\d+$'
 )
 _CUTOFF = re.compile(r'(.+?)(?:@|_top)(\d+)')
-_MODALITY = re.compile(r'(.+)_(image|text)')
+_MODALITY = re.compile(r'(.+)_(image|text|first|second)')
 _SPELLING = {
   '_': ' ',
   'heldout': 'held-out',
@@ -36,7 +36,7 @@ class Metric(NamedTuple):
 
   @property
   def modality(self) -> tuple[str, str] | None:
-    """The measure, and 'image' or 'text', if it ends in one of them."""
+    """The measure, and 'image', 'text', 'first' or 'second', if it ends in one of them."""
     matched = self.cutoff is None and _MODALITY.fullmatch(self.measure)
     return matched.groups() if matched else None
 

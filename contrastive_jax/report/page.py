@@ -71,13 +71,14 @@ def write(
     examples.collect(split)
     | {
       'space': embedding_map.plot_space(split, scales[-1] if scales else None),
-      'search': search.build_index(split, len(splits)),
+      'search': search.build_index(split, len(splits)) if split.images is not None else None,
     }
     for split in splits
   ]
+  has_search = any(split['search'] for split in shown)
   page = render(
     'report.html',
-    script='search.js' if splits else None,
+    script='search.js' if has_search else None,
     title=title,
     summary=summary,
     headlines=_headlines(results, splits),
@@ -153,8 +154,15 @@ def _meanings(results) -> dict[str, str]:
   """Returns the explanations of the diagnostics among the results, by measure."""
   found = [formatting.parse_metric(*result) for result in results.items()]
   measures = {(metric.modality or (metric.measure,))[0] for metric in found}
+  words = {}
+  if any(metric.modality and metric.modality[1] == 'first' for metric in found):
+    words = {'picture': 'first text', 'caption': 'second text'}
+
+  def reword(meaning):
+    return functools.reduce(lambda text, word: text.replace(*word), words.items(), meaning)
+
   return {
-    name: meaning
+    name: reword(meaning)
     for name, meaning in _MEANINGS.items()
     if any(re.fullmatch(f'{name}(_.+)?', measure) for measure in measures)
   }
@@ -179,4 +187,11 @@ def _tables(results, splits) -> list[dict]:
       table['modal'].setdefault(measure, {})[modality] = metric
     else:
       table['others'][metric.measure] = metric
-  return [table | {'cutoffs': sorted(table['cutoffs'])} for table in tables.values()]
+  return [
+    table
+    | {
+      'cutoffs': sorted(table['cutoffs']),
+      'modalities': sorted({side for row in table['modal'].values() for side in row}),
+    }
+    for table in tables.values()
+  ]

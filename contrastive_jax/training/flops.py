@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from contrastive_jax.methods import Objective, Sizes
 from contrastive_jax.methods.inputs import fields, parse
+from contrastive_jax.models.definition import MODELS
 from contrastive_jax.models.outputs import Outputs
 
 
@@ -32,7 +33,8 @@ def analytic(
     Operations per step by part: 'image', 'text', 'captioner', 'loss' with heads, and 'targets'.
   """
   B = config.batch_size
-  parts = dict.fromkeys(('image', 'text', 'captioner', 'loss', 'targets'), 0.0)
+  names = ('image', 'text', 'second_text', 'captioner', 'loss', 'targets')
+  parts = dict.fromkeys(names, 0.0)
   forwards = dict(parts)
   for path, leaf in jax.tree_util.tree_leaves_with_path(parameters):
     name = jax.tree_util.keystr(path, simple=True, separator='/')
@@ -45,8 +47,10 @@ def analytic(
     first = name.startswith(('image/stem/embed', 'image/stem/convolutions/0/'))
     forwards[part] += B * forward
     parts[part] += B * forward * (2 if first else 3)
+  if config.model.get('shared', 'second_tokens' in MODELS[config.model.name].inputs):
+    parts['second_text'], forwards['second_text'] = parts['text'], forwards['text']
   parts['image'] *= _views_read(config, objective, '')
-  parts['text'] *= config.texts
+  parts['text'] = config.texts * parts['text'] + parts.pop('second_text')
   # A target encoder has no backward pass.
   read = fields(objective.reads, 'target')
   texts = config.texts if {'texts', 'texts_features'} & read else 1
@@ -78,8 +82,8 @@ def _lengths(config: ConfigDict, name: str) -> tuple[str, int, int]:
   A kernel outside attention sees as many tokens as there are queries.
   """
   model = config.model
-  image, captions = model.image, 'decoder' in model
-  patches = (image.size // image.patch) ** 2
+  image, captions = model.get('image', {'size': 1, 'patch': 1}), 'decoder' in model
+  patches = (image['size'] // image['patch']) ** 2
   kept = max(1, round(patches * (1 - image.get('patch_dropout', 0.0))))
   pooling = image.get('pooling', 'none' if captions else 'class')
   tokens = kept + (pooling == 'class' or image.get('class_token', False))
@@ -91,7 +95,7 @@ def _lengths(config: ConfigDict, name: str) -> tuple[str, int, int]:
   cascade = model.get('pooler') == 'cascade'
   shared = model.get('pooler') == 'shared'
   if halving := re.match(r'image/stem/(?:convolutions|blocks)/(\d+)/', name):
-    pixels = (image.size >> (int(halving[1]) + 1)) ** 2
+    pixels = (image['size'] >> (int(halving[1]) + 1)) ** 2
     return 'image', pixels, pixels
   logits = length - 1 if 'captioning' in config.objective else 0
   table = {
@@ -102,6 +106,8 @@ def _lengths(config: ConfigDict, name: str) -> tuple[str, int, int]:
     'projector/': ('image', 1, 1),
     'text/': ('text', states, states),
     'text_projection': ('text', 1, 1),
+    'second_text/': ('second_text', states, states),
+    'second_text_projection': ('second_text', 1, 1),
     'pooler/': ('image', queries + shared, tokens),
     'contrastive_pooler/': ('image', 1, queries if cascade else tokens),
     'decoder/output': ('captioner', logits, logits),

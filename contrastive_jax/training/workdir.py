@@ -28,6 +28,7 @@ _ADDED = {
   'data.second_captions': '',
   'data.numbers': (),
   'data.nodes': (),
+  'evaluation.second_texts': (),
   'data.labels': '',
   'data.examples': 0,
 }

@@ -307,3 +307,30 @@ def test_labels_of_curves_do_not_overlap():
 def test_labels_that_disagree_are_refused(split, kind, labels, message):
   with pytest.raises(ValueError, match=message):
     dataclasses.replace(split, **{kind: labels})
+
+
+def test_a_split_of_texts_is_shown_without_pictures(split, tmp_path):
+  texts = dataclasses.replace(
+    split, images=None, first_texts=[f'<first> {row}' for row in range(len(split.captions))]
+  )
+  results = {'heldout_style/first_to_second_recall@1': 0.5, 'heldout_style/uniformity_first': -2.0}
+  tree = parse(write(tmp_path, splits=[texts], results=results))
+  assert not [*tree.iter('img')] and not [*tree.iter('script')]
+  [firsts] = figures_of(tree, 'First texts retrieved for second texts')
+  [seconds] = figures_of(tree, 'Second texts retrieved for first texts')
+  for figure, own, found in ((firsts, 'caption', '<first>'), (seconds, '<first>', 'caption')):
+    [queries] = [child for child in figure if child.tag == 'ol']
+    assert len(queries) == examples.QUERIES
+    assert all(own in text_of(query) for query in find(figure, 'p', 'query'))
+    assert all(found in text_of(item) for item in find(figure, 'span', 'text'))
+  row = figures_of(tree, 'Similarity of the sample')[0].find('.//tbody/tr')
+  nearest = [cell.get('class') == 'nearest' for cell in row.iter('td')]
+  sample = examples.collect(texts)['matrix']
+  assert nearest.index(True) == sample['nearest'][0] and sum(nearest) == 1
+  shown = text_of(next(tree.iter('main')))
+  assert 'First to second recall @1' in shown and 'picture' not in shown
+
+
+def test_a_split_has_images_or_first_texts(split):
+  with pytest.raises(ValueError, match=r"'heldout_style' has no images; give N = 40 first_texts"):
+    dataclasses.replace(split, images=None)
