@@ -78,12 +78,13 @@ def run_mode(config, folder: pathlib.Path) -> None:
   if train:
     evaluator.check_best(config.keep_best)
   new = train and not workdir.has_checkpoint(folder)
-  first = interop.initial_parameters(config.init_from if new else '', config.model.to_dict())
+  weights = (config.init_from, config.teacher) if new else ('', '')
+  weights = [interop.initial_parameters(path, config.model.to_dict()) for path in weights]
   processes.on_first_process(lambda: workdir.claim(folder, config))
   if is_first := jax.process_index() == 0:
     logger.print_parameters(jax.eval_shape(run.definition.init, jax.random.key(0)))
   if train:
-    state = loop.train(run, source, folder, evaluator, first)
+    state = loop.train(run, source, folder, evaluator, *weights)
     parameters, step = state.evaluated, int(state.step)
   else:
     parameters, step = restore.restore_parameters(run, folder)

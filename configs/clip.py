@@ -142,6 +142,8 @@ def emoji() -> ConfigDict:
   # (pattern of paths, multiplier of the learning rate) pairs: (('image/.*', 0.0),) locks the images
   config.optimizer.rates = ()
   config.optimizer.layer_decay = 1.0  # multiplies the rate of a layer once for each from it upwards
+  config.teacher = ''  # a folder of weights, for methods with a frozen target; see interop/
+  config.evaluate_target = ''  # the target that is evaluated, by its momentum, such as '0.99'
   config.average_decay = 0.0  # of the parameters' moving average that is evaluated; 0 for none
 
   config.mesh = 'data:-1'

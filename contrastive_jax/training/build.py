@@ -20,7 +20,7 @@ from contrastive_jax.training.batch import abstract_batch, abstract_inputs
 from contrastive_jax.training.config_checks import check_config, check_inputs, check_model
 from contrastive_jax.training.optimizer import make_optimizer, make_schedule
 from contrastive_jax.training.rates import parameter_rates
-from contrastive_jax.training.state import TrainState, plan_state, with_heads
+from contrastive_jax.training.state import FROZEN, TrainState, plan_state, with_heads
 from contrastive_jax.training.step import jit_train_step, make_train_step
 
 # Tables are padded to a multiple of this, so that meshes of up to so many shards divide them.
@@ -107,6 +107,7 @@ def build(config: ConfigDict, devices: list | None = None, examples: int | None 
   check_inputs(config, definition.inputs)
   augment_in_step, augment_before = _augmentation(config, definition.inputs)
   objective = Objective(config.objective.to_dict(), mesh if mesh.size > 1 else None)
+  _check_targets(config, objective)
   sizes = _sizes(config, definition, objective, examples)
   heads = objective.heads(sizes)
   trained = with_heads(definition, heads)
@@ -130,6 +131,7 @@ def build(config: ConfigDict, devices: list | None = None, examples: int | None 
     averaged=config.average_decay > 0,
     memory=_memory(objective, sizes),
     targets=objective.targets,
+    evaluated_target=config.evaluate_target,
   )
   train_step = make_train_step(
     definition,
@@ -189,6 +191,25 @@ def _sizes(config: ConfigDict, definition: Definition, objective: Objective, exa
     views=config.views,
     texts=config.texts,
   )
+
+
+def _check_targets(config: ConfigDict, objective: Objective) -> None:
+  targets = sorted(objective.targets)
+  if (target := config.evaluate_target) and target not in targets:
+    raise ValueError(
+      f'config.evaluate_target = {target!r} is no target of config.objective; use one of '
+      f"{targets}, or ''"
+    )
+  frozen = FROZEN in objective.targets
+  if frozen and not config.teacher:
+    raise ValueError(
+      "config.teacher = '', and a method of config.objective reads a frozen target; give the "
+      'folder of its weights'
+    )
+  if config.teacher and not frozen:
+    raise ValueError(
+      f'config.teacher = {config.teacher!r}, and no method of config.objective has a momentum of 1'
+    )
 
 
 def _memory(objective: Objective, sizes: Sizes):

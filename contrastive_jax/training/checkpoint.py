@@ -119,7 +119,7 @@ class Checkpoints:
 
     def read(step):
       restored = self._manager.restore(step, args=items)
-      return TrainState(**restored.state), restored.progress
+      return abstract.replace(**restored.state), restored.progress
 
     def intact(state, progress):
       return progress.get('fingerprint') == int(fingerprint(state))

@@ -37,6 +37,7 @@ def train(
   workdir: pathlib.Path,
   evaluate: Callable[[Any], dict[str, float]],
   initial: Any = None,
+  teacher: Any = None,
 ) -> TrainState:
   """Trains to the config's last step, from the workdir's newest checkpoint if it has one.
 
@@ -48,6 +49,7 @@ def train(
       such a step, where one is due, is complete before it; if it fails or is killed, a resumed run
       evaluates that step first.
     initial: parameters to start from, a nested dict of arrays; default: drawn from the seed.
+    teacher: parameters of the frozen target, where a method reads one.
 
   Returns:
     The last state. A workdir whose run is finished gives it without a step.
@@ -62,7 +64,7 @@ def train(
   batches, skips = _training_batches(run, source)
   checkpoints = _open_checkpoints(config, workdir)
   bad = BadSteps(workdir, skip=config.bad_steps.action == 'skip')
-  state, row = _first_state(run, source, checkpoints, skips, bad, initial)
+  state, row = _first_state(run, source, checkpoints, skips, bad, (initial, teacher))
   first = int(state.step)
   unfinished = first > 0 and all(line['step'] != first for line in read_metrics(workdir))
   batches.set_state({'batch': first})
@@ -121,7 +123,7 @@ def _first_state(run, source, checkpoints, skips, bad, initial) -> tuple[TrainSt
   """The newest checkpoint's, with all that goes on from there, or a new one; and its metrics."""
   if checkpoints.latest_step is None:
     state = run.create_state(run.config.seed)
-    return (state if initial is None else start_from(state, initial)), {}
+    return start_from(state, *initial), {}
   state, progress = checkpoints.restore(run.abstract_state)
   had = progress.get('examples', len(source))
   if had != len(source) and int(state.step) < run.config.total_steps:

@@ -55,7 +55,9 @@ def restore_parameters(model: OpenModel, workdir: pathlib.Path) -> Restored:
   Raises:
     ValueError: if no checkpoint can be read, or a sharding rule does not fit.
   """
-  field = 'average' if model.config.get('average_decay', 0) > 0 else 'parameters'
+  target = model.config.get('evaluate_target', '')
+  averaged = model.config.get('average_decay', 0) > 0
+  field = 'targets' if target else 'average' if averaged else 'parameters'
   shapes = jax.eval_shape(model.definition.init, jax.random.key(0))
   sharding_rules = model.config.sharding.to_dict()
   placed = rules.parameter_shardings(model.definition.axes, shapes, sharding_rules, model.mesh)
@@ -65,13 +67,16 @@ def restore_parameters(model: OpenModel, workdir: pathlib.Path) -> Restored:
     placed,
   )
   trained, statistics = model.definition.part(abstract)
-  items = {field: trained} | ({'statistics': statistics} if statistics else {})
+  items = {field: {target: trained} if target else trained} | (
+    {'statistics': statistics} if statistics else {}
+  )
   folder = workdir.absolute() / 'checkpoints'
 
   def read(step):
     progress = ocp.JsonCheckpointHandler().restore(folder / str(step) / 'progress')
     restored = read_part(folder / str(step), items)
-    return join_statistics(restored[field], restored.get('statistics')), progress
+    found = restored[field][target] if target else restored[field]
+    return join_statistics(found, restored.get('statistics')), progress
 
   def intact(parameters, progress):
     # Earlier versions saved the fingerprint of the whole state alone.

@@ -10,7 +10,7 @@ import optax
 from flax import nnx, struct
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from contrastive_jax.methods import Slot
+from contrastive_jax.methods import Momentum, Slot
 from contrastive_jax.models.definition import Definition, join_statistics, part_statistics
 from contrastive_jax.sharding import rules
 from contrastive_jax.sharding.mesh import BATCH_AXES, batch_shards
@@ -20,6 +20,8 @@ Memory = Mapping[str, Mapping[str, Slot]]
 
 # Logical axes of memory that lie on the batch axes of the mesh.
 _BATCH_LIKE = ('queue', 'examples')
+# The key of the frozen target, `config.teacher`.
+FROZEN = str(Momentum(1.0))
 # Fields that later versions added.
 _OPTIONAL = ('heads', 'memory', 'targets', 'statistics')
 
@@ -40,6 +42,7 @@ class TrainState:
     memory: arrays of the methods, by method and name; None without memory.
     targets: parameters and heads of target encoders, by their momentum; None without targets.
     statistics: running statistics of the model's layers, a nested dict; None without any.
+    evaluated_target: key of the target that is evaluated; '' for the average or the parameters.
   """
 
   step: jax.Array
@@ -52,6 +55,7 @@ class TrainState:
   memory: Any = None
   targets: Any = None
   statistics: Any = None
+  evaluated_target: str = struct.field(pytree_node=False, default='')
 
   @property
   def items(self) -> dict[str, Any]:
@@ -59,7 +63,7 @@ class TrainState:
 
     Checkpoints of versions without these fields have the same form.
     """
-    absent = {name for name in _OPTIONAL if getattr(self, name) is None}
+    absent = {name for name in _OPTIONAL if getattr(self, name) is None} | {'evaluated_target'}
     return {name: value for name, value in vars(self).items() if name not in absent}
 
   @property
@@ -74,9 +78,11 @@ class TrainState:
 
   @property
   def evaluated(self):
-    """The parameters to evaluate: the average where one is kept, with the running statistics."""
-    parameters = self.parameters if self.average is None else part_heads(self.average)[0]
-    return join_statistics(parameters, self.statistics)
+    """The parameters to evaluate: a target, the average where one is kept, or the model's own."""
+    trained = self.parameters if self.average is None else self.average
+    if self.evaluated_target:
+      trained = self.targets[self.evaluated_target]
+    return join_statistics(part_heads(trained)[0], self.statistics)
 
 
 def part_heads(trained) -> tuple[Any, Any]:
@@ -126,6 +132,7 @@ def plan_state(
   averaged: bool = False,
   memory: Memory | None = None,
   targets: Collection[str] = (),
+  evaluated_target: str = '',
 ) -> tuple[Callable[[int], TrainState], TrainState]:
   """Plans a state without making one.
 
@@ -137,6 +144,7 @@ def plan_state(
     averaged: keep a moving average of the parameters.
     memory: slots by method and name.
     targets: keys of the target encoders.
+    evaluated_target: see `TrainState`.
 
   Returns:
     (create, abstract): the jitted function from a seed to the initial state, each array made in
@@ -164,6 +172,7 @@ def plan_state(
       memory=_first_memory(memory, key) or None,
       targets={name: jax.tree.map(jnp.copy, trained) for name in targets} or None,
       statistics=statistics or None,
+      evaluated_target=evaluated_target,
     )
 
   shapes = jax.eval_shape(create, 0)
@@ -198,6 +207,7 @@ def plan_state(
     memory=jax.tree.map(lambda slot: _place_memory(slot, mesh), memory, is_leaf=_is_slot) or None,
     targets=dict.fromkeys(targets, placed) or None,
     statistics=jax.tree.map(lambda _: copied, shapes.statistics),
+    evaluated_target=evaluated_target,
   )
   abstract = jax.tree.map(
     lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding),
@@ -207,22 +217,37 @@ def plan_state(
   return jax.jit(create, out_shardings=shardings), abstract
 
 
-def start_from(state: TrainState, parameters: Any) -> TrainState:
+def start_from(state: TrainState, parameters: Any = None, teacher: Any = None) -> TrainState:
   """A new state with other parameters of the model, each placed as the one that it replaces.
 
-  Average and targets start from them too.
+  Args:
+    state: a new state.
+    parameters: of the model; average and targets start from them too. None for the state's own.
+    teacher: parameters of the frozen target; None without one.
   """
+  if parameters is not None:
+    parameters, statistics = _place_like(state, parameters)
+    state = state.replace(parameters=parameters, statistics=statistics or None)
+    if state.average is not None:
+      state = state.replace(average=_copy(state.trained))
+    if state.targets is not None:
+      state = state.replace(targets={key: _copy(state.trained) for key in state.targets})
+  if teacher is not None:
+    frozen = state.targets[FROZEN] | _place_like(state, teacher)[0]
+    state = state.replace(targets=state.targets | {FROZEN: frozen})
+  return state
+
+
+def _place_like(state: TrainState, parameters: Any) -> tuple[Any, Any]:
+  """Copies of a model's parameters and running statistics, placed as those of a state."""
   whole = join_statistics(state.parameters, state.statistics)
   placed = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), parameters, whole)
-  paths = nnx.traversals.flatten_mapping(state.statistics or {})
-  placed, statistics = part_statistics(placed, paths)
-  copied = lambda tree: jax.tree.map(jnp.copy, tree)  # noqa: E731
-  state = state.replace(parameters=copied(placed), statistics=copied(statistics) or None)
-  if state.average is not None:
-    state = state.replace(average=copied(state.trained))
-  if state.targets is not None:
-    state = state.replace(targets={key: copied(state.trained) for key in state.targets})
-  return state
+  # Copies: donated buffers may not be shared.
+  return part_statistics(_copy(placed), nnx.traversals.flatten_mapping(state.statistics or {}))
+
+
+def _copy(tree):
+  return jax.tree.map(jnp.copy, tree)
 
 
 def fold_name(key: jax.Array, name: str) -> jax.Array:

@@ -31,6 +31,9 @@ _ADDED = {
   'evaluation.second_texts': (),
   'data.labels': '',
   'data.examples': 0,
+  'teacher': '',
+  'evaluate_target': '',
+  'average_decay': 0.0,
 }
 _LOCKS = []  # The files stay open, and so locked, for as long as the process lives.
 
