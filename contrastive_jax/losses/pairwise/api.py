@@ -62,9 +62,9 @@ def logsumexp(
     y: [B', D] vectors, one per column of S, or a tuple of as many as in x.
     term: maps a block of scores [b, n] to logits that broadcast to [b, n]. Given `rows` or
       `columns`, it is called as `term(scores, rows, columns)` with those of the block. Scores are a
-      tuple of k arrays where x is one. It is finite with finite derivatives at all pairs, also at
-      those that do not count; closes over no traced array (pass it as side data); and compiles
-      once if it is the same object in each call.
+      tuple of k arrays where x is one. The term must be finite, with finite derivatives, at all
+      pairs, also at those that do not count, and may close over no traced array: pass it as side
+      data. Calls with the same term, the same object, share one compilation.
     rows: side data of the rows: a tree of arrays [B, …], of which the term gets [b, …].
       Differentiable where floating; float32 in the term.
     columns: side data of the columns: a tree of arrays [B', …], of which the term gets [n, …].
@@ -75,7 +75,7 @@ def logsumexp(
     diagonal: whether pairs i = j count.
     dtype: of the vectors in the products; by default the one that x and y promote to. Each gradient
       is summed in float32 and returned in the dtype of its argument.
-    block_size: the block of pairs visited at a time has block_size² pairs; by default 4 MiB.
+    block_size: a block has block_size² pairs; by default 1,024², whose scores take 4 MiB.
     mesh: the mesh over whose axes named 'data' and 'fsdp' the vectors are sharded (they are
       replicated over its other axes); None for one device.
     kernel: 'scan', or 'pallas': a TPU kernel that keeps the scores in VMEM, for float32 with D up
@@ -318,8 +318,9 @@ def threshold(
   threshold belong to the fraction, and those equal to it by a share, which makes the size of the
   fraction exact: #{s > threshold} + share · #{s = threshold} = fraction · #{pairs that count}.
 
-  A reduction with the same vectors, term, scale, block_size and mesh computes the same scores, bit
-  for bit, and may compare them with the threshold.
+  A reduction with the same vectors, term, scale, block_size and mesh may compare its scores with the
+  threshold: on a CPU they have the same bits. On GPUs, whose matmuls XLA tunes per program, this has
+  not been tested.
 
   Args:
     x: as in `logsumexp`.

@@ -36,7 +36,7 @@ def operands(
   columns: Tree = None,
 ) -> tuple[Operand, Operand]:
   """The operands of the rows and of the columns; raises ValueError as the reductions say."""
-  x, y = jax.tree.map(jnp.asarray, (x, y))
+  x, y = (tuple(map(jnp.asarray, a)) if isinstance(a, tuple) else jnp.asarray(a) for a in (x, y))
   sizes = _sizes(x, y)
   dtype = accumulator(jnp.result_type(*jax.tree.leaves((x, y))))
   scales = _numbers('scale', scale, sizes, dtype)
@@ -54,11 +54,12 @@ def operands(
 
 def caller_term(function, x: Vectors, rows: Tree, columns: Tree) -> Term:
   """The term of a caller, who may give side data."""
+  takes = 'scores' if rows is None and columns is None else 'data'
   if function is None and isinstance(x, tuple):
     raise ValueError(f'x is a tuple of {len(x)} arrays; give a term of as many scores')
-  if function is None and (rows, columns) != (None, None):
+  if function is None and takes == 'data':
     raise ValueError('rows and columns are side data of a term; give a term, or leave them out')
-  return Term(function, 'scores' if rows is None and columns is None else 'data')
+  return Term(function, takes)
 
 
 def side_data(name: str, data: Tree, size: int) -> Tree:
