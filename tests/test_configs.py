@@ -5,7 +5,7 @@ import pathlib
 import jax
 import pytest
 
-from configs import clip, coca, siglip
+from configs import clip, coca, siglip, simclr, text
 from contrastive_jax.models.definition import define
 from contrastive_jax.training import build
 
@@ -45,7 +45,11 @@ def test_siglips_model_has_the_published_number_of_parameters():
 
 @pytest.mark.parametrize(
   ('recipe', 'variant'),
-  [(recipe, variant) for recipe in (clip, coca, siglip, *METHODS) for variant in recipe.VARIANTS],
+  [
+    (recipe, variant)
+    for recipe in (clip, coca, siglip, simclr, text, *METHODS)
+    for variant in recipe.VARIANTS
+  ],
 )
 def test_every_variant_builds(recipe, variant):
   config = recipe.get_config(variant)

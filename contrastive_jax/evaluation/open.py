@@ -1,6 +1,7 @@
 """Opens the evaluator of a config."""
 
 import re
+from collections.abc import Sequence
 from functools import cache, partial
 
 from jax.sharding import Mesh
@@ -52,14 +53,7 @@ def open_evaluator(
     except ValueError as error:
       raise ValueError(f'{error}; config.evaluation.{without} evaluates without them') from error
 
-  texts, first = evaluation.get('texts', ('caption',)), ''
-  if 'second_tokens' in definition.inputs:
-    texts, first = evaluation.second_texts, [*texts, ''][0]
-    if not first or not texts:
-      raise ValueError(
-        f'config.evaluation.texts = {tuple(evaluation.texts)} and second_texts = {tuple(texts)}; '
-        'name the fields of both texts of a pair'
-      )
+  texts, first = _text_fields(evaluation, 'second_tokens' in definition.inputs)
   # Configs of older runs lack these fields.
   pairs, partners, captions = (evaluation.get(f, ()) for f in ('pairs', 'partners', 'captions'))
   fields = evaluation.zero_shot if sources else ()
@@ -84,6 +78,19 @@ def open_evaluator(
     captions=captions,
     candidates=training('captions = {}') if captions else None,
   )
+
+
+def _text_fields(evaluation: ConfigDict, pairs_of_texts: bool) -> tuple[Sequence[str], str]:
+  """The fields of the texts to retrieve, and that of the first text of a pair of texts or ''."""
+  texts = evaluation.get('texts', ('caption',))
+  if not pairs_of_texts:
+    return texts, ''
+  if not texts or not evaluation.second_texts:
+    raise ValueError(
+      f'config.evaluation.texts = {tuple(texts)} and second_texts = '
+      f'{tuple(evaluation.second_texts)}; name the fields of both texts of a pair'
+    )
+  return evaluation.second_texts, texts[0]
 
 
 # The field whose removal makes a setting unnecessary, by setting.

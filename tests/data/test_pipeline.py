@@ -393,25 +393,3 @@ def test_data_that_stays_away_is_noticed_soon():
   with pytest.raises(ValueError, match=r'no example of \d+ can be used; .*failed 5 times'):
     batches(Away())
   assert len(asked) < 100
-
-
-def test_the_stand_in_of_a_bad_example_has_its_own_id_and_position():
-  source = examples(400, bad={7, 9})
-  iterator, skips = batches(source, batch_size=40)
-  seen = [next(iterator) for _ in range(10)]
-  assert skips.skipped == 2
-  for batch in seen:
-    assert not {7, 9} & {*batch['id'].tolist()}
-    # The tokens of caption i // 2 end in its last digit.
-    digits = [ord(str(number // 2)[-1]) for number in batch['id']]
-    np.testing.assert_array_equal(batch['tokens'][:, 1], digits)
-    np.testing.assert_array_equal(batch['position'], batch['id'])
-  assert seen[0]['id'].dtype == seen[0]['position'].dtype == np.int32
-
-
-def test_ids_are_those_of_the_rows_and_positions_those_of_the_split():
-  source = data.open_source('emoji', 'heldout_composition[:6]+heldout_composition[:6]')
-  batch = next(batches(source, batch_size=12)[0])
-  assert sorted(batch['id']) == sorted([*range(6)] * 2)
-  assert sorted(batch['position']) == list(range(12))
-  np.testing.assert_array_equal(batch['id'], batch['position'] % 6)

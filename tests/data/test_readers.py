@@ -138,6 +138,22 @@ def test_a_field_that_is_not_there_is_a_mistake_in_the_config(options, message):
     batches(rows(), **options)
 
 
+def test_the_stand_in_of_a_bad_example_has_its_own_id_and_position():
+  iterator, skips = batches(rows(400, node='none'), batch_size=40, **NODES)
+  for _ in range(10):
+    batch = next(iterator)
+    np.testing.assert_array_equal(batch['id'], batch['nodes'][:, 0])
+    np.testing.assert_array_equal(batch['position'], batch['id'])
+  assert skips.skipped == 1 and batch['id'].dtype == batch['position'].dtype == np.int32
+
+
+def test_ids_are_those_of_the_rows_and_positions_those_of_the_split():
+  source = data.open_source('emoji', 'heldout_composition[:6]+heldout_composition[:6]')
+  batch = next(batches(source, batch_size=12, inputs=('tokens',))[0])
+  assert sorted(batch['position']) == list(range(12))
+  np.testing.assert_array_equal(batch['id'], batch['position'] % 6)
+
+
 @pytest.mark.parametrize('style', ['jsonl', 'csv', 'webdataset'])
 def test_every_format_may_have_no_pictures(style, tmp_path):
   texts = [{'caption': f'text {i}', 'other': 'x' * (i + 1)} for i in range(8)]

@@ -1,0 +1,67 @@
+"""Every config's smoke variant, and methods through the one entry; slow."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+CONFIGS = sorted(path.relative_to(ROOT) for path in (ROOT / 'configs').rglob('*.py'))
+# One method per kind of state, by what `--mode=plan` reports of it.
+METHODS = {
+  'byolip': {'heads', 'targets'},
+  'moco': {'memory', 'targets'},
+  'isogclr': {'memory'},
+  'slip': {'heads'},
+}
+SMALL = ('--config.log_every=1', '--config.checkpoint_every=2', '--config.total_steps=4')
+
+pytestmark = pytest.mark.slow
+
+
+def launch(*arguments, devices=1):
+  """Runs launch.py on CPU devices; returns what it prints."""
+  flags = f'--xla_force_host_platform_device_count={devices}'
+  environment = os.environ | {'XLA_FLAGS': flags, 'JAX_PLATFORMS': 'cpu'}
+  command = [sys.executable, 'launch.py', *map(str, arguments)]
+  done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+  assert done.returncode == 0, done.stdout + done.stderr
+  return done.stdout
+
+
+def losses(folder):
+  rows = map(json.loads, (folder / 'metrics.jsonl').read_text().splitlines())
+  return [row['train/loss'] for row in rows if 'train/loss' in row]
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=str)
+def test_the_smoke_variant_trains(path, tmp_path):
+  launch(f'--config={path}:smoke', f'--workdir={tmp_path / "run"}')
+  assert len(losses(tmp_path / 'run')) == 2
+  assert (tmp_path / 'run' / 'results.json').exists()
+
+
+@pytest.mark.parametrize('name', METHODS)
+@pytest.mark.parametrize(('devices', 'parts'), [(1, 1), (8, 1), (1, 4), (8, 2)])
+def test_a_method_trains_and_resumes_bit_for_bit(name, devices, parts, tmp_path):
+  config = f'--config=configs/methods/{name}.py:smoke'
+  own = (*SMALL, f'--config.micro_batches={parts}', '--config.mesh=data:-1')
+  launch(config, *own, f'--workdir={tmp_path / "through"}', devices=devices)
+  launch(config, *own, f'--workdir={tmp_path / "killed"}', devices=devices)
+  # Without its last checkpoint the run resumes after step 2, as after a kill.
+  (tmp_path / 'killed' / 'checkpoints' / '4').rename(tmp_path / 'killed' / 'lost')
+  launch(f'--workdir={tmp_path / "killed"}', devices=devices)
+  through, killed = (losses(tmp_path / run) for run in ('through', 'killed'))
+  assert through == killed and len(through) == 4
+
+
+@pytest.mark.parametrize('name', METHODS)
+def test_the_plan_shows_heads_and_memory_by_kind(name, tmp_path):
+  config = f'--config=configs/methods/{name}.py:smoke'
+  printed = launch('--mode=plan', '--topology=cpu:8', config, f'--workdir={tmp_path}')
+  (path,) = tmp_path.glob('plan_*.json')
+  kinds = json.loads(path.read_text())['memory']['kinds']
+  assert all(kinds[kind] > 0 and kind in printed for kind in METHODS[name])
