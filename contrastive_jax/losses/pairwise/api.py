@@ -318,9 +318,9 @@ def threshold(
   threshold belong to the fraction, and those equal to it by a share, which makes the size of the
   fraction exact: #{s > threshold} + share · #{s = threshold} = fraction · #{pairs that count}.
 
-  A reduction with the same vectors, term, scale, block_size and mesh may compare its scores with the
-  threshold: on a CPU they have the same bits. On GPUs, whose matmuls XLA tunes per program, this has
-  not been tested.
+  A reduction with the same vectors, term, scale, block_size and mesh may compare its scores with
+  the threshold: on a CPU they have the same bits. On GPUs, whose matmuls XLA tunes per program,
+  this has not been tested.
 
   Args:
     x: as in `logsumexp`.
