@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from contrastive_jax.data.images import normalize
 from contrastive_jax.planning import traced_flops
 from contrastive_jax.planning.loss import loss_gradient
 from contrastive_jax.training import build
@@ -34,6 +35,18 @@ def test_parts_and_mesh_keep_value_gradient_and_memory(mesh, devices, micro_batc
     assert others[name] == pytest.approx(float(value), rel=1e-5, abs=1e-6), name
   assert difference(laws.gradient_of(state), laws.gradient_of(expected)) < 1e-5
   chex.assert_trees_all_close(state.memory, expected.memory, rtol=1e-4, atol=1e-5)
+
+
+def test_selections_have_a_margin():
+  """Otherwise rounding could select other negatives in another number of parts."""
+  run, batch = laws.run_of(), laws.batch_of(laws.run_of())
+  model = run.definition.bind(jax.device_get(run.create_state(0).parameters))
+  outputs = model.encode(batch | {'image': normalize(batch['image'])})
+  scores = outputs.scale * outputs.image @ outputs.text.T
+  k = laws.options_of('hard_negative')['k']
+  for rows in (scores, scores.T):
+    negatives = np.sort(np.where(np.eye(laws.B, dtype=bool), -np.inf, rows))[:, ::-1]
+    assert np.min(negatives[:, k - 1] - negatives[:, k]) > 1e-3
 
 
 def test_every_method_moves_the_model_and_its_heads():
