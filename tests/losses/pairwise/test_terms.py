@@ -103,16 +103,20 @@ def test_value_and_gradients_are_the_dense_ones(name, products, mesh):
   (x, y, *others), exclude = draw()
   term = area if products == 2 else logits
   arguments = (x, y, *others) if products == 2 else (x[0], y[0], *others)
-  function = functools.partial(streamed, name, term, exclude, mesh)
-  results = jax.jit(function)(*arguments)
-  places = tuple(range(5))
-  gradients = jax.jit(jax.grad(lambda *a: weigh(function(*a)), places, allow_int=True))(*arguments)
   truth = functools.partial(dense, name, term, exclude)
+
+  def weighted(function, *arguments):
+    results = function(*arguments)
+    return weigh(results), results
+
+  step = jax.value_and_grad(weighted, range(1, 6), has_aux=True, allow_int=True)
+  step = jax.jit(step, static_argnums=0)
+  function = functools.partial(streamed, name, term, exclude, mesh)
+  (_, results), gradients = step(function, *arguments)
   with jax.enable_x64(True):
     wide = jax.tree.map(lambda a: a.astype(np.float64) if a.dtype == np.float32 else a, arguments)
-    expected = jax.tree.map(np.asarray, truth(*wide))
+    (_, expected), slopes = jax.tree.map(np.asarray, step(truth, *wide))
   jax.tree.map(reference.assert_near, results, expected)
-  _, slopes = reference.float64_gradients(lambda *a: weigh(truth(*a)), *arguments)
   for got, slope in zip(jax.tree.leaves(gradients), jax.tree.leaves(slopes), strict=True):
     if slope.dtype != jax.dtypes.float0:
       reference.assert_near(got, slope)

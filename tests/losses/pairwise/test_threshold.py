@@ -58,14 +58,12 @@ def test_another_reduction_selects_exactly_the_fraction(mesh):
 
 def test_signs_zeros_and_no_pairs():
   y = np.array([[-2.0], [-0.0], [0.0], [1.0], [-1e-30], [3e38]], 'f')
-  ones = np.ones((1, 1), 'f')
-  expected = [3e38, 1, 0, 0, -1e-30, -2]
-  for count, value in enumerate(expected, 1):
-    threshold, _ = pairwise.threshold(ones, y, count=count)
-    assert threshold == np.float32(value)
-  shares = [float(pairwise.threshold(ones, y, count=count)[1][0]) for count in (2.5, 3, 4)]
-  np.testing.assert_allclose(shares, [0.25, 0.5, 1.0])
-  threshold, share = pairwise.threshold(ones, ones, fraction=0.5, diagonal=False)
+  counts = np.array([1, 2, 2.5, 3, 4, 5, 6], 'f')
+  thresholds, shares = pairwise.threshold(np.ones((7, 1), 'f'), y, count=counts)
+  np.testing.assert_array_equal(thresholds, np.float32([3e38, 1, 0, 0, 0, -1e-30, -2]))
+  np.testing.assert_allclose(shares, [1, 1, 0.25, 0.5, 1, 1, 1])
+  one = np.ones((1, 1), 'f')
+  threshold, share = pairwise.threshold(one, one, fraction=0.5, diagonal=False)
   assert (threshold, share) == (np.inf, 0)
 
 
