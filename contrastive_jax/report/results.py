@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import jax
 import rich.console
+import rich.markup
 import rich.table
 from ml_collections import ConfigDict
 
@@ -48,6 +49,7 @@ def write(
   )
   table = rich.table.Table('result', rich.table.Column('', justify='right'))
   for name, value in results.items():
-    table.add_row(name, f'{value:.1%}' if formatting.is_fraction(name) else f'{value:,.4g}')
+    shown = f'{value:.1%}' if formatting.is_fraction(name) else f'{value:,.4g}'
+    table.add_row(rich.markup.escape(name), shown)
   rich.console.Console().print(table)
   print(f'{folder}/report.html shows the curves, retrieved pictures and mistakes')

@@ -100,6 +100,7 @@ class Logger:
         f'step {step}/{task.total}  {"  ".join([task.description, *recalls])}'
         f'  ETA {_clock(task.time_remaining)}',
         highlight=False,
+        markup=False,
         soft_wrap=True,
       )
 
