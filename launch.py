@@ -1,4 +1,4 @@
-"""The one entry: trains, evaluates, compares, plans or exports what a config describes.
+"""Trains, evaluates, exports, compares or plans runs of a config.
 
 python launch.py --config=configs/clip.py
 python launch.py --mode=evaluate --workdir=runs/clip-default    or --mode=export
@@ -22,19 +22,19 @@ from contrastive_jax.runtime import compilation_cache, cpu, processes
 from contrastive_jax.training import build, command_line, logger, loop, restore, workdir
 
 command_line.accept_none()
-_CONFIG = config_flags.DEFINE_config_file('config', None, 'A file of configs/, or FILE:VARIANT.')
+_CONFIG = config_flags.DEFINE_config_file('config', None, 'Config file, or FILE:VARIANT.')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run; default runs/NAME-VARIANT.')
-_WORKDIRS = flags.DEFINE_list('workdirs', [], 'Runs to compare with the first of them.')
+_WORKDIRS = flags.DEFINE_list('workdirs', [], 'Runs to compare; the first is the baseline.')
 _MODES = ['train', 'evaluate', 'compare', 'plan', 'export']
-_MODE = flags.DEFINE_enum('mode', 'train', _MODES, 'What to do.')
-_TOPOLOGY = flags.DEFINE_string('topology', 'cpu:8', 'To plan for: v5e:16x16, h100:64, …')
+_MODE = flags.DEFINE_enum('mode', 'train', _MODES, 'Action.')
+_TOPOLOGY = flags.DEFINE_string('topology', 'cpu:8', 'Plan for v5e:16x16, h100:64, …')
 _COORDINATOR = flags.DEFINE_string('coordinator', None, 'HOST:PORT of the first process.')
-_PROCESSES = flags.DEFINE_integer('processes', None, 'Their number, where JAX cannot detect it.')
-_PROCESS = flags.DEFINE_integer('process', None, 'The number of this one, from 0.')
+_PROCESSES = flags.DEFINE_integer('processes', None, 'Number of processes, if not detected.')
+_PROCESS = flags.DEFINE_integer('process', None, 'Index of this process, from 0.')
 
 
 def main(_) -> None:
-  """Joins the run's other processes, if there are any, and runs the mode."""
+  """Checks the flags, connects to the run's other processes, and runs the mode."""
   logging.set_verbosity(logging.WARNING)
   command_line.check_flags(sys.argv[1:])
   command_line.check_paths([*_WORKDIRS.value, _WORKDIR.value or ''])
@@ -42,7 +42,7 @@ def main(_) -> None:
     compare_runs([pathlib.Path(folder) for folder in _WORKDIRS.value], _WORKDIR.value)
     return
   if (config := _CONFIG.value) is None and _WORKDIR.value is None:
-    raise app.UsageError('give --config=configs/clip.py, or the --workdir of a run to go on with')
+    raise app.UsageError('give --config=configs/clip.py, or the --workdir of a run to resume')
   folder = pathlib.Path(_WORKDIR.value or workdir.default_workdir(config))
   if _MODE.value == 'train':
     command_line.check_saves(folder)
@@ -57,19 +57,19 @@ def main(_) -> None:
     run_mode(config, folder)
 
 
-def compare_runs(folders: list[pathlib.Path], to: str | None) -> None:
-  """Writes compare.html into --workdir, or into the folder that holds the first run."""
+def compare_runs(folders: list[pathlib.Path], output: str | None) -> None:
+  """Writes compare.html to a folder, by default the parent folder of the first run."""
   runs = [compare.open_run(f, workdir.read_config(f), logger.read_metrics(f)) for f in folders]
-  to = pathlib.Path(to) if to else (folders or [pathlib.Path()])[0].resolve().parent
-  compare.write(to / 'compare.html', runs)
+  parent = (folders or [pathlib.Path()])[0].resolve().parent
+  compare.write((pathlib.Path(output) if output else parent) / 'compare.html', runs)
 
 
 def run_mode(config, folder: pathlib.Path) -> None:
-  """Does what --mode says, and leaves results.json and report.html in the workdir."""
+  """Runs --mode=train, evaluate or export; the first two write results.json and report.html."""
   start = time.perf_counter()
-  # All that can be wrong shows here, before anything is written or compiled.
-  train, folder_of_data = _MODE.value == 'train', config.data.folder or None
-  source = data.open_source(config.data.name, config.data.split, folder_of_data) if train else None
+  # Opening raises all errors of the config, before anything is written or compiled.
+  train, data_folder = _MODE.value == 'train', config.data.folder or None
+  source = data.open_source(config.data.name, config.data.split, data_folder) if train else None
   run = build.build(config, examples=source.rows) if train else restore.open_run(config, folder)
   if _MODE.value == 'export':
     parameters = restore.restore_parameters(run, folder).parameters
@@ -77,10 +77,10 @@ def run_mode(config, folder: pathlib.Path) -> None:
   evaluator = open_evaluator(config, run.definition, run.tokenizer, run.mesh, source)
   if train:
     evaluator.check_best(config.keep_best)
-  new = train and not workdir.has_checkpoint(folder)
-  weights = (config.init_from, config.teacher) if new else ('', '')
+  is_new = train and not workdir.has_checkpoint(folder)
+  weights = (config.init_from, config.teacher) if is_new else ('', '')
   weights = [interop.initial_parameters(path, config.model.to_dict()) for path in weights]
-  processes.on_first_process(lambda: workdir.claim(folder, config))
+  processes.on_first_process(lambda: workdir.lock(folder, config))
   if is_first := jax.process_index() == 0:
     logger.print_parameters(jax.eval_shape(run.definition.init, jax.random.key(0)))
   if train:
@@ -88,12 +88,12 @@ def run_mode(config, folder: pathlib.Path) -> None:
     parameters, step = state.evaluated, int(state.step)
   else:
     parameters, step = restore.restore_parameters(run, folder)
-  figures, splits = evaluator.finish(parameters)
+  metrics, splits = evaluator.finish(parameters)
   count = sum(leaf.size for leaf in jax.tree.leaves(parameters))
-  figures |= {'step': step, 'images_seen': step * config.batch_size, 'parameters': count}
-  figures['seconds'] = time.perf_counter() - start
+  metrics |= {'step': step, 'images_seen': step * config.batch_size, 'parameters': count}
+  metrics['seconds'] = time.perf_counter() - start
   if is_first:
-    results.write(folder, config, figures, splits, logger.read_metrics(folder))
+    results.write(folder, config, metrics, splits, logger.read_metrics(folder))
 
 
 if __name__ == '__main__':

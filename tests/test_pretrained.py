@@ -30,7 +30,7 @@ def make_run(folder):
   """A run of CoCa, saved at its start; its state is random."""
   config = coca.get_config('smoke')
   config.evaluation.splits, config.evaluation.zero_shot = (SPLIT,), ('group',)
-  workdir.claim(folder, config)
+  workdir.lock(folder, config)
   checkpoints = Checkpoints(folder / 'checkpoints')
   checkpoints.save(build.build(config).create_state(0), {})
   checkpoints.close()

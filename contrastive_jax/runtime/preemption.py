@@ -15,7 +15,7 @@ class Preempted(SystemExit):
     self.step = step
 
   def __str__(self):
-    return f'stopped by SIGTERM, saved at step {self.step}; the same command goes on from there'
+    return f'stopped by SIGTERM, saved at step {self.step}; the same command resumes from there'
 
 
 class Preemption:

@@ -1,4 +1,4 @@
-"""Checkpoints of the state, whose step is the place in the data too."""
+"""Checkpoints of the train state; its step is also the position in the data."""
 
 import contextlib
 import math
@@ -19,13 +19,13 @@ from contrastive_jax.training.state import TrainState
 
 
 class Checkpoints:
-  """The checkpoints of a run: a folder a step; the newest few are kept, and the best.
+  """Checkpoints of a run: one folder per step; the newest and the best are kept.
 
   Args:
-    folder: theirs.
-    keep: how many of the newest.
-    best: a figure of the evaluation; the checkpoint with the highest is kept too. '' for none.
-    figures: those of earlier evaluations, by step.
+    folder: folder of the checkpoints.
+    keep: number of the newest checkpoints to keep.
+    best: an evaluation metric; the checkpoint with its highest value is kept too. '' for none.
+    metrics: metrics of earlier evaluations, by step.
   """
 
   def __init__(
@@ -34,33 +34,36 @@ class Checkpoints:
     *,
     keep: int = 2,
     best: str = '',
-    figures: Mapping[int, Mapping[str, float]] | None = None,
+    metrics: Mapping[int, Mapping[str, float]] | None = None,
   ):
     self._folder, self._keep, self._best = folder.absolute(), keep, best
-    self._ranks = {step: own[best] for step, own in (figures or {}).items() if best in own}
+    self._scores = {step: own[best] for step, own in (metrics or {}).items() if best in own}
     self._unverified: int | None = None
     self._manager = ocp.CheckpointManager(
-      self._folder, options=ocp.CheckpointManagerOptions(preservation_policy=_Preserve(self._kept))
+      self._folder,
+      options=ocp.CheckpointManagerOptions(
+        preservation_policy=_PreservationPolicy(self._steps_to_keep)
+      ),
     )
 
   @property
   def latest_step(self) -> int | None:
-    """The newest complete step, or None."""
+    """Step of the newest complete checkpoint, or None."""
     return self._manager.latest_step()
 
   def save(self, state: TrainState, progress: dict[str, Any]) -> None:
-    """Saves in the background.
+    """Saves a checkpoint in the background.
 
     Args:
-      state: the state.
-      progress: whatever else goes on from here; JSON.
+      state: the train state.
+      progress: anything else that training resumes from, as JSON.
 
     Raises:
-      OSError: if this one, or the one before, cannot be written, or the one before cannot be read
-        back; those that were complete are kept.
+      OSError: if this or the previous checkpoint cannot be written, or the previous one cannot be
+        read back. Complete checkpoints are kept.
     """
     self.wait()
-    with self._explained():
+    with self._explain_errors():
       self._manager.save(
         int(state.step),
         args=ocp.args.Composite(
@@ -77,38 +80,47 @@ class Checkpoints:
     self._unverified = int(state.step)
 
   def wait(self) -> None:
-    """Waits until the last save is complete, and reads it back; errors as in `save`."""
-    with self._explained():
+    """Waits until the last checkpoint is complete, and reads it back; raises like `save`."""
+    with self._explain_errors():
       self._manager.wait_until_finished()
     self._verify()
 
-  def rank(self, step: int, figures: Mapping[str, float]) -> None:
-    """Ranks the checkpoint of a step by its evaluation, and deletes the one that was best before.
+  def rank(self, step: int, metrics: Mapping[str, float]) -> None:
+    """Ranks the checkpoint of a step by its evaluation, and deletes a previous best.
+
+    Args:
+      step: step of the checkpoint.
+      metrics: metrics of its evaluation; empty if there was none.
 
     Raises:
-      ValueError: if there is no figure of the name `best`.
+      ValueError: if the metric `best` is missing.
     """
-    if not self._best or not figures:
+    if not self._best or not metrics:
       return
-    if self._best not in figures:
-      raise ValueError(f'config.keep_best = {self._best!r} is no figure; use one of {[*figures]}')
-    self._ranks[step] = figures[self._best]
+    if self._best not in metrics:
+      raise ValueError(
+        f'config.keep_best = {self._best!r} is not a metric; use one of {[*metrics]}'
+      )
+    self._scores[step] = metrics[self._best]
     self.wait()
     steps = sorted(self._manager.all_steps())
-    for old in {*steps} - self._kept(steps):
-      self._manager.delete(old)
+    for step in {*steps} - self._steps_to_keep(steps):
+      self._manager.delete(step)
 
-  def _kept(self, steps: Sequence[int]) -> set[int]:
-    """The newest of some steps in order, and the best; of equal ones the newest, never NaN."""
-    ranked = [(self._ranks[step], step) for step in steps if step in self._ranks]
-    best = [step for rank, step in sorted(ranked) if not math.isnan(rank)][-1:]
+  def _steps_to_keep(self, steps: Sequence[int]) -> set[int]:
+    """The newest steps, and the best: the newest of equal ones, and never NaN."""
+    ranked = [(self._scores[step], step) for step in steps if step in self._scores]
+    best = [step for score, step in sorted(ranked) if not math.isnan(score)][-1:]
     return {*steps[-self._keep :], *best}
 
   def restore(self, abstract: TrainState) -> tuple[TrainState, dict[str, Any]]:
-    """The newest state that can be read, and the progress that was saved with it.
+    """Restores the newest readable checkpoint; damaged newer ones are renamed.
 
     Args:
-      abstract: says how the state is placed.
+      abstract: shapes, dtypes and shardings of the state.
+
+    Returns:
+      The state, and the progress saved with it.
 
     Raises:
       ValueError: if no checkpoint can be read.
@@ -124,30 +136,30 @@ class Checkpoints:
     def intact(state, progress):
       return progress.get('fingerprint') == int(fingerprint(state))
 
-    found = read_newest(self._folder, self._manager.all_steps(), read, intact)
-    self._set_aside(found.damaged)
+    newest = read_newest(self._folder, self._manager.all_steps(), read, intact)
+    self._rename_damaged(newest.damaged)
     for name in ('fingerprint', 'evaluated_fingerprint'):
-      found.progress.pop(name, None)
-    return found.tree, found.progress
+      newest.progress.pop(name, None)
+    return newest.tree, newest.progress
 
-  def _set_aside(self, errors):
+  def _rename_damaged(self, errors):
     for step, error in errors.items() if jax.process_index() == 0 else ():
-      # Orbax takes the name for no step. The time, so that an earlier one is not written over.
+      # Orbax ignores folders with such names. The time makes the name unique.
       name = f'damaged_{step}_{time.time_ns()}'
       (self._folder / str(step)).rename(self._folder / name)
-      logging.warning('checkpoint %d cannot be read, and is %s now: %s', step, name, error)
+      logging.warning('checkpoint %d cannot be read, and is renamed to %s: %s', step, name, error)
     if errors:
-      processes.gather(np.zeros(1))  # until the first process has renamed them
+      processes.gather(np.zeros(1))  # waits for the first process
       self._manager.reload()
 
   def close(self) -> None:
-    """Waits until all is written; errors as in `save`."""
-    with self._explained():
+    """Waits until everything is written; raises like `save`."""
+    with self._explain_errors():
       self._manager.close()
     self._verify()
 
   def _verify(self):
-    """Reads back the smallest array of the last checkpoint, which takes its index but few bytes."""
+    """Reads the smallest array of the last checkpoint, which also needs its index."""
     step, self._unverified = self._unverified, None
     if step is None or jax.process_index() != 0:
       return
@@ -157,30 +169,30 @@ class Checkpoints:
       read_part(self._folder / str(step), item)
     except Exception as error:  # As in `read_newest`.
       raise OSError(
-        f'the checkpoint of step {step} was saved to {self._folder} and cannot be read back: '
+        f'the checkpoint of step {step} was saved to {self._folder} but cannot be read back: '
         f'{str(error).splitlines()[0]} Try another --workdir'
       ) from error
 
   @contextlib.contextmanager
-  def _explained(self):
+  def _explain_errors(self):
     try:
       yield
-    except Exception as error:  # What fails in the background keeps its own type, or loses it.
+    except Exception as error:  # Background failures may have any type.
       raise OSError(
         f'a checkpoint cannot be written to {self._folder}: {str(error).splitlines()[0]} '
-        f'Complete are those of the steps {sorted(self._manager.all_steps())}; with space, '
-        'the same command goes on from there'
+        f'Checkpoints of the steps {sorted(self._manager.all_steps())} are complete; free space, '
+        'and the same command resumes from there'
       ) from error
 
 
-class Found(NamedTuple):
+class NewestCheckpoint(NamedTuple):
   """The newest readable checkpoint.
 
   Attributes:
     step: its step.
-    tree: what was read of its state.
+    tree: the arrays read from its state.
     progress: the JSON saved with it.
-    damaged: why each newer checkpoint was passed over, by step.
+    damaged: by step, why each newer checkpoint could not be read.
   """
 
   step: int
@@ -194,13 +206,13 @@ def read_newest(
   steps: Iterable[int],
   read: Callable[[int], tuple[Any, dict[str, Any]]],
   intact: Callable[[Any, dict[str, Any]], bool],
-) -> Found:
-  """Reads the newest checkpoint that every process can read; changes nothing.
+) -> NewestCheckpoint:
+  """Reads the newest checkpoint that every process can read; changes no files.
 
   Args:
-    folder: the checkpoints' folder.
-    steps: the complete steps in it.
-    read: step -> (tree, progress); any exception passes over the step.
+    folder: folder of the checkpoints, for the error message.
+    steps: steps of the complete checkpoints.
+    read: step -> (tree, progress); a checkpoint for which it raises is damaged.
     intact: (tree, progress) -> whether the tree has the bits that were saved.
 
   Raises:
@@ -208,18 +220,18 @@ def read_newest(
   """
   damaged = {}
   for step in sorted(steps, reverse=True):
-    read_here, error = None, None
+    result, error = None, None
     try:
-      read_here = read(step)
-    except Exception as raised:  # What a damaged file raises depends on which one it is.
+      result = read(step)
+    except Exception as raised:  # The type depends on the damaged file.
       error = raised
-    # What one process cannot read, none uses.
+    # All processes must agree on a checkpoint.
     if not processes.gather(np.array([error is None])).all():
       damaged[step] = error or OSError('another process cannot read it')
-    elif not intact(*read_here):
-      damaged[step] = ValueError('the state has other bits than were saved')
+    elif not intact(*result):
+      damaged[step] = ValueError('the state differs from the one that was saved')
     else:
-      return Found(step, *read_here, damaged)
+      return NewestCheckpoint(step, *result, damaged)
   raise ValueError(
     f'no checkpoint in {folder} can be read; nothing was changed. '
     + ' '.join(f'Step {step}: {error}' for step, error in damaged.items())
@@ -227,46 +239,50 @@ def read_newest(
 
 
 def read_part(folder: pathlib.Path, item: dict[str, Any]) -> dict[str, Any]:
-  """Reads some arrays of a saved state, and opens no other.
+  """Reads only some arrays of a saved state.
 
   Args:
     folder: the checkpoint of one step.
     item: trees of `ShapeDtypeStruct`s with shardings, by field of `TrainState`.
 
+  Returns:
+    The arrays, in the structure of `item`.
+
   Raises:
-    ValueError: if the state lacks an array. A damaged file raises exceptions of any type.
+    ValueError: if the state lacks an array. Damaged files raise exceptions of any type.
   """
-  how = ocp.checkpoint_utils.construct_restore_args(item)
+  restore_args = ocp.checkpoint_utils.construct_restore_args(item)
   restored = ocp.PyTreeCheckpointHandler().restore(
-    folder / 'state', args=ocp.args.PyTreeRestore(item, restore_args=how, partial_restore=True)
+    folder / 'state',
+    args=ocp.args.PyTreeRestore(item, restore_args=restore_args, partial_restore=True),
   )
-  # Orbax leaves an array as it was asked for where there is none.
+  # Orbax returns the `ShapeDtypeStruct` of a missing array.
   missing = [
     jax.tree_util.keystr(path, simple=True, separator='/')
     for path, leaf in jax.tree_util.tree_leaves_with_path(restored)
     if not isinstance(leaf, jax.Array)
   ]
   if missing:
-    raise ValueError(f'the state that was saved has no {", ".join(missing)}')
+    raise ValueError(f'the saved state has no {", ".join(missing)}')
   return restored
 
 
-class _Preserve(policies.PreservationPolicy):
-  """Orbax's policy of a function from steps in order to those that are kept."""
+class _PreservationPolicy(policies.PreservationPolicy):
+  """Keeps the steps that a function selects from all steps in order."""
 
-  def __init__(self, kept: Callable[[Sequence[int]], set[int]]):
-    self._kept = kept
+  def __init__(self, select: Callable[[Sequence[int]], set[int]]):
+    self._select = select
 
   def should_preserve(self, checkpoints, *, context) -> list[bool]:
     """Whether each checkpoint is kept."""
     steps = [checkpoint.step for checkpoint in checkpoints]
-    kept = self._kept(steps)
+    kept = self._select(steps)
     return [step in kept for step in steps]
 
 
 @jax.jit
 def fingerprint(state) -> jax.Array:
-  """A sum of all bits, the same on any mesh; Orbax itself takes most flipped bits for data."""
+  """Checksum of all arrays, the same on any mesh. Orbax itself misses most flipped bits."""
   total = jnp.uint32(0)
   for leaf in jax.tree.leaves(state):
     bits = jax.lax.bitcast_convert_type(leaf, f'uint{8 * leaf.dtype.itemsize}')

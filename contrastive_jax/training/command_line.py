@@ -1,4 +1,4 @@
-"""Flags as a shell hands them over, checked before anything is read or written."""
+"""Checks of command line flags, before anything is read or written."""
 
 import itertools
 import pathlib
@@ -16,41 +16,41 @@ class _OptionalFloat(flags.FloatParser):
 
 
 def accept_none() -> None:
-  """Lets flags of a config set float fields to None, as --config.optimizer.clip_norm=None."""
+  """Allows None for float fields of a config, as in --config.optimizer.clip_norm=None."""
   config_flags.register_flag_parser_for_type(float, _OptionalFloat())
 
 
 def check_flags(arguments: Sequence[str], known: flags.FlagValues = flags.FLAGS) -> None:
-  """Checks that no flag is given twice with different values, of which the last counts.
+  """Checks that no flag is given twice with different values.
 
-  Side by side, as a shell writes them for unquoted braces, they are refused. Apart, as where a
-  script appends flags to its own, the last is used with a warning. Flags of tuples, such as
-  --config.evaluation.splits, take all values that they are given.
+  Adjacent duplicates are an error: a shell produces them from unquoted braces. Other duplicates,
+  such as flags that a script appends to its own, give a warning, and the last value is used. Flags
+  of tuples, such as --config.evaluation.splits, may be repeated.
 
   Args:
-    arguments: of the command line, without the program.
-    known: the flags that were parsed from them.
+    arguments: the command line, without the program.
+    known: the flags parsed from it.
 
   Raises:
-    ValueError: names the flag and both values.
+    ValueError: if adjacent duplicates differ; names the flag and both values.
   """
   given: dict[str, str] = {}
-  before = None
-  for name, value in _pairs(arguments, known):
+  previous = None
+  for name, value in _single_values(arguments, known):
     if name in given and given[name] != value:
-      twice = f'--{name} is given twice, as {given[name]!r} and as {value!r}'
-      if name == before:
+      message = f'--{name} is given twice, as {given[name]!r} and as {value!r}'
+      if name == previous:
         raise ValueError(
-          f'{twice}; give it once. Quote braces, of which a shell makes several flags: '
+          f'{message}; give it once. Quote braces, which a shell expands to several flags: '
           f"'--{name}=...{{00..99}}...'"
         )
-      logging.warning('%s; the last is used', twice)
+      logging.warning('%s; the last is used', message)
     given[name] = value
-    before = name
+    previous = name
 
 
-def _pairs(arguments, known) -> Iterator[tuple[str, str]]:
-  """The names and values of the flags that hold one value each."""
+def _single_values(arguments, known) -> Iterator[tuple[str, str]]:
+  """Yields names and values of the flags that take a single value."""
   for argument, following in itertools.zip_longest(arguments, arguments[1:], fillvalue=''):
     if argument == '--':
       return
@@ -66,28 +66,28 @@ def _pairs(arguments, known) -> Iterator[tuple[str, str]]:
 
 
 def check_paths(folders: Iterable[str]) -> None:
-  """Checks that workdirs are paths of a file system.
+  """Checks that workdirs are paths in a file system.
 
   Raises:
-    ValueError: names the first that is a URL, and what would work.
+    ValueError: if one is a URL.
   """
   for folder in folders:
     if '://' in folder:
       raise ValueError(
-        f'workdir {folder} is a URL; use a local folder, or one that is mounted, as gcsfuse mounts '
-        'a bucket. Only data is read from URLs'
+        f'workdir {folder} is a URL; use a local or mounted folder (gcsfuse mounts a bucket). Only '
+        'data is read from URLs'
       )
 
 
 def check_saves(folder: pathlib.Path) -> None:
-  """Checks that checkpoints which are saved in a workdir can be restored.
+  """Checks that checkpoints saved in a workdir can be restored.
 
   Raises:
-    ValueError: names the workdir and what would work.
+    ValueError: if the path contains a bracket.
   """
-  # Orbax lists its own files by a glob pattern, into which it puts the path as it is.
+  # Orbax lists its files by a glob pattern that contains the path unescaped.
   if '[' in str(folder.absolute()):
     raise ValueError(
-      f'workdir {folder.absolute()} has a bracket in its path, and its checkpoints could not be '
+      f'workdir {folder.absolute()} has a bracket in its path, so checkpoints could not be '
       'restored; use another --workdir, or a symbolic link to it without brackets'
     )

@@ -1,4 +1,4 @@
-"""Checks of a config, before anything is compiled."""
+"""Checks of a config, before anything compiles."""
 
 import itertools
 import math
@@ -15,16 +15,16 @@ from contrastive_jax.sharding.mesh import batch_shards
 
 
 class Rule(NamedTuple):
-  """The finite numbers that a field accepts.
+  """Range of a field; only finite numbers are accepted.
 
   Attributes:
-    low: the smallest.
-    high: the largest.
-    open_low: exclude `low` itself.
-    open_high: exclude `high` itself.
+    low: lower bound.
+    high: upper bound.
+    open_low: exclude `low`.
+    open_high: exclude `high`.
     integer: accept integers only.
-    each: the field is a sequence, and the rule holds for each element.
-    off: further values, which turn off what the field controls.
+    each: the field is a sequence whose elements follow the rule.
+    off: further accepted values, which disable the feature.
   """
 
   low: float = -math.inf
@@ -36,7 +36,7 @@ class Rule(NamedTuple):
   off: tuple[float | None, ...] = ()
 
   def accepts(self, value: Any) -> bool:
-    """Whether the value of a field is within the range, and of the right type."""
+    """Whether a value is of the right type and in the range."""
     if value is None:
       return None in self.off
     if self.each:
@@ -51,7 +51,7 @@ class Rule(NamedTuple):
     return math.isfinite(value) and above and below
 
   def __str__(self) -> str:
-    """The accepted values in words, such as 'a number in (0, 1]'."""
+    """Describes the accepted values, as in 'a number in (0, 1]'."""
     article, kind = ('an', 'integer') if self.integer else ('a', 'number')
     left = '(' if self.open_low or math.isinf(self.low) else '['
     right = ')' if self.open_high or math.isinf(self.high) else ']'
@@ -68,7 +68,7 @@ _SHARE = Rule(0, 1, open_low=True)
 _DECAY = Rule(0, 1, open_high=True)
 _ANY = Rule()
 
-# Rules by field, where '*' stands for one name.
+# Rules by field, where '*' matches one name.
 RULES: dict[str, Rule] = {
   'seed': Rule(0, 2**31 - 1, integer=True),
   'data.size': _COUNT,
@@ -146,7 +146,7 @@ _CHOICES = {
   'model.dtype': ('float32', 'bfloat16'),
 }
 
-# Fields of config.data that say what an input of the model is read from.
+# Fields of config.data that name the source of a model input.
 _SETTINGS = {
   'tokens': 'captions',
   'second_tokens': 'second_captions',
@@ -157,7 +157,7 @@ _SETTINGS = {
 # Fields that may be a schedule too.
 _WEIGHT = re.compile(r'objective\.\w+(\.weight)?')
 
-# Why a value that other libraries accept is refused.
+# Hints for values that other libraries accept.
 _HINTS = {
   'keep_checkpoints': '; a large number keeps all',
   'model.dtype': '; float16 would need loss scaling',
@@ -165,7 +165,7 @@ _HINTS = {
 
 
 def rule_of(field: str, value: Any = None) -> Rule | None:
-  """The rule of a field such as 'model.image.width'; of others, that a float be finite."""
+  """Rule of a field such as 'model.image.width'; without a rule, floats must be finite."""
   parts = field.split('.')
   for pattern, rule in RULES.items():
     names = pattern.split('.')
@@ -175,7 +175,7 @@ def rule_of(field: str, value: Any = None) -> Rule | None:
 
 
 def leaves(config: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:
-  """(field, value) of each field of a config that is no dictionary itself."""
+  """Yields (field, value) of all leaves of a nested config."""
   for name, value in config.items():
     if isinstance(value, Mapping):
       yield from leaves(value, f'{prefix}{name}.')
@@ -184,7 +184,7 @@ def leaves(config: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, A
 
 
 def check_config(config: ConfigDict, mesh: Mesh) -> None:
-  """Checks each number and the choices of a config, and that they fit each other and the mesh.
+  """Checks the fields of a config, and their consistency with each other and the mesh.
 
   Raises:
     ValueError: names the field, its value, and what would work.
@@ -193,12 +193,12 @@ def check_config(config: ConfigDict, mesh: Mesh) -> None:
   check_strengths(config.augmentation.to_dict())
   _check_batch(config, mesh)
   if 'image' in config.model:
-    _check_pictures(config)
+    _check_images(config)
   _check_towers(config.model)
 
 
 def check_model(config: ConfigDict) -> None:
-  """Checks the fields that a trained model and its evaluation read; errors as in `check_config`."""
+  """Checks the fields read by a trained model and its evaluation; raises like `check_config`."""
   fields = config.to_dict()
   _check_fields({name: fields[name] for name in ('model', 'evaluation') if name in fields})
   _check_towers(config.model)
@@ -206,15 +206,17 @@ def check_model(config: ConfigDict) -> None:
 
 def _check_fields(config: Mapping[str, Any]) -> None:
   for field, value in leaves(config):
-    works = None
+    accepted = None
     if field in _CHOICES and value not in _CHOICES[field]:
-      works = ' or '.join(map(repr, _CHOICES[field]))
+      accepted = ' or '.join(map(repr, _CHOICES[field]))
     elif _WEIGHT.fullmatch(field) and isinstance(value, (list, tuple)):
-      works = None if _is_schedule(value) else 'a number, or ((step, weight), …) in order of steps'
+      accepted = (
+        None if _is_schedule(value) else 'a number, or ((step, weight), …) in order of steps'
+      )
     elif (rule := rule_of(field, value)) and not rule.accepts(value):
-      works = rule
-    if works:
-      raise ValueError(f'config.{field} = {value!r}; use {works}{_HINTS.get(field, "")}')
+      accepted = rule
+    if accepted:
+      raise ValueError(f'config.{field} = {value!r}; use {accepted}{_HINTS.get(field, "")}')
 
 
 def _is_schedule(value: Sequence[Any]) -> bool:
@@ -228,11 +230,11 @@ def _is_schedule(value: Sequence[Any]) -> bool:
 
 
 def check_inputs(config: ConfigDict, inputs: Sequence[str]) -> None:
-  """Checks that the data give what a model reads.
+  """Checks that the config names a source for each model input.
 
   Args:
-    config: of a run.
-    inputs: names of the batch that the model reads.
+    config: config of a run.
+    inputs: names of the arrays that the model reads from a batch.
 
   Raises:
     ValueError: names the field, its value, and what would work.
@@ -255,14 +257,14 @@ def _check_batch(config: ConfigDict, mesh: Mesh) -> None:
   shards = batch_shards(mesh)
   if config.batch_size % shards:
     raise ValueError(
-      f"config.batch_size = {config.batch_size} does not divide over the mesh's "
+      f"config.batch_size = {config.batch_size} is not divisible by the mesh's "
       f'{shards} data shards; use a multiple of {shards}'
     )
   if config.batch_size % (shards * config.micro_batches):
     raise ValueError(
-      f'config.micro_batches = {config.micro_batches} does not divide the '
-      f'{config.batch_size // shards} pairs a data shard of config.batch_size = '
-      f'{config.batch_size}; use a divisor'
+      f'config.micro_batches = {config.micro_batches} does not divide the per-shard batch of '
+      f'{config.batch_size // shards} (batch_size {config.batch_size} over {shards} shards); use a '
+      'divisor'
     )
 
 
@@ -275,29 +277,28 @@ def _check_towers(model: ConfigDict) -> None:
         f'config.model.{name}.layers = 0 with config.model.{name}.scan = True; use 1 or more '
         'layers, or scan = False'
       )
-    width = tower.get('width') or model.text.width  # A decoder is as wide as the text tower.
+    width = tower.get('width') or model.text.width  # A decoder has the text tower's width.
     if width * (ratio := tower.get('mlp_ratio', 4)) < 1:
       raise ValueError(
-        f'config.model.{name}.mlp_ratio = {ratio} of a width of {width} leaves no unit in the '
-        f'MLPs; use {1 / width} or more'
+        f'config.model.{name}.mlp_ratio = {ratio} at width {width} gives MLPs without hidden '
+        f'units; use {1 / width} or more'
       )
 
 
-def _check_pictures(config: ConfigDict) -> None:
-  where, views = config.augment_on, config.views
-  if where == 'host' and views > 1:
+def _check_images(config: ConfigDict) -> None:
+  if config.augment_on == 'host' and config.views > 1:
     raise ValueError(
-      f"config.augment_on = {where!r} with config.views = {views}; use 'device', or 'host' where "
-      'there is one view'
+      f"config.augment_on = 'host' with config.views = {config.views}; use 'device', or one view"
     )
   crop = config.data.crop
   if crop and (len(crop) != 2 or crop[0] > crop[1]):
     raise ValueError(
-      f'config.data.crop = {crop}; use the least and the greatest share of the area, such as '
-      '(0.9, 1.0), or () for the whole picture'
+      f'config.data.crop = {crop}; use the min and max fraction of the area, such as (0.9, 1.0), '
+      'or () for the full image'
     )
   if not config.augmentation and config.data.size != config.model.image.size:
     raise ValueError(
       f'config.data.size = {config.data.size} differs from config.model.image.size = '
-      f'{config.model.image.size}, and no config.augmentation resamples; make them equal'
+      f'{config.model.image.size}, but without config.augmentation images are not resized; make '
+      'them equal'
     )

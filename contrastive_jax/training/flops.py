@@ -1,6 +1,6 @@
-"""Floating point operations of a step: counted in the program, and from the model's sizes.
+"""FLOPs of a train step, computed from the sizes of the model.
 
-A multiplication and an addition are two. Matrix products and convolutions alone are counted.
+A multiply-add is two operations. Only matrix products and convolutions count.
 """
 
 import re
@@ -17,20 +17,21 @@ from contrastive_jax.models.outputs import Outputs
 def analytic(
   config: ConfigDict, parameters, objective: Objective, sizes: Sizes
 ) -> dict[str, float]:
-  """What the model's sizes say: nothing of the program is looked at, and nothing is recomputed.
+  """Model FLOPs per step, without rematerialization.
 
-  A kernel costs 2 operations a parameter and token, attention 4 a query, key and channel of its
-  heads (causal or not, as it is computed); a backward pass twice that. No gradient is taken of the
-  pixels. A streamed loss makes 4 products where a dense one makes 3.
+  A kernel costs 2 operations per parameter and token; attention costs 4 per query, key and head
+  channel, also if causal. The backward pass costs twice the forward pass, except that pixels have
+  no gradient. A streamed loss computes 4 products; a dense loss would compute 3.
 
   Args:
-    config: of a run.
+    config: config of a run.
     parameters: a nested dict of arrays or shapes.
-    objective: its methods.
-    sizes: of their heads and memory.
+    objective: the objective of the run.
+    sizes: sizes of its heads and memory.
 
   Returns:
-    Operations per step by part: 'image', 'text', 'captioner', 'loss' with heads, and 'targets'.
+    Operations per step, over all devices, by part: 'image', 'text', 'captioner', 'loss' (with
+    heads) and 'targets'.
   """
   B = config.batch_size
   names = ('image', 'text', 'second_text', 'captioner', 'loss', 'targets')
@@ -77,9 +78,9 @@ def _views_read(config: ConfigDict, objective: Objective, encoder: str) -> int:
 
 
 def _lengths(config: ConfigDict, name: str) -> tuple[str, int, int]:
-  """Of a kernel: the part of the model that it is in, and how many queries and keys an example has.
+  """Part of the model that a kernel is in, and its queries and keys per example.
 
-  A kernel outside attention sees as many tokens as there are queries.
+  Outside of attention, the number of queries is the number of tokens.
   """
   model = config.model
   image, captions = model.get('image', {'size': 1, 'patch': 1}), 'decoder' in model
@@ -89,7 +90,7 @@ def _lengths(config: ConfigDict, name: str) -> tuple[str, int, int]:
   tokens = kept + (pooling == 'class' or image.get('class_token', False))
   text = model.get('text', {'length': 0})
   length = text['length']
-  # CoCa's text tower sees a class token after the text.
+  # CoCa's text tower has a class token after the text.
   states = length + (captions or text.get('pooling') == 'class')
   queries = model.get('queries', 0)
   cascade = model.get('pooler') == 'cascade'

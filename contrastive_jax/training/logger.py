@@ -1,4 +1,4 @@
-"""What a person sees of a run: a progress bar, metrics.jsonl and TensorBoard events."""
+"""Logs a run: progress on the terminal, metrics.jsonl and TensorBoard events."""
 
 import json
 import pathlib
@@ -11,7 +11,7 @@ import tensorboardX
 
 
 def read_metrics(workdir: pathlib.Path) -> list[dict[str, float]]:
-  """The lines of a run's metrics.jsonl; a line cut off by a kill is left out."""
+  """Reads the lines of a run's metrics.jsonl, without a last line that a kill left incomplete."""
   path = workdir / 'metrics.jsonl'
   if not path.exists():
     return []
@@ -20,14 +20,14 @@ def read_metrics(workdir: pathlib.Path) -> list[dict[str, float]]:
 
 
 def open_logger(workdir: pathlib.Path, *, step: int, total_steps: int):
-  """The run's logger; on all processes but the first, one that is silent."""
-  return (
-    Logger(workdir, step=step, total_steps=total_steps) if jax.process_index() == 0 else Silence()
-  )
+  """Opens a `Logger` on the first process, and a `NullLogger` on all others."""
+  if jax.process_index() != 0:
+    return NullLogger()
+  return Logger(workdir, step=step, total_steps=total_steps)
 
 
-class Silence:
-  """A logger that writes nothing."""
+class NullLogger:
+  """A logger that does nothing."""
 
   def __enter__(self):
     return self
@@ -36,20 +36,26 @@ class Silence:
     pass
 
   def advance(self, step: int) -> None:
-    """Nothing."""
+    """Does nothing."""
 
   def write(self, step: int, metrics: dict[str, float]) -> None:
-    """Nothing."""
+    """Does nothing."""
 
 
 class Logger:
-  """Writes a line of metrics a log, each step once, and shows the way on the terminal.
+  """Writes metrics to metrics.jsonl and TensorBoard, and shows progress.
 
-  On a terminal a progress bar; elsewhere plain lines.
+  The standard output gets a progress bar if it is a terminal, otherwise a line per call of `write`.
   """
 
   def __init__(self, workdir: pathlib.Path, *, step: int, total_steps: int):
-    """Cuts metrics.jsonl back to `step`, from which the run goes on."""
+    """Opens the files, and removes lines of metrics.jsonl after `step`, where training resumes.
+
+    Args:
+      workdir: folder of metrics.jsonl and TensorBoard events.
+      step: the last step of the checkpoint, 0 for a new run.
+      total_steps: for the progress bar.
+    """
     kept = [row for row in read_metrics(workdir) if row['step'] <= step]
     rewritten = workdir / 'metrics.jsonl.partial'
     rewritten.write_text(''.join(json.dumps(row) + '\n' for row in kept))
@@ -78,11 +84,11 @@ class Logger:
     self._events.close()
 
   def advance(self, step: int) -> None:
-    """Moves the bar."""
+    """Moves the progress bar to a step."""
     self._progress.update(self._task, completed=step)
 
   def write(self, step: int, metrics: dict[str, float]) -> None:
-    """Writes one line; call at most once a step."""
+    """Writes the metrics of a step; call at most once per step."""
     self._lines.write(json.dumps({'step': step} | metrics) + '\n')
     self._lines.flush()
     for name, value in metrics.items():
@@ -98,19 +104,20 @@ class Logger:
       recalls = [f'{k} {v:.3f}' for k, v in metrics.items() if k.endswith('recall@1')]
       self._console.print(
         f'step {step}/{task.total}  {"  ".join([task.description, *recalls])}'
-        f'  ETA {_clock(task.time_remaining)}',
+        f'  ETA {_minutes(task.time_remaining)}',
         highlight=False,
         markup=False,
         soft_wrap=True,
       )
 
 
-def _clock(seconds: float | None) -> str:
+def _minutes(seconds: float | None) -> str:
+  """Formats seconds as minutes:seconds."""
   return '?' if seconds is None else f'{int(seconds) // 60}:{int(seconds) % 60:02}'
 
 
 def print_parameters(parameters) -> None:
-  """A table of the parts of a model, two levels deep, with their numbers of parameters."""
+  """Prints the number of parameters of each part of a model, two levels deep."""
   parts: dict[str, int] = {}
   for path, leaf in jax.tree_util.tree_leaves_with_path(parameters):
     part = jax.tree_util.keystr(path[:2], simple=True, separator='/')

@@ -1,9 +1,10 @@
-"""The training loop: from a config and a workdir to a trained state."""
+"""The training loop: from a run and a workdir to a trained state."""
 
 import contextlib
+import dataclasses
+import functools
 import pathlib
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from contrastive_jax import data
+from contrastive_jax.data.batches import BadExamples
 from contrastive_jax.runtime import processes
 from contrastive_jax.runtime.chips import chip_of
 from contrastive_jax.runtime.preemption import Preempted, Preemption
@@ -20,15 +22,12 @@ from contrastive_jax.training import flops
 from contrastive_jax.training.bad_steps import BadSteps
 from contrastive_jax.training.build import Run
 from contrastive_jax.training.checkpoint import Checkpoints
-from contrastive_jax.training.logger import open_logger, read_metrics
+from contrastive_jax.training.logger import Logger, NullLogger, open_logger, read_metrics
 from contrastive_jax.training.state import TrainState, start_from
-from contrastive_jax.training.timing import Clock, Trace
+from contrastive_jax.training.timing import Profiler, StepTimer
 
-# Of the data, see `BadExamples`.
-_COUNTS = ('seen', 'skipped', 'truncated')
-
-# A trace begins after so many steps, when all is compiled and warm.
-_UNTRACED = 3
+# Steps before a trace, so that it contains no compilation.
+_STEPS_BEFORE_TRACE = 3
 
 
 def train(
@@ -39,150 +38,185 @@ def train(
   initial: Any = None,
   teacher: Any = None,
 ) -> TrainState:
-  """Trains to the config's last step, from the workdir's newest checkpoint if it has one.
+  """Trains to `config.total_steps`, resuming from the newest checkpoint in the workdir.
 
   Args:
-    run: from `build`.
+    run: the run, from `build`.
     source: the training examples.
-    workdir: takes metrics.jsonl, TensorBoard events and checkpoints.
-    evaluate: parameters -> figures, called every `config.evaluate_every` steps. The checkpoint of
-      such a step, where one is due, is complete before it; if it fails or is killed, a resumed run
-      evaluates that step first.
-    initial: parameters to start from, a nested dict of arrays; default: drawn from the seed.
+    workdir: folder for metrics.jsonl, TensorBoard events and checkpoints.
+    evaluate: parameters -> metrics, called every `config.evaluate_every` steps. The checkpoint of
+      such a step is complete before; a run interrupted in an evaluation repeats it on resume.
+    initial: initial parameters, a nested dict of arrays; None to initialize them from the seed.
     teacher: parameters of the frozen target, where a method reads one.
 
   Returns:
-    The last state. A workdir whose run is finished gives it without a step.
+    The final state. If the run is finished already, it is restored, and no step is taken.
 
   Raises:
-    FloatingPointError: at a bad step, see `BadSteps`; the last checkpoint is kept.
-    Preempted: after a SIGTERM, when the step that ran then is saved.
-    ValueError: when over 1% of the examples cannot be used, or the data has more or fewer of them
-      than at the checkpoint.
+    FloatingPointError: at a bad step, see `BadSteps`. The last checkpoint is kept.
+    Preempted: after a SIGTERM, once the current step is saved.
+    ValueError: if over 1% of the examples are bad, or the number of examples is not that of the
+      checkpoint.
   """
   config = run.config
-  batches, skips = _training_batches(run, source)
+  batches, bad_examples = _training_batches(run, source)
+  counts = _Counts(bad_examples, BadSteps(workdir, skip=config.bad_steps.action == 'skip'))
   checkpoints = _open_checkpoints(config, workdir)
-  bad = BadSteps(workdir, skip=config.bad_steps.action == 'skip')
-  state, row = _first_state(run, source, checkpoints, skips, bad, (initial, teacher))
+  state, row = _first_state(run, source, checkpoints, counts, (initial, teacher))
   first = int(state.step)
-  unfinished = first > 0 and all(line['step'] != first for line in read_metrics(workdir))
+  is_logged = first == 0 or any(line['step'] == first for line in read_metrics(workdir))
   batches.set_state({'batch': first})
-  # However training ends, a checkpoint that is being written is finished.
+  # Closing waits until the last checkpoint is written, however training ends.
   with (
     contextlib.closing(checkpoints),
     contextlib.closing(batches),
     open_logger(workdir, step=first, total_steps=config.total_steps) as logger,
     Preemption() as preemption,
-    Trace(
-      workdir / 'profile', after=first + _UNTRACED, steps=config.profile, until=config.total_steps
-    ) as trace,
+    Profiler(
+      workdir / 'profile',
+      after=first + _STEPS_BEFORE_TRACE,
+      steps=config.profile,
+      until=config.total_steps,
+    ) as profiler,
   ):
-    finish = partial(_finish, config, evaluate, checkpoints, logger)
-    if unfinished:
-      finish(first, row, state)
-    clock, ideal = Clock(first), _ideal_seconds(run)
+    loop = _Loop(
+      run, len(source), evaluate, batches, counts, checkpoints, logger, preemption, profiler
+    )
+    if not is_logged:
+      loop.evaluate_and_log(first, row, state)
+    return loop.run_steps(state)
+
+
+class _Counts:
+  """Counts of bad examples and bad steps, over all processes."""
+
+  _NAMES = ('seen', 'skipped', 'truncated')  # attributes of `BadExamples`
+
+  def __init__(self, examples: BadExamples, steps: BadSteps):
+    self.examples, self.steps = examples, steps
+
+  def total(self) -> dict[str, int]:
+    """Sums the counts over processes, all of which must call this."""
+    local = np.array([[getattr(self.examples, name) for name in self._NAMES]])
+    counts = processes.gather(local).sum(axis=0).tolist()
+    return dict(zip(self._NAMES, counts, strict=True)) | {'bad_steps': self.steps.count}
+
+  def restore(self, progress: dict[str, Any]) -> None:
+    """Continues from the counts of a checkpoint."""
+    self.steps.count = progress['bad_steps']
+    # Saved counts are sums over processes, so one process continues from them.
+    if jax.process_index() == 0:
+      for name in self._NAMES:
+        setattr(self.examples, name, progress[name])
+
+
+@dataclasses.dataclass
+class _Loop:
+  """What the steps of one call of `train` use; `run_steps` is the loop."""
+
+  run: Run
+  examples: int  # of the source
+  evaluate: Callable[[Any], dict[str, float]]
+  batches: Iterator[dict[str, np.ndarray]]
+  counts: _Counts
+  checkpoints: Checkpoints
+  logger: Logger | NullLogger
+  preemption: Preemption
+  profiler: Profiler
+
+  def run_steps(self, state: TrainState) -> TrainState:
+    """Takes the remaining steps, and returns the final state."""
+    run, config, bad_steps = self.run, self.run.config, self.counts.steps
+    first = int(state.step)
+    timer = StepTimer(first)
     for step in range(first + 1, config.total_steps + 1):
-      with clock.waiting():
-        # The step before still runs: a batch is on its way to the devices while they compute.
-        batch = run.augment(step, next(batches))
-        rows = place_rows(batch, run.mesh, config.batch_size)
-      with trace.at(step):
-        state, metrics = run.train_step(state, rows)
-      trace.end(step, metrics)
-      bad.add(step, metrics, batch['id'])
-      preempted = step < config.total_steps and preemption.reached(step)
-      log, evaluated, save = (
-        _is_due(config, every, step)
-        for every in ('log_every', 'evaluate_every', 'checkpoint_every')
-      )
-      save |= preempted or (evaluated and bool(config.keep_best))
+      with timer.waiting():
+        # The devices still compute the previous step while this batch is loaded and transferred.
+        batch = run.augment(step, next(self.batches))
+        device_batch = place_rows(batch, run.mesh, config.batch_size)
+      with self.profiler.annotate(step):
+        state, metrics = run.train_step(state, device_batch)
+      self.profiler.end(step, metrics)
+      bad_steps.add(step, metrics, batch['id'])
+      preempted = step < config.total_steps and self.preemption.reached(step)
+      log = _is_due(config, 'log_every', step)
+      evaluate = _is_due(config, 'evaluate_every', step)
+      save = preempted or _is_due(config, 'checkpoint_every', step)
+      save = save or (evaluate and bool(config.keep_best))
       if log or save:
-        bad.check()
-      row = _metrics_row(run, step, metrics, clock, ideal, skips, bad) if log else {}
-      with clock.stopped():
+        bad_steps.check()
+      row = self._metrics_row(step, metrics, timer) if log else {}
+      with timer.paused():
         if save:
-          progress = _progress(skips, bad) | {'examples': len(source), 'row': row}
-          checkpoints.save(state, progress)
-        # An evaluation may outlast the grace period: the resumed run makes up for it.
-        if not (preempted and evaluated):
-          finish(step, row, state)
-      logger.advance(step)
+          progress = self.counts.total() | {'examples': self.examples, 'row': row}
+          self.checkpoints.save(state, progress)
+        # An evaluation may outlast the grace period, so it is left to the resumed run.
+        if not (preempted and evaluate):
+          self.evaluate_and_log(step, row, state)
+      self.logger.advance(step)
       if preempted:
-        logging.warning('%s', stop := Preempted(step))
-        raise stop
-  return state
+        error = Preempted(step)
+        logging.warning('%s', error)
+        raise error
+    return state
+
+  def evaluate_and_log(self, step: int, row: dict[str, float], state: TrainState) -> None:
+    """Evaluates the state if that is due at this step, and writes a line of metrics."""
+    metrics = {}
+    if _is_due(self.run.config, 'evaluate_every', step):
+      self.checkpoints.wait()
+      metrics = self.evaluate(state.evaluated)
+    if row | metrics:
+      self.logger.write(step, row | metrics)
+    self.checkpoints.rank(step, metrics)
+
+  def _metrics_row(self, step, metrics, timer: StepTimer) -> dict[str, float]:
+    row = {f'train/{name}': float(value) for name, value in metrics.items() if name != 'bad'}
+    seconds, waiting = timer.seconds_per_step(step)
+    counts = self.counts.total()
+    if self._ideal_seconds is not None:
+      row['train/model_flops_utilisation'] = self._ideal_seconds / seconds
+    return row | {
+      'train/learning_rate': float(self.run.schedule(step - 1)),
+      'train/images_per_second': self.run.config.batch_size / seconds,
+      'train/step_seconds': seconds,
+      'train/data_wait_seconds': waiting,
+      'train/skipped': counts['skipped'],
+      'train/truncated': counts['truncated'],
+      'train/bad_steps': counts['bad_steps'],
+    }
+
+  @functools.cached_property
+  def _ideal_seconds(self) -> float | None:
+    """Seconds per step at the chips' peak FLOPs; None if the peak is unknown."""
+    run = self.run
+    if (chip := chip_of(run.mesh.devices.flat[0])) is None:
+      return None
+    parts = flops.analytic(run.config, run.abstract_state.parameters, run.objective, run.sizes)
+    return sum(parts.values()) / (chip.peak * run.mesh.size)
 
 
 def _is_due(config: ConfigDict, every: str, step: int) -> bool:
-  """Whether a step is of the rhythm that a field gives; the last step is of every one."""
+  """Whether an action is due at a step, by the field with its interval; always at the last step."""
   return step == config.total_steps or step % config[every] == 0
 
 
-def _first_state(run, source, checkpoints, skips, bad, initial) -> tuple[TrainState, dict]:
-  """The newest checkpoint's, with all that goes on from there, or a new one; and its metrics."""
+def _first_state(run, source, checkpoints, counts, initial) -> tuple[TrainState, dict]:
+  """The state to start from, and its row of metrics; restores the counts of a checkpoint."""
   if checkpoints.latest_step is None:
     state = run.create_state(run.config.seed)
     return start_from(state, *initial), {}
   state, progress = checkpoints.restore(run.abstract_state)
-  had = progress.get('examples', len(source))
-  if had != len(source) and int(state.step) < run.config.total_steps:
+  examples = progress.get('examples', len(source))
+  if examples != len(source) and int(state.step) < run.config.total_steps:
     raise ValueError(
-      f'config.data.name = {run.config.data.name!r} has {len(source)} examples, and had {had} at '
-      f'step {int(state.step)}: in another order, some would come twice and some not at all; put '
-      'the data back as it was, or begin in another --workdir'
+      f'config.data.name = {run.config.data.name!r} has {len(source)} examples, but had {examples} '
+      f'at step {int(state.step)}, so the order of examples would differ; restore the data, or '
+      'start in another --workdir'
     )
-  bad.count = progress['bad_steps']
-  # The counts are of all processes; they are added up again when they are next written.
-  if jax.process_index() == 0:
-    for name in _COUNTS:
-      setattr(skips, name, progress[name])
-  logging.info('continuing after step %d', checkpoints.latest_step)
+  counts.restore(progress)
+  logging.info('resuming after step %d', checkpoints.latest_step)
   return state, progress.get('row', {})
-
-
-def _finish(config, evaluate, checkpoints, logger, step, row, state) -> None:
-  """Evaluates the state where that is due, and writes the line of its step."""
-  figures = {}
-  if _is_due(config, 'evaluate_every', step):
-    checkpoints.wait()
-    figures = evaluate(state.evaluated)
-  if row | figures:
-    logger.write(step, row | figures)
-  checkpoints.rank(step, figures)
-
-
-def _progress(skips, bad) -> dict[str, int]:
-  own = np.array([[getattr(skips, name) for name in _COUNTS]])
-  counts = processes.gather(own).sum(axis=0).tolist()
-  return dict(zip(_COUNTS, counts, strict=True)) | {'bad_steps': bad.count}
-
-
-def _metrics_row(run, step, metrics, clock, ideal, skips, bad) -> dict[str, float]:
-  row = {f'train/{name}': float(value) for name, value in metrics.items() if name != 'bad'}
-  seconds, waited = clock.seconds_per_step(step)
-  progress = _progress(skips, bad)
-  if ideal is not None:
-    row['train/model_flops_utilisation'] = ideal / seconds
-  return row | {
-    'train/learning_rate': float(run.schedule(step - 1)),
-    'train/images_per_second': run.config.batch_size / seconds,
-    'train/step_seconds': seconds,
-    'train/data_wait_seconds': waited,
-    'train/skipped': progress['skipped'],
-    'train/truncated': progress['truncated'],
-    'train/bad_steps': progress['bad_steps'],
-  }
-
-
-def _ideal_seconds(run: Run) -> float | None:
-  """Of a step whose chips do the model's operations at their published peak; None without one."""
-  if (chip := chip_of(run.mesh.devices.flat[0])) is None:
-    return None
-  model = sum(
-    flops.analytic(run.config, run.abstract_state.parameters, run.objective, run.sizes).values()
-  )
-  return model / (chip.peak * run.mesh.size)
 
 
 def _open_checkpoints(config: ConfigDict, workdir: pathlib.Path) -> Checkpoints:
@@ -190,12 +224,12 @@ def _open_checkpoints(config: ConfigDict, workdir: pathlib.Path) -> Checkpoints:
     workdir / 'checkpoints',
     keep=config.keep_checkpoints,
     best=config.keep_best,
-    figures={line['step']: line for line in read_metrics(workdir)},
+    metrics={line['step']: line for line in read_metrics(workdir)},
   )
 
 
 def _training_batches(run: Run, source: data.Source):
-  """This process's batches, and their skips."""
+  """Opens this process's batches, and the counter of their bad examples."""
   config, inputs, texts = run.config, run.definition.inputs, {}
   for name, setting in (('tokens', 'captions'), ('second_tokens', 'second_captions')):
     if name in inputs:

@@ -1,4 +1,4 @@
-"""AdamW, as CLIP trains, or Adafactor, as CoCa does, with warm-up and decay."""
+"""AdamW, as in CLIP, or Adafactor, as in CoCa, with warmup and decay of the learning rate."""
 
 from typing import Any
 
@@ -11,30 +11,35 @@ import optax
 def make_schedule(
   *, learning_rate: float, warmup_fraction: float, total_steps: int, decay: str = 'cosine'
 ):
-  """Linear warm-up to `learning_rate` over a share of the steps, then decay to zero.
-
-  Warm-up starts at 0. Without warm-up, the first step is at `learning_rate`.
+  """Linear warmup from 0 to `learning_rate`, then decay to 0.
 
   Args:
-    learning_rate: the greatest.
-    warmup_fraction: share of the steps in which it is reached; 0 for no warm-up.
-    total_steps: after which it is zero.
+    learning_rate: peak learning rate; without warmup, that of the first step.
+    warmup_fraction: warmup steps as a fraction of all steps; 0 for no warmup.
+    total_steps: number of steps, after which the learning rate is 0.
     decay: 'cosine' or 'linear'.
+
+  Returns:
+    An optax schedule: step -> learning rate.
+
+  Raises:
+    ValueError: if `warmup_fraction` is outside [0, 1), or `decay` is unknown.
   """
   if not 0 <= warmup_fraction < 1:
     raise ValueError(f'config.optimizer.warmup_fraction = {warmup_fraction} is not in [0, 1)')
   warmup = max(1, round(warmup_fraction * total_steps)) if warmup_fraction else 0
-  warmup = min(warmup, total_steps - 1)  # The last step at the latest is at the peak.
-  rest = total_steps - warmup
+  warmup = min(warmup, total_steps - 1)  # Short runs still reach the peak.
+  decay_steps = total_steps - warmup
   if decay == 'cosine':
-    fall = optax.cosine_decay_schedule(learning_rate, rest)
+    after_warmup = optax.cosine_decay_schedule(learning_rate, decay_steps)
   elif decay == 'linear':
-    fall = optax.linear_schedule(learning_rate, 0.0, rest)
+    after_warmup = optax.linear_schedule(learning_rate, 0.0, decay_steps)
   else:
     raise ValueError(f"config.optimizer.decay = {decay!r} is unknown; use 'cosine' or 'linear'")
   if warmup == 0:
-    return fall
-  return optax.join_schedules([optax.linear_schedule(0.0, learning_rate, warmup), fall], [warmup])
+    return after_warmup
+  increase = optax.linear_schedule(0.0, learning_rate, warmup)
+  return optax.join_schedules([increase, after_warmup], [warmup])
 
 
 def make_optimizer(
@@ -50,25 +55,25 @@ def make_optimizer(
   max_scale: float = 100.0,
   axes: Any = None,
 ) -> optax.GradientTransformation:
-  """Global-norm clipping, AdamW or Adafactor, and the bounds of the scale.
+  """Global-norm clipping, AdamW or Adafactor, and bounds on the scale.
 
-  Biases, norms, and the scale do not decay.
+  Weight decay excludes biases, norms and the scale.
 
   Args:
     schedule: step -> learning rate.
-    b1: decay of the gradient's average.
-    b2: decay of its square's average.
-    epsilon: added to the root of the latter; Adafactor adds it to the square.
-    weight_decay: share of a weight that a step at learning rate 1 takes away.
-    clip_norm: the largest norm of the whole gradient; None or 0 for no clipping.
+    b1: decay rate of the first moment.
+    b2: decay rate of the second moment.
+    epsilon: added to the square root of the second moment; in Adafactor, to the squared gradient.
+    weight_decay: decoupled weight decay, multiplied by the learning rate.
+    clip_norm: maximum global norm of the gradient; None or 0 for no clipping.
     name: 'adamw' or 'adafactor'.
-    rates: a tree of multipliers of the learning rate, from `parameter_rates`; None for ones. What
-      has 0 neither moves nor decays, and has no averages; its gradient must be zero, see
-      `freeze`.
-    max_scale: upper bound of the learned scale, whose lower bound is 1; 0 for no bounds. A scale
-      that starts outside of them moves only toward them.
-    axes: the model's logical axes, `Definition.axes`, which say what parameters stack layers;
-      None if none does.
+    rates: tree of learning rate multipliers from `parameter_rates`; None for ones. Parameters with
+      multiplier 0 are frozen: no update, no weight decay, no optimizer state. Their gradients must
+      be zero, see `freeze`.
+    max_scale: upper bound of the learned scale, with lower bound 1; 0 for no bounds. A scale that
+      starts out of bounds can only move toward them.
+    axes: logical axes of the parameters, `Definition.axes`, to find stacked layers; None if no
+      parameter stacks layers.
 
   Raises:
     ValueError: if `name` is unknown, or `max_scale` is below 1 and not 0.
@@ -92,7 +97,7 @@ def make_optimizer(
 def adamw(
   learning_rate, b1: float, b2: float, epsilon: float, *, weight_decay: float, mask, stacked
 ) -> optax.GradientTransformation:
-  """AdamW, which treats stacked layers like any other parameter."""
+  """`optax.adamw`. It works elementwise, so stacked layers need no special case."""
   del stacked
   return optax.adamw(learning_rate, b1, b2, epsilon, weight_decay=weight_decay, mask=mask)
 
@@ -100,10 +105,10 @@ def adamw(
 def adafactor(
   learning_rate, b1: float, b2: float, epsilon: float, *, weight_decay: float, mask, stacked
 ) -> optax.GradientTransformation:
-  """Adafactor as vision transformers are trained with [1]: AdamW whose squares are factored.
+  """Adafactor as modified for vision transformers [1]: AdamW with a factored second moment.
 
-  The average of the squares of a matrix is kept as its rows' and its columns'. Its decay grows to
-  `b2` with the steps; the parameters' size scales no update.
+  The decay rate of the second moment grows with the step, up to `b2`. Updates are not scaled by
+  the norm of the parameter.
 
   References:
     [1] Zhai et al., Scaling Vision Transformers, 2022.
@@ -112,7 +117,7 @@ def adafactor(
   def decay(step, exponent):
     return jnp.minimum(b2, 1 - (step + 1.0) ** -exponent)
 
-  # Kernels of attention have an axis for the heads; the width of one must be factored too.
+  # A minimum of 32 also factors attention kernels, which have an axis of one head's width.
   factored = optax.scale_by_factored_rms(
     min_dim_size_to_factor=32, epsilon=epsilon, decay_rate_fn=decay
   )
@@ -132,19 +137,19 @@ def by_layer(
 ) -> optax.GradientTransformation:
   """Applies `optax.scale_by_factored_rms` to each layer of stacked parameters separately.
 
-  optax factors the two longest axes of a parameter, and in a deep stack the layers are one of them.
+  optax factors the two longest axes of a parameter; in a deep stack, one of them is the layer axis.
 
   Args:
     factored: from `optax.scale_by_factored_rms`.
-    stacked: key paths of the parameters whose first axis is the layers.
+    stacked: key paths of the parameters whose first axis is the layer.
   """
 
   def state_axes(parameter):
     layer = jax.ShapeDtypeStruct(parameter.shape[1:], parameter.dtype)
-    # Placeholders of shape (1,), shared by all layers, stand for what is not kept.
+    # Unused statistics are placeholders of shape (1,), shared by all layers.
     is_factored = jax.eval_shape(factored.init, layer).v_row.shape != (1,)
-    rows, whole = (0, None) if is_factored else (None, 0)
-    return optax.FactoredState(count=None, v_row=rows, v_col=rows, v=whole)
+    row, full = (0, None) if is_factored else (None, 0)
+    return optax.FactoredState(count=None, v_row=row, v_col=row, v=full)
 
   def init(parameters):
     def init_one(path, parameter):
@@ -162,8 +167,9 @@ def by_layer(
       if path in stacked:
         axes = state_axes(parameter)
         update = jax.vmap(update, in_axes=(0, axes, 0), out_axes=(0, axes))
-      change, after = update(gradient, optax.FactoredState(state.count, *statistics), parameter)
-      return change, *after[1:]
+      factored_state = optax.FactoredState(state.count, *statistics)
+      scaled, new_state = update(gradient, factored_state, parameter)
+      return scaled, *new_state[1:]
 
     results = jax.tree_util.tree_map_with_path(update_one, gradients, parameters, *state[1:])
     updates, *statistics = _unzip(results, 4)
@@ -173,38 +179,38 @@ def by_layer(
 
 
 def _unzip(tree, size: int) -> list:
-  """A tree of each element of a tree's plain tuples; optax's own nodes are named tuples."""
+  """Splits a tree of plain tuples into one tree per element; named tuples are nodes."""
   is_result = lambda node: type(node) is tuple  # noqa: E731
   return [jax.tree.map(lambda result: result[i], tree, is_leaf=is_result) for i in range(size)]  # noqa: B023
 
 
 def _stacked(axes) -> frozenset:
-  """The key paths of the parameters whose first axis is 'layers'."""
+  """Key paths of the parameters whose first axis is 'layers'."""
   named = jax.tree_util.tree_leaves_with_path(axes, is_leaf=lambda node: isinstance(node, tuple))
   return frozenset(path for path, names in named if names[:1] == ('layers',))
 
 
 def decays(parameters):
-  """A tree of booleans: matrices and tables decay; biases, norms and the scale do not."""
+  """Mask for weight decay: False for biases, norms and the scale, True for all others."""
   return jax.tree_util.tree_map_with_path(
     lambda path, _: path[-1].key not in ('bias', 'scale', 'log_scale'), parameters
   )
 
 
-def bound_scale(most: float) -> optax.GradientTransformation:
-  """Keeps the parameter `log_scale` in [0, log most].
+def bound_scale(max_scale: float) -> optax.GradientTransformation:
+  """Keeps the parameter `log_scale` in [0, log(max_scale)].
 
-  The update is cut, not the value in the forward pass, so that the gradient lives on at the bound.
-  A value outside of the bounds, from other weights, stays where it is until it moves toward them.
+  Updates are clipped instead of the value in the forward pass, so the gradient at a bound is not
+  zero. A value that starts out of bounds, as in weights of others, can only move toward them.
   """
 
   def update(updates, state, parameters):
-    def cut(path, change, value):
+    def clip(path, change, value):
       if path[-1].key != 'log_scale':
         return change
-      least, greatest = jnp.minimum(value, 0.0), jnp.maximum(value, jnp.log(most))
-      return jnp.clip(value + change, least, greatest) - value
+      low, high = jnp.minimum(value, 0.0), jnp.maximum(value, jnp.log(max_scale))
+      return jnp.clip(value + change, low, high) - value
 
-    return jax.tree_util.tree_map_with_path(cut, updates, parameters), state
+    return jax.tree_util.tree_map_with_path(clip, updates, parameters), state
 
   return optax.GradientTransformation(lambda parameters: optax.EmptyState(), update)

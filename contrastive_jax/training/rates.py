@@ -1,4 +1,4 @@
-"""Learning rates by parameter: frozen towers, and layer-wise decay."""
+"""Learning rate multipliers per parameter: frozen parameters and layer-wise decay."""
 
 import math
 import re
@@ -10,32 +10,32 @@ import numpy as np
 
 from contrastive_jax.models.definition import Definition
 
-# Of a tower, what comes before its layers; all else comes after them.
-_BEFORE = ('stem', 'embed', 'positions', 'class_token', 'pre_norm')
+# Parts of a tower below its layers; all other parts are above them.
+_BELOW_LAYERS = ('stem', 'embed', 'positions', 'class_token', 'pre_norm')
 
 
 def parameter_rates(
   definition: Definition, rates: Sequence[tuple[str, float]] = (), layer_decay: float = 1.0
 ):
-  """What each parameter's learning rate is multiplied by; 0 freezes it.
+  """Learning rate multiplier of each parameter; 0 freezes it.
 
-  Layers that are stacked to be scanned go by the paths of unrolled ones, such as
+  Scanned layers, whose parameters are stacked, are matched by the paths of unrolled layers, such as
   'image/transformer/blocks/0/mlp/up/kernel'.
 
   Args:
     definition: the model, with the methods' heads.
-    rates: pairs of a regular expression, which must match a whole path, and a multiplier. The first
-      that matches counts; a parameter that none matches learns at the whole rate.
-    layer_decay: a further multiplier, taken to the power of the number of layers of its tower that
-      lie from a parameter upwards: 1 for the last layer, all and one more for the embeddings, and 0
-      for what follows the layers [1].
+    rates: pairs of a regular expression, which must match the full path, and a multiplier. The
+      first match counts; parameters without a match have multiplier 1.
+    layer_decay: decay per layer from the top of a tower [1]. In a tower of L layers, layer l is
+      multiplied by layer_decay^(L − l), l from 0; embeddings by layer_decay^(L + 1); parameters
+      after the layers by 1.
 
   Returns:
-    A tree of float32 arrays, each a scalar or of a shape that broadcasts over the stacked layers;
-    None where all learn at the whole rate.
+    A tree of float32 arrays, each a scalar or of a shape that broadcasts over stacked layers; None
+    if all multipliers are 1.
 
   Raises:
-    ValueError: if a field is wrong, a pattern matches nothing, or nothing is left to train.
+    ValueError: if a field is invalid, a pattern matches no parameter, or every parameter is frozen.
 
   References:
     [1] Bao et al., BEiT: BERT Pre-Training of Image Transformers, 2022.
@@ -48,13 +48,13 @@ def parameter_rates(
   shapes = jax.eval_shape(lambda: definition.init(jax.random.key(0)))
   shapes, axes = (definition.part(tree)[0] for tree in (shapes, definition.axes))
   names = jax.tree_util.tree_map_with_path(_names, shapes, axes)
-  everything = [name for stack in jax.tree.leaves(names, is_leaf=_is_stack) for name in stack]
-  _check_matches(rates, everything)
-  layers = _layers(everything)
+  all_names = [name for stack in jax.tree.leaves(names, is_leaf=_is_stack) for name in stack]
+  _check_matches(rates, all_names)
+  layers = _count_layers(all_names)
 
   def multiplier(name):
-    own = next((rate for pattern, rate in rates if pattern.fullmatch(name)), 1.0)
-    return own * layer_decay ** _height(name, layers)
+    rate = next((rate for pattern, rate in rates if pattern.fullmatch(name)), 1.0)
+    return rate * layer_decay ** _depth_from_top(name, layers)
 
   def multipliers(shape, stack):
     values = np.array([multiplier(name) for name in stack], np.float32)
@@ -64,25 +64,25 @@ def parameter_rates(
 
   tree = jax.tree.map(multipliers, shapes, names)
   if not any(map(np.any, jax.tree.leaves(tree))):
-    raise ValueError('config.optimizer.rates freezes every parameter; leave some to train')
+    raise ValueError('config.optimizer.rates freezes every parameter; leave at least one to train')
   return tree
 
 
 def frozen(definition: Definition, rates) -> Definition:
-  """The model whose `bind` freezes parameters, see `freeze`."""
+  """Returns the model with frozen parameters, see `freeze`."""
   if rates is None:
     return definition
   return definition._replace(bind=lambda parameters: definition.bind(freeze(parameters, rates)))
 
 
 def freeze(trained, rates):
-  """Parameters with the frozen ones as constants.
+  """Applies `stop_gradient` to parameters with multiplier 0.
 
-  Their gradients are zero, count in no norm, and cost no backward pass.
+  Their gradients are zero, and the backward pass skips them.
 
   Args:
     trained: parameters and heads.
-    rates: from `parameter_rates`.
+    rates: multipliers from `parameter_rates`; None for ones.
   """
   if rates is None:
     return trained
@@ -102,8 +102,8 @@ def _checked_rate(rate) -> tuple[re.Pattern, float]:
     pattern, multiplier = re.compile(pattern), float(multiplier)
   except (TypeError, ValueError, re.error) as error:
     raise ValueError(
-      f'config.optimizer.rates holds {rate!r}, which is no pair of a regular expression and a '
-      f"multiplier ({error}); write (('image/.*', 0.0),)"
+      f'config.optimizer.rates contains {rate!r}, which is not a pair of a regular expression and '
+      f"a multiplier ({error}); write (('image/.*', 0.0),)"
     ) from error
   if not (math.isfinite(multiplier) and multiplier >= 0):
     raise ValueError(
@@ -117,7 +117,7 @@ def _check_matches(rates, names) -> None:
     if not any(map(pattern.fullmatch, names)):
       some = ', '.join(names[:: max(1, len(names) // 8)])
       raise ValueError(
-        f'config.optimizer.rates: {pattern.pattern!r} matches no parameter; it must match a whole '
+        f'config.optimizer.rates: {pattern.pattern!r} matches no parameter; it must match the full '
         f'path, such as {some}'
       )
 
@@ -127,15 +127,15 @@ def _is_stack(node) -> bool:
 
 
 def _names(path, shape, axes) -> tuple[str, ...]:
-  """The path of a parameter; of a stacked one, the path of each layer."""
+  """Path of a parameter; for a stacked one, a path per layer."""
   name = jax.tree_util.keystr(path, simple=True, separator='/')
   if axes[:1] != ('layers',):
     return (name,)
   return tuple(name.replace('/blocks/', f'/blocks/{layer}/') for layer in range(shape.shape[0]))
 
 
-def _layers(names) -> dict[str, int]:
-  """The number of layers of each tower."""
+def _count_layers(names) -> dict[str, int]:
+  """Number of layers of each tower."""
   layers: dict[str, int] = {}
   for name in names:
     if match := re.fullmatch(r'(.*?)/transformer/blocks/(\d+)/.*', name):
@@ -144,12 +144,12 @@ def _layers(names) -> dict[str, int]:
   return layers
 
 
-def _height(name: str, layers: dict[str, int]) -> int:
-  """How many of its tower's layers lie from the parameter upwards."""
+def _depth_from_top(name: str, layers: dict[str, int]) -> int:
+  """Exponent of the layer decay: 0 above the layers of a tower, 1 in the last layer."""
   for tower, number in layers.items():
     if name.startswith(f'{tower}/'):
       part, *rest = name[len(tower) + 1 :].split('/')
-      if part in _BEFORE:
+      if part in _BELOW_LAYERS:
         return number + 1
       if part == 'transformer':
         return number - int(rest[1])

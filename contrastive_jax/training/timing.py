@@ -1,4 +1,4 @@
-"""Seconds per step, and a trace where one is asked for."""
+"""Step times and profiler traces of a run."""
 
 import contextlib
 import pathlib
@@ -8,14 +8,22 @@ import jax
 from absl import logging
 
 
-class Clock:
-  """Counts seconds a step, and what of them the loop waited for data; evaluations are left out."""
+class StepTimer:
+  """Measures seconds per step, and the part of them spent waiting for data."""
 
   def __init__(self, step: int):
+    """Starts after a step."""
     self._step, self._start, self._waited = step, time.perf_counter(), 0.0
 
   def seconds_per_step(self, step: int) -> tuple[float, float]:
-    """(all, waiting for data), since the last call."""
+    """Mean seconds per step since the last call.
+
+    Args:
+      step: the last completed step.
+
+    Returns:
+      Seconds per step, and seconds per step spent waiting for data.
+    """
     now, steps = time.perf_counter(), step - self._step
     seconds = (now - self._start) / steps, self._waited / steps
     self._step, self._start, self._waited = step, now, 0.0
@@ -23,36 +31,43 @@ class Clock:
 
   @contextlib.contextmanager
   def waiting(self):
-    """Counts the time of what is done within as waiting for data."""
+    """A context whose time counts as waiting for data."""
     start = time.perf_counter()
     yield
     self._waited += time.perf_counter() - start
 
   @contextlib.contextmanager
-  def stopped(self):
-    """Leaves out the time of what is done within."""
+  def paused(self):
+    """A context whose time does not count, such as an evaluation."""
     start = time.perf_counter()
     yield
     self._start += time.perf_counter() - start
 
 
-class Trace(contextlib.AbstractContextManager):
-  """Traces some steps into a folder that xprof and Perfetto open, after the first few.
+class Profiler(contextlib.AbstractContextManager):
+  """Writes a trace of some steps, for xprof and Perfetto.
 
-  Leaving the context ends a trace whose last step was not reached.
+  Leaving the context stops a trace that is still running.
 
   Attributes:
-    first: the first step that is traced.
-    last: the last one; with 0 steps, before the first.
+    first: the first step traced.
+    last: the last step traced; `first - 1` if no step is.
   """
 
   def __init__(self, folder: pathlib.Path, *, after: int, steps: int, until: int):
-    """Traces `steps` steps after step `after`, at most to `until`, the last step of the run."""
+    """Traces some steps; warns if the run is too short for all of them.
+
+    Args:
+      folder: where traces are written.
+      after: step after which the trace starts.
+      steps: number of steps to trace; 0 for no trace.
+      until: the last step of the run.
+    """
     self._folder, self._running = folder, False
     self.first, self.last = after + 1, min(after + steps, until)
     if after + steps > until and steps:
       logging.warning(
-        'config.profile = %d: %d steps are traced, as a trace begins at step %d and '
+        'config.profile = %d: %d steps are traced, because the trace starts at step %d and '
         'config.total_steps = %d',
         steps,
         max(0, until - after),
@@ -60,8 +75,8 @@ class Trace(contextlib.AbstractContextManager):
         until,
       )
 
-  def at(self, step: int) -> contextlib.AbstractContextManager:
-    """A context for one step, at the first of which the trace begins."""
+  def annotate(self, step: int) -> contextlib.AbstractContextManager:
+    """A context that names a step in the trace; starts the trace at the first step."""
     if not self.first <= step <= self.last:
       return contextlib.nullcontext()
     if step == self.first:
@@ -70,7 +85,7 @@ class Trace(contextlib.AbstractContextManager):
     return jax.profiler.StepTraceAnnotation('train', step_num=step)
 
   def end(self, step: int, metrics) -> None:
-    """Ends the trace after its last step, whose metrics are waited for."""
+    """Stops the trace after its last step, once the metrics of that step are computed."""
     if step == self.last and self._running:
       jax.block_until_ready(metrics)
       self._stop()
@@ -79,7 +94,9 @@ class Trace(contextlib.AbstractContextManager):
   def __exit__(self, *error) -> None:
     if self._running:
       self._stop()
-      logging.warning('the trace in %s ends with the run, before step %d', self._folder, self.last)
+      logging.warning(
+        'the trace in %s is incomplete: step %d was not reached', self._folder, self.last
+      )
 
   def _stop(self):
     self._running = False

@@ -1,4 +1,4 @@
-"""The folder of a run, which belongs to one config."""
+"""The workdir: the folder of a run, with its config and lock."""
 
 import fcntl
 import functools
@@ -10,13 +10,13 @@ from typing import Any
 from absl import logging
 from ml_collections import ConfigDict
 
-# Fields that may change on resume: they say how a run is computed, kept, and evaluated.
-_FREE = re.compile(
+# Fields that may change on resume: they do not affect what is trained.
+_CHANGEABLE = re.compile(
   r'config\.(mesh|sharding\..*|micro_batches|model\.remat|data\.(folder|workers)|profile'
   r'|(log|evaluate|checkpoint)_every|keep_checkpoints|keep_best|evaluation\..*|bad_steps\.action)'
 )
-# Fields that later versions added, by path, with the value that keeps what earlier versions did.
-_ADDED = {
+# Fields added by later versions, with the values that keep the behavior of earlier versions.
+_ADDED_FIELDS = {
   'optimizer.max_scale': 100.0,
   'augment_on': 'device',
   'views': 1,
@@ -35,19 +35,19 @@ _ADDED = {
   'evaluate_target': '',
   'average_decay': 0.0,
 }
-_LOCKS = []  # The files stay open, and so locked, for as long as the process lives.
+_LOCK_FILES = []  # Open files hold their locks until the process ends.
 
 
 def default_workdir(config: ConfigDict) -> pathlib.Path:
-  """runs/NAME-VARIANT."""
+  """Returns runs/NAME-VARIANT, the workdir without --workdir."""
   return pathlib.Path('runs') / f'{config.name}-{config.variant}'
 
 
 def read_config(workdir: pathlib.Path) -> ConfigDict:
-  """The config of an existing run, upgraded to this version's fields.
+  """Reads the config of a run, and adds the fields of later versions.
 
   Raises:
-    ValueError: if the folder holds no run.
+    ValueError: if the folder contains no run.
   """
   path = workdir / 'config.json'
   if not path.exists():
@@ -58,15 +58,15 @@ def read_config(workdir: pathlib.Path) -> ConfigDict:
 def upgrade(config: ConfigDict) -> ConfigDict:
   """Returns a copy of the config with the fields that later versions added.
 
-  Their values keep what the version did that wrote the config.
+  Their values keep the behavior of the version that wrote the config.
   """
   fields = config.to_dict()
   sigmoid = fields.get('objective', {}).get('sigmoid')
   if sigmoid is not None and 'max_scale' not in fields.get('optimizer', {}):
-    # The sigmoid loss took equal captions for negatives before `max_scale` was a field.
+    # Versions without `max_scale` treated equal captions as negatives in the sigmoid loss.
     options = sigmoid if isinstance(sigmoid, dict) else {'weight': sigmoid}
     fields['objective']['sigmoid'] = {'same': None} | options
-  for path, value in _ADDED.items():
+  for path, value in _ADDED_FIELDS.items():
     *sections, name = path.split('.')
     section = functools.reduce(lambda node, key: node.setdefault(key, {}), sections, fields)
     section.setdefault(name, value)
@@ -74,70 +74,78 @@ def upgrade(config: ConfigDict) -> ConfigDict:
 
 
 def has_checkpoint(workdir: pathlib.Path) -> bool:
-  """Whether the folder holds a finished checkpoint, from which its run goes on."""
-  # Unfinished and damaged checkpoints have longer names.
+  """Whether the folder contains a complete checkpoint to resume from."""
+  # Incomplete and damaged checkpoints have longer names.
   folders = (workdir / 'checkpoints').glob('*')
   return any(folder.name.isdigit() and folder.is_dir() for folder in folders)
 
 
-def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
-  """Makes the folder the run's, or checks that it is, and this process its only one.
+def lock(workdir: pathlib.Path, config: ConfigDict) -> None:
+  """Locks a workdir for this process, and writes the config to it.
 
-  Fields of `_FREE` may change on resume, and config.json follows. `init_from` may be left out once
-  there is a checkpoint, and stays on record.
+  On resume, fields matched by `_CHANGEABLE` may change, and config.json is updated. `init_from` may
+  be omitted once there is a checkpoint; config.json keeps it.
+
+  Args:
+    workdir: folder of the run; created if missing.
+    config: config of the run.
 
   Raises:
-    ValueError: if it cannot be written, if another process has it, or if it belongs to a run of
-      another config; names the fields that differ.
+    ValueError: if the folder cannot be written, is in use by another process, or belongs to a run
+      of another config, whose differing fields are named.
   """
   path = workdir / 'config.json'
   config = upgrade(config)
   if path.exists():
-    before = read_config(workdir)
-    if before.get('init_from') and not config.get('init_from') and has_checkpoint(workdir):
-      config.init_from = before.init_from
-    theirs, ours = _flat(before), _flat(config)
+    existing = read_config(workdir)
+    if existing.get('init_from') and not config.get('init_from') and has_checkpoint(workdir):
+      config.init_from = existing.init_from
+    old, new = _flatten(existing), _flatten(config)
     differing = [
-      f'{field} = {theirs.get(field, "absent")!r} there, {ours.get(field, "absent")!r} here'
-      for field in sorted(theirs.keys() | ours.keys())
-      if theirs.get(field) != ours.get(field) and not _FREE.fullmatch(field)
+      f'{field} = {old.get(field, "absent")!r} there, {new.get(field, "absent")!r} here'
+      for field in sorted(old.keys() | new.keys())
+      if old.get(field) != new.get(field) and not _CHANGEABLE.fullmatch(field)
     ]
     if differing:
       raise ValueError(
         f'workdir {workdir} belongs to a run of another config; choose another --workdir, or '
-        'give the same config (leave out --config to continue that run). It differs in: '
+        'give the same config (leave out --config to resume that run). It differs in: '
         f'{"; ".join(differing)}'
       )
   try:
     workdir.mkdir(parents=True, exist_ok=True)
-    _lock(workdir)
-    written = json.dumps(config.to_dict(), indent=2) + '\n'
-    if not path.exists() or path.read_text() != written:
-      path.write_text(written)
+    _lock_file(workdir / 'lock')
+    text = json.dumps(config.to_dict(), indent=2) + '\n'
+    if not path.exists() or path.read_text() != text:
+      path.write_text(text)
   except OSError as error:
     raise ValueError(
       f'workdir {workdir} cannot be written: {error}; choose another --workdir'
     ) from error
 
 
-def _lock(workdir):
-  """Locks the folder against other processes; a process that dies gives it up."""
-  file = (workdir / 'lock').open('w')
+def _lock_file(path: pathlib.Path) -> None:
+  """Locks a file until this process ends, however it ends."""
+  file = path.open('w')
   try:
     fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
   except (BlockingIOError, PermissionError):
     file.close()
     raise ValueError(
-      f'workdir {workdir} is in use by another process; wait for it, or choose another --workdir'
+      f'workdir {path.parent} is in use by another process; wait for it, or choose another '
+      '--workdir'
     ) from None
   except OSError as error:
-    logging.warning('workdir %s cannot be locked against a second run: %s', workdir, error)
-  _LOCKS.append(file)
+    logging.warning('workdir %s cannot be locked against a second run: %s', path.parent, error)
+  _LOCK_FILES.append(file)
 
 
-def _flat(node: Any, prefix: str = 'config') -> dict[str, Any]:
+def _flatten(node: Any, prefix: str = 'config') -> dict[str, Any]:
+  """Fields by path; tuples become lists, as in JSON."""
   if isinstance(node, ConfigDict):
     node = json.loads(json.dumps(node.to_dict()))
   if not isinstance(node, dict):
     return {prefix: node}
-  return {k: v for key, child in node.items() for k, v in _flat(child, f'{prefix}.{key}').items()}
+  return {
+    k: v for key, child in node.items() for k, v in _flatten(child, f'{prefix}.{key}').items()
+  }

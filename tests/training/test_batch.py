@@ -1,4 +1,4 @@
-"""The batch that a step is compiled for is the batch that the pipeline gives."""
+"""The batch that a step compiles for matches the batches of the pipeline."""
 
 import jax
 import numpy as np
@@ -19,7 +19,7 @@ from contrastive_jax.training.batch import abstract_batch
     {'data.labels': 'group', 'objective': {'supervised': 1.0}},
   ],
 )
-def test_the_shapes_of_a_batch_are_known_before(changes):
+def test_abstract_batches_match_real_ones(changes):
   config = clip.get_config('smoke')
   config.data.split = 'heldout_composition'
   for field, value in changes.items():
@@ -53,7 +53,7 @@ def test_labels_and_several_texts_train():
     ('data.labels', '', r'objective\.supervised needs .* set config\.data\.labels'),
   ],
 )
-def test_what_the_data_must_name_is_named(field, value, message):
+def test_missing_fields_of_the_data_are_errors(field, value, message):
   config = clip.get_config('smoke')
   config.objective = {'supervised': 1.0}
   config.data.labels = 'group'

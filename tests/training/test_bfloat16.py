@@ -37,7 +37,7 @@ TABLES = ('text/embed/embedding', 'decoder/output/kernel')
 
 
 def batch(size, seed):
-  """Texts of few words, of which one is half of all, and images that show their first word."""
+  """Texts of few words, half of which are one word, and images that show the first word."""
   random = np.random.default_rng(seed)
   words = 4 + random.integers(0, 12, (size, LENGTH))
   looks = random.integers(0, 256, (16, SIZE, SIZE, 3))
@@ -50,7 +50,7 @@ def batch(size, seed):
 
 @functools.cache
 def draw(name, seed):
-  """The initial parameters; draws of this generator compile four times faster."""
+  """Initial parameters; this random generator compiles four times faster."""
   return jax.jit(define(**fields_of(name)).init)(jax.random.key(seed, impl='unsafe_rbg'))
 
 
@@ -61,7 +61,7 @@ def fields_of(name, dtype='float32'):
 
 @functools.cache
 def compiled(name, dtype, shape, micro_batches):
-  """The train step, whose update is the gradient, and its first state from a seed."""
+  """A train step whose update is the gradient, and a function from seeds to initial states."""
   definition, optimizer = define(**fields_of(name, dtype)), optax.sgd(1.0)
   devices = math.prod(int(part.split(':')[1]) for part in shape.split(','))
   mesh = make_mesh(shape, jax.devices()[:devices])
@@ -80,7 +80,7 @@ def compiled(name, dtype, shape, micro_batches):
 
 
 def gradients(name, dtype, size, seed, shape='data:1', micro_batches=1):
-  """Gradients by the path of their parameter."""
+  """Gradients by path."""
   step, create = compiled(name, dtype, shape, micro_batches)
   before = create(seed)
   held = jax.device_get(before.parameters)
@@ -93,7 +93,7 @@ def gradients(name, dtype, size, seed, shape='data:1', micro_batches=1):
 
 
 def errors(name, size, seed, **options):
-  """The relative error of each gradient; of a tiny one, relative to a floor."""
+  """Relative error of each gradient; that of a tiny gradient is relative to a floor."""
   expected = gradients(name, 'float32', size, seed)
   actual = gradients(name, 'bfloat16', size, seed, **options)
   floor = 1e-4 * np.sqrt(sum(np.sum(leaf**2) for leaf in expected.values()))
@@ -105,20 +105,19 @@ def errors(name, size, seed, **options):
 
 def check(name, seed, **options):
   few, many = (errors(name, size, seed, **options) for size in (256, 1024))
-  # The gradient of the scale or the bias is a sum over all pairs that nearly cancels: its relative
-  # error is a draw of the rounding of the embeddings.
+  # The gradients of scale and bias are sums over all pairs that nearly cancel, so their relative
+  # errors depend on how the embeddings happen to be rounded.
   tensors = few.keys() - {'log_scale', 'bias'}
   for found in (few, many):
     assert all(found.get(table, 0) < 0.02 for table in TABLES)
     assert max(found[path] for path in tensors) < 0.04
-  # The error of all parameters alike is that of the embeddings, whose rounding 256 examples average
-  # less well.
+  # The median error is due to the rounding of the embeddings, which more examples average out.
   assert np.median([*few.values()]) < 0.02 and np.median([*many.values()]) < 0.015
   assert all(many[path] < few[path] + 0.005 for path in tensors)
 
 
 def terms(equation):
-  """How many terms each entry of a sum has, at least on average."""
+  """Number of terms per entry of a sum, on average."""
   summed = {'reduce_sum': 0, 'scatter-add': 2}.get(equation.primitive.name)
   if summed is None:
     return 0
@@ -143,7 +142,7 @@ def test_sums_over_the_batch_are_float32(name, micro_batches):
   assert jnp.float32 in sums and jnp.bfloat16 not in sums
 
 
-def test_gradients_are_those_of_float32_whatever_the_number_of_tokens():
+def test_gradients_match_float32_for_any_number_of_tokens():
   check('streamed', 0)
 
 
@@ -157,5 +156,5 @@ def test_gradients_of_every_model(name, seed):
 @pytest.mark.slow
 @pytest.mark.parametrize('shape', ['data:1', 'fsdp:8', 'data:2,fsdp:2,tensor:2'])
 @pytest.mark.parametrize('name', ['clip', 'coca', 'streamed'])
-def test_gradients_on_a_mesh_and_in_parts(name, shape):
+def test_gradients_on_a_mesh_and_in_micro_batches(name, shape):
   check(name, 0, shape=shape, micro_batches=4)

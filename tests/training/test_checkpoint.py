@@ -1,4 +1,4 @@
-"""Checkpoints that were damaged."""
+"""Saves, ranks and restores checkpoints, damaged ones included."""
 
 import resource
 import signal
@@ -40,16 +40,16 @@ def damage(folder, step, how):
 
 
 @pytest.mark.parametrize('how', ['all', 'bit', 'state/d/', 'progress/', 'METADATA'])
-def test_the_newest_good_checkpoint_is_used(tmp_path, how):
+def test_the_newest_intact_checkpoint_is_restored(tmp_path, how):
   write(tmp_path, [1, 2])
   damage(tmp_path, 2, how)
   checkpoints = Checkpoints(tmp_path)
   state, progress = checkpoints.restore(state_at(0))
   good = 2 if (tmp_path / '2').exists() else 1
-  assert good == 1 or how == 'METADATA'  # which Orbax can do without
+  assert good == 1 or how == 'METADATA'  # Orbax restores without METADATA.
   chex.assert_trees_all_equal(state.parameters, state_at(good).parameters)
   assert progress == {'seen': good}
-  # What was set aside is kept, and the run may reach its step again.
+  # The damaged checkpoint is renamed, so its step can be saved again.
   assert len(list(tmp_path.glob('damaged_2_*'))) == 2 - good
   if good == 1:
     checkpoints.save(state_at(2), {'seen': 2})
@@ -73,21 +73,21 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
   checkpoints.wait()
   assert steps_in(tmp_path) == {2, 5, 6}
   checkpoints.close()
-  # After a restart too, whatever figure was kept before.
-  figures = {2: {'recall': 0.5, 'accuracy': 0.1}, 5: {'recall': 0.4}, 6: {}}
-  checkpoints = Checkpoints(tmp_path, keep=1, best='recall', figures=figures)
+  # A restart ranks by the metrics of earlier evaluations.
+  metrics = {2: {'recall': 0.5, 'accuracy': 0.1}, 5: {'recall': 0.4}, 6: {}}
+  checkpoints = Checkpoints(tmp_path, keep=1, best='recall', metrics=metrics)
   evaluate(checkpoints, 7, 0.2)
   assert steps_in(tmp_path) == {2, 7}
   evaluate(checkpoints, 8, 0.6)
   assert steps_in(tmp_path) == {8}
   with pytest.raises(
-    ValueError, match=r"config\.keep_best = 'recall' is no figure.*\['accuracy'\]"
+    ValueError, match=r"config\.keep_best = 'recall' is not a metric.*\['accuracy'\]"
   ):
     checkpoints.rank(8, {'accuracy': 0.1})
   checkpoints.close()
 
 
-def test_if_none_can_be_read_nothing_is_changed(tmp_path):
+def test_unreadable_checkpoints_are_an_error_and_unchanged(tmp_path):
   write(tmp_path, [1, 2])
   damage(tmp_path, 1, 'all')
   damage(tmp_path, 2, 'all')
@@ -96,15 +96,15 @@ def test_if_none_can_be_read_nothing_is_changed(tmp_path):
   assert {path.name for path in tmp_path.iterdir()} == {'1', '2'}
 
 
-def test_a_full_disk_is_told_and_keeps_what_was_complete(tmp_path):
-  """What a process may write to a file is bounded, as on a disk without space."""
+def test_a_full_disk_is_an_error_and_keeps_complete_checkpoints(tmp_path):
+  """A limit on the size of files simulates a full disk."""
   write(tmp_path, [1])
   limits = resource.getrlimit(resource.RLIMIT_FSIZE)
   handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
   checkpoints = Checkpoints(tmp_path)
   try:
     resource.setrlimit(resource.RLIMIT_FSIZE, (64, limits[1]))
-    with pytest.raises(OSError, match=r'cannot be written .*steps \[1\]; with space'):
+    with pytest.raises(OSError, match=r'cannot be written .*steps \[1\] are complete; free space'):
       checkpoints.save(state_at(2), {'seen': 2})
       checkpoints.close()
   finally:
@@ -115,11 +115,11 @@ def test_a_full_disk_is_told_and_keeps_what_was_complete(tmp_path):
 
 
 @pytest.mark.parametrize('last', [False, True])
-def test_a_checkpoint_that_cannot_be_read_back_is_no_success(tmp_path, last):
-  """In such a folder Orbax writes no index, and says that all is well."""
+def test_a_checkpoint_that_cannot_be_read_back_is_an_error(tmp_path, last):
+  """Orbax writes no index to a folder with brackets, and reports success."""
   checkpoints = Checkpoints(tmp_path / 'lr[1]')
   checkpoints.save(state_at(1), {'seen': 1})
-  with pytest.raises(OSError, match=r'step 1 was saved to .*lr\[1\] and cannot be read back'):
+  with pytest.raises(OSError, match=r'step 1 was saved to .*lr\[1\] but cannot be read back'):
     if last:
       checkpoints.close()
     else:

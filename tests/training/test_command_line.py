@@ -1,4 +1,4 @@
-"""What a shell makes of flags, and where a run may be written."""
+"""Duplicate flags, flags that are None, and paths of workdirs."""
 
 import pathlib
 
@@ -12,7 +12,7 @@ CONFIG = pathlib.Path(__file__).parents[2] / 'configs' / 'clip.py'
 
 
 def parse(*arguments):
-  """The flags of launch.py that matter here, parsed as from a command line."""
+  """Parses some flags of launch.py, as from a command line."""
   command_line.accept_none()
   program = ['launch.py', f'--config={CONFIG}:smoke', *arguments]
   known = flags.FlagValues()
@@ -25,26 +25,26 @@ def parse(*arguments):
 @pytest.mark.parametrize(
   ('arguments', 'flag'),
   [
-    # What bash makes of unquoted braces
+    # bash expands unquoted braces to these flags.
     ([f'--config.data.name=webdataset:/{n}.tar' for n in range(3)], 'config.data.name'),
     (['--workdir=runs/a', '--workdir=runs/b'], 'workdir'),
     (['--config.total_steps=3', '--config.seed=1', '-config.seed', '2'], 'config.seed'),
   ],
 )
-def test_two_values_of_one_flag_side_by_side_are_refused_by_name(arguments, flag):
+def test_adjacent_duplicate_flags_are_an_error(arguments, flag):
   given, known = parse(*arguments)
   with pytest.raises(ValueError, match=rf'--{flag} is given twice, as .* and as .*Quote braces'):
     command_line.check_flags(given, known)
 
 
-def test_of_two_values_apart_the_last_is_used_with_a_warning(caplog):
+def test_of_separate_duplicate_flags_the_last_is_used_with_a_warning(caplog):
   given, known = parse('--config.seed=1', '--config.total_steps=3', '--config.seed=2')
   command_line.check_flags(given, known)
   assert known.config.seed == 2
   assert "--config.seed is given twice, as '1' and as '2'; the last is used" in caplog.text
 
 
-def test_a_flag_may_be_repeated_alike_and_a_tuple_is_given_value_by_value():
+def test_equal_duplicates_and_repeated_tuple_flags_are_accepted():
   given, known = parse(
     *('--config.seed=1', '--config.seed', '1', '--workdir=a', '--config.data.replacement'),
     *('--config.evaluation.splits=one', '--config.evaluation.splits=two'),
@@ -55,7 +55,7 @@ def test_a_flag_may_be_repeated_alike_and_a_tuple_is_given_value_by_value():
 
 
 @pytest.mark.parametrize(('text', 'value'), [('None', None), ('0', 0.0), ('0.5', 0.5)])
-def test_a_float_may_be_none_on_the_command_line_as_in_python(text, value):
+def test_a_float_flag_accepts_none(text, value):
   _, known = parse(f'--config.optimizer.clip_norm={text}')
   assert known.config.optimizer.clip_norm == value
   with pytest.raises(flags.IllegalFlagValueError, match='clip_norm'):
@@ -63,13 +63,15 @@ def test_a_float_may_be_none_on_the_command_line_as_in_python(text, value):
 
 
 @pytest.mark.parametrize('folder', ['gs://bucket/run', 's3://bucket/run', 'file:///tmp/run'])
-def test_a_url_is_no_workdir(folder):
-  with pytest.raises(ValueError, match=rf'workdir {folder} is a URL; use a local folder'):
+def test_a_url_as_workdir_is_an_error(folder):
+  with pytest.raises(
+    ValueError, match=rf'workdir {folder} is a URL; use a local or mounted folder'
+  ):
     command_line.check_paths(['', 'runs/clip', folder])
   command_line.check_paths(['', 'runs/clip', '/tmp/gs:/run'])
 
 
-def test_a_path_that_checkpoints_do_not_survive_is_refused(tmp_path, monkeypatch):
+def test_a_workdir_with_brackets_is_an_error(tmp_path, monkeypatch):
   with pytest.raises(ValueError, match=r'workdir .*lr\[1\] has a bracket'):
     command_line.check_saves(tmp_path / 'lr[1]')
   for name in ('50%', 'a?b*c', 'lr=1e-3,{b}', 'пробег'):

@@ -1,4 +1,4 @@
-"""Each number of a config has a range, and a value outside of it is refused by name."""
+"""Every number of a config has a range; values outside of it are errors that name the field."""
 
 import importlib
 import math
@@ -35,7 +35,7 @@ def is_number(value):
 
 
 def fields_with_numbers():
-  """Each field that is a number in some config, after the name and the variant of one."""
+  """(name, variant, field) of every numeric field, with one config that has it."""
   found = {}
   for name, variant in VARIANTS:
     for field, value in leaves(get_config(name, variant).to_dict()):
@@ -58,7 +58,7 @@ def test_every_number_of_every_config_has_a_rule_and_follows_it(name, variant):
 
 
 @pytest.mark.parametrize(('name', 'variant', 'field'), fields_with_numbers())
-def test_a_value_outside_of_its_range_is_refused_by_name(name, variant, field):
+def test_a_value_out_of_range_is_an_error(name, variant, field):
   rule = rule_of(field)
   wrong = [math.nan, math.inf, -math.inf, 'many']
   wrong += [rule.low if rule.open_low else rule.low - 1]
@@ -71,7 +71,7 @@ def test_a_value_outside_of_its_range_is_refused_by_name(name, variant, field):
     config = get_config(name, variant)
     with config.ignore_type():
       config.update_from_flattened_dict({field: value})
-    value = dict(leaves(config.to_dict()))[field]  # 0 has become 0.0 where it is a float
+    value = dict(leaves(config.to_dict()))[field]  # 0 becomes 0.0 in a float field
     with pytest.raises(ValueError) as refusal:
       check_config(config, make_mesh(config.mesh))
     assert str(refusal.value).startswith(f'config.{field} = {value!r}; use '), refusal.value
@@ -84,7 +84,7 @@ def test_a_value_outside_of_its_range_is_refused_by_name(name, variant, field):
       {'data.crop': (0.9,)},
       r'crop = \(0\.9,\); use .*such as \(0\.9, 1\.0\), or \(\)',
     ),
-    ({'data.crop': (1.0, 0.5)}, r'config\.data\.crop = \(1\.0, 0\.5\); use the least'),
+    ({'data.crop': (1.0, 0.5)}, r'config\.data\.crop = \(1\.0, 0\.5\); use the min'),
     ({'keep_checkpoints': 0}, r'config\.keep_checkpoints = 0; .*1.*; a large number keeps all'),
     ({'optimizer.clip_norm': -1.0}, r'clip_norm = -1\.0; .* \(0, .* or None or 0 to do without'),
     (
@@ -99,7 +99,7 @@ def test_a_value_outside_of_its_range_is_refused_by_name(name, variant, field):
     ({'model.text.mlp_ratio': 0.01}, r'model\.text\.mlp_ratio = 0\.01 .* 32 .*; use 0\.03125 or'),
   ],
 )
-def test_what_does_not_fit_is_refused_with_what_works(overrides, message):
+def test_inconsistent_fields_are_errors(overrides, message):
   config = get_config('clip', 'smoke')
   with config.unlocked():
     config.update_from_flattened_dict(overrides)
@@ -107,7 +107,7 @@ def test_what_does_not_fit_is_refused_with_what_works(overrides, message):
     check_config(config, make_mesh(config.mesh))
 
 
-def test_an_own_field_needs_no_rule_but_must_be_finite():
+def test_a_field_without_a_rule_must_be_finite():
   config = get_config('reweighted', 'smoke')
   with config.unlocked():
     config.objective.reweighted_info_nce.margin = -0.2
@@ -117,13 +117,13 @@ def test_an_own_field_needs_no_rule_but_must_be_finite():
     check_config(config, make_mesh(config.mesh))
 
 
-def test_a_rule_of_one_field_is_not_hidden_by_an_earlier_one():
+def test_no_rule_is_shadowed_by_an_earlier_one():
   for pattern, rule in RULES.items():
     assert rule_of(pattern.replace('*', 'any')) is rule
 
 
 @pytest.mark.parametrize('off', [None, 0, 0.0])
-def test_without_a_bound_no_gradient_is_clipped(off):
+def test_clip_norm_of_none_or_zero_disables_clipping(off):
   def update(clip_norm):
     fields = {'b1': 0.9, 'b2': 0.98, 'epsilon': 1.0, 'weight_decay': 0.0, 'clip_norm': clip_norm}
     optimizer = make_optimizer(lambda step: 1.0, **fields)

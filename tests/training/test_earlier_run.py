@@ -1,4 +1,4 @@
-"""A run that an earlier version began goes on, is evaluated and loads."""
+"""A run of an earlier version loads and resumes."""
 
 import json
 import pathlib
@@ -14,7 +14,7 @@ from contrastive_jax.training.logger import read_metrics
 
 # Two steps of a tiny CLIP with a moving average, on two devices, written at commit bea0a7d.
 ARCHIVE = pathlib.Path(__file__).parent / 'earlier_run.tar.xz'
-# Losses of its third and fourth step, as that version went on.
+# Losses of steps 3 and 4, as that version resumed it.
 LOSSES = {3: 3.8019988536834717, 4: 4.174862861633301}
 
 
@@ -35,7 +35,7 @@ def test_it_loads(folder):
   np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
 
 
-def test_it_goes_on(folder):
+def test_it_resumes(folder):
   config = workdir.read_config(folder)
   config.evaluate_every = 1_000_000
   run = build.build(config)

@@ -48,11 +48,11 @@ def on_every_device(x, y):
     (on_every_device, 8),
   ],
 )
-def test_products_count_as_often_as_they_are_made(function, products):
+def test_products_count_once_per_execution(function, products):
   assert traced_flops.traced(function, MATRIX, MATRIX) == (products * PRODUCT, 0)
 
 
-def test_float32_products_are_told_apart():
+def test_products_at_the_highest_precision_are_counted_separately():
   exact = lambda x, y: jnp.dot(x, y, precision='highest') + x @ y  # noqa: E731
   assert traced_flops.traced(exact, MATRIX, MATRIX) == (2 * PRODUCT, PRODUCT)
 
@@ -96,7 +96,7 @@ SCANNED = {'model.image.scan': True, 'model.text.scan': True}
     (coca, {'model.pooler': 'parallel'}),
   ],
 )
-def test_the_program_asks_for_what_the_sizes_say(recipe, overrides):
+def test_traced_flops_equal_analytic_flops(recipe, overrides):
   run = described(recipe, **overrides)
   state = run.abstract_state
   batch = abstract_batch(run.config, run.definition)

@@ -26,8 +26,8 @@ def table(monkeypatch):
   return config
 
 
-def test_the_hosts_augmentation_is_seeded_by_the_position():
-  """As it was when an id was the position, so that earlier runs go on with the same pictures."""
+def test_augmentation_on_the_host_is_seeded_by_position():
+  """As when ids were positions, so earlier runs resume with the same augmented images."""
   config = clip.get_config('smoke')
   config.augment_on = 'host'
   size, strengths = config.model.image.size, config.augmentation.to_dict()
@@ -41,7 +41,7 @@ def test_the_hosts_augmentation_is_seeded_by_the_position():
   assert changed.keys() == {'image', 'id'}
 
 
-def test_a_table_has_the_rows_of_the_data(table):
+def test_a_table_has_a_row_per_example(table):
   source = data.open_source(table.data.name, table.data.split)
   run = build.build(table, examples=source.rows)
   assert source.rows == 6918 and len(source) > source.rows
@@ -50,12 +50,12 @@ def test_a_table_has_the_rows_of_the_data(table):
   assert build.build(table, examples=source.rows).sizes.examples == 9 * 1024
 
 
-def test_a_table_without_a_number_of_rows_is_refused(table):
+def test_a_table_without_a_number_of_rows_is_an_error(table):
   with pytest.raises(ValueError, match=r'objective\.table keeps .* config\.data\.examples = 0'):
     build.build(table)
 
 
-def test_a_plan_opens_the_data_for_a_table_alone(table):
+def test_a_plan_opens_the_data_only_for_a_table(table):
   assert plan.with_examples(table).data.examples == 6918
   assert table.data.examples == 0
   table.data.name, table.data.examples = 'nowhere', 5

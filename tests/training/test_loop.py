@@ -36,20 +36,16 @@ def config(**overrides):
 
 
 def train(folder, source, interrupt=None, spied=None, evaluate=None, **overrides):
-  """Trains.
-
-  `interrupt` is called with the number of updates made, before each; `spied` with the ids of each
-  batch.
-  """
+  """Trains; before each step calls `interrupt` with its step, and `spied` with the batch's ids."""
   run = build.build(config(**overrides))
   if spied is not None:
-    told = run.train_step
+    inner = run.train_step
 
-    def telling(state, batch):
+    def spied_step(state, batch):
       spied(np.asarray(batch['id']))
-      return told(state, batch)
+      return inner(state, batch)
 
-    run = run._replace(train_step=telling)
+    run = run._replace(train_step=spied_step)
   if interrupt is not None:
     step = run.train_step
 
@@ -58,7 +54,7 @@ def train(folder, source, interrupt=None, spied=None, evaluate=None, **overrides
       return step(state, batch)
 
     run = run._replace(train_step=interrupted)
-  return loop.train(run, source, folder, evaluate or (lambda parameters: {'figure': 1.0}))
+  return loop.train(run, source, folder, evaluate or (lambda parameters: {'metric': 1.0}))
 
 
 def saved_step(folder):
@@ -66,7 +62,7 @@ def saved_step(folder):
 
 
 def kill_after(checkpoint):
-  """An interrupt right after that step's checkpoint and one step more."""
+  """An interrupt one step after a checkpoint."""
 
   def kill(step):
     if step == checkpoint + 1:
@@ -79,7 +75,7 @@ def without_timings(rows):
   return [{k: v for k, v in row.items() if 'second' not in k} for row in rows]
 
 
-# The second runs on what the host changes and a worker reads; the first's changes are the step's.
+# Augmentation in the step; augmentation on the host, with a worker process.
 @pytest.mark.parametrize('host', [{}, {'augment_on': 'host', 'data.workers': 1}], ids=['', 'host'])
 def test_killed_and_resumed_equals_never_killed(tmp_path, source, host):
   (tmp_path / 'straight').mkdir()
@@ -88,14 +84,14 @@ def test_killed_and_resumed_equals_never_killed(tmp_path, source, host):
   with pytest.raises(KeyboardInterrupt):
     train(tmp_path / 'killed', source, kill_after(2), average_decay=0.9, **host)
   assert [row['step'] for row in read_metrics(tmp_path / 'killed')] == [1, 2, 3]
-  with pytest.raises(ValueError, match=r'has 600 examples, and had 644 at step 2'):
+  with pytest.raises(ValueError, match=r'has 600 examples, but had 644 at step 2'):
     shorter = data.open_source('emoji', 'heldout_composition[:600]')
     train(tmp_path / 'killed', shorter, average_decay=0.9, **host)
   resumed = train(tmp_path / 'killed', source, average_decay=0.9, **host)
   chex.assert_trees_all_equal(straight, resumed)
   rows = [without_timings(read_metrics(tmp_path / name)) for name in ('straight', 'killed')]
   assert rows[0] == rows[1] and [row['step'] for row in rows[0]] == [1, 2, 3, 4]
-  # A finished run takes no further step.
+  # A finished run takes no further steps.
   lines = (tmp_path / 'killed' / 'metrics.jsonl').read_text()
   again = train(tmp_path / 'killed', source, average_decay=0.9, **host)
   chex.assert_trees_all_equal(again, straight)
@@ -115,7 +111,7 @@ def test_preempted_and_resumed_equals_never_preempted(tmp_path, source):
   with pytest.raises(Preempted, match='saved at step 3') as stop:
     train(tmp_path / 'preempted', source, preempt)
   assert stop.value.code == 0 and signal.getsignal(signal.SIGTERM) == before
-  # Step 3 is in no rhythm of checkpoints.
+  # Step 3 is not a multiple of checkpoint_every.
   assert saved_step(tmp_path / 'preempted') == 3
   resumed = train(tmp_path / 'preempted', source)
   chex.assert_trees_all_equal(straight, resumed)
@@ -123,26 +119,26 @@ def test_preempted_and_resumed_equals_never_preempted(tmp_path, source):
   assert rows[0] == rows[1]
 
 
-@pytest.mark.parametrize('best', ['', 'figure'])
-def test_an_evaluation_that_ends_the_run_loses_nothing(tmp_path, source, best):
-  rhythm = {'evaluate_every': 2, 'keep_best': best, 'checkpoint_every': 4 if best else 2}
+@pytest.mark.parametrize('best', ['', 'metric'])
+def test_a_run_interrupted_in_an_evaluation_repeats_it(tmp_path, source, best):
+  intervals = {'evaluate_every': 2, 'keep_best': best, 'checkpoint_every': 4 if best else 2}
   for name in ('straight', 'stopped'):
     (tmp_path / name).mkdir()
-  straight = train(tmp_path / 'straight', source, **rhythm)
+  straight = train(tmp_path / 'straight', source, **intervals)
   saved = tmp_path / 'stopped' / 'checkpoints'
 
   def stop(parameters):
-    # As a kill would find it.
+    # The checkpoint is complete before the evaluation.
     assert saved_step(tmp_path / 'stopped') == 2
     raise KeyboardInterrupt
 
   with pytest.raises(KeyboardInterrupt):
-    train(tmp_path / 'stopped', source, evaluate=stop, **rhythm)
+    train(tmp_path / 'stopped', source, evaluate=stop, **intervals)
   assert [path.name for path in saved.iterdir()] == ['2']
-  resumed = train(tmp_path / 'stopped', source, **rhythm)
+  resumed = train(tmp_path / 'stopped', source, **intervals)
   chex.assert_trees_all_equal(straight, resumed)
   rows = [without_timings(read_metrics(tmp_path / name)) for name in ('straight', 'stopped')]
-  assert rows[0] == rows[1] and [row['step'] for row in rows[0] if 'figure' in row] == [2, 4]
+  assert rows[0] == rows[1] and [row['step'] for row in rows[0] if 'metric' in row] == [2, 4]
 
 
 def test_a_preempted_step_is_evaluated_on_resume(tmp_path, source):
@@ -155,36 +151,36 @@ def test_a_preempted_step_is_evaluated_on_resume(tmp_path, source):
     train(tmp_path, source, preempt, evaluate=evaluations.append, evaluate_every=2)
   assert not evaluations
   train(tmp_path, source, evaluate_every=2)
-  assert [row['step'] for row in read_metrics(tmp_path) if 'figure' in row] == [2, 4]
+  assert [row['step'] for row in read_metrics(tmp_path) if 'metric' in row] == [2, 4]
 
 
 def test_the_best_of_all_evaluated_steps_is_kept(tmp_path, source):
-  figures = iter([0.9, 0.2, 0.3, 0.1])
-  rhythm = {'total_steps': 7, 'evaluate_every': 2, 'checkpoint_every': 3, 'keep_checkpoints': 1}
+  values = iter([0.9, 0.2, 0.3, 0.1])
+  intervals = {'total_steps': 7, 'evaluate_every': 2, 'checkpoint_every': 3, 'keep_checkpoints': 1}
   train(
     tmp_path,
     source,
-    evaluate=lambda parameters: {'figure': next(figures)},
-    **rhythm,
-    keep_best='figure',
+    evaluate=lambda parameters: {'metric': next(values)},
+    **intervals,
+    keep_best='metric',
   )
   assert {path.name for path in (tmp_path / 'checkpoints').iterdir()} == {'2', '7'}
 
 
-def test_the_mesh_changes_nothing_but_rounding(tmp_path, source):
+def test_losses_agree_on_any_mesh(tmp_path, source):
   def losses_of(mesh, **overrides):
     (tmp_path / mesh).mkdir()
     train(tmp_path / mesh, source, mesh=mesh, **overrides)
     return [row['train/loss'] for row in read_metrics(tmp_path / mesh)]
 
-  # All eight devices hold copies where nothing is cut.
-  copied = {'sharding.mlp': None, 'sharding.heads': None}
-  expected = losses_of('tensor:8', **copied)
+  # Without these rules, parameters are replicated on all eight devices.
+  replicated = {'sharding.mlp': None, 'sharding.heads': None}
+  expected = losses_of('tensor:8', **replicated)
   for mesh in ('data:8', 'data:4,fsdp:2', 'data:2,fsdp:2,tensor:2'):
     np.testing.assert_allclose(losses_of(mesh), expected, rtol=2e-4, err_msg=mesh)
 
 
-def test_a_run_goes_on_on_another_mesh(tmp_path, source):
+def test_a_run_resumes_on_another_mesh(tmp_path, source):
   straight = train(tmp_path, source, mesh='data:8')
   for step in (1, 3, 4):
     (tmp_path / 'moved').mkdir(exist_ok=True)
@@ -271,13 +267,13 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, source, monkeypatch):
   assert saved_step(tmp_path) == 2
 
 
-def test_bad_steps_are_skipped_and_counted_if_asked_for(tmp_path, source, monkeypatch):
+def test_bad_steps_are_skipped_and_counted(tmp_path, source, monkeypatch):
   def poisoned(image, text, scale, id):
     return jnp.where(jnp.any(id == poison), jnp.nan, jnp.mean(image * text) * scale)
 
   reads = {'image': 'image', 'text': 'text', 'scale': 'scale', 'id': 'id'}
   monkeypatch.setitem(METHODS, 'info_nce', stateless(poisoned, **reads))
-  # The batches hang on the seed alone, so that a run without poison tells them.
+  # Batches depend only on the seed, so a run without poison has the same ones.
   poison = -1
   seen = []
   train(tmp_path, source, spied=seen.append)
@@ -292,7 +288,7 @@ def test_bad_steps_are_skipped_and_counted_if_asked_for(tmp_path, source, monkey
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.parameters))
 
 
-def test_speed_is_told_against_what_the_chip_could(tmp_path, source, monkeypatch):
+def test_model_flops_utilization_is_logged(tmp_path, source, monkeypatch):
   chip = CHIPS['v5e']._replace(peak=1e12)
   monkeypatch.setattr(loop, 'chip_of', lambda device: chip)
   train(tmp_path, source)
@@ -307,7 +303,7 @@ def test_speed_is_told_against_what_the_chip_could(tmp_path, source, monkeypatch
     assert row['train/model_flops_utilisation'] == pytest.approx(model / seconds / 8e12)
 
 
-def test_a_trace_opens(tmp_path, source):
+def test_a_trace_is_written(tmp_path, source):
   train(tmp_path, source, total_steps=6, profile=2)
   assert list((tmp_path / 'profile').rglob('*.xplane.pb'))  # xprof's
   (perfetto,) = (tmp_path / 'profile').rglob('perfetto_trace.json.gz')
@@ -318,7 +314,7 @@ def test_a_trace_opens(tmp_path, source):
 @pytest.mark.parametrize(
   ('overrides', 'message'),
   [
-    ({'batch_size': 16, 'micro_batches': 3}, r'config\.micro_batches = 3 does not divide the 2'),
+    ({'batch_size': 16, 'micro_batches': 3}, r'config\.micro_batches = 3 .* per-shard batch of 2 '),
     ({'bad_steps.action': 'hope'}, r"config\.bad_steps\.action = 'hope'.*'stop' or 'skip'"),
     ({'model.remat': 'some'}, r"remat = 'some' is unknown; use one of \['dots', 'full', 'none'\]"),
     ({'batch_size': 100}, r'config\.batch_size = 100 .* 8 data shards; use a multiple of 8'),
@@ -344,21 +340,21 @@ def test_a_trace_opens(tmp_path, source):
     ({'sharding.mlp': 'rows'}, r"config\.sharding\.mlp = 'rows'"),
   ],
 )
-def test_mistakes_are_named_before_any_compile(overrides, message, monkeypatch):
+def test_invalid_configs_are_errors_before_compilation(overrides, message, monkeypatch):
   monkeypatch.setattr(jax.stages.Lowered, 'compile', None)
   with pytest.raises(ValueError, match=message):
     build.build(config(**overrides))
 
 
 def test_a_workdir_belongs_to_one_config(tmp_path):
-  workdir.claim(tmp_path, config())
-  workdir.claim(tmp_path, config())
+  workdir.lock(tmp_path, config())
+  workdir.lock(tmp_path, config())
   other = config()
   other.optimizer.learning_rate = 1.0
   with pytest.raises(ValueError, match=r'config\.optimizer\.learning_rate = 0\.\d+ there, 1\.0'):
-    workdir.claim(tmp_path, other)
+    workdir.lock(tmp_path, other)
   assert workdir.read_config(tmp_path).total_steps == 4
-  workdir.claim(tmp_path, config(**{'mesh': 'data:4,fsdp:2', 'model.remat': 'full'}))
+  workdir.lock(tmp_path, config(**{'mesh': 'data:4,fsdp:2', 'model.remat': 'full'}))
   assert workdir.read_config(tmp_path).mesh == 'data:4,fsdp:2'
   with pytest.raises(ValueError, match='holds no run'):
     workdir.read_config(tmp_path / 'nothing')

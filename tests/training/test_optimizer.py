@@ -26,7 +26,7 @@ def test_schedule_warms_up_and_falls_to_zero(decay):
   assert rates[5] == pytest.approx(1.0) and rates[55] == pytest.approx(1.0)
   assert rates[100] == pytest.approx(0, abs=1e-6)
   assert (np.diff(rates[10:]) <= 0).all()
-  # The one falls slowest at the peak, the other evenly.
+  # Cosine decay is slowest at the peak; linear decay is constant.
   assert rates[11] == pytest.approx(2.0 - {'cosine': 0.0006, 'linear': 1 / 45}[decay], abs=1e-4)
 
 
@@ -58,7 +58,7 @@ def test_schedule_reaches_the_peak_in_any_number_of_steps(warmup_fraction, total
 
 
 @pytest.mark.parametrize('name', ['adamw', 'adafactor'])
-def test_only_matrices_decay(name):
+def test_weight_decay_applies_to_matrices_only(name):
   parameters = {
     'layer': {'kernel': jnp.ones((2, 2)), 'bias': jnp.ones(2)},
     'norm': {'scale': jnp.ones(2), 'bias': jnp.ones(2)},
@@ -74,7 +74,7 @@ def test_only_matrices_decay(name):
 
 
 @pytest.mark.parametrize(('gradient', 'bound'), [(-1.0, np.log(100)), (1.0, 0.0)])
-def test_scale_stays_within_bounds_and_comes_back(gradient, bound):
+def test_scale_stays_within_bounds_and_can_leave_them(gradient, bound):
   parameters = {'log_scale': jnp.float32(2.0)}
   transform = optimizer.make_optimizer(lambda step: 1.0, **FIELDS)
   state = transform.init(parameters)
@@ -89,7 +89,7 @@ def test_scale_stays_within_bounds_and_comes_back(gradient, bound):
 
 
 @pytest.mark.parametrize('scale', [0.5, 1.0, 14.3, 100.0, 117.33])
-def test_no_scale_moves_at_learning_rate_zero(scale):
+def test_scale_is_unchanged_at_learning_rate_zero(scale):
   parameters = {'log_scale': jnp.float32(np.log(scale))}
   transform = optimizer.make_optimizer(lambda step: 0.0, **FIELDS)
   updates, _ = transform.update(parameters, transform.init(parameters), parameters)
@@ -108,7 +108,7 @@ def test_scale_outside_its_bounds_moves_only_toward_them(scale, outward):
 
 
 @pytest.mark.parametrize(('max_scale', 'ends'), [(20.0, (1.0, 20.0)), (0.0, (np.e**-2, np.e**6))])
-def test_the_bound_of_the_scale_is_a_field(max_scale, ends):
+def test_max_scale_sets_the_upper_bound(max_scale, ends):
   transform = optimizer.make_optimizer(lambda step: 1.0, **FIELDS, max_scale=max_scale)
   for gradient, end in zip((1.0, -1.0), ends, strict=True):
     parameters = {'log_scale': jnp.float32(2.0)}
@@ -120,20 +120,20 @@ def test_the_bound_of_the_scale_is_a_field(max_scale, ends):
 
 
 @pytest.mark.parametrize('max_scale', [0.5, -1.0, np.nan])
-def test_a_bound_below_one_is_refused(max_scale):
+def test_max_scale_below_one_is_an_error(max_scale):
   message = r'config\.optimizer\.max_scale = .*; use 1 or more, or 0 for no bound'
   with pytest.raises(ValueError, match=message):
     optimizer.make_optimizer(lambda step: 1.0, **FIELDS, max_scale=max_scale)
 
 
 @pytest.mark.parametrize('layers', [3, 40])
-def test_adafactor_updates_stacked_layers_as_separate_ones(layers):
+def test_adafactor_updates_stacked_layers_like_separate_ones(layers):
   shapes = {'kernel': (48, 64), 'query': {'kernel': (48, 3, 33), 'bias': (3, 33)}, 'bias': (48,)}
   is_shape = lambda node: isinstance(node, tuple)  # noqa: E731
   random = np.random.default_rng(0)
 
   def draw(shape):
-    """Values whose size differs by layer and by channel."""
+    """Values whose magnitude differs by layer and by channel."""
     sizes = (random.lognormal(0, 2, (layers, *ones)) for ones in (len(shape) * [1], shape))
     values = random.normal(size=(layers, *shape)) * np.prod(np.broadcast_arrays(*sizes), axis=0)
     return jnp.float32(values)
@@ -156,7 +156,7 @@ def test_adafactor_updates_stacked_layers_as_separate_ones(layers):
     separate, _ = updates_of(one_layer, parameters, gradients)
     ours = jax.tree.map(operator.itemgetter(layer), stacked)
     chex.assert_trees_all_close(ours, separate, rtol=1e-4, atol=1e-6)
-  # The averages of a layer's rows and columns, and placeholders.
+  # Row statistics per layer, and placeholders.
   assert {leaf.shape for leaf in jax.tree.leaves(state[1][0].v_row)} == {
     (layers, 48),
     (layers, 3, 33),
@@ -165,7 +165,7 @@ def test_adafactor_updates_stacked_layers_as_separate_ones(layers):
 
 
 @pytest.mark.parametrize('rates', [(), (('text/.*', 0.0),)])
-def test_a_config_keeps_adafactor_within_its_layers(rates):
+def test_a_config_applies_adafactor_per_layer(rates):
   overrides = {'optimizer.name': 'adafactor', 'model.image.layers': 40, 'model.image.scan': True}
   run = build.build(config(**overrides, mesh='data:4,fsdp:2', **{'optimizer.rates': rates}))
   is_factored = lambda node: isinstance(node, optax.FactoredState)  # noqa: E731
@@ -177,13 +177,13 @@ def test_a_config_keeps_adafactor_within_its_layers(rates):
     assert (40,) not in shapes
 
 
-def test_adafactor_follows_a_gradient_of_rank_one_as_adam_does():
+def test_adafactor_normalizes_a_rank_one_gradient_like_adam():
   row, column = (np.random.default_rng(i).normal(size=size) for i, size in enumerate((40, 64)))
   gradient = {'kernel': jnp.float32(np.outer(row, column))}
   fields = FIELDS | {'b1': 0.0, 'weight_decay': 0.0, 'epsilon': 1e-30, 'clip_norm': None}
   transform = optimizer.make_optimizer(lambda step: 0.1, **fields, name='adafactor')
   state = transform.init(gradient)
-  # Rows and columns instead of the whole matrix, beside the gradient's average.
+  # The second moment is factored; the first moment is a full matrix.
   assert sum(leaf.size for leaf in jax.tree.leaves(state)) < 40 * 64 + 40 + 64 + 10
   for factor in (1.0, 3.0, 2.0):
     updates, state = transform.update(jax.tree.map(lambda g: factor * g, gradient), state, gradient)  # noqa: B023
@@ -193,7 +193,7 @@ def test_adafactor_follows_a_gradient_of_rank_one_as_adam_does():
   assert 0.05 < size[0, 0] < 0.2
 
 
-def test_what_adafactor_keeps_of_rows_is_copied_and_the_rest_follows_the_parameters():
+def test_adafactor_replicates_factored_moments_and_shards_the_rest():
   devices = mesh.make_mesh('data:4,fsdp:2')
   axes = {'kernel': ('embed', 'mlp'), 'bias': ('mlp',)}
   definition = Definition(
@@ -214,13 +214,13 @@ def test_what_adafactor_keeps_of_rows_is_copied_and_the_rest_follows_the_paramet
   assert shards[(32,)] == jax.P()
 
 
-def test_bad_names_are_named():
+def test_unknown_names_are_errors():
   with pytest.raises(ValueError, match=r"config\.optimizer\.name = 'sgd'.*adafactor"):
     optimizer.make_optimizer(lambda step: 1.0, **FIELDS, name='sgd')
   with pytest.raises(ValueError, match=r"config\.optimizer\.decay = 'step'.*linear"):
     optimizer.make_schedule(learning_rate=1.0, warmup_fraction=0.1, total_steps=9, decay='step')
 
 
-def test_bad_warmup_is_named():
+def test_invalid_warmup_is_an_error():
   with pytest.raises(ValueError, match=r'config\.optimizer\.warmup_fraction = 1'):
     optimizer.make_schedule(learning_rate=1.0, warmup_fraction=1, total_steps=2)

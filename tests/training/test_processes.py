@@ -87,14 +87,14 @@ def test_two_processes_preempted_and_resumed_equal_one(alone, tmp_path):
   finish(*processes)
   *_, newest = sorted((tmp_path / 'checkpoints').iterdir(), key=lambda path: int(path.name))
   assert 3 <= int(newest.name) < STEPS
-  # Both give up what one of them cannot read, or reads as other bits.
+  # Both reject a checkpoint that one of them cannot read, or reads with other bits.
   path = max((path for path in newest.rglob('*') if path.is_file()), key=lambda p: p.stat().st_size)
   bits = bytearray(path.read_bytes())
   bits[len(bits) // 2] ^= 1
   path.write_bytes(bits)
   first, second = finish(*start_two(tmp_path))
   assert list((tmp_path / 'checkpoints').glob(f'damaged_{newest.name}_*'))
-  assert 'recall@1' in first and 'recall@1' not in second  # files and figures come from one
+  assert 'recall@1' in first and 'recall@1' not in second  # only the first prints metrics
   assert_alike(tmp_path, alone)
   results, wanted = (
     json.loads((folder / 'results.json').read_text()) for folder in (tmp_path, alone)
@@ -105,14 +105,14 @@ def test_two_processes_preempted_and_resumed_equal_one(alone, tmp_path):
       assert results[name] == pytest.approx(wanted[name], abs=0.01), name
 
 
-def test_a_mistake_that_the_first_finds_ends_both(alone):
+def test_an_error_on_the_first_process_ends_both(alone):
   processes = start_two(alone, '--config.batch_size=8')
   printed = [process.communicate(timeout=240)[0] for process in processes]
   assert all(process.returncode == 1 for process in processes)
   assert all('config.batch_size = 16 there, 8 here' in text for text in printed), printed
 
 
-def test_an_incomplete_call_is_named(tmp_path):
+def test_missing_process_flags_are_an_error(tmp_path):
   process = start(tmp_path, 4, '--processes=2')
   printed = process.communicate(timeout=240)[0]
   assert process.returncode != 0 and 'Give all three, such as --coordinator=' in printed
@@ -126,7 +126,7 @@ processes_given = int(sys.argv[1]) if sys.argv[1:] else None
 with processes.distributed(None, processes_given, seconds=4):
   print('alone of', jax.process_count())
 """
-# Of an interactive step, as in `salloc -n 2`
+# Variables of an interactive step, as in `salloc -n 2`
 SLURM = {
   'SLURM_JOB_ID': '77',
   'SLURM_STEP_NODELIST': 'localhost',
@@ -147,20 +147,20 @@ def join(*arguments, **variables):
   )
 
 
-def test_a_process_that_waits_says_for_whom_and_ends_in_an_error():
+def test_waiting_for_a_missing_process_times_out():
   done = join()
-  told = r'process 0 of 2, .* localhost:\d+\. .*SLURM_NTASKS=2 SLURM_PROCID=0.*--processes=1'
-  assert re.search(rf'waiting until \d\d:\d\d:\d\d for all processes.* {told}', done.stderr)
-  assert re.search(rf'not all processes started within 4 seconds: .*{told}', done.stderr)
+  described = r'process 0 of 2, .* localhost:\d+\. .*SLURM_NTASKS=2 SLURM_PROCID=0.*--processes=1'
+  assert re.search(rf'waiting until \d\d:\d\d:\d\d for all processes.* {described}', done.stderr)
+  assert re.search(rf'not all processes started within 4 seconds: .*{described}', done.stderr)
   assert done.returncode == 1 and 'Fatal' not in done.stderr and 'Abort' not in done.stderr
 
 
-def test_one_process_is_alone_whatever_the_scheduler_says():
+def test_the_processes_flag_overrides_the_scheduler():
   done = join('1')
   assert done.returncode == 0 and done.stdout == 'alone of 1\n', done.stderr
 
 
-def test_what_a_scheduler_says_wrong_is_named():
+def test_inconsistent_variables_of_a_scheduler_are_an_error():
   done = join(SLURM_PROCID='2')
   assert done.returncode == 1 and 'SLURM_PROCID=2' in done.stderr
   assert '--processes=1 for a process that trains alone' in done.stderr

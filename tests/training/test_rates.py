@@ -14,7 +14,6 @@ from contrastive_jax.training.rates import frozen, parameter_rates
 from tests.training.test_loop import config, kill_after, train
 
 FIELDS = {'b1': 0.9, 'b2': 0.98, 'epsilon': 1e-6, 'weight_decay': 0.2, 'clip_norm': 1.0}
-LOCKED = (('image/.*', 0.0),)
 
 
 @functools.cache
@@ -25,7 +24,7 @@ def definition(scan=False):
 
 
 def fill(definition):
-  """Parameters of no meaning, without the time that drawing them takes to compile."""
+  """Arbitrary parameters, without compiling the initializers."""
   shapes = jax.eval_shape(lambda: definition.init(jax.random.key(0)))
   return jax.tree.map(
     lambda s: np.cos(np.arange(s.size, dtype=np.float32)).reshape(s.shape), shapes
@@ -44,7 +43,7 @@ def paths(tree):
   }
 
 
-def test_locked_and_slowed_layers_train_on_a_mesh_and_resume(tmp_path, source):
+def test_frozen_and_slowed_layers_train_on_a_mesh_and_resume(tmp_path, source):
   overrides = {
     'optimizer.rates': (('image/transformer/blocks/0/.*', 0.0), ('text/.*', 0.0)),
     'optimizer.layer_decay': 0.5,
@@ -61,7 +60,7 @@ def test_locked_and_slowed_layers_train_on_a_mesh_and_resume(tmp_path, source):
       assert same_bits(value[0], before[name][0]) and not same_bits(value[1], before[name][1]), name
     else:
       assert same_bits(value, before[name]) == name.startswith('text/'), name
-  # No averages of the frozen are kept.
+  # Frozen parameters have no optimizer state.
   kept = paths(straight.optimizer_state)
   assert not [name for name in kept if '/text/' in name]
   assert [name for name in kept if '/image/' in name]
@@ -77,7 +76,7 @@ def same_bits(a, b):
   return np.array_equal(a, b)
 
 
-def test_an_update_is_multiplied_decay_and_all():
+def test_multipliers_apply_to_updates_and_weight_decay():
   model = definition()
   parameters = fill(model)
   gradients = jax.tree.map(lambda p: p + 0.5, parameters)
@@ -119,7 +118,7 @@ def test_layer_decay_counts_from_the_top_of_each_tower(scan):
     np.testing.assert_allclose(stacked.ravel(), [0.5**3, 0.5**2, 0.5])
 
 
-def test_the_first_match_counts_and_scanned_layers_go_by_number():
+def test_the_first_match_counts_and_scanned_layers_match_by_number():
   rates = (('image/transformer/blocks/[01]/.*', 0.0), ('image/.*', 0.5))
   scanned, unrolled = (paths(parameter_rates(definition(scan), rates)) for scan in (True, False))
   assert scanned['image/transformer/blocks/mlp/up/bias'].ravel().tolist() == [0, 0, 0.5]
@@ -132,7 +131,7 @@ def loss(parameters, model, images):
   return (outputs.image * outputs.text).sum() * outputs.scale
 
 
-def test_held_parameters_have_no_gradient_and_the_others_theirs():
+def test_only_frozen_parameters_have_zero_gradients():
   model, images = definition(scan=True), np.cos(np.arange(2 * 32 * 32 * 3)).reshape(2, 32, 32, 3)
   rates = parameter_rates(model, (('image/transformer/blocks/1/.*', 0.0), ('text/.*', 0.0)))
 
@@ -140,26 +139,26 @@ def test_held_parameters_have_no_gradient_and_the_others_theirs():
   def gradients(parameters):
     return [jax.grad(loss)(parameters, given, images) for given in (model, frozen(model, rates))]
 
-  whole, held = map(paths, gradients(fill(model)))
+  without, found = map(paths, gradients(fill(model)))
   for name, rate in paths(rates).items():
-    np.testing.assert_allclose(held[name], np.where(rate == 0, 0, whole[name]), atol=1e-6)
+    np.testing.assert_allclose(found[name], np.where(rate == 0, 0, without[name]), atol=1e-6)
 
 
-def test_a_locked_tower_costs_no_backward_pass():
+def test_a_frozen_tower_has_no_backward_pass():
   model, images = definition(), np.zeros((2, 32, 32, 3), np.float32)
 
   def products(*rates):
-    held = frozen(model, parameter_rates(model, rates))
-    gradient = jax.make_jaxpr(jax.grad(functools.partial(loss, model=held, images=images)))
+    partly = frozen(model, parameter_rates(model, rates))
+    gradient = jax.make_jaxpr(jax.grad(functools.partial(loss, model=partly, images=images)))
     return str(gradient(fill(model))).count('dot_general')
 
   whole, neither = products(), products(('image/.*|text/.*', 0.0))
   image, text = (whole - products((f'{tower}/.*', 0.0)) for tower in ('image', 'text'))
-  # Of the towers' products each has two more in the backward pass, and both are gone.
+  # Freezing a tower removes both backward products of each of its products.
   assert image > 2 * text > 0 and neither == whole - image - text
 
 
-def test_whole_rates_need_no_tree():
+def test_multipliers_of_one_give_none():
   assert parameter_rates(definition()) is None
   assert frozen(definition(), None) is definition()
   transform = optimizer.make_optimizer(optax.constant_schedule(1.0), **FIELDS)
@@ -170,16 +169,16 @@ def test_whole_rates_need_no_tree():
   ('field', 'value', 'message'),
   [
     ('rates', (('picture/.*', 0.0),), r"'picture/\.\*' matches no parameter.*image/norm/bias"),
-    ('rates', (('image', 0.0),), r"'image' matches no parameter; it must match a whole path"),
+    ('rates', (('image', 0.0),), r"'image' matches no parameter; it must match the full path"),
     ('rates', (('image/.*', -1.0),), r"rates multiplies 'image/\.\*' by -1\.0; use 0 or more"),
-    ('rates', (('image/(', 0.0),), r"rates holds \('image/\(', 0\.0\), which is no pair"),
-    ('rates', ('image/.*', 0.0), r"rates holds 'image/\.\*', which is no pair"),
+    ('rates', (('image/(', 0.0),), r"rates contains \('image/\(', 0\.0\), which is not a pair"),
+    ('rates', ('image/.*', 0.0), r"rates contains 'image/\.\*', which is not a pair"),
     ('rates', (('.*', 0.0),), r'rates freezes every parameter'),
     ('layer_decay', 0.0, r'config\.optimizer\.layer_decay = 0\.0; use a number in \(0, 1\]'),
     ('layer_decay', 1.5, r'config\.optimizer\.layer_decay = 1\.5'),
   ],
 )
-def test_mistakes_are_named_before_any_compile(field, value, message, monkeypatch):
+def test_invalid_rates_are_errors_before_compilation(field, value, message, monkeypatch):
   monkeypatch.setattr(jax.stages.Lowered, 'compile', None)
   with pytest.raises(ValueError, match=message):
     build.build(config(**{f'optimizer.{field}': value}))

@@ -82,7 +82,7 @@ def delete_arrays(workdir, step, fields):
   base = f'file://{workdir}/checkpoints/{step}/state/'
   store = tensorstore.KvStore.open({'driver': 'ocdbt', 'base': base}).result()
   for field in fields:
-    # Keys go on with a dot or a slash, which '0' follows.
+    # Keys continue with a dot or a slash, which sort before '0'.
     store.delete_range(tensorstore.KvStore.KeyRange(field, f'{field}0')).result()
 
 
@@ -116,7 +116,7 @@ def test_no_other_array_is_read(tmp_path, averaged, field):
 
 
 @pytest.mark.parametrize('how', ['all', 'state/d/', 'progress/', 'fingerprint'])
-def test_a_damaged_checkpoint_is_passed_over_and_left_as_it_is(tmp_path, caplog, how):
+def test_a_damaged_checkpoint_is_skipped_and_unchanged(tmp_path, caplog, how):
   write(tmp_path, [1, 2])
   if how == 'fingerprint':
     path = progress_of(tmp_path, 2)
@@ -141,7 +141,7 @@ def test_a_flipped_bit_of_the_parameters_is_found(tmp_path):
   )
   checkpoints = Checkpoints(tmp_path / 'checkpoints')
   for step in (1, 2):
-    # Random bits do not compress, so that a flip changes a number and no structure.
+    # Random bits do not compress, so a flip changes a number instead of the structure.
     bits = jax.random.bits(jax.random.key(step), (64, 64), 'uint32')
     parameters = {'kernel': jax.lax.bitcast_convert_type(bits, 'float32')}
     checkpoints.save(state_at(step).replace(parameters=parameters, average=None), {})
@@ -173,22 +173,22 @@ def with_parameters(**parameters):
   [
     ({'bias': jnp.zeros(())}, 'has no average/bias'),
     ({'log_scale': jnp.zeros(2)}, 'shape'),
-    ({'dense': {'kernel': jnp.zeros((8, 4))}}, 'has other bits'),
+    ({'dense': {'kernel': jnp.zeros((8, 4))}}, 'differs from'),
   ],
 )
-def test_parameters_of_another_model_are_refused(tmp_path, parameters, message):
+def test_parameters_of_another_model_are_an_error(tmp_path, parameters, message):
   write(tmp_path, [3])
   with pytest.raises(ValueError, match=f'Step 3: .*{message}'):
     restore.restore_parameters(model_on(definition=with_parameters(**parameters)), tmp_path)
 
 
-def test_a_workdir_without_a_checkpoint_is_refused_and_not_made(tmp_path):
+def test_a_workdir_without_a_checkpoint_is_an_error_and_not_created(tmp_path):
   with pytest.raises(ValueError, match='nothing has no checkpoint to evaluate; train first'):
     restore.open_run(ConfigDict(), tmp_path / 'nothing')
   assert not (tmp_path / 'nothing').exists()
 
 
-def test_a_model_opens_whatever_trained_it():
+def test_opening_a_model_ignores_its_objective_and_optimizer():
   config = clip.get_config('smoke')
   config.objective, config.optimizer = ConfigDict({'another': 1.0}), ConfigDict({'another': -1})
   config.update(batch_size=3, total_steps=0)
@@ -204,7 +204,7 @@ def test_a_model_opens_whatever_trained_it():
     ('mesh', 'data:3', 'does not fit 8 devices'),
   ],
 )
-def test_mistakes_of_a_reader_are_named(field, value, message):
+def test_invalid_configs_are_errors(field, value, message):
   config = clip.get_config('smoke')
   config.update_from_flattened_dict({field: value})
   with pytest.raises(ValueError, match=message):

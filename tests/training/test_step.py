@@ -1,4 +1,4 @@
-"""Parts, rematerialisation and the mesh change what a step costs, and not what it does."""
+"""Micro-batches, rematerialization and the mesh change the cost of a step, never its result."""
 
 import functools
 import math
@@ -95,7 +95,7 @@ def stepped(name, *arguments, **options):
   ],
 )
 def test_parts_remat_and_mesh_keep_loss_and_gradient(name, shape, options):
-  """With patches dropped and pictures augmented: the second forward draws what the first drew."""
+  """Also with patch dropout and augmentation: the second forward pass uses the same keys."""
   before, after = stepped(name), stepped(name, shape, **options)
   chex.assert_trees_all_close(before[1], after[1], rtol=1e-4)
   chex.assert_trees_all_close(before[0].parameters, after[0].parameters, rtol=1e-3, atol=2e-5)

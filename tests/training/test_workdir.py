@@ -1,4 +1,4 @@
-"""The folder of a run has one process and one config, which later versions read too."""
+"""A workdir belongs to one process and one config, and later versions can read it."""
 
 import functools
 import json
@@ -15,35 +15,35 @@ from configs import clip, siglip
 from contrastive_jax.training import workdir
 
 ROOT = pathlib.Path(workdir.__file__).parents[2]
-# Of configs/clip.py:smoke, as the first version wrote it.
+# The config of configs/clip.py:smoke, written by the first version.
 EARLIER = pathlib.Path(__file__).parent / 'earlier_config.json'
 HOLDER = """
 import pathlib, sys
 from ml_collections import ConfigDict
 from contrastive_jax.training import workdir
-workdir.claim(pathlib.Path(sys.argv[1]), ConfigDict({'seed': 0}))
-print('claimed', flush=True)
+workdir.lock(pathlib.Path(sys.argv[1]), ConfigDict({'seed': 0}))
+print('locked', flush=True)
 sys.stdin.read()
 """
 
 
-def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path):
+def test_a_workdir_in_use_by_another_process_is_an_error(tmp_path):
   command = [sys.executable, '-c', HOLDER, str(tmp_path)]
   pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE, 'text': True}
   with subprocess.Popen(command, cwd=ROOT, **pipes) as first:
-    assert first.stdout.readline() == 'claimed\n'
+    assert first.stdout.readline() == 'locked\n'
     with pytest.raises(ValueError, match='is in use by another process'):
-      workdir.claim(tmp_path, ConfigDict({'seed': 0}))
+      workdir.lock(tmp_path, ConfigDict({'seed': 0}))
     first.kill()
-  workdir.claim(tmp_path, ConfigDict({'seed': 0}))
-  workdir.claim(tmp_path, ConfigDict({'seed': 0}))
+  workdir.lock(tmp_path, ConfigDict({'seed': 0}))
+  workdir.lock(tmp_path, ConfigDict({'seed': 0}))
 
 
 @pytest.mark.parametrize('where', ['file/run', '/proc/run'])
-def test_a_workdir_that_cannot_be_written_is_named(tmp_path, where):
+def test_an_unwritable_workdir_is_an_error(tmp_path, where):
   (tmp_path / 'file').write_text('')
   with pytest.raises(ValueError, match=r'workdir .*run cannot be written: .*choose another'):
-    workdir.claim(tmp_path / where, ConfigDict({'seed': 0}))
+    workdir.lock(tmp_path / where, ConfigDict({'seed': 0}))
 
 
 def smoke(overrides):
@@ -52,8 +52,8 @@ def smoke(overrides):
   return config
 
 
-def test_how_a_run_goes_may_change(tmp_path):
-  workdir.claim(tmp_path, smoke({}))
+def test_fields_that_do_not_affect_training_may_change(tmp_path):
+  workdir.lock(tmp_path, smoke({}))
   changes = {
     'mesh': 'data:4,fsdp:2',
     'sharding.mlp': None,
@@ -71,7 +71,7 @@ def test_how_a_run_goes_may_change(tmp_path):
     'evaluation.batch_size': 64,
     'evaluation.splits': ('heldout_style',),
   }
-  workdir.claim(tmp_path, smoke(changes))
+  workdir.lock(tmp_path, smoke(changes))
   after = workdir.read_config(tmp_path)
   for field, value in changes.items():
     section, name = f'.{field}'.rsplit('.', 1)
@@ -96,24 +96,24 @@ def test_how_a_run_goes_may_change(tmp_path):
     ('optimizer.learning_rate', 1.0),
   ],
 )
-def test_what_a_run_trains_may_not_change(tmp_path, field, value):
-  workdir.claim(tmp_path, smoke({}))
+def test_fields_that_affect_training_may_not_change(tmp_path, field, value):
+  workdir.lock(tmp_path, smoke({}))
   before = (tmp_path / 'config.json').read_text()
   message = (
     rf'choose another --workdir, .*\(leave out --config .* differs in: config\.{field} = .* there, '
     rf'{value!r} here$'
   )
   with pytest.raises(ValueError, match=message):
-    workdir.claim(tmp_path, smoke({field: value}))
+    workdir.lock(tmp_path, smoke({field: value}))
   assert (tmp_path / 'config.json').read_text() == before
 
 
-def test_a_resume_may_leave_out_the_initial_weights(tmp_path):
-  workdir.claim(tmp_path, smoke({'init_from': 'weights'}))
+def test_resuming_does_not_need_init_from(tmp_path):
+  workdir.lock(tmp_path, smoke({'init_from': 'weights'}))
   with pytest.raises(ValueError, match=r"config\.init_from = 'weights' there, '' here"):
-    workdir.claim(tmp_path, smoke({}))  # It would start from other weights.
+    workdir.lock(tmp_path, smoke({}))  # It would start from other weights.
   (tmp_path / 'checkpoints' / '1').mkdir(parents=True)
-  workdir.claim(tmp_path, smoke({}))
+  workdir.lock(tmp_path, smoke({}))
   assert workdir.read_config(tmp_path).init_from == 'weights'
 
 
@@ -125,21 +125,21 @@ def has(fields, path):
   return True
 
 
-def test_a_run_of_an_earlier_version_goes_on_as_it_did(tmp_path):
+def test_a_config_of_an_earlier_version_keeps_its_behavior(tmp_path):
   shutil.copy(EARLIER, tmp_path / 'config.json')
   config = workdir.read_config(tmp_path)
   assert config.optimizer.max_scale == 100
   written = json.loads(EARLIER.read_text())
   upgraded = config.to_dict()
-  # Fields that later versions added, and no other.
-  added = [path for path in workdir._ADDED if not has(written, path)]
+  # Only fields of later versions are added.
+  added = [path for path in workdir._ADDED_FIELDS if not has(written, path)]
   assert added
   for path in added:
     *sections, name = path.split('.')
     del functools.reduce(operator.getitem, sections, upgraded)[name]
   assert upgraded == written
-  # The same recipe of this version is the same run.
-  workdir.claim(tmp_path, clip.get_config('smoke'))
+  # The same config of this version belongs to the same run.
+  workdir.lock(tmp_path, clip.get_config('smoke'))
   assert json.loads((tmp_path / 'config.json').read_text())['optimizer']['max_scale'] == 100
 
 
@@ -156,7 +156,7 @@ def test_an_earlier_sigmoid_run_keeps_equal_captions_as_negatives(given):
   assert workdir.upgrade(current).to_dict() == current.to_dict()
 
 
-def test_only_finished_checkpoints_count(tmp_path):
+def test_incomplete_checkpoints_do_not_count(tmp_path):
   assert not workdir.has_checkpoint(tmp_path)
   (tmp_path / 'checkpoints' / '2.orbax-checkpoint-tmp').mkdir(parents=True)
   (tmp_path / 'checkpoints' / 'damaged_1_17').mkdir()
