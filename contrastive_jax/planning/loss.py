@@ -1,4 +1,4 @@
-"""Memory of the objective alone."""
+"""Memory of the objective, compiled separately from the towers."""
 
 from collections.abc import Callable
 
@@ -14,13 +14,13 @@ from contrastive_jax.training.forward import with_texts
 from contrastive_jax.training.state import bind_heads
 
 
-def loss_bytes(described: build.Run) -> float | None:
-  """Bytes that the objective takes alone, of outputs that are there, gradients included.
+def loss_bytes(run: build.Run) -> float | None:
+  """Bytes per device that the objective adds to given outputs, gradients included.
 
-  They are part of the step's temporaries, and the most that the loss can add to its peak. None if
-  they alone do not fit.
+  An upper bound on what the loss adds to the peak memory of the step. None if the objective alone
+  does not fit.
   """
-  gradient, arguments = loss_gradient(described)
+  gradient, arguments = loss_gradient(run)
   try:
     stats = gradient.lower(*arguments).compile().memory_analysis()
   except jax.errors.JaxRuntimeError:
@@ -28,40 +28,40 @@ def loss_bytes(described: build.Run) -> float | None:
   return stats.temp_size_in_bytes + stats.output_size_in_bytes
 
 
-def loss_gradient(described: build.Run) -> tuple[Callable, tuple]:
-  """The jitted value and gradient of the objective, and its arguments as shapes.
+def loss_gradient(run: build.Run) -> tuple[Callable, tuple]:
+  """Returns the jitted value and gradient of the objective, and its abstract arguments.
 
-  The gradient is that of outputs and heads. Outputs of one micro-batch stand for all, in the sums
-  over micro-batches.
+  The gradient is taken with respect to outputs and heads. Sums over micro-batches are computed for
+  one micro-batch.
   """
-  config, mesh, objective = described.config, described.mesh, described.objective
-  state, heads = described.abstract_state, objective.heads(described.sizes)
+  config, mesh, objective = run.config, run.mesh, run.objective
+  state, heads = run.abstract_state, objective.heads(run.sizes)
   sizes = config.batch_size, config.batch_size // config.micro_batches
   wanted = fields(objective.reads) | {'scale'}
 
   def place(leaf):
-    examples = leaf.ndim > 0 and leaf.shape[0] in sizes
-    sharding = batch_sharding(mesh) if examples else NamedSharding(mesh, PartitionSpec())
+    is_batch = leaf.ndim > 0 and leaf.shape[0] in sizes
+    sharding = batch_sharding(mesh) if is_batch else NamedSharding(mesh, PartitionSpec())
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
-  def of(B):
-    outputs = build.abstract_outputs(config, described.definition, B).keep(wanted)
-    batch = jax.eval_shape(with_texts, abstract_batch(config, described.definition))
+  def abstract(B):
+    outputs = build.abstract_outputs(config, run.definition, B).keep(wanted)
+    batch = jax.eval_shape(with_texts, abstract_batch(config, run.definition))
     batch = {name: jax.ShapeDtypeStruct((B, *a.shape[1:]), a.dtype) for name, a in batch.items()}
     return jax.tree.map(place, outputs), jax.tree.map(place, batch)
 
-  (whole, batch), (outputs, part) = map(of, sizes)
-  whole = whole.keep({*vars(whole)} - {*Outputs.TOKENS})
-  inputs = whole, outputs, state.heads
+  (all_outputs, batch), (outputs, part) = map(abstract, sizes)
+  all_outputs = all_outputs.keep({*vars(all_outputs)} - {*Outputs.TOKENS})
+  inputs = all_outputs, outputs, state.heads
 
   def loss(inputs, batch, part, memory):
-    whole, outputs, parameters = inputs
+    all_outputs, outputs, parameters = inputs
     modules = bind_heads(heads, parameters)
     return objective(
-      whole,
+      all_outputs,
       batch | {'step': 0},
       partial=objective.partial(outputs, part, objective.totals(batch)),
-      targets=dict.fromkeys(objective.targets, jax.lax.stop_gradient(whole)),
+      targets=dict.fromkeys(objective.targets, jax.lax.stop_gradient(all_outputs)),
       heads=modules,
       target_heads=dict.fromkeys(objective.targets, modules),
       memory=memory,

@@ -1,10 +1,10 @@
-"""What a config takes of a topology that need not be there: its step is compiled, never run.
+"""Plans a config for a topology without its hardware: the train step is compiled, never run.
 
-Exact: the bytes of parameters, optimizer state and batch on a device, the total of memory and the
-verdict, which are the compiler's, the collectives, and the FLOPs that the program asks for.
-Estimated: how temporaries divide into activations and the rest, the bytes that move in memory, and
-with them the time of a step. For GPUs a CPU's compiler stands in, and all that it gives is an
-estimate of theirs: it fuses and schedules otherwise, and may widen bfloat16.
+Exact: the bytes of parameters, optimizer state and batch per device; total memory and whether it
+fits, as reported by the compiler; collectives; and the FLOPs of the program. Estimated: the share
+of activations in temporary memory, memory traffic, and the step times derived from it. GPU programs
+are compiled for CPU, so all results of the compiler are estimates: it fuses and schedules
+differently, and may convert bfloat16 to float32.
 """
 
 import itertools
@@ -30,58 +30,67 @@ from contrastive_jax.sharding.mesh import batch_shards
 from contrastive_jax.training import build, flops
 from contrastive_jax.training.batch import abstract_batch, abstract_inputs
 
-# No further remedy is compiled after so many seconds.
-_SECONDS = 300
-# A share of the memory: where state and activations take more, temporaries hardly fit.
-_ROOMY = 0.75
+# Time limit for compiling remedies.
+_REMEDY_SECONDS = 300
+# Remedies whose state and activations take a larger share of the memory are compiled last.
+_LIKELY_SHARE = 0.75
 
 
 def run(config: ConfigDict, topology: str, folder: pathlib.Path) -> dict[str, Any]:
-  """Plans, prints the plan, and writes it as `folder/plan_TOPOLOGY.json`.
-
-  Raises:
-    ValueError: for what in the config or the topology cannot work.
-  """
-  figures = plan(config, open_topology(topology))
-  table.show(figures)
-  folder.mkdir(parents=True, exist_ok=True)
-  path = folder / f'plan_{topology.replace(":", "_")}.json'
-  path.write_text(json.dumps(figures, indent=2) + '\n')
-  print(f'{path} holds these figures')
-  return figures
-
-
-def plan(config: ConfigDict, topology: Topology, seconds: float = _SECONDS) -> dict[str, Any]:
-  """Compiles a config's step for a topology, and says what it takes.
+  """Plans, prints the plan, and writes it to `folder/plan_TOPOLOGY.json`.
 
   Args:
-    config: of a run. Its data are opened only where a method keeps a table by example and
-      `config.data.examples` leaves their number open.
-    topology: from `open_topology`.
-    seconds: after which nothing more is tried that could make the step fit.
+    config: config of a run.
+    topology: name of a topology, such as 'v5e:16x16'.
+    folder: the folder to write to; created if missing.
 
   Returns:
-    A tree for JSON; bytes are a device's, operations a step's on all devices. `collectives` and
-    `estimate` are left out where the step does not compile, and `estimate` on a CPU.
-    `normalized_together` is left out for towers without batch norm.
+    The plan, see `plan`.
+
+  Raises:
+    ValueError: if the config or the topology is invalid.
+  """
+  result = plan(config, open_topology(topology))
+  table.show(result)
+  folder.mkdir(parents=True, exist_ok=True)
+  path = folder / f'plan_{topology.replace(":", "_")}.json'
+  path.write_text(json.dumps(result, indent=2) + '\n')
+  print(f'{path} contains this plan')
+  return result
+
+
+def plan(
+  config: ConfigDict, topology: Topology, seconds: float = _REMEDY_SECONDS
+) -> dict[str, Any]:
+  """Compiles the train step of a config for a topology, and returns its costs.
+
+  Args:
+    config: config of a run. Its data are opened only if a method has a table with a row per example
+      and `config.data.examples` is 0.
+    topology: from `open_topology`.
+    seconds: time after which no further remedies are compiled.
+
+  Returns:
+    A nested dict for JSON. Bytes are per device, FLOPs per step on all devices. Without
+    `collectives` and `estimate` if the step does not compile, and without `estimate` on CPU;
+    with `normalized_together` for towers with batch norm.
   """
   start = time.perf_counter()
   config = with_examples(config)
-  described = build.build(config, topology.devices)
-  compiled, needed = _compile(described)
+  built = build.build(config, topology.devices)
+  compiled, exceeded = _compile(built)
   compile_seconds = time.perf_counter() - start
-  memory = _memory(described, compiled)
-  available = topology.memory
+  memory = _memory(built, compiled)
   if compiled is not None:
-    needed = sum(memory['kinds'].values())
+    needed, available = sum(memory['kinds'].values()), topology.memory
   else:
-    # What the compiler allots is less than the chip has.
-    needed, available = needed
+    # The memory available to the compiler is less than that of the chip.
+    needed, available = exceeded
   fits = compiled is not None and needed <= available
-  figures = {
+  result = {
     'config': f'{config.name}:{config.variant}',
     'batch_size': config.batch_size,
-    'mesh': dict(described.mesh.shape),
+    'mesh': dict(built.mesh.shape),
     'topology': topology.name,
     'chip': 'CPU' if topology.chip is None else topology.chip.name,
     'devices': len(topology.devices),
@@ -91,29 +100,28 @@ def plan(config: ConfigDict, topology: Topology, seconds: float = _SECONDS) -> d
     'needed_bytes': needed,
     'available_bytes': available,
     'memory': memory,
-    'parameters': _parameters(described),
-    'flops': _flops(described),
+    'parameters': _parameters(built),
+    'flops': _flops(built),
   }
-  if examples := normalized_together(config, described.definition):
-    figures['normalized_together'] = examples
+  if examples := normalized_together(config, built.definition):
+    result['normalized_together'] = examples
   if compiled is not None:
     program = Program(compiled.as_text())
-    sent = program.collectives()
-    figures['collectives'] = {kind: total._asdict() for kind, total in sent.items()}
+    collectives = program.collectives()
+    result['collectives'] = {kind: total._asdict() for kind, total in collectives.items()}
     if topology.chip is not None:
-      figures['estimate'] = _estimate(figures, topology, program.moved_bytes())
+      result['estimate'] = _estimate(result, topology, program.moved_bytes())
   if not fits:
-    figures['remedies'] = list(_remedies(config, topology, memory['kinds'], start + seconds))
-  return figures
+    result['remedies'] = list(_remedies(config, topology, memory['kinds'], start + seconds))
+  return result
 
 
 def with_examples(config: ConfigDict) -> ConfigDict:
-  """The config with the number of examples, where a table by example needs it."""
-  of_data = config.data
-  if of_data.examples or 'id' not in Objective(config.objective.to_dict()).reads:
+  """Returns the config with the number of examples, if a method has a row per example."""
+  if config.data.examples or 'id' not in Objective(config.objective.to_dict()).reads:
     return config
   config = ConfigDict(config.to_dict())
-  source = data.open_source(of_data.name, of_data.split, of_data.folder or None)
+  source = data.open_source(config.data.name, config.data.split, config.data.folder or None)
   config.data.examples = source.rows
   return config
 
@@ -123,44 +131,44 @@ def normalized_together(config: ConfigDict, definition: Definition) -> int:
   return config.batch_size // config.micro_batches if definition.statistics else 0
 
 
-def _compile(described: build.Run):
-  """The compiled step and None; or None and the bytes (needed, available) of the compiler."""
-  lowered = described.train_step.lower(
-    described.abstract_state, abstract_batch(described.config, described.definition)
+def _compile(built: build.Run):
+  """Compiles the step: (compiled, None), or (None, (needed, available) bytes) if out of memory."""
+  lowered = built.train_step.lower(
+    built.abstract_state, abstract_batch(built.config, built.definition)
   )
   try:
     return lowered.compile(), None
   except jax.errors.JaxRuntimeError as error:
-    # The TPU's compiler says 'temporaries (34.52G) exceeds available HBM (15.75G)', of what is
-    # added to the arguments, or 'Used 17.22G of 15.75G hbm', of both.
+    # The TPU compiler reports 'temporaries (34.52G) exceeds available HBM (15.75G)', which excludes
+    # the arguments, or 'Used 17.22G of 15.75G hbm', which includes them.
     size = r'([\d.]+)([KMGT])'
     message = rf'\({size}\) exceeds available HBM \({size}\)|Used {size} of {size} hbm'
     found = re.search(message, str(error))
     if 'RESOURCE_EXHAUSTED' not in str(error) or found is None:
       raise
-    number, unit, most, most_unit = (part for part in found.groups() if part is not None)
-    needed, available = (_from_text(*part) for part in ((number, unit), (most, most_unit)))
+    number, unit, limit, limit_unit = (part for part in found.groups() if part is not None)
+    needed, available = _parse_size(number, unit), _parse_size(limit, limit_unit)
     if not found[0].startswith('Used'):
-      needed += _device_bytes(described.abstract_state) + _batch_bytes(described)
+      needed += _device_bytes(built.abstract_state) + _batch_bytes(built)
     return None, (needed, available)
 
 
-def _from_text(number: str, unit: str) -> float:
+def _parse_size(number: str, unit: str) -> float:
   return float(number) * 2 ** {'K': 10, 'M': 20, 'G': 30, 'T': 40}[unit]
 
 
-def _memory(described: build.Run, compiled) -> dict[str, Any]:
-  """Bytes on a device by kind, and of them the loss's.
+def _memory(built: build.Run, compiled) -> dict[str, Any]:
+  """Bytes per device by kind, and those of the loss.
 
-  The kinds of a compiled step add up to what the compiler says that it takes. `activations` are
-  what the backward pass keeps of the forward pass, an estimate; `temporaries` are the rest.
+  The kinds of a compiled step add up to the total of the compiler. `activations` estimates the
+  residuals that the forward pass saves for the backward pass; `temporaries` are the rest.
   """
-  state = described.abstract_state
-  config, mesh = described.config, described.mesh
+  state = built.abstract_state
+  config, mesh = built.config, built.mesh
   examples = config.batch_size / batch_shards(mesh)
-  activations = kept_bytes(described) * examples / config.micro_batches
+  activations = residual_bytes(built) * examples / config.micro_batches
   kinds = _state_bytes(state) | {
-    'batch': _batch_bytes(described),
+    'batch': _batch_bytes(built),
     'activations': activations,
   }
   if compiled is not None:
@@ -169,14 +177,14 @@ def _memory(described: build.Run, compiled) -> dict[str, Any]:
     kinds['activations'] = min(activations, temporary)
     kinds['temporaries'] = temporary - kinds['activations']
     stateful = sum(_state_bytes(state).values()) + kinds['batch']
-    # Metrics, what layouts pad, and on a TPU the program itself.
+    # Metrics, padding of layouts, and on TPU the program itself.
     other = stats.argument_size_in_bytes + stats.output_size_in_bytes - stats.alias_size_in_bytes
     kinds['other'] = other - stateful + stats.generated_code_size_in_bytes
-  return {'kinds': kinds, 'loss': loss_bytes(described)}
+  return {'kinds': kinds, 'loss': loss_bytes(built)}
 
 
 def _state_bytes(state) -> dict[str, int]:
-  """Bytes of the state on a device by kind; kinds that no method needs are left out."""
+  """Bytes of the state per device by kind, without kinds that no method uses."""
   kinds = {
     'parameters': state.parameters,
     'optimizer': state.optimizer_state,
@@ -190,43 +198,43 @@ def _state_bytes(state) -> dict[str, int]:
   return {k: _device_bytes(v) for k, v in kinds.items() if v is not None or k in always}
 
 
-def kept_bytes(described: build.Run) -> float:
-  """Bytes per example that the backward pass keeps of the model's forward pass.
+def residual_bytes(built: build.Run) -> float:
+  """Bytes per example of the residuals that the towers save for the backward pass.
 
-  Read from a trace, so that rematerialization shows; what depends on no example, such as the
-  parameters, is left out. XLA may keep less, by recomputing, or more, by padding; parts of
-  activations that the axis 'tensor' shards count whole.
+  They are counted in a trace of the VJP, so rematerialization is included. Residuals independent of
+  the batch, such as parameters, are not. XLA may use less memory by recomputing, or more by
+  padding. Activations sharded over the axis 'tensor' count in full.
   """
 
   def pullback(parameters, batch):
     def outputs(parameters):
       keys = jax.random.split(jax.random.key(0), len(jax.tree.leaves(batch)[0]))
-      return described.definition.bind(parameters).encode(batch, keys=keys)
+      return built.definition.bind(parameters).encode(batch, keys=keys)
 
     return jax.vjp(outputs, parameters)[1]
 
-  def kept(B):
-    batch = abstract_inputs(described.config, described.definition, B)
-    leaves = jax.eval_shape(pullback, described.abstract_state.evaluated, batch)
+  def saved(B):
+    batch = abstract_inputs(built.config, built.definition, B)
+    leaves = jax.eval_shape(pullback, built.abstract_state.evaluated, batch)
     return sum(map(_bytes, jax.tree.leaves(leaves)))
 
-  shards = batch_shards(described.mesh)
-  return (kept(2 * shards) - kept(shards)) / shards
+  shards = batch_shards(built.mesh)
+  return (saved(2 * shards) - saved(shards)) / shards
 
 
-def _flops(described: build.Run) -> dict[str, Any]:
-  """Operations a step: of the model's sizes, and of the program as traced.
+def _flops(built: build.Run) -> dict[str, Any]:
+  """FLOPs per step: analytic, traced, and traced without rematerialization.
 
-  The check is of the program that recomputes nothing; the step's own has what remat adds.
+  The last is comparable to the analytic FLOPs, which exclude recomputation.
   """
-  config = described.config
-  parameters = described.abstract_state.parameters
-  parts = flops.analytic(config, parameters, described.objective, described.sizes)
+  config = built.config
+  parameters = built.abstract_state.parameters
+  parts = flops.analytic(config, parameters, built.objective, built.sizes)
   plain = ConfigDict(config.to_dict())
   plain.micro_batches, plain.model.remat = 1, 'none'
-  step = _traced(described)
-  changed = plain.to_dict() != config.to_dict()
-  checked = _traced(build.build(plain, list(described.mesh.devices.flat))) if changed else step
+  step = _traced(built)
+  differs = plain.to_dict() != config.to_dict()
+  checked = _traced(build.build(plain, list(built.mesh.devices.flat))) if differs else step
   return {
     'analytic': parts | {'all': sum(parts.values())},
     'traced_without_remat': checked.total,
@@ -236,22 +244,21 @@ def _flops(described: build.Run) -> dict[str, Any]:
   }
 
 
-def _traced(described: build.Run) -> traced_flops.Flops:
-  batch = abstract_batch(described.config, described.definition)
-  return traced_flops.traced(described.train_step, described.abstract_state, batch)
+def _traced(built: build.Run) -> traced_flops.Flops:
+  batch = abstract_batch(built.config, built.definition)
+  return traced_flops.traced(built.train_step, built.abstract_state, batch)
 
 
-def _estimate(figures: dict[str, Any], topology: Topology, moved: float) -> dict[str, float]:
-  """Seconds of a step by the chip's published figures, which no program reaches.
+def _estimate(planned: dict[str, Any], topology: Topology, moved: float) -> dict[str, float]:
+  """Roofline estimate of the step time, from the published peaks of the chip.
 
-  Multiplying, moving and sending, over all links at once, take their times; a step takes the
-  longest of them if they overlap wholly, and their sum if they do not at all. The utilisation is
-  of the model's operations, recomputed ones not counted.
+  Compute, memory and interconnect have a time each. A step takes the longest of them if they
+  overlap completely, and their sum if they run in turn. Utilization counts model FLOPs, without
+  recomputation.
   """
-  chip, devices, counted = topology.chip, len(topology.devices), figures['flops']
-  exact = counted['traced_float32']
-  operations = counted['traced'] + (chip.passes - 1) * exact
-  sent = sum(collective['bytes'] for collective in figures['collectives'].values())
+  chip, devices, counted = topology.chip, len(topology.devices), planned['flops']
+  operations = counted['traced'] + (chip.passes - 1) * counted['traced_float32']
+  sent = sum(collective['bytes'] for collective in planned['collectives'].values())
   seconds = {
     'compute_seconds': operations / devices / chip.peak,
     'memory_seconds': moved / chip.bandwidth,
@@ -271,53 +278,62 @@ def _estimate(figures: dict[str, Any], topology: Topology, moved: float) -> dict
 def _remedies(
   config: ConfigDict, topology: Topology, kinds: dict[str, float], until: float
 ) -> Iterator[dict[str, Any]]:
-  """Rematerialisation, gradient caching and FSDP, alone and then joined, until some fit.
+  """Tries rematerialization, gradient caching and FSDP, alone and combined, until one fits.
 
-  Those that leave most free come first, and those that leave little last: a compiler takes long to
-  refuse these. What state and activations alone exceed is not compiled.
+  Remedies that leave little memory are tried last, because the compiler takes long to reject them.
+  Remedies whose state and activations alone exceed the memory are not compiled.
+
+  Args:
+    config: config of a run that does not fit.
+    topology: the topology to fit.
+    kinds: bytes per device by kind, see `_memory`.
+    until: time of `time.perf_counter` after which no remedy is compiled.
+
+  Yields:
+    For each remedy its names, its flags, and whether it fits; None if time ran out.
   """
-  changes, candidates = _changes(config, topology, kinds), []
+  changes, candidates = _overrides(config, topology, kinds), []
   for number in range(1, len(changes) + 1):
     for names in itertools.combinations(changes, number):
       overrides = {k: v for name in names for k, v in changes[name].items()}
       changed = ConfigDict(config.to_dict())
       changed.update_from_flattened_dict(overrides)
-      described = build.build(changed, topology.devices)
-      least = _least_bytes(described)
-      order = least > _ROOMY * topology.memory, number, least
+      built = build.build(changed, topology.devices)
+      min_bytes = _min_bytes(built)
+      order = min_bytes > _LIKELY_SHARE * topology.memory, number, min_bytes
       remedy = {
         'names': list(names),
         'flags': [f'--config.{field}={value}' for field, value in overrides.items()],
       }
-      candidates.append((order, remedy, described))
-  fitting = len(changes)
-  for (_, number, least), remedy, described in sorted(candidates, key=lambda one: one[0]):
-    if number > fitting:
+      candidates.append((order, remedy, built))
+  max_number = len(changes)
+  for (_, number, min_bytes), remedy, built in sorted(candidates, key=lambda one: one[0]):
+    if number > max_number:
       continue
-    remedy['compiled'] = least <= topology.memory and time.perf_counter() <= until
-    if least <= topology.memory and not remedy['compiled']:
+    remedy['compiled'] = min_bytes <= topology.memory and time.perf_counter() <= until
+    if min_bytes <= topology.memory and not remedy['compiled']:
       yield remedy | {'fits': None}
       continue
-    needed, available = least, topology.memory
+    needed, available = min_bytes, topology.memory
     if remedy['compiled']:
-      compiled, refused = _compile(described)
-      needed, available = refused or (_total(compiled), available)
+      compiled, exceeded = _compile(built)
+      needed, available = exceeded or (_total_bytes(compiled), available)
     fits = needed <= available
-    # All that help alone are of interest; of those joined, one.
-    fitting = min(fitting, max(number - 1, 1)) if fits else fitting
+    # Every single remedy is tried, but only one combination that fits.
+    max_number = min(max_number, max(number - 1, 1)) if fits else max_number
     yield remedy | {'fits': fits, 'over_bytes': max(needed - available, 0)}
 
 
-def _least_bytes(described: build.Run) -> float:
-  """Of state, batch and activations on a device; see `kept_bytes`."""
-  config = described.config
-  examples = config.batch_size / batch_shards(described.mesh) / config.micro_batches
-  state = _device_bytes(described.abstract_state)
-  return state + _batch_bytes(described) + kept_bytes(described) * examples
+def _min_bytes(built: build.Run) -> float:
+  """Bytes of state, batch and activations per device."""
+  config = built.config
+  examples = config.batch_size / batch_shards(built.mesh) / config.micro_batches
+  state = _device_bytes(built.abstract_state)
+  return state + _batch_bytes(built) + residual_bytes(built) * examples
 
 
-def _changes(config: ConfigDict, topology: Topology, kinds: dict[str, float]):
-  """Overrides of the config by remedy; those that it has already are left out."""
+def _overrides(config: ConfigDict, topology: Topology, kinds: dict[str, float]):
+  """Overrides of the config by remedy, without remedies that the config already uses."""
   changes = {}
   if config.model.remat != 'full':
     changes['remat'] = {'model.remat': 'full'}
@@ -329,11 +345,11 @@ def _changes(config: ConfigDict, topology: Topology, kinds: dict[str, float]):
     try:
       build.build(changed, topology.devices)
     except ValueError:
-      continue  # It does not divide the devices, or a parameter.
+      continue  # The size does not divide the devices or a parameter.
     if 'fsdp' not in config.mesh:
       changes['FSDP'] = {'mesh': mesh}
     break
-  # So many parts that the activations of one take a quarter of the memory.
+  # The activations of one micro-batch may take a quarter of the memory.
   parts = config.micro_batches * kinds['activations'] / (topology.memory / 4)
   parts = 1 << max(math.ceil(math.log2(max(parts, 1))), config.micro_batches.bit_length())
   if config.batch_size % (parts * devices) == 0:
@@ -341,14 +357,14 @@ def _changes(config: ConfigDict, topology: Topology, kinds: dict[str, float]):
   return changes
 
 
-def _total(compiled) -> float:
+def _total_bytes(compiled) -> float:
   stats = compiled.memory_analysis()
   total = stats.argument_size_in_bytes + stats.output_size_in_bytes - stats.alias_size_in_bytes
   return total + stats.temp_size_in_bytes + stats.generated_code_size_in_bytes
 
 
-def _parameters(described: build.Run) -> list[dict[str, Any]]:
-  """Where every parameter lives: its shape, how the mesh cuts it, and its bytes on a device."""
+def _parameters(built: build.Run) -> list[dict[str, Any]]:
+  """Shape, dtype, mesh axes and bytes per device of every parameter."""
   return [
     {
       'name': jax.tree_util.keystr(path, simple=True, separator='/'),
@@ -357,21 +373,21 @@ def _parameters(described: build.Run) -> list[dict[str, Any]]:
       'axes': [axis and str(axis) for axis in leaf.sharding.spec],
       'bytes': _device_bytes(leaf),
     }
-    for path, leaf in jax.tree_util.tree_leaves_with_path(described.abstract_state.parameters)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(built.abstract_state.parameters)
   ]
 
 
 def _device_bytes(tree) -> int:
-  """Bytes of the arrays on one device."""
+  """Bytes of a tree of arrays per device."""
   return sum(
     math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
     for leaf in jax.tree.leaves(tree)
   )
 
 
-def _batch_bytes(described: build.Run) -> float:
-  batch = abstract_batch(described.config, described.definition)
-  return sum(map(_bytes, batch.values())) / batch_shards(described.mesh)
+def _batch_bytes(built: build.Run) -> float:
+  batch = abstract_batch(built.config, built.definition)
+  return sum(map(_bytes, batch.values())) / batch_shards(built.mesh)
 
 
 def _bytes(leaf) -> int:

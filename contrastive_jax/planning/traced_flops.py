@@ -1,4 +1,4 @@
-"""Floating point operations of a program, counted in its jaxpr."""
+"""FLOPs of a program, counted in its jaxpr."""
 
 import math
 from typing import NamedTuple

@@ -8,11 +8,11 @@ from jax.sharding import PartitionSpec as P
 from contrastive_jax.planning.hlo import Program
 from contrastive_jax.sharding.mesh import make_mesh
 
-SIZE = 16 * 4  # bytes of the vector on a device
+SIZE = 16 * 4  # bytes of the vector per device
 
 
 def program(function, shape='data:8', size=128):
-  """Of a function of what a device holds of a vector."""
+  """Compiles a function of the shards of a vector."""
   mesh = make_mesh(shape)
   sharded = jax.shard_map(
     function, mesh=mesh, in_specs=P('data'), out_specs=P('data'), check_vma=False
@@ -35,12 +35,12 @@ def shift(x):
     ('all-to-all', lambda x: lax.all_to_all(x, 'data', 0, 0, tiled=True), SIZE * 7 / 8),
   ],
 )
-def test_what_a_device_sends_round_a_ring(kind, function, sent):
+def test_bytes_sent_per_device_in_a_ring(kind, function, sent):
   found = program(function).collectives()
   assert found == {kind: (1, sent)}
 
 
-def test_a_group_is_what_the_mesh_axis_joins():
+def test_the_group_of_a_collective_is_a_mesh_axis():
   found = program(lambda x: lax.psum(x, 'data'), 'data:2,tensor:4', size=32)
   assert found.collectives() == {'all-reduce': (1, SIZE)}
 
@@ -55,7 +55,7 @@ def test_collectives_of_nested_loops_are_multiplied():
   assert found == {'collective-permute': (5 * 3 + 5, SIZE * 20)}
 
 
-def test_a_scan_moves_a_slice_at_a_time():
+def test_a_scan_reads_one_slice_per_iteration():
   def moved(length):
     def summed(stack):
       return lax.scan(lambda total, row: (total + row, None), jnp.zeros(4096), stack)[0]
@@ -63,12 +63,12 @@ def test_a_scan_moves_a_slice_at_a_time():
     stack = jax.ShapeDtypeStruct((length, 4096), jnp.float32)
     return Program(jax.jit(summed).lower(stack).compile().as_text()).moved_bytes()
 
-  # Each row is read, and the total read and written: three passes over it, not over the stack.
+  # An iteration reads a row, and reads and writes the total: three rows instead of the full stack.
   assert moved(64) - moved(32) == pytest.approx(32 * 3 * 4096 * 4, rel=0.5)
 
 
-# A TPU's program differs: loops do not say how often they run, groups are axes of a mesh, and a
-# collective may be cut over fusions.
+# TPU programs differ: loops have no trip count, groups are axes of a mesh, and a collective may be
+# split over fusions.
 TPU = """
 HloModule step, is_scheduled=true, num_partitions=16
 
@@ -132,7 +132,7 @@ body=%body
 """
 
 
-def test_a_tpus_program():
+def test_a_tpu_program():
   size, vector = 8 * 128 * 4, 128 * 2
   found = Program(TPU).collectives()
   assert found == {

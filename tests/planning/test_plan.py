@@ -10,7 +10,7 @@ from contrastive_jax.training import build
 
 
 def config(recipe=clip, **overrides):
-  """Small, and fast to compile."""
+  """A small config that compiles fast."""
   made = recipe.get_config('smoke')
   with made.unlocked():
     made.model.image.update({'stem': 'patch', 'stem_blocks': None})
@@ -23,28 +23,28 @@ def planned():
   return plan.plan(config(coca, mesh='data:2,fsdp:4'), topology.open_topology('h100:8'))
 
 
-def test_the_kinds_of_memory_add_up_to_the_compilers(planned):
+def test_kinds_of_memory_add_up_to_the_total_of_the_compiler(planned):
   compiled, _ = plan._compile(build.build(config(coca, mesh='data:2,fsdp:4')))
   kinds = planned['memory']['kinds']
-  assert sum(kinds.values()) == plan._total(compiled) == planned['needed_bytes']
+  assert sum(kinds.values()) == plan._total_bytes(compiled) == planned['needed_bytes']
   assert min(kinds.values()) >= 0
   assert 0 < planned['memory']['loss'] < planned['needed_bytes']
 
 
-def test_every_parameter_has_a_place(planned):
+def test_every_parameter_is_listed_with_its_sharding(planned):
   rows = {row['name']: row for row in planned['parameters']}
   assert sum(row['bytes'] for row in rows.values()) == planned['memory']['kinds']['parameters']
-  cut = rows['text/embed/embedding']
-  assert cut['axes'] == [None, 'fsdp'] and cut['bytes'] == 4096 * 32 * 4 / 4
+  embedding = rows['text/embed/embedding']
+  assert embedding['axes'] == [None, 'fsdp'] and embedding['bytes'] == 4096 * 32 * 4 / 4
   assert rows['log_scale'] | {'bytes': 4, 'axes': [], 'shape': []} == rows['log_scale']
 
 
-def test_a_batch_of_all_that_a_step_takes(planned):
+def test_bytes_of_the_batch_include_all_its_arrays(planned):
   one = 40 * 40 * 3 + 4 * 16 + 4
   assert planned['memory']['kinds']['batch'] == 16 // 8 * one
 
 
-def test_the_estimate_says_what_bounds_it(planned):
+def test_step_times_are_the_maximum_and_the_sum_of_the_parts(planned):
   estimate = planned['estimate']
   parts = [estimate[f'{part}_seconds'] for part in ('compute', 'memory', 'interconnect')]
   assert estimate['step_seconds_overlapped'] == max(parts) > 0
@@ -53,49 +53,49 @@ def test_the_estimate_says_what_bounds_it(planned):
   assert planned['collectives']['collective-permute']['count'] > 0
 
 
-def test_remat_keeps_less_and_computes_more():
+def test_remat_has_fewer_residuals_and_more_flops():
   layers = {'model.image.layers': 3, 'model.text.layers': 3}
   plain, full = (
     build.build(config(**layers, **{'model.remat': remat})) for remat in ('none', 'full')
   )
-  assert plan.kept_bytes(full) < 0.5 * plan.kept_bytes(plain)
-  figures = plan._flops(full)
-  assert figures['traced_without_remat'] == plan._flops(plain)['traced'] < figures['traced']
+  assert plan.residual_bytes(full) < 0.5 * plan.residual_bytes(plain)
+  counted = plan._flops(full)
+  assert counted['traced_without_remat'] == plan._flops(plain)['traced'] < counted['traced']
 
 
-def test_it_says_by_how_much_it_does_not_fit_and_what_would_help(planned, monkeypatch):
+def test_remedies_are_tried_for_a_config_that_does_not_fit(planned, monkeypatch):
   opened = topology.open_topology('a100:8')
   GiB = 2**30
 
   def refuse(described):
-    """As if remat took a GiB away, FSDP two, and gradient caching four."""
+    """As if remat saved 1 GiB, FSDP 2, and gradient caching 4."""
     made = described.config
     needed = 86 - (made.model.remat == 'full') - 2 * ('fsdp' in made.mesh)
     return None, ((needed - 4 * (made.micro_batches > 1)) * GiB, 80 * GiB)
 
   monkeypatch.setattr(plan, '_compile', refuse)
-  figures = plan.plan(config(), opened)
-  assert not figures['fits'] and 'collectives' not in figures
-  over = {tuple(tried['names']): tried['over_bytes'] / GiB for tried in figures['remedies']}
+  result = plan.plan(config(), opened)
+  assert not result['fits'] and 'collectives' not in result
+  over = {tuple(tried['names']): tried['over_bytes'] / GiB for tried in result['remedies']}
   remat, caching, fsdp = 'remat', 'gradient caching', 'FSDP'
   assert over == {(remat,): 5, (fsdp,): 4, (caching,): 2} | {
     pair: over[pair] for pair in over if len(pair) == 2
   }
-  # What helps alone is tried before what helps together, of which one is enough.
-  assert over[fsdp, caching] == 0 and len(figures['remedies'][-1]['names']) == 2
-  said = table.verdict(figures)
+  # Single remedies are tried before combinations, and the first combination that fits is the last.
+  assert over[fsdp, caching] == 0 and len(result['remedies'][-1]['names']) == 2
+  said = table.verdict(result)
   assert 'needs 86.00 GiB per device, 6.00 GiB over 80.00 GiB' in said
   assert '--config.mesh=data:1,fsdp:8 --config.micro_batches=2): it fits' in said
   assert all(tried['fits'] is None for tried in plan.plan(config(), opened, seconds=0)['remedies'])
 
 
-def test_run_prints_and_writes(tmp_path, capsys):
-  figures = plan.run(config(), 'cpu:8', tmp_path / 'new')
-  assert json.loads((tmp_path / 'new' / 'plan_cpu_8.json').read_text()) == figures
+def test_run_prints_and_writes_the_plan(tmp_path, capsys):
+  result = plan.run(config(), 'cpu:8', tmp_path / 'new')
+  assert json.loads((tmp_path / 'new' / 'plan_cpu_8.json').read_text()) == result
   printed = capsys.readouterr().out
   for words in ('image/stem/embed/kernel', 'activations', 'traced to analytic', 'fits'):
     assert words in printed
-  assert 'estimate' not in figures
+  assert 'estimate' not in result
 
 
 ADDED = (
@@ -109,7 +109,7 @@ USED = (
 
 
 @pytest.mark.parametrize('message', [ADDED, USED])
-def test_what_the_compiler_refuses_is_read(message):
+def test_out_of_memory_errors_are_parsed(message):
   class Refused:
     def compile(self):
       raise jax.errors.JaxRuntimeError(f'RESOURCE_EXHAUSTED: {message}')
@@ -127,11 +127,11 @@ def test_what_the_compiler_refuses_is_read(message):
 
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec('libtpu') is None, reason='needs libtpu')
-def test_a_tpus_compiler_gives_its_verdict():
+def test_the_tpu_compiler_decides_what_fits():
   fitting = config(batch_size=64, mesh='data:4,fsdp:4')
-  figures = plan.plan(fitting, topology.open_topology('v5e:4x4'))
-  assert figures['fits'] and figures['estimate']['step_seconds_overlapped'] > 0
-  assert figures['collectives']['collective-permute']['count'] >= 16
+  result = plan.plan(fitting, topology.open_topology('v5e:4x4'))
+  assert result['fits'] and result['estimate']['step_seconds_overlapped'] > 0
+  assert result['collectives']['collective-permute']['count'] >= 16
   large = clip.get_config('vit_b16')
-  figures = plan.plan(large, topology.open_topology('v5e:4x4'), seconds=0)
-  assert not figures['fits'] and figures['needed_bytes'] > figures['available_bytes']
+  result = plan.plan(large, topology.open_topology('v5e:4x4'), seconds=0)
+  assert not result['fits'] and result['needed_bytes'] > result['available_bytes']

@@ -9,7 +9,7 @@ from contrastive_jax.sharding.mesh import make_mesh
 
 @pytest.fixture(autouse=True)
 def started():
-  """With the devices of all tests, before one asks for fewer."""
+  """Starts the backend with the devices of all tests, before a test asks for fewer."""
   jax.devices()
 
 
@@ -19,28 +19,28 @@ def test_simulated_devices_make_a_mesh():
   assert opened.chip is None and opened.simulated and opened.memory > 0
 
 
-def test_an_abstract_gpu_has_its_makers_figures():
+def test_a_simulated_gpu_has_published_specifications():
   opened = topology.open_topology('h100:8')
   assert opened.simulated and len(opened.devices) == 8
   assert opened.memory == opened.chip.memory == 80e9
   assert opened.link == opened.chip.link
-  # Beyond a node the network is slower.
+  # Several nodes are connected by the slower network.
   assert opened._replace(devices=opened.devices * 2).link == opened.chip.network < opened.chip.link
 
 
 @pytest.mark.parametrize('name', ['', 'v5e', 'cpu', 'cpu:0', 'cpu:many', 'b200:8', 'h100:2x4'])
-def test_an_unknown_topology_is_named_and_others_offered(name):
+def test_an_unknown_topology_is_an_error_that_lists_known_ones(name):
   offered = "use a TPU's such as 'v5e:16x16', .*'cpu:8'"
   with pytest.raises(ValueError, match=f'--topology={name} is unknown; {offered}'):
     topology.open_topology(name)
 
 
-def test_more_devices_than_the_backend_started_with():
+def test_more_devices_than_the_backend_has_are_an_error():
   with pytest.raises(ValueError, match='64 devices where JAX has started with 8'):
     topology.open_topology('a100:64')
 
 
-def test_without_libtpu_it_says_what_to_install(monkeypatch):
+def test_a_missing_libtpu_is_an_error_that_says_what_to_install(monkeypatch):
   from jax.experimental import topologies
 
   def missing(**_):
