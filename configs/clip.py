@@ -2,16 +2,17 @@
 
 Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021.
 
-  python launch.py --config=configs/clip.py             the embedded emoji, on two cores
-  python launch.py --config=configs/clip.py:smoke       two tiny steps, a minute in all
-  python launch.py --config=configs/clip.py:validation  as the default, to choose settings with
-  python launch.py --config=configs/clip.py:vit_b16 --config.data.name=NAME    the paper's, on
-      data with the fields `image` and `caption`; also vit_b32 and vit_l14
+  python launch.py --config=configs/clip.py             the included emoji, on two cores
+  python launch.py --config=configs/clip.py:smoke       two tiny steps, within a minute
+  python launch.py --config=configs/clip.py:validation  the default without the held-out splits, to
+      choose hyperparameters
+  python launch.py --config=configs/clip.py:vit_b16 --config.data.name=NAME    the paper's recipe,
+      on data with the fields `image` and `caption`; also vit_b32 and vit_l14
 """
 
 from ml_collections import ConfigDict
 
-SHARED = ('default', 'smoke', 'validation')  # with all configs of configs/methods/
+SHARED = ('default', 'smoke', 'validation')  # also in configs/methods/
 PAPER = ('vit_b32', 'vit_b16', 'vit_l14')
 VARIANTS = (*SHARED, *PAPER)
 
@@ -25,7 +26,7 @@ def get_config(variant: str = 'default') -> ConfigDict:
   if variant == 'smoke':
     make_tiny(config)
   elif variant == 'validation':
-    # One vendor's style is held out of train: the held-out splits stay unseen.
+    # Trains on one vendor and validates on the other; the held-out splits stay unseen.
     config.data.split = (
       'train[vendor=noto,skin_tone=]+train[vendor=noto,skin_tone=]+train[vendor=noto]'
     )
@@ -38,7 +39,13 @@ def get_config(variant: str = 'default') -> ConfigDict:
 
 
 def for_method(name: str, variant: str, variants: tuple[str, ...] = SHARED) -> ConfigDict:
-  """Returns the config of a variant for configs/methods/NAME.py, which has some of `VARIANTS`."""
+  """Returns the config of a variant for configs/methods/NAME.py.
+
+  Args:
+    name: name of the method.
+    variant: the variant.
+    variants: the variants that the method has.
+  """
   if variant not in variants:
     raise ValueError(f'configs/methods/{name}.py has no variant {variant!r}; use one of {variants}')
   config = get_config(variant)
@@ -47,7 +54,7 @@ def for_method(name: str, variant: str, variants: tuple[str, ...] = SHARED) -> C
 
 
 def emoji() -> ConfigDict:
-  """A small pair of towers on the embedded emoji."""
+  """Small towers on the included emoji."""
   config = ConfigDict()
   config.name = 'clip'
   config.variant = 'default'
@@ -55,28 +62,28 @@ def emoji() -> ConfigDict:
 
   config.data = ConfigDict()
   # Or 'tfds:NAME', 'webdataset:/data/{split}-{00000..00099}.tar', 'jsonl:…', 'csv:…',
-  # 'arrayrecord:…', or a mixture of such, 'A*0.7+B*0.3'; see data/sources/opening.py
+  # 'arrayrecord:…', or a mixture, 'A*0.7+B*0.3'; see data/sources/opening.py
   config.data.name = 'emoji'
-  config.data.folder = ''  # of prepared TFDS data sets; '' for TFDS's own default
-  # Nearly half of train repeats a person in five skin tones; the rest comes thrice as often.
+  config.data.folder = ''  # folder of prepared TFDS datasets; '' for TFDS's default
+  # Nearly half of train repeats people in five skin tones; all other emoji count three times.
   config.data.split = 'train[skin_tone=]+train[skin_tone=]+train'
   config.data.tokenizer = 'emoji'
-  # A field, of whose texts one is drawn, or several by weight: 'caption*0.7+join(tags)*0.3'
+  # A field, from whose texts one is drawn; or fields by weight: 'caption*0.7+join(tags)*0.3'
   config.data.captions = 'caption'
-  config.data.prompts = ()  # ('a photo of {}', …), drawn alike, where captions are names
-  config.data.second_captions = ''  # as captions, for models of pairs of texts
+  config.data.prompts = ()  # templates drawn at random if captions are names: ('a photo of {}', …)
+  config.data.second_captions = ''  # like captions, for models of text pairs
   config.data.numbers = ()  # fields, for models that read numbers
   config.data.nodes = ()  # fields of integers, for models of graphs
-  config.data.labels = ''  # field with the class of an example, for losses of labels
-  config.data.examples = 0  # rows of tables by example; 0 for those of the data
-  config.data.size = 40  # side of the pictures as the host gives them
-  config.data.crop = ()  # least and greatest share that a random crop shows; () for the whole
-  config.data.subset = 1.0  # share of the examples that a round draws (RS2); 1 for all, an epoch
-  config.data.replacement = True  # whether a round may draw again what an earlier one did
-  config.data.workers = 0  # processes that prepare batches, beside this one's threads
+  config.data.labels = ''  # field with the class of an example, for losses with labels
+  config.data.examples = 0  # rows of tables with a row per example; 0 to count the examples
+  config.data.size = 40  # side of the images in a batch, before augmentation
+  config.data.crop = ()  # min and max area of random crops, as fractions; () for no crop
+  config.data.subset = 1.0  # fraction of the examples drawn per round (RS2); 1 for full epochs
+  config.data.replacement = True  # whether examples of earlier rounds may be drawn again
+  config.data.workers = 0  # processes that prepare batches; 0 for threads of this process
 
-  # Resamples from data.size to model.image.size; see data/augmentation/
-  config.augment_on = 'device'  # or 'host', where that has cores to spare
+  # Augmentation resizes images from data.size to model.image.size; see data/augmentation/
+  config.augment_on = 'device'  # or 'host', if it has idle cores
   config.augmentation = ConfigDict(
     {
       'degrees': 10.0,
@@ -97,12 +104,12 @@ def emoji() -> ConfigDict:
   config.model.name = 'clip'
   config.model.embed = 128
   config.model.scale = 1 / 0.07
-  config.model.remat = 'none'  # or 'dots', 'full': less memory, for a second forward pass
-  config.model.dtype = 'float32'  # 'bfloat16' is faster where the CPU multiplies it
+  config.model.remat = 'none'  # rematerialization; 'dots' and 'full' take less memory and more time
+  config.model.dtype = 'float32'  # or 'bfloat16', faster on CPUs with bfloat16 instructions
   config.model.image = ConfigDict()
   config.model.image.size = 32
   config.model.image.patch = 8
-  # A small ResNet: it learns a style-free look from few pictures faster than a transformer.
+  # A small ResNet: on few images it generalizes to new styles sooner than a transformer.
   config.model.image.stem = 'convolution'
   config.model.image.stem_blocks = (0, 2, 2)
   config.model.image.width = 128
@@ -117,18 +124,18 @@ def emoji() -> ConfigDict:
   config.model.text.layers = 1
   config.model.text.heads = 4
 
-  config.init_from = ''  # a folder of weights to start from; see interop/
-  # A weight, or {'weight': 1.0, 'scale': 10.0} and the like: what the loss takes by keyword
+  config.init_from = ''  # folder of initial weights; see interop/
+  # Methods by name: a weight, or a dict of the weight and options, {'weight': 1.0, 'scale': 10.0}
   config.objective = ConfigDict({'info_nce': 1.0})
-  config.views = 1  # per image, each augmented by itself; the first goes with the text
-  config.texts = 1  # per example, of which losses of pairs compare the first
+  config.views = 1  # augmented views per image; the first is paired with the text
+  config.texts = 1  # texts per example; the first is paired with the image
 
   config.total_steps = 2000
   config.batch_size = 128
-  # Parts in which the model visits a batch; the loss compares all of it (gradient caching).
+  # Micro-batches (gradient caching); the loss still sees the whole batch.
   config.micro_batches = 1
-  # A loss or gradient that is not finite, or whose norm is `spike` times its average (0: no bound),
-  # stops the run, or skips the step.
+  # A step is bad if its loss or gradient is not finite, or if its gradient norm exceeds `spike`
+  # times the moving average (0: no bound). Bad steps stop the run; with 'skip' they are skipped.
   config.bad_steps = ConfigDict({'action': 'stop', 'spike': 0.0})
   config.optimizer = ConfigDict()
   config.optimizer.learning_rate = 1e-3
@@ -137,49 +144,50 @@ def emoji() -> ConfigDict:
   config.optimizer.b2 = 0.98
   config.optimizer.epsilon = 1e-6
   config.optimizer.weight_decay = 0.5
-  config.optimizer.clip_norm = 1.0  # of the whole gradient; 0 or None for no clipping
-  config.optimizer.max_scale = 100.0  # upper bound of model.scale, the lower is 1; 0 for no bounds
-  # (pattern of paths, multiplier of the learning rate) pairs: (('image/.*', 0.0),) locks the images
+  config.optimizer.clip_norm = 1.0  # maximum global gradient norm; 0 or None for no clipping
+  config.optimizer.max_scale = 100.0  # upper bound of the scale (lower bound 1); 0 for no bounds
+  # (path pattern, learning rate multiplier): (('image/.*', 0.0),) freezes the image tower
   config.optimizer.rates = ()
-  config.optimizer.layer_decay = 1.0  # multiplies the rate of a layer once for each from it upwards
-  config.teacher = ''  # a folder of weights, for methods with a frozen target; see interop/
-  config.evaluate_target = ''  # the target that is evaluated, by its momentum, such as '0.99'
-  config.average_decay = 0.0  # of the parameters' moving average that is evaluated; 0 for none
+  config.optimizer.layer_decay = 1.0  # learning rate decay per layer, from the top of each tower
+  config.teacher = ''  # folder of weights, for methods with a frozen target; see interop/
+  config.evaluate_target = ''  # target to evaluate, by its momentum, such as '0.99'; '' for none
+  config.average_decay = 0.0  # of the moving average of parameters, for evaluation; 0 for none
 
   config.mesh = 'data:-1'
   config.sharding = ConfigDict({'embed': 'fsdp', 'mlp': 'tensor', 'heads': 'tensor'})
 
   config.log_every = 50
   config.checkpoint_every = 500
-  config.keep_checkpoints = 2  # the newest, 1 or more
-  # And that of the highest figure, such as 'heldout_style/image_to_text_recall@1'; each evaluated
-  # step is then saved.
+  config.keep_checkpoints = 2  # number of the newest checkpoints to keep
+  # Also keeps the checkpoint with the highest metric, such as
+  # 'heldout_style/image_to_text_recall@1', and saves every evaluated step; '' for none.
   config.keep_best = ''
-  config.profile = 0  # steps to trace into the workdir, for xprof and Perfetto
+  config.profile = 0  # number of steps to trace, for xprof and Perfetto
   config.evaluate_every = 1000
   config.evaluation = ConfigDict()
-  # Splits of the data, or other data sets as NAME=SOURCE: 'stamps=jsonl:/data/stamps.jsonl'
+  # Splits of the data, or other datasets as NAME=SOURCE: 'stamps=jsonl:/data/stamps.jsonl'
   config.evaluation.splits = ('heldout_style', 'heldout_composition')
   config.evaluation.batch_size = 256
-  # Fields to retrieve by: a text, several, or texts by language; beyond the first at the end alone
+  # Fields for retrieval: a text, several, or texts by language. Only the final evaluation uses all
+  # fields; others use the first.
   config.evaluation.texts = ('caption',)
-  config.evaluation.second_texts = ()  # the same, of the second text, for models of pairs of texts
-  # Fields that hold a class, or FIELD=NAMES: 'label=imagenet', or a file with the labels' names
+  config.evaluation.second_texts = ()  # the same, for the second text of a pair
+  # Fields with a class, or FIELD=NAMES: 'label=imagenet', or a file with the names of the labels
   config.evaluation.zero_shot = ('group', 'subgroup')
-  # Prompts, or where they are: 'imagenet' for CLIP's 80, or a file
+  # Prompt templates; or ('imagenet',) for the 80 of CLIP, or a file
   config.evaluation.templates = ('{}', 'an emoji of {}', 'a picture of {}', '{} symbol')
-  # On the frozen encoder, for the same classes, at the end of the run
+  # Probes on the frozen encoder for the same classes, in the final evaluation: k-NN and few-shot
   config.evaluation.probes = ('neighbours', 'prototypes')  # and 'linear', which is slow
-  config.evaluation.probe_split = 'train[skin_tone=,group!=flags]'  # what probes are fitted to
-  # An example and a partner that agree in these fields make a pair, scored as Winoground's
+  config.evaluation.probe_split = 'train[skin_tone=,group!=flags]'  # training data of the probes
+  # Winoground-style pairs: an example and a partner with equal values in these fields
   config.evaluation.pairs = ('vendor', 'concept')
   config.evaluation.partners = 'train[skin_tone!=]'  # '' for the split itself
-  config.evaluation.captions = ConfigDict()  # rules of models/generation.py, where a model captions
+  config.evaluation.captions = ConfigDict()  # options of models/generation.py, for captioners
   return config
 
 
 def make_tiny(config: ConfigDict) -> None:
-  """Two steps of the smallest model, each logged."""
+  """Two steps of a tiny model, each logged."""
   config.total_steps = 2
   config.batch_size = 16
   config.log_every = 1
@@ -195,7 +203,7 @@ def make_tiny(config: ConfigDict) -> None:
 
 
 def make_paper(config: ConfigDict, variant: str) -> None:
-  """The paper's models and hyper-parameters: 32 epochs of 400 million pairs."""
+  """The paper's models and hyperparameters: 32 epochs of 400 million pairs."""
   # (patch, image width, layers, heads, text width, text heads, D, learning rate)
   sizes = {
     'vit_b32': (32, 768, 12, 12, 512, 8, 512, 5e-4),
@@ -251,7 +259,8 @@ def make_yfcc15m(config: ConfigDict, epochs: int) -> None:
   """The recipe of SLIP and of CLIP-rocket: augmented views of YFCC15M, in batches of 4,096."""
   config.data.name = 'yfcc15m'
   config.data.crop = ()
-  # The authors' strong views, but for the crop, which is 0.92 there and 0.5 for the text's view.
+  # The authors' strong augmentation, except for the crop: they use 0.92, and 0.5 for the view that
+  # is paired with the text.
   config.augmentation = ConfigDict(
     {'brightness': 0.4, 'contrast': 0.4, 'saturation': 0.4, 'hue': 0.1, 'grey': 0.2, 'crop': 0.5}
   )

@@ -1,12 +1,13 @@
-"""CoCa: an image tower and a text decoder, trained to match and to caption in one pass.
+"""CoCa: contrastive and captioning losses from one pass of an image tower and a text decoder.
 
 Yu et al., CoCa: Contrastive Captioners are Image-Text Foundation Models, 2022.
 
-  python launch.py --config=configs/coca.py             the embedded emoji, on two cores
-  python launch.py --config=configs/coca.py:smoke       two tiny steps, a minute in all
-  python launch.py --config=configs/coca.py:validation  as the default, to choose settings with
-  python launch.py --config=configs/coca.py:base --config.data.name=NAME    the paper's, on a TFDS
-      data set with the fields `image` and `caption`; also large, and giant, which it calls CoCa
+  python launch.py --config=configs/coca.py             the included emoji, on two cores
+  python launch.py --config=configs/coca.py:smoke       two tiny steps, within a minute
+  python launch.py --config=configs/coca.py:validation  the default without the held-out splits, to
+      choose hyperparameters
+  python launch.py --config=configs/coca.py:base --config.data.name=NAME    the paper's recipe, on
+      data with the fields `image` and `caption`; also large, and giant, the paper's CoCa
 """
 
 from ml_collections import ConfigDict
@@ -27,27 +28,27 @@ def get_config(variant: str = 'default') -> ConfigDict:
 
 
 def emoji(variant: str) -> ConfigDict:
-  """CLIP's small pair of towers on the embedded emoji, and a decoder like the text tower."""
+  """CLIP's small towers on the included emoji, and a decoder of the text tower's size."""
   config = clip.get_config(variant)
   model = config.model
   del model.image.pooling
-  # The paper's cascade of poolers has the image's vector go through the captioner's memory.
+  # The paper's pooler is 'cascade': the image embedding is pooled from the captioner's memory.
   model.pooler = 'parallel'
-  model.queries = 16  # of the captioner's memory: as many as patches
+  model.queries = 16  # size of the captioner's memory; equals the number of patches
   model.pooler_heads = model.image.heads
   model.decoder = ConfigDict({'layers': model.text.layers, 'heads': model.text.heads})
   config.objective = ConfigDict({'info_nce': 1.0, 'captioning': 2.0})
-  # At the end of the run, beside the train captions that are nearest to the pictures
+  # Captions generated in the final evaluation; the baseline is each image's nearest train caption.
   config.evaluation.captions = ConfigDict({'beams': 4, 'length_penalty': 0.0, 'rerank': True})
   return config
 
 
 def paper(variant: str) -> ConfigDict:
-  """The paper's models and hyper-parameters: 500,000 steps at 288 pixels.
+  """The paper's models and hyperparameters: 500,000 steps at 288 pixels.
 
-  It leaves open D, which is the poolers' width too, and the width of a head. These bring the
-  parameters to its 383 million, 787 million and 2.1 billion: a head of the giant's text decoder is
-  as wide as one of the smaller models'.
+  The paper does not give D, which is also the width of the poolers, or the width of a head. The
+  values here give its parameter counts, 383 million, 787 million and 2.1 billion; heads of the text
+  decoder have the same width in all models.
   """
   # (D, width, width of the MLPs, heads, image layers, layers of each half of the text decoder)
   sizes = {

@@ -1,15 +1,16 @@
-"""SigLIP: CLIP with a sigmoid loss, to which each pair is a question of its own.
+"""SigLIP: CLIP with a sigmoid loss, a binary classification of each pair.
 
 Zhai et al., Sigmoid Loss for Language Image Pre-Training, 2023.
 
-  python launch.py --config=configs/siglip.py             the embedded emoji, on two cores
-  python launch.py --config=configs/siglip.py:smoke       two tiny steps, a minute in all
-  python launch.py --config=configs/siglip.py:validation  as the default, to choose settings with
-  python launch.py --config=configs/siglip.py:vit_b16 --config.data.name=NAME    on a TFDS data set
-      with the fields `image` and `caption`; also vit_b32 and vit_l14
+  python launch.py --config=configs/siglip.py             the included emoji, on two cores
+  python launch.py --config=configs/siglip.py:smoke       two tiny steps, within a minute
+  python launch.py --config=configs/siglip.py:validation  the default without the held-out splits,
+      to choose hyperparameters
+  python launch.py --config=configs/siglip.py:vit_b16 --config.data.name=NAME    the paper's recipe,
+      on data with the fields `image` and `caption`; also vit_b32 and vit_l14
 
-Pictures with equal captions are negatives of each other, as in the paper, while configs/clip.py
-leaves them out. With config.objective = {'sigmoid': 1.0} they are left out here too.
+As in the paper, images with equal captions are negatives of each other; configs/clip.py excludes
+such pairs. config.objective = {'sigmoid': 1.0} excludes them here too.
 """
 
 from ml_collections import ConfigDict
@@ -28,16 +29,16 @@ def get_config(variant: str = 'default') -> ConfigDict:
   config.model.scale = 10.0
   config.model.bias = -10.0
   config.objective = ConfigDict({'sigmoid': {'weight': 1.0, 'same': None}})
-  config.optimizer.max_scale = 0.0  # no bounds, as in the paper's code
+  config.optimizer.max_scale = 0.0  # no bounds, like the authors' code
   if variant.startswith('vit'):
     make_paper(config)
   return config
 
 
 def make_paper(config: ConfigDict) -> None:
-  """The published towers and hyper-parameters, at CLIP's image sizes and with its tokenizer.
+  """The published towers and hyperparameters, with CLIP's image sizes and tokenizer.
 
-  The text tower is as wide and as deep as the image tower, and sees its padding.
+  The text tower has the width and depth of the image tower, and attends to padding.
   """
   image, text = config.model.image, config.model.text
   shared = {'activation': 'gelu_tanh', 'epsilon': 1e-6}

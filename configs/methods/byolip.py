@@ -9,7 +9,7 @@ https://arxiv.org/abs/2305.08675
   python launch.py --config=configs/methods/byolip.py:vit_b16 --config.data.name=NAME    the paper's
       recipe, on data with the fields `image` and `caption`
 
-With three views of each picture, and the target encoder's forward pass over them, the image tower
+With three views of each image, and the target encoder's forward pass over them, the image tower
 does four times the work of CLIP's. `train/byolip/distance` starts near 2. The paper also augments
 the text; `--config.texts=3` takes three of an example's captions.
 """

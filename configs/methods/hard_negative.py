@@ -1,11 +1,13 @@
 """CLIP on the k hardest negatives of each anchor.
 
-  python launch.py --config=configs/methods/hard_negative.py             the embedded emoji, two cores
+  python launch.py --config=configs/methods/hard_negative.py             the embedded emoji
   python launch.py --config=configs/methods/hard_negative.py:smoke       two tiny steps, a minute
   python launch.py --config=configs/methods/hard_negative.py:validation  to choose settings with
 
 The denominator of InfoNCE sums over the positive and the k negatives with the highest scores, in
-both directions; k of at least the batch size minus one is InfoNCE. Ours, after no single paper.
+both directions; with k of at least the batch size minus one it is InfoNCE. Wang and Liu,
+Understanding the Behaviour of Contrastive Loss, 2021, https://arxiv.org/abs/2012.09740, select by a
+quantile instead.
 """
 
 from ml_collections import ConfigDict

@@ -9,7 +9,7 @@ https://arxiv.org/abs/2305.08675
   python launch.py --config=configs/methods/siamlip.py:vit_b16 --config.data.name=NAME    the
       paper's recipe, on data with the fields `image` and `caption`
 
-With three views of each picture the image tower does three times the work of CLIP's.
+With three views of each image the image tower does three times the work of CLIP's.
 `train/siamlip/distance` starts near 2. The paper also augments the text; `--config.texts=3` takes
 three of an example's captions.
 """

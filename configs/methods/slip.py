@@ -1,4 +1,4 @@
-"""SLIP: CLIP, and SimCLR between two views of each picture through a projector.
+"""SLIP: CLIP, and SimCLR between two views of each image through a projector.
 
 Mu et al., SLIP: Self-supervision meets Language-Image Pre-training, 2022,
 https://arxiv.org/abs/2112.12750
@@ -9,7 +9,7 @@ https://arxiv.org/abs/2112.12750
   python launch.py --config=configs/methods/slip.py:vit_b16 --config.data.name=NAME    the paper's
       recipe, on data with the fields `image` and `caption`; also with vit_b32 and vit_l14
 
-With three views of each picture the image tower does three times the work of CLIP's;
+With three views of each image the image tower does three times the work of CLIP's;
 `--config.views=2` compares the text's view with one more. All views share `config.augmentation`;
 the paper has a milder one for the text's view. It reports 42.8% zero-shot on ImageNet where its
 CLIP has 37.6% (ViT-B/16, 25 epochs of YFCC15M).

@@ -1,4 +1,4 @@
-"""CLIP with supervised contrastive learning: pictures of one class attract each other.
+"""CLIP with supervised contrastive learning: images of one class attract each other.
 
 Khosla et al., Supervised Contrastive Learning, 2020, https://arxiv.org/abs/2004.11362
 
