@@ -84,7 +84,7 @@ def _map(split: EmbeddedSplit, rows: np.ndarray) -> dict:
       'name': str(name),
       'size': int(np.sum(own)),
       'color': index if index < MAX_COLORS else 'other',
-      'pictures': ''.join(f'M{x} {y}h0' for x, y in image[own]),
+      'images': ''.join(f'M{x} {y}h0' for x, y in image[own]),
       'captions': ''.join(f'M{x - 6} {y - 6}l12 12m0-12l-12 12' for x, y in text[own]),
       'at': np.median(image[own], axis=0).round().astype(int).tolist(),
     }

@@ -38,7 +38,7 @@ def collect(split: EmbeddedSplit) -> dict[str, Any]:
     size=len(captions),
     distinct=len(distinct),
     matrix=_matrix(split, sample),
-    pictures=[_retrieve(split, row, texts, images, everything) for row in sample[:QUERIES]],
+    images=[_retrieve(split, row, texts, images, everything) for row in sample[:QUERIES]],
     captions=[_retrieve(split, row, images, texts, distinct) for row in sample[:QUERIES]],
     written=[] if split.generated is None else [_write(split, row) for row in sample[:WRITTEN]],
     confusions=[_confusions(split, field) for field in split.predictions],

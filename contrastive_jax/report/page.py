@@ -24,21 +24,21 @@ from contrastive_jax.report import curves, embedding_map, examples, formatting, 
 HEADLINES = 6
 
 _MEANINGS = {
-  'alignment': 'The mean squared distance of a picture and its caption, from 0 to 4.',
-  'uniformity': 'How evenly the embeddings cover the sphere: 0 where all coincide, −4 where all '
-  'are orthogonal.',
-  'modality_gap': 'The distance of the mean picture and the mean caption.',
-  'separability': 'How often a linear classifier tells pictures from captions that it has not '
-  'seen: in half the cases where they mix, in all where a plane parts them.',
-  'effective_rank': 'The number of directions in use: exp of the entropy of the centered '
-  'embeddings’ singular values.',
-  'collapsed_dimensions': 'The number of directions with less than a thousandth of the mean '
+  'alignment': 'Mean squared distance of an image and its caption, from 0 to 4.',
+  'uniformity': 'How evenly the embeddings cover the sphere: 0 if all are equal, −4 if all are '
+  'orthogonal.',
+  'modality_gap': 'Distance of the mean image embedding and the mean caption embedding.',
+  'separability': 'Accuracy of a linear classifier of the modality on held-out embeddings: 50% if '
+  'images and captions mix, 100% if a plane separates them.',
+  'effective_rank': 'Number of directions in use: exp of the entropy of the singular values of the '
+  'centered embeddings.',
+  'collapsed_dimensions': 'Number of directions with less than a thousandth of the mean '
   'variance; N embeddings leave all but N − 1 directions empty.',
-  'hard_negative_share': 'How much of the gradient that pushes captions away from a picture falls '
-  'to the nearest 1% of them, at the model’s temperature.',
-  'tolerance': 'The mean cosine of two pictures of one class.',
+  'hard_negative_share': 'Share of the nearest 1% of captions in the gradient that repels captions '
+  'from an image, at the model’s temperature.',
+  'tolerance': 'Mean cosine similarity of two images of one class.',
 }
-_PICTURE_SIZE = 128  # pixels, twice the largest size at which the page shows an image
+_THUMBNAIL_SIZE = 128  # pixels, twice the largest size at which the page shows an image
 _PAGE = pathlib.Path(__file__).parent / 'templates'
 
 
@@ -124,15 +124,15 @@ def _environment() -> jinja2.Environment:
     trim_blocks=True,
     lstrip_blocks=True,
   )
-  environment.filters.update(label=formatting.label, decimal=_decimal, picture=picture)
+  environment.filters.update(label=formatting.label, decimal=_decimal, thumbnail=thumbnail)
   return environment
 
 
-def picture(image: np.ndarray) -> str:
-  """Encodes an image [S, S, 3] uint8 as a data URI."""
-  thumbnail = Image.fromarray(image)
-  thumbnail.thumbnail((_PICTURE_SIZE, _PICTURE_SIZE))
-  return search.data_uri(thumbnail, quality=88)
+def thumbnail(image: np.ndarray) -> str:
+  """Encodes an image [S, S, 3] uint8 as a data URI of at most 128 pixels."""
+  resized = Image.fromarray(image)
+  resized.thumbnail((_THUMBNAIL_SIZE, _THUMBNAIL_SIZE))
+  return search.data_uri(resized, quality=88)
 
 
 def _decimal(value: float) -> str:

@@ -52,4 +52,4 @@ def write(
     shown = f'{value:.1%}' if formatting.is_fraction(name) else f'{value:,.4g}'
     table.add_row(rich.markup.escape(name), shown)
   rich.console.Console().print(table)
-  print(f'{folder}/report.html shows the curves, retrieved pictures and mistakes')
+  print(f'{folder}/report.html shows the curves, retrieved images and mistakes')

@@ -67,8 +67,8 @@ def _tiles(images: np.ndarray) -> dict[str, Any]:
   return {'tiles': data_uri(sheet, quality=80), 'side': side, 'columns': columns}
 
 
-def data_uri(picture: Image.Image, *, quality: int) -> str:
+def data_uri(image: Image.Image, *, quality: int) -> str:
   """Encodes an image as a data URI."""
   file = io.BytesIO()
-  picture.save(file, 'WEBP', quality=quality)
+  image.save(file, 'WEBP', quality=quality)
   return 'data:image/webp;base64,' + base64.b64encode(file.getvalue()).decode()

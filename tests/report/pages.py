@@ -1,4 +1,4 @@
-"""Made splits, the report of them, and how to look into it."""
+"""Synthetic splits, their report, and functions to inspect it."""
 
 import json
 
@@ -64,7 +64,7 @@ def write(folder, **changes):
 
 
 def parse(page):
-  """The page as an ElementTree; raises on anything that is not valid HTML."""
+  """Parses a page to an ElementTree; raises for invalid HTML."""
   parser = html5lib.HTMLParser(strict=True, namespaceHTMLElements=False)
   return parser.parse(page)
 
@@ -74,7 +74,7 @@ def text_of(element):
 
 
 def find(element, tag, kind=''):
-  """The descendants of a tag and a class; the tag may be SVG's, which has a namespace."""
+  """Descendants with a tag and a class, in any namespace."""
   return [
     child
     for child in element.iter()
@@ -84,7 +84,7 @@ def find(element, tag, kind=''):
 
 
 def stored(tree):
-  """What the search boxes search."""
+  """The data of the search boxes."""
   return [json.loads(s.text) for s in tree.iter('script') if s.get('type') == 'application/json']
 
 

@@ -1,4 +1,4 @@
-"""Laws of the comparison of runs: paired, honest about what is missing, and self-contained."""
+"""The comparison of runs: paired intervals, notes on missing ones, and a self-contained page."""
 
 import dataclasses
 import json
@@ -17,7 +17,7 @@ METRICS = [{'step': step, 'train/loss': 5 / step, 's/recall@1': 0.1 * step} for 
 
 
 def make_run(folder, split, *, results=(), metrics=METRICS, **fields):
-  """A workdir as a run leaves it, and what `compare` reads of it."""
+  """Writes a workdir like a finished run, and reads it for `compare`."""
   folder.mkdir()
   outcomes.write(folder / 'outcomes.npz', [split])
   means = {name: float(o.hits.mean()) for name, o in outcomes.outcomes(split).items()}
@@ -26,7 +26,7 @@ def make_run(folder, split, *, results=(), metrics=METRICS, **fields):
   return compare.open_run(folder, config, metrics)
 
 
-def test_outcomes_are_read_as_they_were_written(tmp_path):
+def test_outcomes_round_trip(tmp_path):
   split = make_split(30, name='train[:5%],a=b')
   outcomes.write(tmp_path / 'outcomes.npz', [split, make_split(5, name='b')])
   found, expected = outcomes.read(tmp_path / 'outcomes.npz'), outcomes.outcomes(split)
@@ -37,7 +37,7 @@ def test_outcomes_are_read_as_they_were_written(tmp_path):
   assert outcomes.read(tmp_path / 'nothing.npz') == {}
 
 
-def test_runs_on_several_captions_a_picture_have_intervals(tmp_path):
+def test_runs_with_several_captions_per_image_have_intervals(tmp_path):
   texts = [[f'{row} {number}' for number in range(1 + row % 5)] for row in range(30)]
   vectors = np.random.default_rng(0).normal(size=(30, 8)).astype(np.float32)
 
@@ -61,7 +61,7 @@ def test_runs_on_several_captions_a_picture_have_intervals(tmp_path):
 
 
 def test_outcomes_in_float32_are_read(tmp_path):
-  """As they were written before."""
+  """Earlier versions wrote float32."""
   old = np.rec.fromarrays(
     [np.float32([0, 1, 0.5]), np.uint32([7, 8, 8])], names=['hits', 'captions']
   )
@@ -77,8 +77,8 @@ def draw(seed, N=400, chance=0.5, captions=None):
   return outcomes.Outcome(hits, captions.astype(np.uint32))
 
 
-def test_the_interval_is_the_normal_ones():
-  """Of many independent queries: 1.96 standard errors of the paired difference."""
+def test_the_interval_approximates_the_normal_one():
+  """With many independent queries it is 1.96 standard errors of the paired difference."""
   before, after = draw(0), draw(1, chance=0.6)
   found = outcomes.difference(before, after)
   change = after.hits - before.hits
@@ -89,7 +89,7 @@ def test_the_interval_is_the_normal_ones():
   assert found == outcomes.difference(before, after)
 
 
-def test_the_interval_holds_the_truth_as_often_as_it_says():
+def test_the_interval_has_its_nominal_coverage():
   truth, held = 0.1, 0
   for seed in range(200):
     before, after = draw(2 * seed, 100), draw(2 * seed + 1, 100, 0.5 + truth)
@@ -98,8 +98,8 @@ def test_the_interval_holds_the_truth_as_often_as_it_says():
   assert 180 <= held <= 198
 
 
-def test_it_is_paired():
-  """The same run has no difference from itself, and no doubt of that."""
+def test_differences_are_paired():
+  """A run compared with itself has difference 0 with interval 0."""
   assert outcomes.difference(draw(0), draw(0)) == (0, 0, 0)
   one_more = draw(0)._replace(hits=np.maximum(draw(0).hits, np.arange(400) == 7))
   found = outcomes.difference(draw(0), one_more)
@@ -107,7 +107,7 @@ def test_it_is_paired():
 
 
 def test_queries_of_one_caption_count_as_one():
-  """Every query four times over is no more evidence than once."""
+  """Repeating every query four times does not narrow the interval."""
   once = [draw(seed, 100) for seed in (0, 1)]
   again = [
     outcomes.Outcome(np.repeat(o.hits, 4), np.repeat(o.captions, 4).astype(np.uint32)) for o in once
@@ -115,7 +115,7 @@ def test_queries_of_one_caption_count_as_one():
   assert outcomes.difference(*once) == pytest.approx(outcomes.difference(*again), abs=1e-9)
 
 
-def test_other_queries_are_refused():
+def test_different_queries_are_an_error():
   with pytest.raises(ValueError, match='400 queries of one run are not the 400 of the other'):
     outcomes.difference(draw(0), draw(1, captions=np.arange(400)[::-1]))
 
@@ -141,7 +141,7 @@ def rows_of(tree):
   }
 
 
-def test_the_page_says_every_difference_and_its_interval(compared):
+def test_the_page_shows_every_difference_and_its_interval(compared):
   runs, page = compared
   rows = rows_of(parse(page))
   for way in ('image_to_text', 'text_to_image'):
@@ -153,20 +153,22 @@ def test_the_page_says_every_difference_and_its_interval(compared):
     assert cells[1] == f'{100 * runs[1].results[name]:.1f}%'
     interval = f'({100 * found.low:+.1f} to {100 * found.high:+.1f})'
     assert cells[2] == f'{100 * found.value:+.1f} {interval}'
-    assert re.fullmatch(r'[+−][\d.]+', cells[5])  # of other queries, without an interval
+    assert re.fullmatch(
+      r'[+−][\d.]+', cells[5]
+    )  # The third run has other queries, so there is no interval.
   assert rows['Gap'] == ['0.5', '0.25', '−0.25', '1', '+0.5']
   sure = [text_of(cell) for cell in find(parse(page), 'td', 'sure') if text_of(cell)]
-  assert sure and all(re_sign(cell) for cell in sure)
+  assert sure and all(excludes_zero(cell) for cell in sure)
   assert 'the queries of' in page
 
 
-def re_sign(cell):
-  """Whether both ends of the interval have one sign."""
+def excludes_zero(cell):
+  """Whether both ends of the interval have the same sign."""
   low, high = cell.partition('(')[2].rstrip(')').split(' to ')
   return low[0] == high[0]
 
 
-def test_every_run_has_a_curve_of_every_measure_in_its_own_style(compared):
+def test_every_run_has_a_curve_per_measure_in_its_own_style(compared):
   tree = parse(compared[1])
   panels = [find(panel, 'svg')[0] for panel in find(tree, 'div', 'runs')]
   assert len(panels) == 2
@@ -185,7 +187,7 @@ def test_the_fields_that_differ_are_shown(compared):
   assert not any('seed' in field[0] for field in fields)
 
 
-def test_the_page_runs_nothing_and_escapes_what_it_shows(compared):
+def test_the_page_runs_no_script_and_escapes_text(compared):
   tree = parse(compared[1])
   assert not list(tree.iter('script'))
   assert any('clip <script>' in text_of(run) for run in find(tree, 'span'))
@@ -193,7 +195,7 @@ def test_the_page_runs_nothing_and_escapes_what_it_shows(compared):
   assert "default-src 'none'" in policy and "script-src 'none'" in policy
 
 
-def test_what_cannot_be_compared_is_named(tmp_path):
+def test_runs_that_cannot_be_compared_are_errors(tmp_path):
   one = make_run(tmp_path / 'one', make_split(9))
   with pytest.raises(ValueError, match='--workdirs names 1 runs; give 2 to 6'):
     compare.write(tmp_path / 'compare.html', [one])

@@ -1,4 +1,4 @@
-"""Laws of the report's search box and its map of the embedding space."""
+"""The search box and the embedding map of the report."""
 
 import base64
 import dataclasses
@@ -35,7 +35,7 @@ def tree(split, tmp_path_factory):
   return parse(write(tmp_path_factory.mktemp('report'), splits=[split]))
 
 
-def test_the_search_box_holds_the_pictures_and_nearly_their_cosines(tree, split):
+def test_the_search_box_stores_images_and_approximate_cosines(tree, split):
   box = stored(tree)[0]
   image, text = (
     np.frombuffer(base64.b64decode(box[side]), np.int8).reshape(-1, box['dimension']).astype(int)
@@ -44,7 +44,7 @@ def test_the_search_box_holds_the_pictures_and_nearly_their_cosines(tree, split)
   assert sorted(box['captions']) == sorted(set(split.captions))
   assert len(image) == len(box['own']) == 40 and len(text) == len(box['captions'])
   rows = np.random.default_rng(0).permutation(40)
-  assert [box['captions'][place] for place in box['own']] == [split.captions[row] for row in rows]
+  assert [box['captions'][index] for index in box['own']] == [split.captions[row] for row in rows]
   pairs = {split.captions[row]: row for row in rows}
   of_caption = [pairs[caption] for caption in box['captions']]
   cosines = split.image_embeddings[rows] @ split.text_embeddings[of_caption].T
@@ -53,7 +53,7 @@ def test_the_search_box_holds_the_pictures_and_nearly_their_cosines(tree, split)
   assert sheet.size == (box['columns'] * box['side'], -(-40 // box['columns']) * box['side'])
 
 
-def test_the_search_box_keeps_a_split_of_any_size_small():
+def test_the_search_box_is_small_for_a_split_of_any_size():
   split = make_split(2000)
   wide = np.ones((2000, 768), np.float32) / 768**0.5
   wide = dataclasses.replace(split, image_embeddings=wide, text_embeddings=wide)
@@ -76,18 +76,18 @@ def test_umap_makes_the_map_where_it_is_installed():
   assert method == 'UMAP' and plane.shape == (40, 2) and np.isfinite(plane).all()
 
 
-def test_every_pair_is_on_the_map_and_its_classes_apart(tree):
+def test_every_pair_is_on_the_map_by_class(tree):
   figure = figures_of(tree, 'A map of the embedding space')[0]
   paths = {path.get('id'): path.get('d') for path in find(figure, 'path') if path.get('id')}
   assert len(paths) == 6
-  for kind, mark in (('pictures', 'h0'), ('captions', 'l12')):
+  for kind, mark in (('images', 'h0'), ('captions', 'l12')):
     counts = [d.count(mark) for name, d in sorted(paths.items()) if name.endswith(kind)]
     assert sorted(counts) == [13, 13, 14]
   corners = [
-    [int(number) for number in place.split()]
+    [int(number) for number in point.split()]
     for name, d in paths.items()
-    if name.endswith('pictures')
-    for place in re.findall(r'M(\d+ \d+)h0', d)
+    if name.endswith('images')
+    for point in re.findall(r'M(\d+ \d+)h0', d)
   ]
   assert len(corners) == 40 and np.min(corners) >= 0 and np.max(corners) <= embedding_map.MAP_SIDE
   names = [text_of(text) for text in find(figure, 'text')]
@@ -95,16 +95,16 @@ def test_every_pair_is_on_the_map_and_its_classes_apart(tree):
   assert text_of(find(figure, 'h3')[0]) == '● group 0 14'
 
 
-# From linear RGB to what is seen without the cones for red, or for green: Machado et al., A
-# Physiologically-based Model for Simulation of Color Vision Deficiency, 2009.
+# Linear RGB as seen with protanopia or deuteranopia: Machado et al., A Physiologically-based Model
+# for Simulation of Color Vision Deficiency, 2009.
 VISIONS = {
-  'all cones': np.eye(3),
-  'no red': [
+  'normal': np.eye(3),
+  'protanopia': [
     [0.152286, 1.052583, -0.204868],
     [0.114503, 0.786281, 0.099216],
     [-0.003882, -0.048116, 1.051998],
   ],
-  'no green': [
+  'deuteranopia': [
     [0.367322, 0.860646, -0.227968],
     [0.280085, 0.672501, 0.047413],
     [-0.011820, 0.042940, 0.968881],
@@ -113,13 +113,13 @@ VISIONS = {
 
 
 def linear(color):
-  """The linear RGB of '#rrggbb'."""
-  values = np.array([int(color[place : place + 2], 16) for place in (1, 3, 5)]) / 255
+  """Linear RGB of '#rrggbb'."""
+  values = np.array([int(color[index : index + 2], 16) for index in (1, 3, 5)]) / 255
   return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
 
 
 def lab(rgb):
-  """CIELAB of linear RGB, whose distances are those that are seen."""
+  """CIELAB of linear RGB, where distances approximate perceived differences."""
   to_xyz = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
   x = np.array(to_xyz) @ np.clip(rgb, 0, 1) / [0.9505, 1, 1.089]
   x, y, z = np.where(x > 0.008856, np.cbrt(x), 7.787 * x + 16 / 116)
@@ -128,18 +128,18 @@ def lab(rgb):
 
 @pytest.mark.parametrize('vision', VISIONS)
 @pytest.mark.parametrize('scheme', [0, 1], ids=['light', 'dark'])
-def test_the_colors_of_classes_stay_apart_and_off_the_paper(tree, scheme, vision):
+def test_colors_of_classes_differ_from_each_other_and_the_background(tree, scheme, vision):
   style = next(tree.iter('style')).text
   colors = [
     re.findall(rf'--{name}: (#[0-9a-f]{{6}});', style)[scheme]
-    for name in ('paper', *(f'color{place}' for place in range(embedding_map.MAX_COLORS)))
+    for name in ('paper', *(f'color{index}' for index in range(embedding_map.MAX_COLORS)))
   ]
   seen = [lab(VISIONS[vision] @ linear(color)) for color in colors]
   distances = np.linalg.norm(np.array(seen)[:, None] - seen, axis=2)
   assert distances[~np.eye(len(seen), dtype=bool)].min() > 25
 
 
-def test_the_space_is_plotted_with_the_models_temperature(tmp_path, split, tree):
+def test_the_temperature_of_the_model_is_marked(tmp_path, split, tree):
   plots_of = [find(panel, 'h3')[0].text.strip() for panel in find(tree, 'div', 'kinds')]
   assert {'Similarities', 'Spectrum'} <= set(plots_of)
   page = write(tmp_path, splits=[split], metrics=[{'step': 1, 'train/scale': 20.0}])
@@ -149,7 +149,7 @@ def test_the_space_is_plotted_with_the_models_temperature(tmp_path, split, tree)
 
 @pytest.fixture(scope='module')
 def browse(tmp_path_factory):
-  """A page and a fragment -> the page's tree once a headless browser has run it."""
+  """A function (page, fragment) -> the tree of the page after running in a headless browser."""
   browser = next(
     filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None
   )
@@ -178,8 +178,8 @@ def browse(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_a_browser_searches_offline_and_breaks_no_rule(tmp_path, browse):
-  """The console stays silent: nothing was blocked, nothing failed, and no caption ran."""
+def test_a_browser_searches_offline_without_errors(tmp_path, browse):
+  """The console is empty: nothing was blocked, failed, or injected by a caption."""
   captions = [f'caption {row}' for row in range(24)]
   captions[7] = (
     '<img src=x onerror="document.title=1"> & </script><script>document.title=2</script>'
@@ -203,4 +203,4 @@ def test_a_browser_searches_offline_and_breaks_no_rule(tmp_path, browse):
       name == captions[row] for name in shown
     ]
   tree = browse(tmp_path / 'report.html', 'q=no%20such%20thing')
-  assert text_of(find(tree, 'p', 'said')[0]) == 'No caption holds these words.'
+  assert text_of(find(tree, 'p', 'said')[0]) == 'No caption contains these words.'

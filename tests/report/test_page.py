@@ -1,4 +1,4 @@
-"""Laws of the report: self-contained, complete, harmless, and honest about right and wrong."""
+"""The report page: self-contained, complete, safe, and correct."""
 
 import base64
 import dataclasses
@@ -34,7 +34,7 @@ def tree(split, tmp_path_factory):
   return parse(write(tmp_path_factory.mktemp('report'), splits=[split, make_split(9, name='b')]))
 
 
-def test_asks_nothing_of_the_network(tree):
+def test_the_page_loads_nothing_from_the_network(tree):
   for element in tree.iter():
     if not isinstance(element.tag, str):
       continue
@@ -47,7 +47,7 @@ def test_asks_nothing_of_the_network(tree):
     assert 'url(' not in style.text and '@import' not in style.text
   [policy] = [meta.get('content') for meta in tree.iter('meta') if meta.get('http-equiv')]
   assert "default-src 'none'" in policy
-  # One script may run, the page's own; what else has that tag is data.
+  # Only the page's own script may run; other script elements are data.
   [code] = [script for script in tree.iter('script') if script.get('type') != 'application/json']
   digest = base64.b64encode(hashlib.sha256(code.text.encode()).digest()).decode()
   assert re.search(r'script-src ([^;]*);', policy)[1] == f"'sha256-{digest}'"
@@ -60,7 +60,7 @@ def test_same_inputs_give_the_same_page(tmp_path, split):
 
 @settings(max_examples=20, deadline=None)
 @given(st.text(st.characters(codec='utf-8', exclude_categories=('C', 'Z')), min_size=1))
-def test_text_is_shown_never_interpreted(tmp_path_factory, text):
+def test_text_is_escaped(tmp_path_factory, text):
   text = f'</span><script>alert(1)</script>"\'>&amp;{text}'
   inputs = {'title': text, 'summary': {text: text}, 'results': {f'{text}/{text}@1': 0.5}}
   metrics = [{'step': 1, f'{text}/{text}': 1.0}]
@@ -96,7 +96,7 @@ def test_every_result_is_shown_under_its_name(tree):
       assert float(shown.replace('−', '-')) == pytest.approx(value, rel=1e-3)
 
 
-def test_chance_counts_distinct_captions(tmp_path):
+def test_chance_level_counts_distinct_captions(tmp_path):
   split = make_split(8, ['one', 'two', 'three', 'four'] * 2)
   tree = parse(write(tmp_path, splits=[split]))
   assert 'Chance 25%' in [text_of(line) for line in find(tree, 'p', 'muted')]
@@ -110,15 +110,15 @@ def test_every_metric_has_a_curve_with_its_last_value(tree):
   assert curves[2].endswith('@1 10%')
 
 
-def test_marks_agree_with_numpy(tree, split):
+def test_retrieved_images_and_marks_agree_with_numpy(tree, split):
   similarity = split.image_embeddings.astype(np.float64) @ split.text_embeddings.T
   captions = np.array(split.captions)
   seen = set()
-  figure = figures_of(tree, 'Pictures retrieved')[0]
+  figure = figures_of(tree, 'Images retrieved')[0]
   for query in find(figure, 'div', 'own'):
     caption = text_of(find(query, 'p', 'query')[0])
     source = next(query.iter('img')).get('src')
-    row = next(r for r, image in enumerate(split.images) if page.picture(image) == source)
+    row = next(r for r, image in enumerate(split.images) if page.thumbnail(image) == source)
     assert captions[row] == caption
     nearest = np.argsort(-similarity[:, row])
     found = next(
@@ -126,8 +126,8 @@ def test_marks_agree_with_numpy(tree, split):
     )
     assert len(found) == examples.FOUND
     for item, expected in zip(found, nearest, strict=False):
-      picture, mark = next(item.iter('img')), find(item, 'svg', 'mark')[0]
-      assert picture.get('src') == page.picture(split.images[expected])
+      image, mark = next(item.iter('img')), find(item, 'svg', 'mark')[0]
+      assert image.get('src') == page.thumbnail(split.images[expected])
       verdict = 'right' if captions[expected] == caption else 'wrong'
       assert item.get('class') == mark.get('aria-label') == verdict
       seen.add(verdict)
@@ -136,14 +136,14 @@ def test_marks_agree_with_numpy(tree, split):
   assert seen == {'right', 'wrong'}
 
 
-def test_captions_are_distinct_best_first_and_rightly_marked(tree, split):
+def test_retrieved_captions_are_distinct_sorted_and_marked(tree, split):
   similarity = split.image_embeddings.astype(np.float64) @ split.text_embeddings.T
   captions = np.array(split.captions)
   _, first = np.unique(captions, return_index=True)
-  for item in find(figures_of(tree, 'Captions retrieved')[0], 'li', 'with-picture'):
+  for item in find(figures_of(tree, 'Captions retrieved')[0], 'li', 'with-image'):
     own = text_of(find(item, 'p', 'query')[0])
     source = next(item.iter('img')).get('src')
-    row = next(r for r, image in enumerate(split.images) if page.picture(image) == source)
+    row = next(r for r, image in enumerate(split.images) if page.thumbnail(image) == source)
     assert captions[row] == own
     expected = captions[first[np.argsort(-similarity[row, first])]][: examples.FOUND]
     found = list(find(item, 'ol')[0])
@@ -152,29 +152,29 @@ def test_captions_are_distinct_best_first_and_rightly_marked(tree, split):
       assert li.get('class') == ('right' if caption == own else 'wrong')
 
 
-def test_worst_mistakes_are_those_of_the_largest_margin(tree, split):
+def test_worst_mistakes_have_the_largest_margins(tree, split):
   similarity = split.image_embeddings @ split.text_embeddings.T
   captions = np.array(split.captions)
   right = captions[:, None] == captions
   margin = np.where(right, -2, similarity).max(1) - np.where(right, similarity, -2).max(1)
   figure = figures_of(tree, 'worst mistakes')[0]
-  shown = [float(m) for m in re.findall(r'margin of (\d\.\d+)', text_of(figure))]
+  shown = [float(m) for m in re.findall(r'Margin of (\d\.\d+)', text_of(figure))]
   expected = np.sort(margin[margin > 0])[::-1][: examples.MISTAKES]
   np.testing.assert_allclose(shown, expected, atol=0.0051)
-  assert f'{np.sum(margin > 0)} of the 40 pictures' in text_of(figure)
+  assert f'{np.sum(margin > 0)} of the 40 images' in text_of(figure)
   for item in find(figure, 'li'):
     taken, own = (text_of(value) for value in item.iter('dd'))
     assert taken != own
 
 
-def test_written_captions_stand_beside_their_pictures_and_are_rightly_marked(tmp_path, split):
+def test_generated_captions_are_shown_with_their_images_and_marked(tmp_path, split):
   written = [c.upper() if row % 2 else f'<b>{c}</b>' for row, c in enumerate(split.captions)]
   tree = parse(write(tmp_path, splits=[dataclasses.replace(split, generated=written)]))
-  items = find(figures_of(tree, 'Captions written')[0], 'li')
+  items = find(figures_of(tree, 'Generated captions')[0], 'li')
   assert len(items) == examples.WRITTEN
   for item in items:
     source = next(item.iter('img')).get('src')
-    row = next(r for r, image in enumerate(split.images) if page.picture(image) == source)
+    row = next(r for r, image in enumerate(split.images) if page.thumbnail(image) == source)
     verdict = 'right' if row % 2 else 'wrong'
     assert item.get('class') == find(item, 'svg', 'mark')[0].get('aria-label') == verdict
     reference = [] if row % 2 else [split.captions[row]]
@@ -182,19 +182,19 @@ def test_written_captions_stand_beside_their_pictures_and_are_rightly_marked(tmp
   assert {item.get('class') for item in items} == {'right', 'wrong'}
 
 
-def test_a_model_that_does_not_write_has_no_such_figure(tree):
-  assert not figures_of(tree, 'Captions written')
+def test_a_model_without_a_captioner_has_no_generated_captions(tree):
+  assert not figures_of(tree, 'Generated captions')
 
 
-def test_a_perfect_model_has_no_wrong_first_and_no_mistakes(tmp_path):
+def test_a_perfect_model_has_no_mistakes(tmp_path):
   split = make_split(20, [f'caption {row}' for row in range(20)], noise=0.0)
   tree = parse(write(tmp_path, splits=[split]))
   assert all('first of' in text_of(rank) for rank in find(tree, 'p', 'rank') if 'of' in rank.text)
   figure = figures_of(tree, 'worst mistakes')[0]
-  assert '0 of the 20 pictures' in text_of(figure) and not find(figure, 'li')
+  assert '0 of the 20 images' in text_of(figure) and not find(figure, 'li')
 
 
-def test_the_sample_does_not_depend_on_the_scores(tmp_path):
+def test_the_sample_is_independent_of_scores(tmp_path):
   def queries(seed):
     split = make_split(seed=seed)
     tree = parse(write(tmp_path, splits=[split]))
@@ -221,7 +221,7 @@ def test_any_metrics_give_a_valid_page(tmp_path, metrics):
   assert not re.search(r'="[^"]*\b(nan|inf)\b', page)
 
 
-def test_the_axis_of_a_fraction_begins_at_zero(tmp_path):
+def test_the_axis_of_a_fraction_starts_at_zero(tmp_path):
   page = write(tmp_path, metrics=[{'step': 2, 'validation/recall@1': 0.0}])
   assert re.search(r'>0%<', page) and not re.search(r'>[-−][\d.]+%<', page)
 
@@ -232,19 +232,19 @@ def test_any_split_gives_a_valid_page(tmp_path, N):
   assert len(figures_of(tree, 'retrieved')) == 2
 
 
-def test_one_caption_for_all_pairs_is_never_wrong(tmp_path):
+def test_equal_captions_are_never_wrong(tmp_path):
   tree = parse(write(tmp_path, splits=[make_split(6, ['same'] * 6)]))
   assert find(tree, 'li', 'right') and not find(tree, 'li', 'wrong')
 
 
-def test_an_empty_split_is_left_out(tmp_path):
+def test_an_empty_split_is_omitted(tmp_path):
   empty = EmbeddedSplit(
     'empty', np.zeros((0, 8, 8, 3), np.uint8), [], *[np.zeros((0, 4), np.float32)] * 2
   )
   assert not list(parse(write(tmp_path, splits=[empty], metrics=[])).iter('figure'))
 
 
-def test_size_stays_small_with_large_pictures(tmp_path):
+def test_the_page_is_small_with_large_images(tmp_path):
   split = make_split(64)
   images = np.random.default_rng(0).integers(0, 256, (64, 448, 448, 3), dtype=np.uint8)
   large = dataclasses.replace(split, images=images)
@@ -261,13 +261,13 @@ def test_size_stays_small_with_large_pictures(tmp_path):
     ('generated', ['a caption'] * 39),
   ],
 )
-def test_fields_that_disagree_are_refused_by_name(split, field, value):
+def test_fields_of_different_lengths_are_errors(split, field, value):
   with pytest.raises(ValueError, match=f'{field} of split .*N = 40'):
     dataclasses.replace(split, **{field: value})
 
 
 def test_confusions_are_counted(tree, split):
-  figure = figures_of(tree, 'What classes are taken for')[0]
+  figure = figures_of(tree, 'Confusion matrices')[0]
   truth, taken = split.classes['group'], split.predictions['group']
   columns = [text_of(head) for head in find(find(figure, 'table', 'shares')[0], 'th')]
   assert columns[:3] == ['group 0', 'group 1', 'group 2']
@@ -304,7 +304,7 @@ def test_labels_of_curves_do_not_overlap():
   ('kind', 'labels', 'message'),
   [('classes', {'group': ['a']}, 'classes .* 1 labels'), ('predictions', {'x': ['a'] * 40}, "'x'")],
 )
-def test_labels_that_disagree_are_refused(split, kind, labels, message):
+def test_labels_of_another_length_are_errors(split, kind, labels, message):
   with pytest.raises(ValueError, match=message):
     dataclasses.replace(split, **{kind: labels})
 

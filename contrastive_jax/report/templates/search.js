@@ -33,12 +33,12 @@ function find(captions, query) {
 function rank(stored, caption) {
   const { image, text, dimension, unit, own } = stored;
   return own
-    .map((_, picture) => {
+    .map((_, index) => {
       let product = 0;
       for (let k = 0; k < dimension; k++) {
-        product += image[picture * dimension + k] * text[caption * dimension + k];
+        product += image[index * dimension + k] * text[caption * dimension + k];
       }
-      return [product * unit, picture];
+      return [product * unit, index];
     })
     .sort(([a], [b]) => b - a);
 }
@@ -52,21 +52,21 @@ function open(box) {
   );
   const sheet = new Image();
 
-  function hit([cosine, picture], caption) {
+  function hit([cosine, index], caption) {
     const { own, captions, side, columns } = stored;
-    const right = own[picture] === caption;
+    const right = own[index] === caption;
     const item = element('li', right ? 'right' : 'wrong');
     const canvas = element('canvas', '');
     canvas.width = canvas.height = side;
     canvas.setAttribute('role', 'img');
-    canvas.setAttribute('aria-label', captions[own[picture]]);
-    const [x, y] = [(picture % columns) * side, Math.floor(picture / columns) * side];
+    canvas.setAttribute('aria-label', captions[own[index]]);
+    const [x, y] = [(index % columns) * side, Math.floor(index / columns) * side];
     canvas.getContext('2d').drawImage(sheet, x, y, side, side, 0, 0, side, side);
     const value = cosine.toFixed(2).replace('-', '−');
     item.append(
       canvas,
       element('p', 'note', `${right ? '✓' : '✗'} ${value}`),
-      element('p', 'name', captions[own[picture]]),
+      element('p', 'name', captions[own[index]]),
     );
     return item;
   }
@@ -76,10 +76,10 @@ function open(box) {
       button.setAttribute('aria-pressed', String(Number(button.dataset.caption) === caption));
     }
     const ranked = rank(stored, caption);
-    const position = ranked.findIndex(([, picture]) => stored.own[picture] === caption) + 1;
+    const position = ranked.findIndex(([, index]) => stored.own[index] === caption) + 1;
     const where = position === 1 ? 'first' : `at rank ${spell(position)}`;
     said.replaceChildren('Nearest to ', element('b', '', stored.captions[caption]));
-    said.append(`; the first picture of that caption is ${where} of ${spell(ranked.length)}.`);
+    said.append(`; the first image of this caption is ${where} of ${spell(ranked.length)}.`);
     hits.replaceChildren(...ranked.slice(0, HITS).map((pair) => hit(pair, caption)));
   }
 
@@ -97,7 +97,7 @@ function open(box) {
       show(found[0]);
     } else {
       hits.replaceChildren();
-      said.textContent = 'No caption holds these words.';
+      said.textContent = 'No caption contains these words.';
     }
   }
 
