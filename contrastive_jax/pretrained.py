@@ -15,12 +15,12 @@ from contrastive_jax import data, interop
 from contrastive_jax.evaluation.batches import in_batches, jit_batched
 from contrastive_jax.evaluation.zero_shot import class_embeddings
 from contrastive_jax.interop.tokenizers import Tokenize, find_tokenizer, unknown_tokenizer
-from contrastive_jax.interop.transforms import Picture, Transform, read_transform
+from contrastive_jax.interop.transforms import ImageLike, Transform, read_transform
 from contrastive_jax.models.generation import generate
 from contrastive_jax.sharding.mesh import make_mesh
 from contrastive_jax.training import restore, workdir
 
-Pictures = Picture | Sequence[Picture]
+Images = ImageLike | Sequence[ImageLike]
 
 
 class SearchResult(NamedTuple):
@@ -44,7 +44,7 @@ def load(
   """Opens a trained model of any supported format.
 
       model = contrastive_jax.load('runs/coca-default')
-      model.search(pictures, 'a red fish', k=3).indices
+      model.search(images, 'a red fish', k=3).indices
 
   Args:
     folder: one of
@@ -114,7 +114,7 @@ class Pretrained:
   transform: Transform
   batch_size: int = 64
 
-  def encode_image(self, images: Pictures) -> np.ndarray:
+  def encode_image(self, images: Images) -> np.ndarray:
     """Encodes images to unit vectors [N, D], float32.
 
     Raises:
@@ -142,12 +142,12 @@ class Pretrained:
     texts = [texts] if isinstance(texts, str) else list(texts)
     return self._in_batches(self._encode_second_text, _listed('texts', texts), self._tokens)
 
-  def caption(self, images: Pictures, *, key: jax.Array | None = None, **rules) -> list[str]:
+  def caption(self, images: Images, *, key: jax.Array | None = None, **rules) -> list[str]:
     """Generates a caption for each image.
 
-        model.caption(pictures)                                     # greedy
-        model.caption(pictures, beams=4, rerank=True)
-        model.caption(pictures, temperature=0.7, top_p=0.9, key=jax.random.key(0))
+        model.caption(images)                                     # greedy
+        model.caption(images, beams=4, rerank=True)
+        model.caption(images, temperature=0.7, top_p=0.9, key=jax.random.key(0))
 
     Args:
       images: N images.
@@ -176,7 +176,7 @@ class Pretrained:
     return [self.tokenizer.decode(row) for row in tokens]
 
   def classify(
-    self, images: Pictures, labels: Sequence[str], *, templates: Sequence[str] = ('{}',)
+    self, images: Images, labels: Sequence[str], *, templates: Sequence[str] = ('{}',)
   ) -> np.ndarray:
     """Returns probabilities [N, K] of labels: the softmax of scale · cosine.
 
@@ -200,7 +200,7 @@ class Pretrained:
     return np.asarray(jax.nn.sigmoid(logits + bound.bias[...]))
 
   def search(
-    self, images: Pictures, queries: str | Sequence[str] | Pictures, k: int = 5
+    self, images: Images, queries: str | Sequence[str] | Images, k: int = 5
   ) -> SearchResult:
     """Returns the k images nearest to each query.
 
@@ -235,12 +235,12 @@ class Pretrained:
       return encode(given)
     rows = np.atleast_2d(np.asarray(given, np.float32))
     if rows.shape[1] != (D := self.model.fields['embed']) or not len(rows):
-      raise ValueError(f'{name} are {given.shape}; give embeddings [N, {D}], or pictures')
+      raise ValueError(f'{name} are {given.shape}; give embeddings [N, {D}], or images')
     return rows
 
-  def _pixels(self, pictures: Sequence[Picture]) -> np.ndarray:
+  def _pixels(self, images: Sequence[ImageLike]) -> np.ndarray:
     size = self.model.fields['image']['size']
-    return np.stack([self.transform.pixels(picture, size) for picture in pictures])
+    return np.stack([self.transform.pixels(image, size) for image in images])
 
   def _tokens(self, texts: Sequence[str]) -> np.ndarray:
     if self.tokenizer is None:
@@ -310,7 +310,7 @@ class Pretrained:
 def _listed(name: str, given) -> Sequence:
   """Returns one or several inputs as a sequence."""
   is_array = isinstance(given, np.ndarray | jax.Array)
-  one = np.ndim(given) == 3 if is_array else isinstance(given, Picture)
+  one = np.ndim(given) == 3 if is_array else isinstance(given, ImageLike)
   listed = [given] if one else given if is_array else list(given)
   if not len(listed):
     raise ValueError(f'{name} is empty; give one or more')

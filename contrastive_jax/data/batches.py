@@ -122,16 +122,16 @@ class ProcessBatches(grain.MapDataset):
       return self.slice(index)
     positions = (index * self._batch_size + self._rows).tolist()
     taken = self._slots and self._slots.take(index)
-    # Without images the rows of the pictures are empty.
+    # Without images the side is 0, and the rows are empty.
     side = self._transform.image_size or 0
-    pictures = taken[1] if taken else np.empty([len(positions), side, side, 3], np.uint8)
+    images = taken[1] if taken else np.empty([len(positions), side, side, 3], np.uint8)
     examples, parts, errors = self._read(positions), [], []
     for first in range(0, len(positions), _CHUNK_EXAMPLES):
       part = slice(first, first + _CHUNK_EXAMPLES)
       drawn = [*itertools.islice(examples, _CHUNK_EXAMPLES)]
-      parts.append(self._fill(pictures[part], positions[part], drawn, errors))
+      parts.append(self._fill(images[part], positions[part], drawn, errors))
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    image = {'slot': taken[0]} if taken else {'image': pictures} if side else {}
+    image = {'slot': taken[0]} if taken else {'image': images} if side else {}
     return image | {'errors': errors} | columns
 
   def _read(self, positions: list[int]) -> Iterator[Mapping[str, Any]]:
@@ -147,7 +147,7 @@ class ProcessBatches(grain.MapDataset):
       with futures.ThreadPoolExecutor(_READER_THREADS) as pool:
         yield from pool.map(self._parent.__getitem__, positions)
 
-  def _fill(self, pictures, positions, drawn, errors) -> dict[str, np.ndarray]:
+  def _fill(self, images, positions, drawn, errors) -> dict[str, np.ndarray]:
     """Fills some rows of a batch, one stage after the other.
 
     Python code that runs repeatedly stays in the CPU's caches. Between two images, which evict it,
@@ -160,7 +160,7 @@ class ProcessBatches(grain.MapDataset):
         errors.append({'id': drawn[row]['id'], 'error': str(error)})
         drawn[row], pixels = self._replacement(position)
       if pixels is not None:
-        pictures[row] = pixels
+        images[row] = pixels
     return self._transform.columns(drawn)
 
   def _replacement(self, position: int) -> tuple[Mapping[str, Any], np.ndarray | None]:

@@ -128,7 +128,7 @@ def _read_state(path: pathlib.Path, asked: dict[str, Any]) -> list[dict[str, Any
   state = json.loads(path.read_bytes())
   if different := {key: state.get(key) for key in asked if state.get(key) != asked[key]}:
     raise ValueError(
-      f'{path} is of another conversion, with {different}; go on with that, or use another folder'
+      f'{path} is of another conversion, with {different}; resume that, or use another folder'
     )
   return state['shards']
 

@@ -101,7 +101,7 @@ def upright(image: Image.Image | bytes) -> Image.Image:
     low, high = image.getextrema()
     if not 0 <= low <= high <= 255 or (image.mode == 'F' and 0 < high <= 1):
       raise ValueError(
-        f'a picture of mode {image.mode} has values from {low:.4g} to {high:.4g}; give values from '
+        f'an image of mode {image.mode} has values from {low:.4g} to {high:.4g}; give values from '
         "0 to 255, or 16 bits as mode 'I;16'"
       )
   return _turned(image, orientation)
@@ -120,10 +120,10 @@ def _opened(encoded: bytes) -> Iterator[Image.Image]:
     raise ValueError(f'{error}; the limit here is {MAX_PIXELS} pixels') from error
   except (OSError, EOFError, SyntaxError, ValueError) as error:
     raise ValueError(
-      f'a picture of {len(encoded)} bytes does not decode: {error}; '
-      f'give a whole {", ".join(_FORMATS)} file'
+      f'an image of {len(encoded)} bytes does not decode: {error}; '
+      f'give a complete {", ".join(_FORMATS)} file'
     ) from error
-  raise ValueError(f'the picture has {width} x {height} pixels; the limit is {MAX_PIXELS} in all')
+  raise ValueError(f'the image has {width} x {height} pixels; the limit is {MAX_PIXELS} in total')
 
 
 def _orientation(image: Image.Image) -> int:
@@ -182,7 +182,7 @@ def file_type(encoded: bytes) -> str:
     with Image.open(io.BytesIO(encoded), formats=_FORMATS) as image:
       return _ENDINGS[image.format][0]
   except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-    raise ValueError(f'{len(encoded)} bytes are no picture: {error}') from error
+    raise ValueError(f'{len(encoded)} bytes are not an image: {error}') from error
 
 
 def resize(image: Image.Image, size: int) -> np.ndarray:
@@ -205,7 +205,7 @@ def resize(image: Image.Image, size: int) -> np.ndarray:
   longer = int(size * max(width, height) / min(width, height))
   if size * longer > MAX_PIXELS:
     raise ValueError(
-      f'a picture of {width} x {height}, its shorter side brought to {size}, has over '
+      f'an image of {width} x {height}, its shorter side resized to {size}, has over '
       f'{MAX_PIXELS} pixels; crop it first'
     )
   target = (size, longer) if width <= height else (longer, size)

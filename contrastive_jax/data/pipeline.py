@@ -246,15 +246,15 @@ def evaluation_images(source, image_size: int) -> np.ndarray:
     ValueError: if an image cannot be used; metrics without it would be of another dataset.
   """
   # The array is filled in place: stacking a list would take twice the memory.
-  pictures = np.empty([len(source), image_size, image_size, 3], np.uint8)
+  resized = np.empty([len(source), image_size, image_size, 3], np.uint8)
   for number in range(len(source)):
     example = source[number]
     if 'error' in example:
       raise ValueError(f'example {example["id"]} cannot be evaluated: {example["error"]}')
     try:
-      pictures[number] = images.resize(images.decode(encoded_image(example)), image_size)
+      resized[number] = images.resize(images.decode(encoded_image(example)), image_size)
     except ValueError as error:
       raise ValueError(
         f'example {example["id"]} cannot be evaluated: {location_of(source, number)}: {error}'
       ) from error
-  return pictures
+  return resized

@@ -205,6 +205,6 @@ def encoded_image(example: Mapping[str, Any]) -> bytes:
   if isinstance(image := example.get('image'), bytes):
     return image
   raise ValueError(
-    f"the field 'image' is {'missing' if image is None else type(image).__name__}, no encoded "
-    f'picture; the fields are {sorted(example)}, of which rows name it {", ".join(FIELDS["image"])}'
+    f"the field 'image' is {'missing' if image is None else type(image).__name__}, not an encoded "
+    f'image; the fields are {sorted(example)}, of which rows name it {", ".join(FIELDS["image"])}'
   )

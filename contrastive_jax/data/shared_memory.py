@@ -54,7 +54,7 @@ class Slots:
     return np.memmap(self._path, bool, 'r+', shape=self._shape[:1])
 
   @functools.cached_property
-  def _pictures(self) -> np.ndarray:
+  def _images(self) -> np.ndarray:
     return np.memmap(self._path, np.uint8, 'r+', offset=self._shape[0], shape=self._shape)
 
   def take(self, batch: int) -> tuple[int, np.ndarray] | None:
@@ -66,7 +66,7 @@ class Slots:
     if self._taken[slot]:
       return None
     self._taken[slot] = True
-    return slot, self._pictures[slot]
+    return slot, self._images[slot]
 
   def lend(self, slot: int) -> np.ndarray:
     """Returns a slot's images, in the run; the slot is freed with the last array that uses it."""
@@ -78,7 +78,7 @@ class _Lease:
 
   def __init__(self, slots: Slots, slot: int):
     self._slots, self._slot = slots, slot
-    self.__array_interface__ = slots._pictures[slot].__array_interface__
+    self.__array_interface__ = slots._images[slot].__array_interface__
 
   def __del__(self):
     self._slots._taken[self._slot] = False

@@ -150,12 +150,12 @@ def _grams(caption: str) -> collections.Counter:
   )
 
 
-def _weighted(caption, frequency, pictures) -> tuple[list[dict], int]:
+def _weighted(caption, frequency, images) -> tuple[list[dict], int]:
   """Returns the weighted n-grams of a caption, a dict per order, and its length in words."""
   vectors: list[dict] = [{} for _ in _ORDERS]
   grams = _grams(caption)
   for gram, count in grams.items():
-    vectors[len(gram) - 1][gram] = count * math.log(pictures / max(1, frequency[gram]))
+    vectors[len(gram) - 1][gram] = count * math.log(images / max(1, frequency[gram]))
   return vectors, sum(count for gram, count in grams.items() if len(gram) == 1)
 
 

@@ -164,9 +164,9 @@ def warn_of_repeats(name: str, images: np.ndarray, texts: Sequence[str | Sequenc
   count = sum(map(len, repeated))
   if count > _MAX_REPEATED_SHARE * len(images):
     logging.warning(
-      'split %r: %d of %d rows repeat %d pictures with other captions. Copies of a picture tie, so '
-      'that a perfect model has a recall@1 below 100%%, 20%% where all pictures have five rows; '
-      'give each picture one row with a list of captions, as jsonl: and karpathy: have them',
+      'split %r: %d of %d rows repeat %d images with other captions. Copies of an image tie, so a '
+      'perfect model has a recall@1 below 100%%, or 20%% if every image has five rows; give each '
+      'image one row with a list of captions, as in jsonl: and karpathy:',
       name,
       count,
       len(images),

@@ -11,7 +11,7 @@ from PIL import Image
 from contrastive_jax.data import images as clip
 from contrastive_jax.interop import Model, UnsupportedError, tensors
 
-Picture = Image.Image | np.ndarray | str | pathlib.Path
+ImageLike = Image.Image | np.ndarray | str | pathlib.Path
 
 # Files of Hugging Face's processors; transformers 5 saves only the second, which holds the first.
 PROCESSOR, PROCESSORS = 'preprocessor_config.json', 'processor_config.json'
@@ -38,46 +38,46 @@ class Transform(NamedTuple):
   mean: Sequence[float] = tuple(clip.MEAN)
   std: Sequence[float] = tuple(clip.STANDARD_DEVIATION)
 
-  def pixels(self, picture: Picture, size: int) -> np.ndarray:
-    """Resizes an image, see `open_picture`; returns uint8 [S, S, 3]."""
-    image = open_picture(picture)
+  def pixels(self, image: ImageLike, size: int) -> np.ndarray:
+    """Resizes an image, see `open_image`; returns uint8 [S, S, 3]."""
+    opened = open_image(image)
     if not self.squash:
-      return clip.resize(image, size)
-    return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC).convert('RGB'))
+      return clip.resize(opened, size)
+    return np.asarray(opened.resize((size, size), Image.Resampling.BICUBIC).convert('RGB'))
 
   def normalize(self, pixels):
     """Normalizes pixels [..., 3] from 0 to 255; returns float32 [..., 3]."""
     return clip.normalize(pixels, *np.array([self.mean, self.std], np.float32))
 
 
-def open_picture(picture: Picture) -> Image.Image:
+def open_image(image: ImageLike) -> Image.Image:
   """Opens an image with PIL: upright, with 8 bits per channel, see `images.upright`.
 
   Args:
-    picture: a PIL image, the path of a file, or an array [H, W, 3], uint8 or floats from 0 to 1. A
+    image: a PIL image, the path of a file, or an array [H, W, 3], uint8 or floats from 0 to 1. A
       path and the PIL image opened from it give the same result.
 
   Raises:
     ValueError: if it is of another kind, or the file cannot be read.
   """
-  if isinstance(picture, Image.Image):
-    return clip.upright(picture)
-  if isinstance(picture, str | pathlib.Path):
+  if isinstance(image, Image.Image):
+    return clip.upright(image)
+  if isinstance(image, str | pathlib.Path):
     try:
-      return clip.upright(pathlib.Path(picture).read_bytes())
+      return clip.upright(pathlib.Path(image).read_bytes())
     except (OSError, ValueError) as error:
-      raise ValueError(f'{picture}: {error}') from error
-  array = np.asarray(picture)
+      raise ValueError(f'{image}: {error}') from error
+  array = np.asarray(image)
   if array.ndim != 3 or array.shape[2] != 3 or not array.size:
     raise ValueError(
-      f'a picture is a {type(picture).__name__} of shape {array.shape}; give a PIL image, the path '
+      f'an image is a {type(image).__name__} of shape {array.shape}; give a PIL image, the path '
       'of a file, or an array [H, W, 3]'
     )
   if array.dtype == np.uint8:
     return Image.fromarray(array)
   if not np.issubdtype(array.dtype, np.floating) or not np.all((array >= 0) & (array <= 1)):
     raise ValueError(
-      f'a picture is {array.dtype} with values from {array.min():.4g} to {array.max():.4g}; give '
+      f'an image is {array.dtype} with values from {array.min():.4g} to {array.max():.4g}; give '
       'uint8, or floats from 0 to 1, not yet normalized'
     )
   return Image.fromarray(np.round(array * 255).astype(np.uint8))

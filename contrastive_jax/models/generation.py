@@ -76,8 +76,8 @@ class Rules:
       ('temperature', self.temperature > 0 or not draws, 'more than 0 with top_k or top_p'),
       ('top_k', self.top_k is None or self.top_k >= 1, '1 or more, or None'),
       ('top_p', 0 < self.top_p <= 1, 'more than 0, and at most 1'),
-      ('start_id', self.start_id != PAD_ID, 'another than the padding, 0'),
-      ('end_id', self.end_id not in (self.start_id, PAD_ID), 'neither start_id nor the padding, 0'),
+      ('start_id', self.start_id != PAD_ID, 'an id other than the padding, 0'),
+      ('end_id', self.end_id not in (self.start_id, PAD_ID), 'an id other than start_id and 0'),
     ):
       if not holds:
         raise ValueError(f'{field} = {getattr(self, field)}; use {works}')

@@ -90,7 +90,7 @@ def test_copies_of_a_picture_with_other_captions_are_told(tmp_path, caplog):
       warn_of_repeats('test', split.images, split.fields['caption'])
     return caplog.text
 
-  assert "split 'test': 2 of 4 rows repeat 1 pictures" in told(['a', 'b', 'c', 'd'])
+  assert "split 'test': 2 of 4 rows repeat 1 images" in told(['a', 'b', 'c', 'd'])
   # Equal captions are right for all of their pictures.
   assert not told(['a', 'a', 'c', 'c'])
 

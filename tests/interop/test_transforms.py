@@ -12,7 +12,7 @@ from contrastive_jax.interop.transforms import (
   PROCESSOR,
   PROCESSORS,
   Transform,
-  open_picture,
+  open_image,
   read_transform,
 )
 from tests.interop.models import model_of
@@ -42,7 +42,7 @@ def test_a_picture_is_its_file_and_its_array(tmp_path):
   array = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
   Image.fromarray(array).save(tmp_path / 'picture.png')
   for other in (tmp_path / 'picture.png', str(tmp_path / 'picture.png'), array, array / 255):
-    np.testing.assert_array_equal(np.asarray(open_picture(other)), array)
+    np.testing.assert_array_equal(np.asarray(open_image(other)), array)
 
 
 def stored(folder, name, image, **options):
@@ -65,7 +65,7 @@ def test_a_file_and_what_pil_opens_of_it_are_one_picture(mode, orientation, squa
   transform = Transform(squash)
   pixels = transform.pixels(path, 16)
   np.testing.assert_array_equal(transform.pixels(Image.open(path), 16), pixels)
-  np.testing.assert_array_equal(transform.pixels(open_picture(path), 16), pixels)
+  np.testing.assert_array_equal(transform.pixels(open_image(path), 16), pixels)
   # Upright and in 8 bits it is a picture without either.
   shown = Image.open(path)
   if mode == 'I;16':
@@ -105,7 +105,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
   (tmp_path / 'picture.png').write_bytes(b'no picture')
   for name in ('picture.png', 'none.png'):
     with pytest.raises(ValueError, match=name):
-      open_picture(tmp_path / name)
+      open_image(tmp_path / name)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
 )
 def test_what_is_no_picture_is_named(given, message):
   with pytest.raises(ValueError, match=message):
-    open_picture(given)
+    open_image(given)
 
 
 def test_open_clips_entries_are_followed(tmp_path):

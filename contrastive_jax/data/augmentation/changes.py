@@ -64,8 +64,8 @@ def resample(images, size, matrix, move):
   points = jnp.einsum('bij,jhw->bihw', matrix, points) + move[..., None, None]
   points = (points + 0.5) * H - 0.5
 
-  def channel(picture, points):
-    return map_coordinates(picture, list(points), order=1, cval=WHITE)
+  def channel(image, points):
+    return map_coordinates(image, list(points), order=1, cval=WHITE)
 
   channels = jax.vmap(channel, in_axes=(2, None), out_axes=2)
   return jax.vmap(channels)(images, points)

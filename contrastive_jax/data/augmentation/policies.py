@@ -140,61 +140,61 @@ def _move(operations, levels):
 # Color operations: (level, image [S, S, 3] of integers) -> image, to be rounded and clipped.
 
 
-def _identity(level, picture):
-  return picture
+def _identity(level, image):
+  return image
 
 
 def _blend(other):
   """PIL's ImageEnhance: blends the image with `other(image)`, or extrapolates away from it."""
 
-  def change(level, picture):
-    plain = other(picture)
-    return plain + (1 + _FACTOR * level) * (picture - plain)
+  def change(level, image):
+    plain = other(image)
+    return plain + (1 + _FACTOR * level) * (image - plain)
 
   return change
 
 
-def _luma(picture):
-  return jnp.round(picture @ LUMA)[..., None]
+def _luma(image):
+  return jnp.round(image @ LUMA)[..., None]
 
 
-def _smooth(picture):
+def _smooth(image):
   """PIL's SMOOTH filter; the border is unchanged."""
-  box = convolve(picture[None], jnp.ones((1, 3)))[0]
-  inner = ((box + 4 * picture) / 13)[1:-1, 1:-1]
-  return picture.at[1:-1, 1:-1].set(jnp.round(inner))
+  box = convolve(image[None], jnp.ones((1, 3)))[0]
+  inner = ((box + 4 * image) / 13)[1:-1, 1:-1]
+  return image.at[1:-1, 1:-1].set(jnp.round(inner))
 
 
-def _posterize(level, picture):
+def _posterize(level, image):
   step = 2.0 ** jnp.round(_BITS * jnp.abs(level))
-  return jnp.floor(picture / step) * step
+  return jnp.floor(image / step) * step
 
 
-def _solarize(level, picture):
-  return jnp.where(picture < 256 * (1 - jnp.abs(level)), picture, WHITE - picture)
+def _solarize(level, image):
+  return jnp.where(image < 256 * (1 - jnp.abs(level)), image, WHITE - image)
 
 
-def _autocontrast(level, picture):
-  low, high = picture.min((0, 1)), picture.max((0, 1))
-  scaled = jnp.floor((picture - low) * WHITE / jnp.maximum(high - low, 1))
-  return jnp.where(high > low, scaled, picture)
+def _autocontrast(level, image):
+  low, high = image.min((0, 1)), image.max((0, 1))
+  scaled = jnp.floor((image - low) * WHITE / jnp.maximum(high - low, 1))
+  return jnp.where(high > low, scaled, image)
 
 
-def _equalize(level, picture):
+def _equalize(level, image):
   def channel(values):
     counts = jnp.zeros(256, jnp.int32).at[values].add(1)
     step = (values.size - counts[values.max()]) // 255
     table = (jnp.cumsum(counts) - counts + step // 2) // jnp.maximum(step, 1)
     return jnp.where(step > 0, table[values], values)
 
-  return jax.vmap(channel, 2, 2)(picture.astype(jnp.int32)).astype(jnp.float32)
+  return jax.vmap(channel, 2, 2)(image.astype(jnp.int32)).astype(jnp.float32)
 
 
 _PIXELS = (
   _identity,
   _blend(jnp.zeros_like),
   _blend(_luma),
-  _blend(lambda picture: jnp.round(_luma(picture).mean())),
+  _blend(lambda image: jnp.round(_luma(image).mean())),
   _blend(_smooth),
   _posterize,
   _solarize,

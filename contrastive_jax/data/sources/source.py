@@ -96,7 +96,7 @@ class Source:
     except RuntimeError as error:  # from ArrayRecord; it names the file
       raise OSError(
         f'example {number} cannot be read: {error}. Put the file back, or prepare the data set '
-        'anew; the same command goes on from the last checkpoint'
+        'anew; the same command resumes from the last checkpoint'
       ) from error
     if self.cached:
       self._kept[number] = example

@@ -32,7 +32,7 @@ def _contract_rows(a, b):
 
   def transposed(a, b):
     # XLA's fast matmul on CPUs contracts the last axis of its left operand; the plain form takes
-    # 1.6 times as long. The barriers keep XLA from cancelling the transposes.
+    # 1.6 times as long. The barriers keep XLA from canceling the transposes.
     product = matmul(lax.optimization_barrier(b.T), a, 1, 0)
     return lax.optimization_barrier(product).T
 

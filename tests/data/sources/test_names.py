@@ -53,7 +53,7 @@ def test_evaluation_names_a_damaged_picture(damaged):
   split, number = ('train', 17) if '+' in name else ('train[5:]', 12)
   source = data.open_source(name, split)
   with pytest.raises(
-    ValueError, match=rf'example {number} cannot be evaluated: {where}a picture of 90'
+    ValueError, match=rf'example {number} cannot be evaluated: {where}an image of 90'
   ):
     data.evaluation_images(source, 8)
 
@@ -76,14 +76,14 @@ def test_training_names_a_damaged_picture(damaged, crop, caplog):
   with caplog.at_level('WARNING'):
     next(batches)
   told = [record.getMessage() for record in caplog.records]
-  with pytest.raises(ValueError, match=rf'skipped example (17|41): {where}a picture of 90'):
+  with pytest.raises(ValueError, match=rf'skipped example (17|41): {where}an image of 90'):
     raise ValueError(told[0])
 
 
 def test_conversion_names_a_damaged_picture(damaged, tmp_path):
   name, where = damaged
   report = convert(name, str(tmp_path / 'target'), tolerated=1.0)
-  with pytest.raises(ValueError, match=rf'{where}a picture of 90'):
+  with pytest.raises(ValueError, match=rf'{where}an image of 90'):
     raise ValueError(report['skipped'][0][1])
 
 
