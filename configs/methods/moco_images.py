@@ -7,7 +7,7 @@ https://arxiv.org/abs/1911.05722, with the projector of v2, https://arxiv.org/ab
   python launch.py --config=configs/methods/moco_images.py:smoke       two tiny steps
   python launch.py --config=configs/methods/moco_images.py:validation  to choose settings with
 
-Evaluated as configs/simclr.py, by the nearest neighbours of the features before the projector.
+k-NN evaluates the features before the projector, as in configs/simclr.py.
 """
 
 from ml_collections import ConfigDict

@@ -1,5 +1,6 @@
 """BYOLIP and SiamLIP: each modality predicts the other's projection, beside CLIP on many views."""
 
+import dataclasses
 from collections.abc import Mapping
 
 import jax
@@ -24,29 +25,18 @@ _SIDES = ('image', 'text')
 _SEVERAL = {'image': 'view_features', 'text': 'texts_features'}
 
 
-def byolip(
-  *,
-  hidden: int = 2048,
-  outputs: int = 128,
-  local_hidden: int = 4096,
-  local_scale: float = 10.0,
-  separate: bool = True,
-  smoothing: float = 0.1,
-  contrastive: float = 2.0,
-  momentum: float | None = 0.99,
-  final_momentum: float | None = None,
-  mesh: jax.sharding.Mesh | None = None,
-) -> Method:
-  """BYOLIP [1]: BYOL between image and text, beside CLIP on global and local pairs.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SiamLip(Method):
+  """SiamLIP [1]: SimSiam between image and text, beside CLIP on global and local pairs.
 
       L = mean D(p, v) + contrastive · L_CL2L,   D(p, v) = 2 − 2 mean cos(p, sg v)
       L_CL2L = ( InfoNCE(image, text) + A · meanₐᵦ InfoNCE_ε(hₐ, hᵦ) ) / (1 + A)
 
   Projectors map the pooled features of both modalities to v, and predictors map v to p. D runs over
   both directions of the global pair, which is the first view and the first text, and over both
-  directions of all local pairs (a, b) of an image and a text; v comes from the target encoder and
-  the target's projectors. h are unit vectors from projectors of their own, compared with a second
-  learned scale, and ε is the label smoothing, as in `smoothed_info_nce`.
+  directions of all local pairs (a, b) of an image and a text. h are unit vectors from projectors of
+  their own, compared with a second learned scale, and ε is the label smoothing, as in
+  `smoothed_info_nce`.
 
   The A local images are the views after the first, the A local texts the texts after the first:
   the paper has `config.views = 3` and three augmented texts, `config.texts = 3`. A modality
@@ -56,7 +46,7 @@ def byolip(
   The defaults are those of the authors' ViT runs (facebookresearch/clip-rocket: models.py,
   losses.py, main.py and repro_exps.txt).
 
-  Args:
+  Attributes:
     hidden: width of the hidden layer of each projector and predictor.
     outputs: width of p and v.
     local_hidden: width of the two hidden layers of the projectors to h.
@@ -65,95 +55,99 @@ def byolip(
       the global pair in their ResNet runs.
     smoothing: ε, of the local pairs; the authors' CC3M and YFCC15M runs have 0.1.
     contrastive: weight of L_CL2L: 2 for the authors' sum of both directions, 1 for their average.
-    momentum: decay of the target encoder; None for SiamLIP, without one.
-    final_momentum: decay at the last step, reached along a half cosine as in BYOL; None for
-      `momentum` throughout, as the authors have it.
     mesh: the mesh over which the batch is sharded; None for one device.
 
   References:
     [1] Fini et al., https://arxiv.org/abs/2305.08675
   """
-  target = None if momentum is None else Momentum(momentum, final_momentum)
-  encoder = '' if target is None else 'target.'
-  features = (*(f'{side}_features' for side in _SIDES), *(f'{_SEVERAL[side]}?' for side in _SIDES))
 
-  def heads(sizes):
+  hidden: int = 2048
+  outputs: int = 128
+  local_hidden: int = 4096
+  local_scale: float = 10.0
+  separate: bool = True
+  smoothing: float = 0.1
+  contrastive: float = 2.0
+  mesh: jax.sharding.Mesh | None = None
+
+  @property
+  def reads(self) -> tuple[str, ...]:
+    """The global pair, and the features of all views and texts, by the target encoder too."""
+    features = (
+      *(f'{side}_features' for side in _SIDES),
+      *(f'{_SEVERAL[side]}?' for side in _SIDES),
+    )
+    of_target = (f'target.{name}' for name in features if self.target is not None)
+    return (*_SIDES, 'scale', 'same?', *features, *of_target)
+
+  def heads(self, sizes):
+    """Projectors and predictors of both modalities, and those of the local pairs with a scale."""
     widths = {'image': sizes.image_features, 'text': sizes.text_features}
     is_local = _several(sizes) is not None
-    made = {'scale': define_scale(local_scale)} if is_local else {}
+    made = {'scale': define_scale(self.local_scale)} if is_local else {}
+    hidden, outputs = (self.hidden,), self.outputs
     for side, width in widths.items():
-      for kind in ('', 'local_') if is_local and separate else ('',):
-        made[f'{kind}{side}_projector'] = define_head(width, (hidden,), outputs, last_norm=True)
-        made[f'{kind}{side}_predictor'] = define_head(outputs, (hidden,), outputs)
+      for kind in ('', 'local_') if is_local and self.separate else ('',):
+        made[f'{kind}{side}_projector'] = define_head(width, hidden, outputs, last_norm=True)
+        made[f'{kind}{side}_predictor'] = define_head(outputs, hidden, outputs)
       if is_local:
-        made[f'contrastive_{side}_projector'] = define_head(width, (local_hidden,) * 2, sizes.embed)
+        local = define_head(width, (self.local_hidden,) * 2, sizes.embed)
+        made[f'contrastive_{side}_projector'] = local
     return made
 
-  def loss(inputs, heads, memory, key):
+  def loss(self, inputs, heads, memory, key):
+    """The mean distance D, and the contrastive loss of global and local pairs."""
+    encoder = '' if self.target is None else 'target.'
     online, aimed = _features(inputs), _features(inputs, encoder)
-    same = inputs.get('same')
-    total = losses.info_nce(
-      inputs['image'], inputs['text'], scale=inputs['scale'], same=same, mesh=mesh
-    )
+    options = {'same': inputs.get('same'), 'mesh': self.mesh}
+    total = losses.info_nce(inputs['image'], inputs['text'], scale=inputs['scale'], **options)
     apart = _distances(heads, '', encoder, _first(online), _first(aimed))
     metrics = {}
     if A := max(map(len, online.values())) - 1:
-      kind, scale = 'local_' if separate else '', heads['scale']()
+      kind, scale = 'local_' if self.separate else '', heads['scale']()
       apart += _distances(heads, kind, encoder, _local(online), _local(aimed))
-      options = {'scale': scale, 'smoothing': smoothing, 'same': same, 'mesh': mesh}
+      options |= {'scale': scale, 'smoothing': self.smoothing}
       total = (total + A * _contrast(heads, _local(online), **options)) / (1 + A)
       metrics = {'local_scale': scale}
     distance = sum(apart) / len(apart)
     metrics |= {'distance': distance, 'contrastive': total}
-    return Result(distance + contrastive * total, metrics=metrics)
+    return Result(distance + self.contrastive * total, metrics=metrics)
 
-  def flops(sizes):
+  def flops(self, sizes):
+    """The pairs' products, and the heads of all views and texts."""
     images, texts = _several(sizes) or (0, 0)
     total = (1 + images * texts) * streamed()(sizes)
+    hidden, local = (self.hidden,), (self.local_hidden,) * 2
     # Projectors of the target run forward alone: a third of a step's operations.
-    projections = 1 + (target is not None) / 3
+    projections = 1 + (self.target is not None) / 3
     for width, own in ((sizes.image_features, images), (sizes.text_features, texts)):
       rows = (1 + own) * sizes.batch
-      total += projections * head_flops(width, (hidden,), outputs, rows)
-      total += head_flops(outputs, (hidden,), outputs, rows)
-      total += head_flops(width, (local_hidden,) * 2, sizes.embed, own * sizes.batch)
+      total += projections * head_flops(width, hidden, self.outputs, rows)
+      total += head_flops(self.outputs, hidden, self.outputs, rows)
+      total += head_flops(width, local, sizes.embed, own * sizes.batch)
     return total
 
-  return Method(
-    reads=(
-      *(*_SIDES, 'scale', 'same?', *features),
-      *(f'target.{name}' for name in features if target is not None),
-    ),
-    loss=loss,
-    heads=heads,
-    target=target,
-    flops=flops,
-  )
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ByoLip(SiamLip):
+  """BYOLIP [1]: `SiamLip` whose v come from a target encoder and the target's projectors.
 
-def siamlip(
-  *,
-  hidden: int = 2048,
-  outputs: int = 128,
-  local_hidden: int = 4096,
-  local_scale: float = 10.0,
-  separate: bool = True,
-  smoothing: float = 0.1,
-  contrastive: float = 2.0,
-  mesh: jax.sharding.Mesh | None = None,
-) -> Method:
-  """SiamLIP: `byolip` whose v are the online projections, without a target encoder."""
-  return byolip(
-    hidden=hidden,
-    outputs=outputs,
-    local_hidden=local_hidden,
-    local_scale=local_scale,
-    separate=separate,
-    smoothing=smoothing,
-    contrastive=contrastive,
-    momentum=None,
-    mesh=mesh,
-  )
+  Attributes:
+    momentum: decay of the target encoder.
+    final_momentum: decay at the last step, reached along a half cosine as in BYOL; None for
+      `momentum` throughout, as the authors have it.
+
+  References:
+    [1] Fini et al., https://arxiv.org/abs/2305.08675
+  """
+
+  momentum: float = 0.99
+  final_momentum: float | None = None
+
+  @property
+  def target(self) -> Momentum:
+    """The encoder of v."""
+    return Momentum(self.momentum, self.final_momentum)
 
 
 def smoothed_info_nce(

@@ -1,10 +1,12 @@
 """SogCLR and iSogCLR: a moving average, and a temperature, per example."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 
 from contrastive_jax.losses import pairwise
-from contrastive_jax.methods import memory
+from contrastive_jax.methods.memory import scatter_mean
 from contrastive_jax.methods.method import Method, Paper, Result, Slot
 
 PAPER = Paper(
@@ -24,46 +26,122 @@ SOGCLR = Paper(
 )
 
 
-def isogclr(
-  *,
-  views: bool = False,
-  temperature: float = 0.01,
-  bounds: tuple[float, float] = (0.005, 0.05),
-  rho: float = 6.0,
-  gamma: float = 0.8,
-  learning_rate: float = 0.03,
-  beta: float = 0.9,
-  clip: float = 5.0,
-  mesh: jax.sharding.Mesh | None = None,
-) -> Method:
-  """ISogCLR [1]: each example's contrast is a robust objective with a temperature of its own.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SogClr(Method):
+  """SogCLR [1]: each anchor's contrast is followed by a moving average per example.
 
-      F = mean( τ_i log mean_j exp(h_ij / τ_i) + τ_i ρ ),   h_ij = a_i·z_j − a_i·p_i
+      F = τ mean( log mean_j exp(h_ij / τ) ),   h_ij = a_i·z_j − a_i·p_i
 
-  over the negatives z_j of an anchor a_i with the positive p_i. The inner mean is followed by a
-  moving average per example, and the loss has the gradient of the surrogate
+  over the negatives z_j of an anchor a_i with the positive p_i. The loss has the gradient of
 
-      mean_j w_ij h_ij,   w_ij = exp(h_ij / τ_i) / s_i
-      s_i ← (1 − γ) s_i + γ mean_j exp(h_ij / τ_i)
+      mean_j w_ij h_ij,   w_ij = exp(h_ij / τ) / s_i
+      s_i ← (1 − γ) s_i + γ mean_j exp(h_ij / τ)
 
-  with w constant; τ_i follows a clipped gradient descent with momentum. Rows of one example in a
-  batch are merged by the mean of log s, τ and u.
+  with w constant. Rows of one example in a batch are merged by the mean of what they write.
 
-  Args:
+  Attributes:
     views: both sides are views of an image: the anchors of an example share its state, the
       negatives are both views of all other examples, and h is a·z with −a·p beside the surrogate
       (the authors' code for images); otherwise the sides are image and text, each with a state of
-      its own and negatives of the other side alone. The authors' values for images are
-      temperature 0.07, bounds (0.05, 1.0), learning_rate 1e-3, clip 3.
+      its own and negatives of the other side alone.
+    temperature: τ.
+    gamma: γ, the share of the new mean in the moving average; the first one is taken whole.
+    mesh: the mesh over which the batch is sharded; None for one device.
+
+  Raises:
+    ValueError: if gamma is out of range.
+
+  References:
+    [1] Yuan et al., https://arxiv.org/abs/2202.12387
+  """
+
+  views: bool = False
+  temperature: float = 0.01
+  gamma: float = 0.8
+  mesh: jax.sharding.Mesh | None = None
+
+  reads = ('first', 'second', 'id', 'same?')
+
+  def __post_init__(self):
+    _check_share('gamma', self.gamma)
+
+  @property
+  def sides(self) -> tuple[str, ...]:
+    """Whose anchors have a state."""
+    return ('both',) if self.views else ('first', 'second')
+
+  def memory(self, sizes):
+    """Tables of log s."""
+    return {f'{side}.log_mean': _table(sizes.examples, -jnp.inf) for side in self.sides}
+
+  def temperatures(self, own):
+    """The temperatures [B] of the batch's anchors, by side."""
+    return {side: jnp.full_like(own[f'{side}.log_mean'], self.temperature) for side in self.sides}
+
+  def move(self, side, own, log_mean, mean):
+    """What else is written of an anchor: nothing, with one temperature.
+
+    Args:
+      side: of the anchors.
+      own: their rows of the tables.
+      log_mean: [B] log s.
+      mean: [B] mean_j w_ij h_ij / τ_i.
+    """
+    return {}
+
+  def loss(self, inputs, heads, memory, key):
+    """The surrogate, averaged over the sides; writes the rows of the tables."""
+    own = {name: table[inputs['id']] for name, table in memory.items()}
+    temperatures = self.temperatures(own)
+    contrast = _contrast_views if self.views else _contrast_sides
+    results = contrast(inputs, list(temperatures.values()), self.mesh)
+    terms, writes = [], {'id': inputs['id']}
+    for side, (log_new, mean, positive) in zip(self.sides, results, strict=True):
+      # An anchor without negatives has no term, and leaves its state as it was.
+      counted = log_new > -jnp.inf
+      log_new = jnp.where(counted, log_new, 0.0)
+      old, new = own[f'{side}.log_mean'], jax.lax.stop_gradient(log_new)
+      log_mean = jnp.logaddexp(jnp.log1p(-self.gamma) + old, jnp.log(self.gamma) + new)
+      log_mean = jnp.where(old == -jnp.inf, new, log_mean)
+      # The ratio is the mean of w, and has the gradient of the surrogate over τ.
+      ratio = jnp.exp(log_new - log_mean)
+      surrogate = temperatures[side] * ratio - positive
+      terms.append(jnp.mean(jnp.where(counted, surrogate, 0.0)))
+      moved = {'log_mean': log_mean} | self.move(side, own, log_mean, ratio * mean)
+      for name, rows in moved.items():
+        writes[f'{side}.{name}'] = jnp.where(counted, rows, own[f'{side}.{name}'])
+    metrics = {'temperature': jnp.mean(jnp.stack(list(temperatures.values())))}
+    return Result(sum(terms) / len(terms), writes, metrics)
+
+  def update(self, memory, writes, heads, step):
+    """Writes the batch's rows of the tables."""
+    ids = writes['id']
+    return {name: scatter_mean(table, ids, writes[name]) for name, table in memory.items()}
+
+  def flops(self, sizes):
+    """One streamed expectation between two sides, three among two views."""
+    return (24.0 if self.views else 8.0) * sizes.batch**2 * sizes.embed
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ISogClr(SogClr):
+  """iSogCLR [1]: SogCLR as a robust objective, with a temperature per example.
+
+      F = mean( τ_i log mean_j exp(h_ij / τ_i) + τ_i ρ )
+
+  τ_i follows a clipped gradient descent with momentum; see `SogClr` for the rest.
+
+  The authors' values for images are temperature 0.07, bounds (0.05, 1.0), learning_rate 1e-3 and
+  clip 3.
+
+  Attributes:
     temperature: at the start, of every example.
     bounds: of the temperatures.
     rho: ρ; the fixed point has KL(softmax, uniform) = ρ, so it lies within the bounds only where
       ρ < log of the number of negatives.
-    gamma: γ, the share of the new mean in the moving average; the first one is taken whole.
-    learning_rate: η of the temperatures; 0 for SogCLR [2].
+    learning_rate: η of the temperatures; 0 for SogCLR.
     beta: β of u ← (1 − β) u + β gradient.
     clip: bound of a temperature's gradient.
-    mesh: the mesh over which the batch is sharded; None for one device.
 
   Raises:
     ValueError: if a share or a bound is out of range.
@@ -71,82 +149,51 @@ def isogclr(
   References:
     [1] Qiu et al., https://arxiv.org/abs/2305.11965; formulas as in
       zhqiu/contrastive-learning-iSogCLR: unimodal_exps/losses.py, bimodal_exps/models/losses.py.
-    [2] Yuan et al., https://arxiv.org/abs/2202.12387
   """
-  _check(temperature, bounds, gamma, beta)
-  sides = ('both',) if views else ('first', 'second')
 
-  def slots(sizes):
-    def table(value):
-      return Slot((sizes.examples,), ('examples',), lambda key: jnp.full(sizes.examples, value))
+  bounds: tuple[float, float] = (0.005, 0.05)
+  rho: float = 6.0
+  learning_rate: float = 0.03
+  beta: float = 0.9
+  clip: float = 5.0
 
-    start = {'log_mean': -jnp.inf, 'temperature': temperature, 'momentum': 0.0}
-    return {f'{side}.{name}': table(value) for side in sides for name, value in start.items()}
+  def __post_init__(self):
+    super().__post_init__()
+    _check_share('beta', self.beta)
+    if len(self.bounds) != 2 or not 0 < self.bounds[0] <= self.temperature <= self.bounds[1]:
+      raise ValueError(
+        f'temperature = {self.temperature} and bounds = {self.bounds}; use 0 < low <= temperature '
+        '<= high'
+      )
 
-  def loss(inputs, heads, own, key):
-    own = {name: table[inputs['id']] for name, table in own.items()}
-    temperatures = [own[f'{side}.temperature'] for side in sides]
-    contrast = _contrast_views if views else _contrast_sides
-    terms, writes = [], {'id': inputs['id']}
-    for side, (log_new, mean, positive) in zip(
-      sides, contrast(inputs, temperatures, mesh), strict=True
-    ):
-      # An anchor without negatives has no term, and leaves its state as it was.
-      counted = log_new > -jnp.inf
-      log_new = jnp.where(counted, log_new, 0.0)
-      new = jax.lax.stop_gradient(log_new)
-      old, tau = own[f'{side}.log_mean'], own[f'{side}.temperature']
-      log_mean = jnp.logaddexp(jnp.log1p(-gamma) + old, jnp.log(gamma) + new)
-      log_mean = jnp.where(old == -jnp.inf, new, log_mean)
-      # The ratio is the mean of w, and has the gradient of the surrogate over τ.
-      ratio = jnp.exp(log_new - log_mean)
-      terms.append(jnp.mean(jnp.where(counted, tau * ratio - positive, 0.0)))
-      slope = jnp.clip(log_mean + rho - ratio * mean, -clip, clip)
-      momentum = (1 - beta) * own[f'{side}.momentum'] + beta * slope
-      moved = {
-        'log_mean': log_mean,
-        'momentum': momentum,
-        'temperature': jnp.clip(tau - learning_rate * momentum, *bounds),
-      }
-      for name, values in moved.items():
-        writes[f'{side}.{name}'] = jnp.where(counted, values, own[f'{side}.{name}'])
-    metrics = {'temperature': jnp.mean(jnp.stack(temperatures))}
-    return Result(sum(terms) / len(terms), writes, metrics)
-
-  def update(own, writes, heads, step):
-    return {
-      name: memory.scatter_mean(table, writes['id'], writes[name]) for name, table in own.items()
+  def memory(self, sizes):
+    """Tables of log s, τ and u."""
+    start = {'temperature': self.temperature, 'momentum': 0.0}
+    return super().memory(sizes) | {
+      f'{side}.{name}': _table(sizes.examples, value)
+      for side in self.sides
+      for name, value in start.items()
     }
 
-  return Method(
-    reads=('first', 'second', 'id', 'same?'),
-    loss=loss,
-    memory=slots,
-    update=update,
-    flops=lambda sizes: (24.0 if views else 8.0) * sizes.batch**2 * sizes.embed,
-  )
+  def temperatures(self, own):
+    """The temperatures [B] of the batch's anchors, by side."""
+    return {side: own[f'{side}.temperature'] for side in self.sides}
+
+  def move(self, side, own, log_mean, mean):
+    """A step of the temperatures, see `SogClr.move`."""
+    slope = jnp.clip(log_mean + self.rho - mean, -self.clip, self.clip)
+    momentum = (1 - self.beta) * own[f'{side}.momentum'] + self.beta * slope
+    moved = own[f'{side}.temperature'] - self.learning_rate * momentum
+    return {'momentum': momentum, 'temperature': jnp.clip(moved, *self.bounds)}
 
 
-def _check(temperature, bounds, gamma, beta) -> None:
-  if len(bounds) != 2 or not 0 < bounds[0] <= temperature <= bounds[1]:
-    raise ValueError(
-      f'temperature = {temperature} and bounds = {bounds}; use 0 < low <= temperature <= high'
-    )
-  for name, share in (('gamma', gamma), ('beta', beta)):
-    if not 0 < share <= 1:
-      raise ValueError(f'{name} = {share}; use a number in (0, 1]')
+def _table(examples: int, value: float) -> Slot:
+  return Slot((examples,), ('examples',), lambda key: jnp.full(examples, value))
 
 
-def sogclr(*, gamma: float = 0.8, temperature: float = 0.01, views: bool = False, mesh=None):
-  """SogCLR: `isogclr` with one constant temperature, see there."""
-  return isogclr(
-    gamma=gamma,
-    temperature=temperature,
-    bounds=(temperature, temperature),
-    learning_rate=0.0,
-    views=views,
-    mesh=mesh,
-  )
+def _check_share(name: str, share: float) -> None:
+  if not 0 < share <= 1:
+    raise ValueError(f'{name} = {share}; use a number in (0, 1]')
 
 
 def _contrast_sides(inputs, temperatures, mesh):

@@ -1,9 +1,45 @@
 """Lifts pure losses to methods."""
 
+import dataclasses
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from contrastive_jax.methods.method import Method, Result, Sizes
+
+
+@dataclasses.dataclass(frozen=True)
+class _Stateless(Method):
+  """A pure loss as a method; see `stateless`."""
+
+  function: Callable
+  sources: Mapping[str, str]
+  options: Mapping[str, Any]
+  operations: Callable[[Sizes], float]
+  count: Callable | None
+
+  @property
+  def reads(self) -> tuple[str, ...]:
+    return tuple(self.sources.values())
+
+  def loss(self, inputs, heads, memory, key):
+    return None if self.count else Result(self._call(inputs))
+
+  def total(self, inputs):
+    if self.count is None:
+      return None
+    return self.count(inputs[self.sources['labels']], self.options.get('pad_id', 0))
+
+  def partial(self, inputs, total):
+    return self._call(inputs, count=total) if self.count else None
+
+  def flops(self, sizes):
+    return self.operations(sizes)
+
+  def _call(self, inputs, **total):
+    given = {name: inputs.get(read.rstrip('?')) for name, read in self.sources.items()}
+    given = {name: value for name, value in given.items() if value is not None}
+    return self.function(**given, **self.options, **total)
 
 
 def stateless(
@@ -27,25 +63,14 @@ def stateless(
     (mesh=None, **options) -> Method. An option with the name of an argument replaces what is read;
     None leaves the argument to the loss's default.
   """
+  parameters = inspect.signature(loss).parameters
 
   def make(*, mesh=None, **options) -> Method:
     fixed = {name: value for name, value in options.items() if value is not None}
-    if 'mesh' in inspect.signature(loss).parameters:
+    if 'mesh' in parameters:
       fixed['mesh'] = mesh
     sources = {name: read for name, read in reads.items() if name not in options}
-
-    def call(inputs, **total):
-      given = {name: inputs.get(read.rstrip('?')) for name, read in sources.items()}
-      given = {name: value for name, value in given.items() if value is not None}
-      return loss(**given, **fixed, **total)
-
-    method = Method(reads=tuple(sources.values()), flops=flops)
-    if count is None:
-      return method._replace(loss=lambda inputs, heads, memory, key: Result(call(inputs)))
-    return method._replace(
-      total=lambda inputs: count(inputs[reads['labels']], fixed.get('pad_id', 0)),
-      partial=lambda inputs, total: call(inputs, count=total),
-    )
+    return _Stateless(loss, sources, fixed, flops, count)
 
   make.__signature__ = inspect.signature(loss)
   return make

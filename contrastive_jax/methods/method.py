@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -114,37 +114,68 @@ class Result(NamedTuple):
   metrics: Arrays = MappingProxyType({})
 
 
-class Method(NamedTuple):
+class Method:
   """A term of the objective.
 
-  The batch is whole in `loss`, whatever the micro-batches and the mesh: its arrays are global.
-  Every function is pure.
+  A method is a frozen dataclass whose fields are its options. In `loss` the batch is whole on any
+  mesh and in any number of micro-batches: its arrays are global. Every function is pure.
 
   Attributes:
-    reads: names of what `loss` or `partial` takes as `inputs`, see `methods.inputs`.
-    loss: (inputs, heads, memory, key) -> Result. `heads` are modules by name; with a target,
-      'target.NAME' is the same head with the target's parameters.
-    heads: sizes -> definitions of the modules that are trained with the model.
-    memory: sizes -> the arrays that live from step to step.
-    update: (memory, writes, heads, step) -> memory, after the optimizer, with the heads as it left
-      them. A skipped step leaves memory as it was.
+    reads: names of what `loss`, `partial` or `total` takes as `inputs`, see `methods.inputs`.
     target: the momentum of the target encoder whose outputs are read as 'target.NAME'.
-    total: batch inputs -> number that `partial` divides by, of the whole batch.
-    partial: (inputs, total) -> scalar: a loss that is a sum over micro-batches, in place of `loss`.
-    transform: (part, target, memory, keys) -> part, of each view of a micro-batch before the
-      towers, such as masks and mixup; `target` are the target's outputs for it, or None.
-    flops: sizes -> floating point operations of a step outside of the towers.
     exempt: reason by name of each law over the registry that does not hold.
   """
 
-  reads: tuple[str, ...]
-  loss: Callable[..., Result] | None = None
-  heads: Callable[[Sizes], Mapping[str, Definition]] = lambda sizes: {}
-  memory: Callable[[Sizes], Mapping[str, Slot]] = lambda sizes: {}
-  update: Callable[..., Arrays] = lambda memory, writes, heads, step: memory
+  reads: tuple[str, ...] = ()
   target: Momentum | None = None
-  total: Callable[[Arrays], jax.Array] | None = None
-  partial: Callable[..., jax.Array] | None = None
-  transform: Callable[..., dict] | None = None
-  flops: Callable[[Sizes], float] = lambda sizes: 0.0
-  exempt: Mapping[str, str] = MappingProxyType({})
+  exempt: ClassVar[Mapping[str, str]] = MappingProxyType({})
+
+  def heads(self, sizes: Sizes) -> Mapping[str, Definition]:
+    """The modules that are trained with the model."""
+    return {}
+
+  def memory(self, sizes: Sizes) -> Mapping[str, Slot]:
+    """The arrays that live from step to step."""
+    return {}
+
+  def loss(
+    self, inputs: Arrays, heads: Mapping[str, Any], memory: Arrays, key: jax.Array | None
+  ) -> Result | None:
+    """The term; None for a sum over micro-batches, see `partial`.
+
+    Args:
+      inputs: what the method reads, by name.
+      heads: modules by name; with a target, 'target.NAME' is the same head with its parameters.
+      memory: arrays by name.
+      key: for methods that draw.
+    """
+
+  def update(
+    self, memory: Arrays, writes: Arrays, heads: Mapping[str, Any], step: jax.Array
+  ) -> Arrays:
+    """The memory after a step, with the heads as the optimizer left them.
+
+    A skipped step leaves memory as it was.
+    """
+    return memory
+
+  def total(self, inputs: Arrays) -> jax.Array | None:
+    """The number that `partial` divides by, of the whole batch."""
+
+  def partial(self, inputs: Arrays, total: jax.Array) -> jax.Array | None:
+    """The term of one micro-batch, where the term is a sum over them."""
+
+  def transform(self, part: Arrays, target: Any, memory: Arrays, keys: jax.Array) -> Arrays:
+    """A view of a micro-batch as the towers see it, such as with masks or mixup.
+
+    Args:
+      part: the view, preprocessed.
+      target: the target's `Outputs` for it; None without a target.
+      memory: arrays by name.
+      keys: [B] a key per example.
+    """
+    return part
+
+  def flops(self, sizes: Sizes) -> float:
+    """Floating point operations of a step outside of the towers."""
+    return 0.0

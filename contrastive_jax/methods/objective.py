@@ -121,19 +121,18 @@ class Objective:
       keys: [B] a key per example.
     """
     for name, method in self.methods.items():
-      if method.transform is not None:
-        own = jax.vmap(_fold, (0, None))(keys, _number(name))
-        target = method.target and targets[str(method.target)]
-        part = method.transform(part, target, memory.get(name, {}), own)
+      own = jax.vmap(_fold, (0, None))(keys, _number(name))
+      target = method.target and targets[str(method.target)]
+      part = method.transform(part, target, memory.get(name, {}), own)
     return part
 
   def totals(self, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     """What each sum over micro-batches is divided by, such as the number of tokens."""
-    return {
+    totals = {
       name: method.total(inputs.gather(method.reads, Outputs(), None, batch))
       for name, method in self.methods.items()
-      if method.total is not None
     }
+    return {name: total for name, total in totals.items() if total is not None}
 
   def partial(
     self, outputs: Outputs, part: Mapping[str, jax.Array], totals: Mapping[str, jax.Array]
@@ -145,11 +144,11 @@ class Objective:
       part: the micro-batch.
       totals: from `totals` of the whole batch.
     """
-    return {
+    terms = {
       name: method.partial(inputs.gather(method.reads, outputs, None, part), totals.get(name))
       for name, method in self.methods.items()
-      if method.partial is not None
     }
+    return {name: term for name, term in terms.items() if term is not None}
 
   def __call__(
     self,
@@ -183,7 +182,7 @@ class Objective:
       partial = self.partial(outputs, batch, self.totals(batch))
     terms, writes, metrics = dict(partial), {}, {}
     for name, method in self.methods.items():
-      if method.loss is None:
+      if name in partial:
         continue
       modules, target = dict((heads or {}).get(name, {})), None
       if method.target is not None:

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 
 from contrastive_jax import losses
-from contrastive_jax.methods.byolip import byolip, siamlip
-from contrastive_jax.methods.isogclr import isogclr, sogclr
+from contrastive_jax.methods.byolip import ByoLip, SiamLip
+from contrastive_jax.methods.isogclr import ISogClr, SogClr
 from contrastive_jax.methods.lift import stateless, streamed
 from contrastive_jax.methods.method import Method
-from contrastive_jax.methods.moco import moco
-from contrastive_jax.methods.slip import slip
+from contrastive_jax.methods.moco import MoCo
+from contrastive_jax.methods.slip import Slip
 
 _PAIR = {'image': 'first', 'text': 'second'}
 _SCALED = _PAIR | {'scale': 'scale', 'same': 'same?'}
@@ -18,7 +18,7 @@ _TOKENS = {'labels': 'next_tokens', 'count': losses.count_tokens}
 # (mesh=None, **options) -> Method, by name.
 METHODS: dict[str, Callable[..., Method]] = {
   'alignment': stateless(losses.alignment, **_PAIR),
-  'byolip': byolip,
+  'byolip': ByoLip,
   'captioning': stateless(losses.captioning, logits='caption_logits', **_TOKENS),
   'captioning_streamed': stateless(
     losses.captioning_streamed,
@@ -34,16 +34,16 @@ METHODS: dict[str, Callable[..., Method]] = {
   ),
   'hard_negative': stateless(losses.hard_negative, flops=streamed(6), **_SCALED),
   'info_nce': stateless(losses.info_nce, flops=streamed(), **_SCALED),
-  'isogclr': isogclr,
-  'moco': moco,
+  'isogclr': ISogClr,
+  'moco': MoCo,
   'nt_xent': stateless(losses.nt_xent, flops=streamed(12), **_VIEWS),
   'reweighted_info_nce': stateless(
     losses.reweighted_info_nce, flops=streamed(), step='step', **_SCALED
   ),
-  'siamlip': siamlip,
+  'siamlip': SiamLip,
   'sigmoid': stateless(losses.sigmoid, flops=streamed(), bias='bias', **_SCALED),
-  'slip': slip,
-  'sogclr': sogclr,
+  'slip': Slip,
+  'sogclr': SogClr,
   'supervised': stateless(
     losses.supervised, embeddings='first', classes='labels', scale='scale', flops=streamed(7)
   ),

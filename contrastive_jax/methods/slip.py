@@ -1,5 +1,7 @@
 """SLIP: CLIP, and SimCLR between two views of each image through a projector."""
 
+import dataclasses
+
 import jax
 
 from contrastive_jax import losses
@@ -16,14 +18,8 @@ PAPER = Paper(
 )
 
 
-def slip(
-  *,
-  hidden: int = 4096,
-  outputs: int = 256,
-  temperature: float = 0.1,
-  simclr: float = 1.0,
-  mesh: jax.sharding.Mesh | None = None,
-) -> Method:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Slip(Method):
   """SLIP [1].
 
       L = InfoNCE(image, text) + simclr · NT-Xent(z₁, z₂),   z = unit vectors of the projector
@@ -37,7 +33,7 @@ def slip(
   The projector and the defaults are those of facebookresearch/SLIP, models.py, losses.py and
   main.py, for every size of the ViT.
 
-  Args:
+  Attributes:
     hidden: width of the projector's two hidden layers.
     outputs: width of z.
     temperature: of NT-Xent; that of the pairs is learned.
@@ -48,28 +44,31 @@ def slip(
     [1] Mu et al., https://arxiv.org/abs/2112.12750
   """
 
-  def heads(sizes):
-    return {'projector': define_head(sizes.image_features, (hidden,) * 2, outputs)}
+  hidden: int = 4096
+  outputs: int = 256
+  temperature: float = 0.1
+  simclr: float = 1.0
+  mesh: jax.sharding.Mesh | None = None
 
-  def loss(inputs, heads, memory, key):
+  reads = ('image', 'text', 'scale', 'same?', 'view_features:2')
+
+  def heads(self, sizes):
+    """The projector of SimCLR."""
+    return {'projector': define_head(sizes.image_features, (self.hidden,) * 2, self.outputs)}
+
+  def loss(self, inputs, heads, memory, key):
+    """InfoNCE of the first view and the text, and NT-Xent of the last two views."""
     image, text, scale = (inputs[name] for name in ('image', 'text', 'scale'))
-    clip = losses.info_nce(image, text, scale=scale, same=inputs.get('same'), mesh=mesh)
+    clip = losses.info_nce(image, text, scale=scale, same=inputs.get('same'), mesh=self.mesh)
     first, second = (
       transformer.unit(heads['projector'](inputs['view_features'][:, number]))
       for number in (-2, -1)
     )
-    own = losses.nt_xent(first, second, scale=1 / temperature, mesh=mesh)
-    return Result(clip + simclr * own, metrics={'clip': clip, 'simclr': own})
+    own = losses.nt_xent(first, second, scale=1 / self.temperature, mesh=self.mesh)
+    return Result(clip + self.simclr * own, metrics={'clip': clip, 'simclr': own})
 
-  def flops(sizes):
-    projector = head_flops(sizes.image_features, (hidden,) * 2, outputs, 2 * sizes.batch)
-    # NT-Xent visits three of the four B × B blocks of scores: the fourth is a transpose.
-    own = streamed(12)(sizes._replace(embed=outputs))
-    return streamed()(sizes) + projector + own
-
-  return Method(
-    reads=('image', 'text', 'scale', 'same?', 'view_features:2'),
-    loss=loss,
-    heads=heads,
-    flops=flops,
-  )
+  def flops(self, sizes):
+    """Both losses, and the projector of two views."""
+    rows = 2 * sizes.batch
+    projector = head_flops(sizes.image_features, (self.hidden,) * 2, self.outputs, rows)
+    return streamed()(sizes) + projector + streamed(12)(sizes._replace(embed=self.outputs))

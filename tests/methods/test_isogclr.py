@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from contrastive_jax import losses
-from contrastive_jax.methods.isogclr import isogclr, sogclr
+from contrastive_jax.methods.isogclr import ISogClr, SogClr
 from contrastive_jax.methods.method import Sizes
 
 B, D, N = 6, 8, 1024
@@ -41,7 +41,7 @@ def log_mean_exp(similarities, tau):
 
 def test_a_step_of_image_and_text_is_the_formula():
   options = {'gamma': 0.3, 'rho': 0.5, 'learning_rate': 0.1, 'beta': 0.4, 'temperature': 0.4}
-  method = isogclr(**options, bounds=(0.05, 1.0))
+  method = ISogClr(**options, bounds=(0.05, 1.0))
   tau = np.linspace(0.2, 0.6, B)
   own = memory_of(method, log_mean=jnp.linspace(-1, 1, B), temperature=tau, momentum=0.2)
   result = method.loss(inputs(), {}, own, None)
@@ -64,7 +64,7 @@ def test_a_step_of_image_and_text_is_the_formula():
 def test_the_temperatures_gradient_is_that_of_the_objective():
   """At γ = 1, by finite differences of τ log mean exp(h / τ) + τ ρ."""
   tau, rho = np.linspace(0.2, 0.6, B), 0.5
-  method = isogclr(gamma=1.0, rho=rho, beta=1.0, bounds=(0.01, 2.0))
+  method = ISogClr(gamma=1.0, rho=rho, beta=1.0, bounds=(0.01, 2.0))
   writes = method.loss(inputs(), {}, memory_of(method, temperature=tau), None).writes
   similarities = np.float64(unit(0)) @ np.float64(unit(1)).T
   objective = lambda tau: tau * log_mean_exp(similarities, tau)[0] + tau * rho  # noqa: E731
@@ -75,7 +75,7 @@ def test_the_temperatures_gradient_is_that_of_the_objective():
 def test_sogclr_at_gamma_one_has_the_gradient_of_decoupled_learning():
   """τ times that of DCL, whose mean over negatives is a sum: a constant apart."""
   tau = 0.5
-  method = sogclr(gamma=1.0, temperature=tau, views=True)
+  method = SogClr(gamma=1.0, temperature=tau, views=True)
 
   def surrogate(x, y):
     return method.loss({'first': x, 'second': y, 'id': IDS}, {}, memory_of(method), None).loss
@@ -89,7 +89,7 @@ def test_sogclr_at_gamma_one_has_the_gradient_of_decoupled_learning():
 
 
 def test_temperatures_stay_within_the_bounds():
-  method = isogclr(learning_rate=100.0, bounds=(0.01, 0.05))
+  method = ISogClr(learning_rate=100.0, bounds=(0.01, 0.05))
   own = memory_of(method, temperature=0.03)
   for _ in range(3):
     own = method.update(own, method.loss(inputs(), {}, own, None).writes, {}, None)
@@ -100,7 +100,7 @@ def test_temperatures_stay_within_the_bounds():
 
 def test_a_shift_of_an_anchors_similarities_leaves_its_temperature():
   """h is a difference: with γ = 1 nothing else enters."""
-  method = isogclr(gamma=1.0, temperature=0.3, bounds=(0.01, 2.0), rho=0.1)
+  method = ISogClr(gamma=1.0, temperature=0.3, bounds=(0.01, 2.0), rho=0.1)
   # A further dimension on which all texts agree adds a constant per anchor.
   anchors = jnp.concatenate([unit(0), jnp.linspace(-1, 1, B)[:, None]], 1)
   texts = jnp.concatenate([unit(1), jnp.ones((B, 1))], 1)
@@ -113,7 +113,7 @@ def test_a_shift_of_an_anchors_similarities_leaves_its_temperature():
 
 
 def test_an_anchor_without_negatives_has_no_term():
-  method = isogclr()
+  method = ISogClr()
   given = inputs() | {'same': jnp.zeros(B, jnp.int32)}
   own = memory_of(method)
   loss, gradient = jax.value_and_grad(

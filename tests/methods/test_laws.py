@@ -100,7 +100,7 @@ def kind(name: str) -> tuple[bool, ...]:
     'examples' in memory,
     'queue' in memory,
     method.target is not None,
-    method.partial is not None,
+    {'caption_logits', 'hidden'} & {*method.reads} != set(),
   )
 
 

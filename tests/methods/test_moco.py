@@ -9,7 +9,7 @@ from jax.scipy.special import logsumexp
 from contrastive_jax import losses
 from contrastive_jax.methods import memory
 from contrastive_jax.methods.method import Sizes
-from contrastive_jax.methods.moco import moco
+from contrastive_jax.methods.moco import MoCo
 
 B, D, Q = 4, 6, 12
 SIZES = Sizes(batch=B, embed=D)
@@ -34,7 +34,7 @@ def state(method):
 
 
 def test_the_loss_is_cross_entropy_over_key_and_queue():
-  method = moco(length=Q, scale=4.0, in_batch=False, symmetric=False)
+  method = MoCo(length=Q, scale=4.0, in_batch=False, symmetric=False)
   own, given = state(method), inputs()
   x, y = (np.float64(given[name]) for name in ('first', 'target.second'))
   positive = 4.0 * np.sum(x * y, 1)
@@ -48,14 +48,14 @@ def test_a_queue_that_is_far_away_leaves_info_nce():
   """In CLIP's form, with the targets equal to the embeddings."""
   given = {side: jnp.abs(unit(seed, B, D)) for seed, side in enumerate(('first', 'second'))}
   given |= {f'target.{side}': vectors for side, vectors in given.items()}
-  method = moco(length=Q, scale=5.0)
+  method = MoCo(length=Q, scale=5.0)
   far = {side: jnp.full((B, Q // B, D), -1e3) for side in ('first', 'second')}
   expected = losses.info_nce(given['first'], given['second'], scale=5.0)
   assert method.loss(given, {}, far, None).loss == pytest.approx(float(expected), rel=1e-6)
 
 
 def test_a_queue_replaces_its_oldest_batch():
-  method = moco(length=Q)
+  method = MoCo(length=Q)
   own = state(method)
   batches = [unit(20 + number, B, D) for number in range(Q // B + 1)]
   for rows in batches:
@@ -71,4 +71,4 @@ def test_the_length_is_a_multiple_of_the_batch(length):
     rf'config\.objective\.moco\.length = {length} is not a multiple of config\.batch_size = 4'
   )
   with pytest.raises(ValueError, match=message):
-    moco(length=length).memory(SIZES)
+    MoCo(length=length).memory(SIZES)

@@ -12,15 +12,23 @@ from contrastive_jax.planning import plan
 from contrastive_jax.training import build
 
 
+class Table(Method):
+  reads = ('first', 'id')
+
+  def __init__(self, *, mesh=None):
+    del mesh
+
+  def loss(self, inputs, heads, memory, key):
+    return Result(inputs['first'].sum())
+
+  def memory(self, sizes):
+    return {'seen': Slot((sizes.examples,), ('examples',))}
+
+
 @pytest.fixture
 def table(monkeypatch):
   """A config whose method keeps a table with a row per example."""
-  method = Method(
-    reads=('first', 'id'),
-    loss=lambda inputs, heads, memory, key: Result(inputs['first'].sum()),
-    memory=lambda sizes: {'seen': Slot((sizes.examples,), ('examples',))},
-  )
-  monkeypatch.setitem(METHODS, 'table', lambda *, mesh=None: method)
+  monkeypatch.setitem(METHODS, 'table', Table)
   config = clip.get_config('smoke')
   config.objective = {'table': 1.0}
   return config
