@@ -1,11 +1,12 @@
 """The forward pass of a step: views and texts of each micro-batch through the towers."""
 
+import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jax.sharding import Mesh
 
 from contrastive_jax.methods import Objective, inputs
@@ -33,18 +34,11 @@ class Encoded(NamedTuple):
   statistics: Any
 
 
-def make_forward(
-  definition: Definition,
-  objective: Objective,
-  mesh: Mesh,
-  *,
-  preprocess: Preprocess = lambda keys, images: images,
-  micro_batches: int = 1,
-  views: int = 1,
-) -> Callable[[Any, Any, Mapping[str, Any], Any, Batch], Encoded]:
-  """Returns `forward(parameters, statistics, targets, memory, batch) -> Encoded`.
+@dataclasses.dataclass(frozen=True)
+class Forward:
+  """The towers' forward pass over a batch, in micro-batches.
 
-  Args:
+  Attributes:
     definition: the model.
     objective: says what is read.
     mesh: the mesh over which the batch is sharded.
@@ -56,10 +50,62 @@ def make_forward(
   References:
     [1] Gao et al., Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup, 2021.
   """
-  wanted = inputs.fields(objective.reads) | {'scale'}
-  of_target = inputs.fields(objective.reads, 'target')
 
-  def view(part: Batch, number: int) -> tuple[Batch, jax.Array]:
+  definition: Definition
+  objective: Objective
+  mesh: Mesh
+  _: dataclasses.KW_ONLY
+  preprocess: Preprocess = lambda keys, images: images
+  micro_batches: int = 1
+  views: int = 1
+
+  def __call__(self, parameters, statistics, targets, memory, batch: Batch) -> Encoded:
+    """Encodes a batch.
+
+    Args:
+      parameters: the model's.
+      statistics: its running statistics.
+      targets: parameters of the target encoders, by key.
+      memory: the methods' arrays, for `Method.transform`.
+      batch: the whole batch, with a `key` per example.
+    """
+    totals = self.objective.totals(batch)
+    visit = functools.partial(self._visit, parameters, statistics, targets, memory, totals)
+    if self.micro_batches == 1:
+      return visit(batch)
+    # The same keys make augmentation and dropout identical in the second forward pass.
+    visit = jax.checkpoint(visit, prevent_cse=False)
+    parts = jax.lax.map(visit, split_micro_batches(batch, self.micro_batches, self.mesh))
+    return Encoded(
+      merge_micro_batches(parts.outputs, self.mesh),
+      merge_micro_batches(parts.targets, self.mesh),
+      jax.tree.map(jnp.sum, parts.partial),
+      # Each part normalizes by its own statistics, and moves the running ones from the same start.
+      jax.tree.map(lambda moved: jnp.mean(moved, 0), parts.statistics),
+    )
+
+  def _visit(self, parameters, statistics, targets, memory, totals, part: Batch) -> Encoded:
+    """Encodes a micro-batch."""
+    objective, seen = self.objective, [self._view(part, number) for number in range(self.views)]
+    aims = {}
+    for key, target in targets.items():
+      # Without keys: a target drops no patches.
+      views = [(view, None) for view, _ in seen]
+      outputs, _ = self._encode(jax.lax.stop_gradient(target), statistics, views)
+      aims[key] = jax.lax.stop_gradient(outputs)
+    seen = [(objective.transform(view, aims, memory, keys), keys) for view, keys in seen]
+    outputs, statistics = self._encode(parameters, statistics, seen)
+    wanted = (inputs.fields(objective.reads) | {'scale'}) - {*Outputs.TOKENS}
+    of_target = inputs.fields(objective.reads, 'target') - {*Outputs.TOKENS}
+    return Encoded(
+      outputs.keep(wanted),
+      {key: aim.keep(of_target) for key, aim in aims.items()},
+      # Losses of tokens read the first view, as the methods changed it.
+      objective.partial(outputs, seen[0][0], totals),
+      statistics,
+    )
+
+  def _view(self, part: Batch, number: int) -> tuple[Batch, jax.Array]:
     """A view of each example, and keys for the model."""
     keys = part['key']
     if number:
@@ -67,71 +113,28 @@ def make_forward(
       keys = jax.vmap(jax.random.fold_in, (0, None))(keys, number + 1)
     image_keys, model_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
     if 'image' in part:
-      part = part | {'image': preprocess(image_keys, part['image'])}
+      part = part | {'image': self.preprocess(image_keys, part['image'])}
     return part, model_keys
 
-  def encode(model: nnx.Module, seen: list[tuple[Batch, jax.Array]]) -> Outputs:
-    """The outputs for the first view, with the embeddings of all views and texts."""
-    outputs = model.encode(seen[0][0], keys=seen[0][1])
-    if len(seen) > 1:
-      others = [model.image_embedding(part['image'], keys=keys) for part, keys in seen[1:]]
+  def _encode(self, parameters, statistics, seen) -> tuple[Outputs, Any]:
+    """The outputs for the first view with all views and texts, and the running statistics."""
+    model = self.definition.bind(join_statistics(parameters, statistics))
+    model.set_attributes(use_running_average=False, raise_if_not_found=False)
+    (first, keys), *rest = seen
+    outputs = model.encode(first, keys=keys)
+    if rest:
+      others = [model.image_embedding(view['image'], keys=keys) for view, keys in rest]
       vectors, features = zip((outputs.image, outputs.image_features), *others, strict=True)
       outputs = outputs.replace(views=jnp.stack(vectors, 1), view_features=jnp.stack(features, 1))
-    if (texts := seen[0][0].get('texts')) is not None:
+    if (texts := first.get('texts')) is not None:
       B, K, L = texts.shape
+      others = model.text_embedding(texts[:, 1:].reshape(-1, L))
       vectors, features = (
-        jnp.concatenate([first[:, None], others.reshape(B, K - 1, -1)], 1)
-        for first, others in zip(
-          (outputs.text, outputs.text_features),
-          model.text_embedding(texts[:, 1:].reshape(-1, L)),
-          strict=True,
-        )
+        jnp.concatenate([own[:, None], more.reshape(B, K - 1, -1)], 1)
+        for own, more in zip((outputs.text, outputs.text_features), others, strict=True)
       )
       outputs = outputs.replace(texts=vectors, texts_features=features)
-    return outputs
-
-  def visit(parameters, statistics, targets, memory, part, totals) -> Encoded:
-    model = definition.bind(join_statistics(parameters, statistics))
-    model.set_attributes(use_running_average=False, raise_if_not_found=False)
-    seen = [view(part, number) for number in range(views)]
-    aims = {key: encode_target(target, statistics, seen) for key, target in targets.items()}
-    seen = [(objective.transform(part, aims, memory, keys), keys) for part, keys in seen]
-    outputs = encode(model, seen)
-    # Losses of tokens read the first view, as the methods changed it.
-    partial = objective.partial(outputs, seen[0][0], totals)
-    return Encoded(
-      outputs.keep(wanted - {*Outputs.TOKENS}),
-      {key: aim.keep(of_target - {*Outputs.TOKENS}) for key, aim in aims.items()},
-      partial,
-      updated_statistics(model) if definition.statistics else {},
-    )
-
-  def encode_target(parameters, statistics, seen) -> Outputs:
-    parameters = jax.lax.stop_gradient(parameters)
-    model = definition.bind(join_statistics(parameters, statistics))
-    model.set_attributes(use_running_average=False, raise_if_not_found=False)
-    # Without keys: a target drops no patches.
-    outputs = encode(model, [(part, None) for part, _ in seen])
-    return jax.lax.stop_gradient(outputs)
-
-  def forward(parameters, statistics, targets, memory, batch) -> Encoded:
-    totals = objective.totals(batch)
-    if micro_batches == 1:
-      return visit(parameters, statistics, targets, memory, batch, totals)
-    # The same keys make augmentation and dropout identical in the second forward pass.
-    visit_part = jax.checkpoint(
-      lambda part: visit(parameters, statistics, targets, memory, part, totals), prevent_cse=False
-    )
-    parts = jax.lax.map(visit_part, split_micro_batches(batch, micro_batches, mesh))
-    return Encoded(
-      merge_micro_batches(parts.outputs, mesh),
-      merge_micro_batches(parts.targets, mesh),
-      jax.tree.map(jnp.sum, parts.partial),
-      # Each part normalizes by its own statistics, and moves the running ones from the same start.
-      jax.tree.map(lambda moved: jnp.mean(moved, 0), parts.statistics),
-    )
-
-  return forward
+    return outputs, updated_statistics(model) if self.definition.statistics else {}
 
 
 def with_texts(batch: Batch) -> Batch:

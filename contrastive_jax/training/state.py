@@ -176,45 +176,51 @@ def plan_state(
     )
 
   shapes = jax.eval_shape(create, 0)
-  placed = rules.parameter_shardings(
-    definition.part(definition.axes)[0], shapes.trained, sharding_rules, mesh
-  )
-  parameters, heads = part_heads(placed)
-  copied = NamedSharding(mesh, PartitionSpec())
-
-  def place(leaf, sharding, parameter):
-    if _is_masked(leaf):
-      return leaf
-    # Adafactor's factored moments are replicated: they are small.
-    return sharding if leaf.shape == parameter.shape else copied
-
-  shardings = TrainState(
-    step=copied,
-    parameters=parameters,
-    optimizer_state=optax.tree.map_params(
-      optimizer,
-      place,
-      shapes.optimizer_state,
-      placed,
-      shapes.trained,
-      transform_non_params=lambda _: copied,
-      is_leaf=_is_masked,
-    ),
-    key=copied,
-    average_norm=copied,
-    average=placed if averaged else None,
-    heads=heads,
-    memory=jax.tree.map(lambda slot: _place_memory(slot, mesh), memory, is_leaf=_is_slot) or None,
-    targets=dict.fromkeys(targets, placed) or None,
-    statistics=jax.tree.map(lambda _: copied, shapes.statistics),
-    evaluated_target=evaluated_target,
-  )
+  trained_axes = definition.part(definition.axes)[0]
+  placed = rules.parameter_shardings(trained_axes, shapes.trained, sharding_rules, mesh)
+  shardings = _shardings(shapes, placed, optimizer, memory, mesh)
   abstract = jax.tree.map(
     lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding),
     shapes,
     shardings,
   )
   return jax.jit(create, out_shardings=shardings), abstract
+
+
+def _shardings(
+  shapes: TrainState, placed, optimizer: optax.GradientTransformation, memory: Memory, mesh: Mesh
+) -> TrainState:
+  """The placement of a state, given that of what is trained."""
+  parameters, heads = part_heads(placed)
+  replicated = NamedSharding(mesh, PartitionSpec())
+
+  def place(leaf, sharding, parameter):
+    if _is_masked(leaf):
+      return leaf
+    # Adafactor's factored moments are replicated: they are small.
+    return sharding if leaf.shape == parameter.shape else replicated
+
+  optimizer_state = optax.tree.map_params(
+    optimizer,
+    place,
+    shapes.optimizer_state,
+    placed,
+    shapes.trained,
+    transform_non_params=lambda _: replicated,
+    is_leaf=_is_masked,
+  )
+  return shapes.replace(
+    step=replicated,
+    parameters=parameters,
+    optimizer_state=optimizer_state,
+    key=replicated,
+    average_norm=replicated,
+    average=placed if shapes.average is not None else None,
+    heads=heads,
+    memory=jax.tree.map(lambda slot: _place_memory(slot, mesh), memory, is_leaf=_is_slot) or None,
+    targets=shapes.targets and dict.fromkeys(shapes.targets, placed),
+    statistics=jax.tree.map(lambda _: replicated, shapes.statistics),
+  )
 
 
 def start_from(state: TrainState, parameters: Any = None, teacher: Any = None) -> TrainState:

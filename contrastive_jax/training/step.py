@@ -11,7 +11,7 @@ from contrastive_jax.methods import Objective
 from contrastive_jax.models.definition import Definition
 from contrastive_jax.sharding.mesh import batch_sharding, on_mesh
 from contrastive_jax.training.averages import move_averages
-from contrastive_jax.training.forward import Preprocess, make_forward, with_texts
+from contrastive_jax.training.forward import Forward, with_texts
 from contrastive_jax.training.guard import guard
 from contrastive_jax.training.rates import freeze
 from contrastive_jax.training.state import Heads, TrainState, bind_heads, part_heads
@@ -28,13 +28,11 @@ def make_train_step(
   *,
   heads: Heads | None = None,
   rates: Any = None,
-  preprocess: Preprocess = lambda keys, images: images,
   average_decay: float = 0.0,
-  micro_batches: int = 1,
-  views: int = 1,
   skip_bad: bool = False,
   spike: float = 0.0,
   total_steps: int = 1,
+  **options,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
   """Returns the pure function `train_step(state, batch) -> (state, metrics)`.
 
@@ -48,25 +46,46 @@ def make_train_step(
     mesh: the mesh over which the batch is sharded.
     heads: the methods' heads, by method and name.
     rates: multipliers of the learning rate, see `parameter_rates`; 0 freezes.
-    preprocess: see `make_forward`, as for `micro_batches` and `views`.
-    average_decay: of the parameters' moving average, where the state keeps one.
-    micro_batches: parts in which the towers visit the batch.
-    views: of each image.
+    average_decay: see `move_averages`, as for `total_steps`.
     skip_bad: see `guard`, as for `spike`. The step number advances, and so the learning rate.
     spike: a bound of the gradient's norm, in multiples of its average; 0 for none.
-    total_steps: of the run, for momentum that changes over it.
+    total_steps: of the run.
+    **options: `preprocess`, `micro_batches` and `views`, see `Forward`.
   """
-  forward = make_forward(
-    definition, objective, mesh, preprocess=preprocess, micro_batches=micro_batches, views=views
-  )
+  loss_and_effects = _make_loss(Forward(definition, objective, mesh, **options), heads, rates)
+  averages = {'average_decay': average_decay, 'targets': objective.targets}
+
+  def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+    # Keys per example: draws are the same in any number of micro-batches and on any mesh.
+    keys = jax.random.split(key, len(jax.tree.leaves(batch)[0]))
+    batch = with_texts(batch) | {'key': keys}
+    gradient_of = jax.value_and_grad(loss_and_effects, has_aux=True)
+    (loss, (writes, metrics, statistics)), gradients = gradient_of(state.trained, state, batch, key)
+    optimizer_state = _at_step(state.optimizer_state, state.step)
+    updates, optimizer_state = optimizer.update(gradients, optimizer_state, state.trained)
+    trained = optax.apply_updates(state.trained, updates)
+    after = move_averages(state, trained, **averages, total_steps=total_steps)
+    modules = bind_heads(heads, part_heads(trained)[1])
+    memory = objective.update(state.memory or {}, writes, modules, state.step)
+    after = after.with_trained(trained).replace(
+      optimizer_state=optimizer_state, memory=memory or None, statistics=statistics or None
+    )
+    after, observed = guard(state, after, loss, gradients, skip=skip_bad, spike=spike)
+    return after.replace(step=state.step + 1), metrics | observed
+
+  return train_step
+
+
+def _make_loss(forward: Forward, heads: Heads | None, rates: Any) -> Callable:
+  """(trained, state, batch, key) -> (loss, (writes, metrics, running statistics))."""
 
   def loss_and_effects(trained, state: TrainState, batch: Batch, key: jax.Array):
-    trained = freeze(trained, rates)
-    parameters, own = part_heads(trained)
+    parameters, own = part_heads(freeze(trained, rates))
     targets = {name: part_heads(target) for name, target in (state.targets or {}).items()}
-    models = {name: target for name, (target, _) in targets.items()}
+    models = {name: model for name, (model, _) in targets.items()}
     encoded = forward(parameters, state.statistics, models, state.memory or {}, batch)
-    loss, writes, metrics = objective(
+    loss, writes, metrics = forward.objective(
       encoded.outputs,
       batch | {'step': state.step},
       partial=encoded.partial,
@@ -80,35 +99,7 @@ def make_train_step(
       metrics |= {'scale': encoded.outputs.scale}
     return loss, (writes, metrics, encoded.statistics)
 
-  def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-    key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-    # Keys per example: what is drawn for one depends on neither micro-batches nor mesh.
-    keys = jax.random.split(key, len(jax.tree.leaves(batch)[0]))
-    batch = with_texts(batch) | {'key': keys}
-    gradient_of = jax.value_and_grad(loss_and_effects, has_aux=True)
-    (loss, effects), gradients = gradient_of(state.trained, state, batch, key)
-    writes, metrics, statistics = effects
-    optimizer_state = _at_step(state.optimizer_state, state.step)
-    updates, optimizer_state = optimizer.update(gradients, optimizer_state, state.trained)
-    trained = optax.apply_updates(state.trained, updates)
-    after = move_averages(
-      state,
-      trained,
-      average_decay=average_decay,
-      targets=objective.targets,
-      total_steps=total_steps,
-    )
-    modules = bind_heads(heads, part_heads(trained)[1])
-    memory = objective.update(state.memory or {}, writes, modules, state.step)
-    after = after.with_trained(trained).replace(
-      optimizer_state=optimizer_state,
-      memory=memory or None,
-      statistics=statistics or None,
-    )
-    after, observed = guard(state, after, loss, gradients, skip=skip_bad, spike=spike)
-    return after.replace(step=state.step + 1), metrics | observed
-
-  return train_step
+  return loss_and_effects
 
 
 def _at_step(optimizer_state, step):
