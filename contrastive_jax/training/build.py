@@ -111,18 +111,7 @@ def build(config: ConfigDict, devices: list | None = None, examples: int | None 
   sizes = _sizes(config, definition, objective, examples)
   heads = objective.heads(sizes)
   trained = with_heads(definition, heads)
-  optimizer_fields = config.optimizer.to_dict()
-  schedule = make_schedule(
-    learning_rate=optimizer_fields.pop('learning_rate'),
-    warmup_fraction=optimizer_fields.pop('warmup_fraction'),
-    decay=optimizer_fields.pop('decay', 'cosine'),
-    total_steps=config.total_steps,
-  )
-  rates = parameter_rates(
-    trained, optimizer_fields.pop('rates', ()), optimizer_fields.pop('layer_decay', 1.0)
-  )
-  axes = trained.part(trained.axes)[0]
-  optimizer = make_optimizer(schedule, **optimizer_fields, rates=rates, axes=axes)
+  schedule, rates, optimizer = _optimizer(config, trained)
   create_state, abstract_state = plan_state(
     trained,
     optimizer,
@@ -161,6 +150,20 @@ def build(config: ConfigDict, devices: list | None = None, examples: int | None 
     train_step=jit_train_step(train_step, abstract_state, mesh),
     schedule=schedule,
   )
+
+
+def _optimizer(config: ConfigDict, trained: Definition):
+  """The schedule, the multipliers of the learning rate, and the optimizer of what is trained."""
+  fields = config.optimizer.to_dict()
+  schedule = make_schedule(
+    learning_rate=fields.pop('learning_rate'),
+    warmup_fraction=fields.pop('warmup_fraction'),
+    decay=fields.pop('decay', 'cosine'),
+    total_steps=config.total_steps,
+  )
+  rates = parameter_rates(trained, fields.pop('rates', ()), fields.pop('layer_decay', 1.0))
+  axes = trained.part(trained.axes)[0]
+  return schedule, rates, make_optimizer(schedule, **fields, rates=rates, axes=axes)
 
 
 def _open_tokenizer(config: ConfigDict) -> data.Tokenizer:
