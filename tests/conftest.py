@@ -26,6 +26,15 @@ hypothesis.settings.register_profile('suite', deadline=None)
 hypothesis.settings.load_profile('suite')
 
 
+# Folders whose files take longest: they start first, so that both processes end together.
+LONG = ('tests/training/', 'tests/methods/', 'tests/test_launch.py', 'tests/models/')
+
+
+def pytest_collection_modifyitems(items):
+  """Orders the files; `--dist loadfile` hands them out in order."""
+  items.sort(key=lambda item: not item.nodeid.startswith(LONG))
+
+
 @pytest.fixture(scope='session', autouse=True)
 def compile_once(tmp_path_factory):
   """Tests that build the same program share its compilation, other processes too."""

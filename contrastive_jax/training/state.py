@@ -38,7 +38,7 @@ class TrainState:
     average_norm: a moving average of the gradient's norm over the good steps; 0 before the first.
     average: an exponential moving average of the parameters and heads, or None.
     heads: parameters of the methods' heads, by method and name; None without heads. They are
-      trained with the model, and neither evaluated nor exported.
+      trained with the model, for training alone.
     memory: arrays of the methods, by method and name; None without memory.
     targets: parameters and heads of target encoders, by their momentum; None without targets.
     statistics: running statistics of the model's layers, a nested dict; None without any.

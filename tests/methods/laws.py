@@ -14,8 +14,10 @@ from contrastive_jax.training import build
 from contrastive_jax.training.batch import abstract_batch
 
 CONFIGS = pathlib.Path(__file__).parents[2] / 'configs' / 'methods'
-B, EXAMPLES = 16, 64
-SIZES = methods.Sizes(B, 16, 16, 16, tokens=15, hidden=16, vocabulary=64, examples=1024)
+B, EXAMPLES, VIEWS = 16, 64, 2
+SIZES = methods.Sizes(
+  B, 16, 16, 16, tokens=15, hidden=16, vocabulary=64, examples=1024, views=VIEWS
+)
 # The model gives whatever a method may read: several views, caption logits, a bias.
 NAMES = tuple(methods.names())
 
@@ -36,13 +38,34 @@ def method_of(name: str) -> methods.Method:
   return methods.METHODS[name](**own)
 
 
+def kind(name: str) -> tuple[bool, ...]:
+  """What a method keeps and reads."""
+  method = method_of(name)
+  memory = str(method.memory(SIZES))
+  return (
+    bool(method.heads(SIZES)),
+    'examples' in memory,
+    'queue' in memory,
+    method.target is not None,
+    bool({'caption_logits', 'hidden'} & {*method.reads}),
+  )
+
+
+def one_per_kind() -> tuple[str, ...]:
+  """The first name of each kind; InfoNCE is the one without state."""
+  first = {}
+  for name in sorted(NAMES, key=lambda name: name != 'info_nce'):
+    first.setdefault(kind(name), name)
+  return tuple(first.values())
+
+
 @functools.cache
 def config_of(names=NAMES, mesh='data:1', micro_batches=1) -> ConfigDict:
   """A tiny CoCa with several views and a bias, and the given methods."""
   config = coca.get_config('smoke')
   config.objective = ConfigDict({name: options_of(name) for name in names})
   config.mesh, config.micro_batches = mesh, micro_batches
-  config.batch_size, config.views, config.total_steps = B, 3, 8
+  config.batch_size, config.views, config.total_steps = B, VIEWS, 8
   config.data.labels, config.data.examples = 'group', EXAMPLES
   config.augmentation = ConfigDict()
   config.data.size = config.model.image.size = 16

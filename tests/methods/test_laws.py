@@ -25,12 +25,26 @@ def difference(tree, expected) -> float:
 
 
 @pytest.mark.parametrize(
-  ('mesh', 'devices', 'micro_batches'),
-  [('data:1', 1, 4), ('data:8', 8, 1), ('data:2,fsdp:2,tensor:2', 8, 2)],
+  ('names', 'options'),
+  [
+    (laws.NAMES, {'micro_batches': 4}),
+    (laws.one_per_kind(), {'mesh': 'data:8', 'devices': 8}),
+    (
+      laws.one_per_kind(),
+      {'mesh': 'data:2,fsdp:2,tensor:2', 'devices': 8, 'micro_batches': 2},
+    ),
+    pytest.param(laws.NAMES, {'mesh': 'data:8', 'devices': 8}, marks=pytest.mark.slow),
+    pytest.param(
+      laws.NAMES,
+      {'mesh': 'data:2,fsdp:2,tensor:2', 'devices': 8, 'micro_batches': 2},
+      marks=pytest.mark.slow,
+    ),
+  ],
+  ids=['parts', 'devices', 'tensor', 'all on devices', 'all with tensor'],
 )
-def test_parts_and_mesh_keep_value_gradient_and_memory(mesh, devices, micro_batches):
-  expected, metrics = laws.stepped()
-  state, others = laws.stepped(mesh=mesh, devices=devices, micro_batches=micro_batches)
+def test_parts_and_mesh_keep_value_gradient_and_memory(names, options):
+  expected, metrics = laws.stepped(names)
+  state, others = laws.stepped(names, **options)
   for name, value in metrics.items():
     assert others[name] == pytest.approx(float(value), rel=1e-5, abs=1e-6), name
   assert difference(laws.gradient_of(state), laws.gradient_of(expected)) < 1e-5
@@ -87,31 +101,17 @@ def gradient_of(name: str, batch_size: int):
   """A run of a method alone, and the gradient of its loss with its arguments, as shapes."""
   config = ConfigDict(laws.config_of((name,)).to_dict())
   config.batch_size = batch_size
+  options = config.objective[name]
+  if isinstance(options, ConfigDict) and 'length' in options:
+    options.length = 4096  # of a queue, which holds whole batches of all sizes here
   run = build.build(config, jax.devices()[:1])
   return run, *loss_gradient(run)
 
 
-def kind(name: str) -> tuple[bool, ...]:
-  """What a method keeps and reads."""
-  method = laws.method_of(name)
-  memory = str(method.memory(laws.SIZES))
-  return (
-    bool(method.heads(laws.SIZES)),
-    'examples' in memory,
-    'queue' in memory,
-    method.target is not None,
-    {'caption_logits', 'hidden'} & {*method.reads} != set(),
-  )
-
-
-def one_per_kind() -> list:
-  """Every name; all but one per kind are slow."""
-  seen, cases = set(), []
-  for name in sorted(laws.NAMES, key=lambda name: name != 'info_nce'):
-    new = kind(name) not in seen
-    seen.add(kind(name))
-    cases.append(pytest.param(name, marks=() if new else pytest.mark.slow))
-  return cases
+CASES = [
+  pytest.param(name, marks=() if name in laws.one_per_kind() else pytest.mark.slow)
+  for name in laws.NAMES
+]
 
 
 @pytest.mark.parametrize('name', laws.NAMES)
@@ -121,20 +121,20 @@ def test_flops_are_those_of_the_program(name):
   assert run.objective.flops(run.sizes) == pytest.approx(counted, rel=0.15)
 
 
-@pytest.mark.parametrize('name', one_per_kind())
+@pytest.mark.parametrize('name', CASES)
 def test_temporaries_are_affine_in_the_batch(name):
   """Of the loss and its gradient; state that lives between steps is an argument."""
+  if (reason := laws.method_of(name).exempt.get('memory')) is not None:
+    pytest.skip(reason)
   memory, largest = [], []
   for size in (1024, 2048, 4096):
     _, gradient, arguments = gradient_of(name, size)
     compiled = gradient.lower(*arguments).compile()
     memory.append(compiled.memory_analysis().temp_size_in_bytes)
     largest.append(largest_buffer(compiled.as_text()))
-  if (reason := laws.method_of(name).exempt.get('memory')) is not None:
-    pytest.skip(reason)
-  # A megabyte for blocks that are cut otherwise; a matrix of all pairs would take 64.
-  slope = max(memory[1] - memory[0], 0)
-  assert memory[2] - memory[1] <= 2.2 * slope + 2**20, memory
+  # The peak may move from one place to another, such as from blocks of scores to a head, so the
+  # bound is on the sizes rather than their differences. A matrix of all pairs grows by 4.
+  assert memory[2] <= 2.2 * memory[1], memory
   assert largest[2] <= 2.2 * largest[1], largest
 
 

@@ -40,7 +40,7 @@ def test_every_parameter_is_listed_with_its_sharding(planned):
 
 
 def test_bytes_of_the_batch_include_all_its_arrays(planned):
-  one = 40 * 40 * 3 + 4 * 16 + 4
+  one = 40 * 40 * 3 + 4 * 16 + 4 + 4  # image, tokens, same, id
   assert planned['memory']['kinds']['batch'] == 16 // 8 * one
 
 

@@ -38,7 +38,7 @@ def draw(seed=0):
 
   def side(size):
     return {
-      'label': rng.integers(0, 5, size),
+      'label': rng.integers(0, 5, size, dtype=np.int32),
       'temperature': rng.uniform(0.5, 2, size).astype('f'),
       'bias': rng.normal(size=size).astype('f'),
       'vector': rng.normal(size=(size, 3)).astype('f'),
@@ -46,7 +46,7 @@ def draw(seed=0):
 
   x = reference.unit(rng, ROWS, 6), reference.unit(rng, ROWS, 4)
   y = reference.unit(rng, COLUMNS, 6), reference.unit(rng, COLUMNS, 4)
-  exclude = rng.integers(0, 8, ROWS), rng.integers(0, 8, COLUMNS)
+  exclude = tuple(rng.integers(0, 8, size, dtype=np.int32) for size in (ROWS, COLUMNS))
   return (x, y, np.float32(5), side(ROWS), side(COLUMNS)), exclude
 
 
