@@ -67,6 +67,7 @@ def test_a_run_leaves_what_the_readme_says(finished):
   assert 'step 3/3' in printed and 'image/transformer' in printed and 'recall@1' in printed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('recipe', 'terms'), [('coca', {'train/info_nce', 'train/captioning'}), ('siglip', set())]
 )

@@ -158,6 +158,7 @@ def test_enough_beams_find_the_best_of_all_captions(length_penalty, min_length):
   assert lengths <= set(range(max(2, min_length), L + 1)) and (len(lengths) > 1 or min_length == L)
 
 
+@pytest.mark.slow
 def test_reranking_takes_the_caption_nearest_to_the_image():
   """With beams for all captions of a tiny vocabulary: the nearest of all that can be written."""
   definition = tiny_coca(text={'vocabulary': 5, 'length': 4})

@@ -76,7 +76,12 @@ def without_timings(rows):
 
 
 # Augmentation in the step; augmentation on the host, with a worker process.
-@pytest.mark.parametrize('host', [{}, {'augment_on': 'host', 'data.workers': 1}], ids=['', 'host'])
+ON_HOST = {'augment_on': 'host', 'data.workers': 1}
+
+
+@pytest.mark.parametrize(
+  'host', [{}, pytest.param(ON_HOST, marks=pytest.mark.slow)], ids=['', 'host']
+)
 def test_killed_and_resumed_equals_never_killed(tmp_path, source, host):
   (tmp_path / 'straight').mkdir()
   (tmp_path / 'killed').mkdir()
@@ -119,7 +124,7 @@ def test_preempted_and_resumed_equals_never_preempted(tmp_path, source):
   assert rows[0] == rows[1]
 
 
-@pytest.mark.parametrize('best', ['', 'metric'])
+@pytest.mark.parametrize('best', ['', pytest.param('metric', marks=pytest.mark.slow)])
 def test_a_run_interrupted_in_an_evaluation_repeats_it(tmp_path, source, best):
   intervals = {'evaluate_every': 2, 'keep_best': best, 'checkpoint_every': 4 if best else 2}
   for name in ('straight', 'stopped'):
@@ -167,6 +172,7 @@ def test_the_best_of_all_evaluated_steps_is_kept(tmp_path, source):
   assert {path.name for path in (tmp_path / 'checkpoints').iterdir()} == {'2', '7'}
 
 
+@pytest.mark.slow
 def test_losses_agree_on_any_mesh(tmp_path, source):
   def losses_of(mesh, **overrides):
     (tmp_path / mesh).mkdir()

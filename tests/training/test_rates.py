@@ -43,6 +43,7 @@ def paths(tree):
   }
 
 
+@pytest.mark.slow
 def test_frozen_and_slowed_layers_train_on_a_mesh_and_resume(tmp_path, source):
   overrides = {
     'optimizer.rates': (('image/transformer/blocks/0/.*', 0.0), ('text/.*', 0.0)),
