@@ -33,9 +33,8 @@ BATCH = {'tokens', 'next_tokens', 'id', 'same', 'labels', 'step'}
 
 def parse(read: str) -> tuple[str, str, int]:
   """Splits a read into the encoder ('' or 'target'), the name, and the number it asks for."""
-  name = read.rstrip('?')
-  encoder, _, name = name.rpartition('target.')
-  encoder = 'target' if encoder or read.startswith('target.') else ''
+  encoder = 'target' if read.startswith('target.') else ''
+  name = read.rstrip('?').removeprefix('target.')
   name, _, number = name.replace('view.', 'view:').partition(':')
   if name not in OUTPUTS | BATCH:
     raise ValueError(f'{read!r} is unknown; methods read {sorted(OUTPUTS | BATCH)}')

@@ -1,5 +1,6 @@
 """The contract of a method: a loss with trainable heads, or with memory between steps."""
 
+import zlib
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
@@ -98,6 +99,11 @@ class Momentum(NamedTuple):
   def __str__(self) -> str:
     """The key of the target in the training state."""
     return f'{self.start:g}' if self.end is None else f'{self.start:g}-{self.end:g}'
+
+
+def fold_name(key: jax.Array, name: str) -> jax.Array:
+  """A key of a name's own."""
+  return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 
 class Result(NamedTuple):

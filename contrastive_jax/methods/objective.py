@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +10,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from contrastive_jax.methods import inputs
-from contrastive_jax.methods.method import Arrays, Momentum, Sizes, Slot
+from contrastive_jax.methods.method import Arrays, Momentum, Sizes, Slot, fold_name
 from contrastive_jax.methods.registry import METHODS
 from contrastive_jax.models.definition import Definition
 from contrastive_jax.models.outputs import Outputs
@@ -23,8 +22,6 @@ class Objective:
   Attributes:
     methods: the terms by name.
     reads: the names that they read, see `methods.inputs`.
-    views: number of views of each image that they read.
-    texts: number of texts of each example that they read.
     targets: the momentum of each target encoder, by its key.
   """
 
@@ -56,8 +53,6 @@ class Objective:
       except (TypeError, ValueError) as error:
         raise ValueError(f'config.objective.{name}: {error}') from error
     self.reads = sorted({read for method in self.methods.values() for read in method.reads})
-    self.views = inputs.count(self.reads, 'views', 'view', 'view_features')
-    self.texts = inputs.count(self.reads, 'texts', 'texts_features')
     targets = (method.target for method in self.methods.values())
     self.targets: dict[str, Momentum] = {str(target): target for target in targets if target}
 
@@ -121,7 +116,7 @@ class Objective:
       keys: [B] a key per example.
     """
     for name, method in self.methods.items():
-      own = jax.vmap(_fold, (0, None))(keys, _number(name))
+      own = jax.vmap(functools.partial(fold_name, name=name))(keys)
       target = method.target and targets[str(method.target)]
       part = method.transform(part, target, memory.get(name, {}), own)
     return part
@@ -193,7 +188,7 @@ class Objective:
         inputs.gather(method.reads, outputs, target, batch),
         modules,
         (memory or {}).get(name, {}),
-        None if key is None else _fold(key, _number(name)),
+        None if key is None else fold_name(key, name),
       )
       terms[name], writes[name] = result.loss, result.writes
       metrics |= {f'{name}/{metric}': value for metric, value in result.metrics.items()}
@@ -214,14 +209,6 @@ class Objective:
   def flops(self, sizes: Sizes) -> float:
     """Floating point operations of a step outside of the towers."""
     return sum(method.flops(sizes) for method in self.methods.values())
-
-
-_fold = jax.random.fold_in
-
-
-def _number(name: str) -> int:
-  """What a method's own key is folded with."""
-  return zlib.crc32(name.encode())
 
 
 def _weight(weight, step: jax.Array | None):

@@ -46,3 +46,12 @@ def parameter_shardings(axes, shapes, rules: dict[str, str | None], mesh: Mesh):
     return NamedSharding(mesh, PartitionSpec(*spec))
 
   return jax.tree_util.tree_map_with_path(shard, axes, shapes, is_leaf=_is_axes)
+
+
+def place(shapes, shardings):
+  """The tree of `ShapeDtypeStruct`s that says where each array lies."""
+
+  def placed(shape, sharding):
+    return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding)
+
+  return jax.tree.map(placed, shapes, shardings)

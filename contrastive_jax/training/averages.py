@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping
 
-import jax
 import jax.numpy as jnp
 import optax
 
 from contrastive_jax.methods import Momentum
-from contrastive_jax.training.state import TrainState
+from contrastive_jax.training.state import FROZEN, TrainState
 
 
 def move_averages(
@@ -36,14 +35,12 @@ def move_averages(
   if before.targets is not None:
     after = after.replace(
       targets={
-        key: _move(before.targets[key], trained, momentum(before.step, total_steps))
-        if momentum != Momentum(1.0)
-        else before.targets[key]
+        key: before.targets[key]
+        if key == FROZEN
+        else optax.incremental_update(
+          trained, before.targets[key], 1 - momentum(before.step, total_steps)
+        )
         for key, momentum in targets.items()
       }
     )
   return after
-
-
-def _move(target, trained, decay):
-  return jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, target, trained)

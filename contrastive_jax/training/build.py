@@ -228,16 +228,16 @@ def _memory(objective: Objective, sizes: Sizes):
 
 def abstract_outputs(config: ConfigDict, definition: Definition, batch_size: int) -> Outputs:
   """Shapes of the outputs of a batch, with all views and texts."""
+  V, K = config.views, config.texts
 
   def outputs(key, batch):
     outputs = definition.bind(definition.init(key)).encode(batch)
-    if config.views > 1:
-      several = lambda array: jnp.stack([array] * config.views, 1)  # noqa: E731
-      views, features = several(outputs.image), several(outputs.image_features)
+    several = lambda array, count: jnp.stack([array] * count, 1)  # noqa: E731
+    if V > 1:
+      views, features = several(outputs.image, V), several(outputs.image_features, V)
       outputs = outputs.replace(views=views, view_features=features)
-    if config.texts > 1:
-      stack = lambda array: jnp.stack([array] * config.texts, 1)  # noqa: E731
-      texts, features = stack(outputs.text), stack(outputs.text_features)
+    if K > 1:
+      texts, features = several(outputs.text, K), several(outputs.text_features, K)
       outputs = outputs.replace(texts=texts, texts_features=features)
     return outputs
 

@@ -12,6 +12,7 @@ from contrastive_jax.models.definition import join_statistics
 from contrastive_jax.sharding import rules
 from contrastive_jax.training.build import OpenModel, open_model
 from contrastive_jax.training.checkpoint import fingerprint, read_newest, read_part
+from contrastive_jax.training.workdir import finished_steps
 
 
 class Restored(NamedTuple):
@@ -37,7 +38,7 @@ def open_run(config: ConfigDict, workdir: pathlib.Path, devices: list | None = N
   Raises:
     ValueError: if the workdir has no checkpoint, and as `open_model`.
   """
-  if not _steps(workdir):
+  if not finished_steps(workdir):
     raise ValueError(f'workdir {workdir} has no checkpoint to evaluate; train first')
   return open_model(config, devices)
 
@@ -61,12 +62,7 @@ def restore_parameters(model: OpenModel, workdir: pathlib.Path) -> Restored:
   shapes = jax.eval_shape(model.definition.init, jax.random.key(0))
   sharding_rules = model.config.sharding.to_dict()
   placed = rules.parameter_shardings(model.definition.axes, shapes, sharding_rules, model.mesh)
-  abstract = jax.tree.map(
-    lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding),
-    shapes,
-    placed,
-  )
-  trained, statistics = model.definition.part(abstract)
+  trained, statistics = model.definition.part(rules.place(shapes, placed))
   items = {field: {target: trained} if target else trained} | (
     {'statistics': statistics} if statistics else {}
   )
@@ -83,12 +79,7 @@ def restore_parameters(model: OpenModel, workdir: pathlib.Path) -> Restored:
     saved = progress.get('evaluated_fingerprint')
     return saved is None or saved == int(fingerprint(parameters))
 
-  found = read_newest(folder, _steps(workdir), read, intact)
+  found = read_newest(folder, finished_steps(workdir), read, intact)
   for step, error in found.damaged.items():
     logging.warning('checkpoint %d cannot be read, and is passed over: %s', step, error)
   return Restored(found.tree, found.step)
-
-
-def _steps(workdir: pathlib.Path) -> list[int]:
-  """Steps of the complete checkpoints; unfinished and damaged ones have longer names."""
-  return [int(path.name) for path in (workdir / 'checkpoints').glob('*') if path.name.isdigit()]

@@ -1,6 +1,5 @@
 """The training state, and its placement on a mesh."""
 
-import zlib
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ from flax import nnx, struct
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from contrastive_jax.methods import Momentum, Slot
+from contrastive_jax.methods.method import fold_name
 from contrastive_jax.models.definition import Definition, join_statistics, part_statistics
 from contrastive_jax.sharding import rules
 from contrastive_jax.sharding.mesh import BATCH_AXES, batch_shards
@@ -179,12 +179,7 @@ def plan_state(
   trained_axes = definition.part(definition.axes)[0]
   placed = rules.parameter_shardings(trained_axes, shapes.trained, sharding_rules, mesh)
   shardings = _shardings(shapes, placed, optimizer, memory, mesh)
-  abstract = jax.tree.map(
-    lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding),
-    shapes,
-    shardings,
-  )
-  return jax.jit(create, out_shardings=shardings), abstract
+  return jax.jit(create, out_shardings=shardings), rules.place(shapes, shardings)
 
 
 def _shardings(
@@ -254,11 +249,6 @@ def _place_like(state: TrainState, parameters: Any) -> tuple[Any, Any]:
 
 def _copy(tree):
   return jax.tree.map(jnp.copy, tree)
-
-
-def fold_name(key: jax.Array, name: str) -> jax.Array:
-  """A key of a name's own."""
-  return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 
 def _first_memory(memory: Memory, key: jax.Array) -> dict[str, dict[str, jax.Array]]:

@@ -73,11 +73,15 @@ def upgrade(config: ConfigDict) -> ConfigDict:
   return ConfigDict(fields)
 
 
-def has_checkpoint(workdir: pathlib.Path) -> bool:
-  """Whether the folder contains a complete checkpoint to resume from."""
-  # Incomplete and damaged checkpoints have longer names.
+def finished_steps(workdir: pathlib.Path) -> list[int]:
+  """Steps of the finished checkpoints; unfinished and damaged ones have longer names."""
   folders = (workdir / 'checkpoints').glob('*')
-  return any(folder.name.isdigit() and folder.is_dir() for folder in folders)
+  return [int(folder.name) for folder in folders if folder.name.isdigit() and folder.is_dir()]
+
+
+def has_checkpoint(workdir: pathlib.Path) -> bool:
+  """Whether the folder contains a finished checkpoint to resume from."""
+  return bool(finished_steps(workdir))
 
 
 def lock(workdir: pathlib.Path, config: ConfigDict) -> None:
