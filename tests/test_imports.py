@@ -83,3 +83,8 @@ def test_no_modules_import_in_a_circle():
 def test_configs_import_nothing_of_the_package():
   for path in (ROOT / 'configs').rglob('*.py'):
     assert not [target for target in imports(path) if target.startswith(PACKAGE)], path
+
+
+def test_the_catalogue_imports_nothing_of_the_package():
+  path = MODULES[f'{PACKAGE}.catalogue']
+  assert not [target for target in imports(path) if target.startswith(PACKAGE)]
