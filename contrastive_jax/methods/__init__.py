@@ -1,6 +1,6 @@
 """Methods: losses with trainable heads, or with memory between steps, and pure losses by name."""
 
-from contrastive_jax.methods.method import Method, Momentum, Paper, Result, Sizes, Slot
+from contrastive_jax.methods.method import Method, Momentum, Result, Sizes, Slot
 from contrastive_jax.methods.objective import Objective
 from contrastive_jax.methods.registry import METHODS, names
 
@@ -9,7 +9,6 @@ __all__ = [
   'Method',
   'Momentum',
   'Objective',
-  'Paper',
   'Result',
   'Sizes',
   'Slot',

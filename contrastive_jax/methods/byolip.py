@@ -9,17 +9,9 @@ import jax.numpy as jnp
 from contrastive_jax import losses
 from contrastive_jax.losses import pairwise
 from contrastive_jax.methods.lift import streamed
-from contrastive_jax.methods.method import Method, Momentum, Paper, Result, Sizes
+from contrastive_jax.methods.method import Method, Momentum, Result, Sizes
 from contrastive_jax.models import transformer
 from contrastive_jax.models.heads import define_head, define_scale, head_flops
-
-PAPER = Paper(
-  title='Improved baselines for vision-language pre-training',
-  url='https://arxiv.org/abs/2305.08675',
-  says='non-contrastive terms help plain CLIP, and no longer under a stronger recipe',
-  grade='V',
-  number=11,
-)
 
 _SIDES = ('image', 'text')
 _SEVERAL = {'image': 'view_features', 'text': 'texts_features'}

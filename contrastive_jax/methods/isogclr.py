@@ -7,23 +7,7 @@ import jax.numpy as jnp
 
 from contrastive_jax.losses import pairwise
 from contrastive_jax.methods.memory import scatter_mean
-from contrastive_jax.methods.method import Method, Paper, Result, Slot
-
-PAPER = Paper(
-  title='Not All Semantics are Created Equal: Contrastive Self-supervised Learning with Automatic '
-  'Temperature Individualization',
-  url='https://arxiv.org/abs/2305.11965',
-  says='temperatures per example, by robust optimization, gain most on imbalanced data',
-  grade='V',
-  number=26,
-)
-SOGCLR = Paper(
-  title='Provable Stochastic Optimization for Global Contrastive Learning: Small Batch Does Not '
-  'Harm Performance',
-  url='https://arxiv.org/abs/2202.12387',
-  says='a moving average per example makes small batches as good as large ones',
-  grade='P',
-)
+from contrastive_jax.methods.method import Method, Result, Slot
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -13,24 +13,6 @@ from contrastive_jax.models.definition import Definition
 Arrays = Mapping[str, jax.Array]
 
 
-class Paper(NamedTuple):
-  """Where a method comes from.
-
-  Attributes:
-    title: of the paper.
-    url: its address.
-    says: its claim, in a sentence.
-    grade: how sure the formula is: 'V' read line by line, 'P' in part, 'U' our reading.
-    number: in the catalogue; None for a method outside of it.
-  """
-
-  title: str
-  url: str
-  says: str
-  grade: str
-  number: int | None = None
-
-
 class Sizes(NamedTuple):
   """Sizes that heads and memory are built from.
 

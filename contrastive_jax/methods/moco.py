@@ -7,14 +7,7 @@ import jax.numpy as jnp
 
 from contrastive_jax.losses import pairwise
 from contrastive_jax.methods.memory import enqueue, entries, queue
-from contrastive_jax.methods.method import Method, Momentum, Paper, Result, Slot
-
-PAPER = Paper(
-  title='Momentum Contrast for Unsupervised Visual Representation Learning',
-  url='https://arxiv.org/abs/1911.05722',
-  says='a queue of a momentum encoder keeps many consistent negatives at a small batch',
-  grade='P',
-)
+from contrastive_jax.methods.method import Method, Momentum, Result, Slot
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

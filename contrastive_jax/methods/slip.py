@@ -6,16 +6,9 @@ import jax
 
 from contrastive_jax import losses
 from contrastive_jax.methods.lift import streamed
-from contrastive_jax.methods.method import Method, Paper, Result
+from contrastive_jax.methods.method import Method, Result
 from contrastive_jax.models import transformer
 from contrastive_jax.models.heads import define_head, head_flops
-
-PAPER = Paper(
-  title='SLIP: Self-supervision meets Language-Image Pre-training',
-  url='https://arxiv.org/abs/2112.12750',
-  says='SimCLR beside CLIP lifts zero-shot, linear and finetuned accuracy over either alone',
-  grade='V',
-)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
