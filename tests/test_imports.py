@@ -80,6 +80,11 @@ def test_no_modules_import_in_a_circle():
   graphlib.TopologicalSorter(graph).prepare()
 
 
+def test_only_experiments_import_experiments():
+  for path in (*MODULES.values(), *(ROOT / 'configs').rglob('*.py'), ROOT / 'launch.py'):
+    assert not [name for name in imports(path) if name.startswith('experiments')], path
+
+
 def test_configs_import_nothing_of_the_package():
   for path in (ROOT / 'configs').rglob('*.py'):
     assert not [target for target in imports(path) if target.startswith(PACKAGE)], path

@@ -1,11 +1,8 @@
 """Where to augment: on the host, by PIL in the pipeline's threads, or on the device, in the step?
 
-python experiments/augmentation/run.py
+python -m experiments.augmentation.run
 """
 
-import json
-import pathlib
-import sys
 import time
 
 import jax
@@ -13,13 +10,12 @@ import numpy as np
 from absl import app
 from PIL import Image
 
-ROOT = pathlib.Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
-
-from configs import clip  # noqa: E402
-from contrastive_jax import data  # noqa: E402
-from contrastive_jax.data import images  # noqa: E402
-from contrastive_jax.data.augmentation import augment, augment_on_host  # noqa: E402
+from configs import clip
+from contrastive_jax import data
+from contrastive_jax.data import images
+from contrastive_jax.data.augmentation import augment, augment_on_host
+from experiments import records
+from experiments.augmentation import report
 
 BATCH, REPEATS = 256, 7
 # Strengths measured one by one; the default's are measured together.
@@ -54,7 +50,7 @@ def best(function) -> float:
 
 
 def main(_):
-  """Prints and writes milliseconds per batch."""
+  """Writes and prints milliseconds per batch."""
   config = clip.get_config()
   size, strengths = config.model.image.size, config.augmentation.to_dict()
   source = data.open_source('emoji', 'train')
@@ -83,10 +79,8 @@ def main(_):
   }
   for name, strength in OTHERS.items():
     milliseconds[f'device, {name}'] = on_device({name: strength})
-  for name, value in milliseconds.items():
-    print(f'{name:25} {value:7.1f} ms a batch of {BATCH}')
-  results = pathlib.Path(__file__).with_name('results.json')
-  results.write_text(json.dumps(milliseconds, indent=2) + '\n')
+  records.write(report.RESULTS, milliseconds)
+  print(report.milliseconds(report.RESULTS))
 
 
 if __name__ == '__main__':

@@ -1,21 +1,21 @@
 """The memory of the pipeline over ten epochs, and of the shuffle of a billion examples.
 
-  python experiments/data_throughput/memory.py --data=FOLDER
+  python -m experiments.data_throughput.memory --data=FOLDER
 
 FOLDER is that of run.py. Prints the README's numbers and writes memory.json.
 """
 
 import contextlib
-import json
 import multiprocessing
 import pathlib
 import resource
 import time
 
-import run
 from absl import app, flags
 
 from contrastive_jax import data
+from experiments import records
+from experiments.data_throughput import report, run
 
 EPOCHS = flags.DEFINE_integer('epochs', 10, 'Passes over the pictures.')
 
@@ -100,7 +100,7 @@ def main(_):
       )
   results['billion'] = billion(source[0])
   print(results['billion'])
-  (run.FOLDER / 'memory.json').write_text(json.dumps(results, indent=2) + '\n')
+  records.write(report.RESULTS.with_name('memory.json'), results)
 
 
 if __name__ == '__main__':

@@ -1,9 +1,9 @@
 """Throughput from disk to batch, compared to raw decoding and to webdataset with torch.
 
-  python experiments/data_throughput/run.py --data=FOLDER --peer_python=PEER/bin/python
+  python -m experiments.data_throughput.run --data=FOLDER --peer_python=PEER/bin/python
 
 FOLDER stores the images once in every format. PEER is a virtual environment with
-requirements.txt of this folder. Prints the README's tables and writes results.json.
+requirements.txt of this folder. Writes results.json and prints its table.
 """
 
 import contextlib
@@ -12,7 +12,6 @@ import json
 import multiprocessing
 import pathlib
 import subprocess
-import sys
 import time
 
 import numpy as np
@@ -20,10 +19,10 @@ import tensorflow_datasets as tfds
 from absl import app, flags
 from PIL import Image
 
-FOLDER = pathlib.Path(__file__).parent
-sys.path.insert(0, str(FOLDER.parents[1]))
-from contrastive_jax import data  # noqa: E402
-from contrastive_jax.data import convert, images  # noqa: E402
+from contrastive_jax import data
+from contrastive_jax.data import convert, images
+from experiments import records
+from experiments.data_throughput import report
 
 DATA = flags.DEFINE_string('data', None, 'Takes the pictures.', required=True)
 PEER_PYTHON = flags.DEFINE_string('peer_python', None, 'Interpreter that has open_clip.')
@@ -158,7 +157,7 @@ def raw(name: str, workers: int) -> float:
 def start_peer(pattern: str):
   """Starts webdataset with torch; returns a function of the number of workers."""
   process = subprocess.Popen(
-    [PEER_PYTHON.value, str(FOLDER / 'peer.py')],
+    [PEER_PYTHON.value, str(pathlib.Path(__file__).with_name('peer.py'))],
     stdin=subprocess.PIPE,
     stdout=subprocess.PIPE,
     text=True,
@@ -191,17 +190,8 @@ def main(_):
       for name, measure in systems.items():
         best = results[name].get(str(workers), 0.0)
         results[name][str(workers)] = max(best, measure(workers))
-  (FOLDER / 'results.json').write_text(json.dumps(results, indent=2) + '\n')
-  print('| | 1 worker | of raw | 2 workers | of raw | to webdataset with torch |')
-  print('|---|---:|---:|---:|---:|---:|')
-  peer = results.get('webdataset with torch')
-  for name, rates in results.items():
-    cells = [
-      f'{rates[workers]:,.0f} | {rates[workers] / results["raw decoding"][workers]:.0%}'
-      for workers in ('1', '2')
-    ]
-    ratios = [f'{rates[workers] / peer[workers]:.2f}x' for workers in ('1', '2')] if peer else []
-    print(f'| {name} | {" | ".join(cells)} | {", ".join(ratios)} |')
+  records.write(report.RESULTS, results)
+  print(report.rates(report.RESULTS))
 
 
 if __name__ == '__main__':

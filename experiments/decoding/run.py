@@ -1,32 +1,26 @@
 """Compares image decoders by speed and by robustness.
 
 pip install opencv-python-headless pyspng simplejpeg imagecodecs
-python experiments/decoding/run.py
+python -m experiments.decoding.run
 """
 
 import concurrent.futures
 import functools
+import importlib
 import io
 import json
-import pathlib
 import struct
-import sys
 import time
 import zlib
 
-import cv2
-import imagecodecs
 import numpy as np
-import pyspng
-import simplejpeg
 from absl import app
 from PIL import Image
 
-ROOT = pathlib.Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
-
-from contrastive_jax import data  # noqa: E402
-from contrastive_jax.data import images  # noqa: E402
+from contrastive_jax import data
+from contrastive_jax.data import images
+from experiments import records
+from experiments.decoding import report
 
 SIZE, THREADS, REPEATS, SECONDS = 224, 2, 4, 0.3
 
@@ -66,6 +60,8 @@ def by_pil(encoded: bytes, least: int | None = None) -> Image.Image:
 
 def by_cv2(encoded: bytes, least: int | None = None) -> np.ndarray:
   """Decodes by OpenCV, which takes a scale instead of a size: the header is read first."""
+  import cv2
+
   flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
   if least:
     width, height = Image.open(io.BytesIO(encoded)).size
@@ -79,16 +75,22 @@ def by_cv2(encoded: bytes, least: int | None = None) -> np.ndarray:
 
 def by_simplejpeg(encoded: bytes, least: int | None = None) -> np.ndarray:
   """Decodes by simplejpeg, with its own libjpeg-turbo."""
+  import simplejpeg
+
   return simplejpeg.decode_jpeg(encoded, min_height=least or 0, min_width=least or 0)
 
 
 def by_pyspng(encoded: bytes) -> np.ndarray:
   """Decodes by pyspng, with libspng."""
+  import pyspng
+
   return pyspng.load(encoded, format='RGB')
 
 
 def by_imagecodecs(encoded: bytes) -> np.ndarray:
   """Decodes by imagecodecs, with the format from the first bytes."""
+  import imagecodecs
+
   if encoded[:2] == b'\xff\xd8':
     return imagecodecs.jpeg8_decode(encoded, outcolorspace='RGB')
   if encoded[:4] == b'RIFF':
@@ -210,15 +212,18 @@ def outcome(decode, encoded: bytes) -> str:
 
 
 def main(_):
-  """Prints and writes both tables."""
+  """Writes and prints both tables."""
+  for library in report.LIBRARIES:
+    importlib.import_module(library)  # A missing one would count as refusing every file.
   results = {'awkward': {}, 'speed': {}}
   for name, encoded in awkward().items():
     plain = {k: d for k, d in DECODERS[name.split(',')[0]].items() if 'shrunk' not in k}
     results['awkward'][name] = {k: outcome(decode, encoded) for k, decode in plain.items()}
     print(f'{name:20}', results['awkward'][name], flush=True)
   results['speed'] = speed()
-  path = pathlib.Path(__file__).with_name('results.json')
-  path.write_text(json.dumps(results, indent=2) + '\n')
+  records.write(report.RESULTS, results)
+  for table in report.TABLES.values():
+    print(f'\n{table()}')
 
 
 if __name__ == '__main__':

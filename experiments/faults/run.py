@@ -1,8 +1,8 @@
 """Kills a run at random times, and compares its final state to that of an undisturbed run.
 
-  python experiments/faults/run.py
+  python -m experiments.faults.run
 
-Prints the README's tables and writes results.json. Skips what is finished in --folder.
+Writes results.json and prints its tables. Skips what is finished in --folder.
 """
 
 import json
@@ -19,12 +19,11 @@ import jax
 import numpy as np
 from absl import app, flags
 
-FOLDER = pathlib.Path(__file__).parent
-ROOT = FOLDER.parents[1]
-sys.path.insert(0, str(ROOT))
-from contrastive_jax.training import build, workdir  # noqa: E402
-from contrastive_jax.training.checkpoint import Checkpoints  # noqa: E402
-from contrastive_jax.training.logger import read_metrics  # noqa: E402
+from contrastive_jax.training import build, workdir
+from contrastive_jax.training.checkpoint import Checkpoints
+from contrastive_jax.training.logger import read_metrics
+from experiments import records
+from experiments.faults import report
 
 RUNS = flags.DEFINE_string('folder', 'runs/faults', 'Where the runs live.')
 FAULTS = flags.DEFINE_integer('faults', 20, 'Faults a run.', lower_bound=1)
@@ -33,7 +32,7 @@ SEED = flags.DEFINE_integer('seed', 0, 'Of the moments and kinds.')
 STEPS = 400
 DEVICES = 4
 CONFIG = (
-  f'--config={ROOT}/configs/clip.py:smoke',
+  f'--config={records.ROOT}/configs/clip.py:smoke',
   f'--config.total_steps={STEPS}',
   '--config.checkpoint_every=7',
   '--config.average_decay=0.9',
@@ -48,7 +47,7 @@ def start(folder: pathlib.Path, devices: int) -> subprocess.Popen:
   """Starts or resumes the run."""
   folder.mkdir(parents=True, exist_ok=True)
   return subprocess.Popen(
-    [sys.executable, ROOT / 'launch.py', *CONFIG, f'--workdir={folder}'],
+    [sys.executable, records.ROOT / 'launch.py', *CONFIG, f'--workdir={folder}'],
     env=os.environ | {'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}'},
     stdout=(folder / 'printed.txt').open('a'),
     stderr=subprocess.STDOUT,
@@ -143,7 +142,7 @@ def compare(folder: pathlib.Path, clean: pathlib.Path) -> dict[str, float]:
 
 
 def main(_):
-  """Runs the unfinished parts, and prints the tables."""
+  """Runs the unfinished parts, and writes and prints the results."""
   runs = pathlib.Path(RUNS.value).absolute()
   clean = runs / 'clean'
   if not (clean / 'results.json').exists() and start(clean, DEVICES).wait():
@@ -153,20 +152,10 @@ def main(_):
     folder = runs / name.replace(' ', '_')
     faults = suffer(folder, kinds)
     results[name] = {'faults': faults, 'differences': compare(folder, clean)}
-  (FOLDER / 'results.json').write_text(json.dumps(results, indent=2) + '\n')
-  for name, result in results.items():
-    print(
-      f'\n| {name}: fault | at step | exit status | devices | damage |\n|---|---:|---:|---:|---|'
-    )
-    for fault in result['faults']:
-      print('|', ' | '.join(str(fault.get(key, '')) for key in COLUMNS), '|')
-  print(f'\n| | {" | ".join(results)} |\n|---|{"---:|" * len(results)}')
-  for measure in results['same devices']['differences']:
-    values = (f'{result["differences"][measure]:.3g}' for result in results.values())
-    print(f'| {measure} | {" | ".join(values)} |')
+  records.write(report.RESULTS, results)
+  for table in report.TABLES.values():
+    print(f'\n{table()}')
 
-
-COLUMNS = ('fault', 'step', 'status', 'devices', 'damage')
 
 if __name__ == '__main__':
   app.run(main)

@@ -1,13 +1,10 @@
 """Captioning with and without a key-value cache, for the same model, search and tokens.
 
-  python experiments/generation/run.py
+  python -m experiments.generation.run
 
-Prints the README's table and writes results.json.
+Writes results.json and prints its table.
 """
 
-import json
-import pathlib
-import sys
 import time
 
 import jax
@@ -15,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
-FOLDER = pathlib.Path(__file__).parent
-sys.path.insert(0, str(FOLDER.parents[1]))
-from contrastive_jax.models.definition import define  # noqa: E402
-from contrastive_jax.models.generation import Rules, search  # noqa: E402
+from contrastive_jax.models.definition import define
+from contrastive_jax.models.generation import Rules, search
+from experiments import records
+from experiments.generation import report
 
 ROUNDS = flags.DEFINE_integer('rounds', 5, 'Turns of each; the best counts.', lower_bound=1)
 IMAGES = flags.DEFINE_integer('images', 64, 'Captioned at a time.', lower_bound=1)
@@ -82,15 +79,8 @@ def main(_):
         seconds[name] = min(seconds[name], time.perf_counter() - start)
     equal = float((tokens['cached'] == tokens['uncached']).all(axis=1).mean())
     results[layers] = seconds | {'equal_captions': equal}
-  (FOLDER / 'results.json').write_text(json.dumps(results, indent=2) + '\n')
-  print('| layers | cached, seconds | uncached, seconds | faster | equal captions |')
-  print('|---|---:|---:|---:|---:|')
-  for layers, row in results.items():
-    ratio = row['uncached'] / row['cached']
-    print(
-      f'| {layers} | {row["cached"]:.2f} | {row["uncached"]:.2f} | {ratio:.1f}x '
-      f'| {row["equal_captions"]:.0%} |'
-    )
+  records.write(report.RESULTS, results)
+  print(report.seconds(report.RESULTS))
 
 
 if __name__ == '__main__':

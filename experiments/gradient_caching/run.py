@@ -1,13 +1,10 @@
 """Memory of CLIP ViT-B/32's step by the number of micro-batches.
 
-  python experiments/gradient_caching/run.py
+  python -m experiments.gradient_caching.run
 
-Prints the README's tables and writes results.json.
+Writes results.json and prints its table.
 """
 
-import json
-import pathlib
-import sys
 import time
 
 import jax
@@ -15,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
-FOLDER = pathlib.Path(__file__).parent
-sys.path.insert(0, str(FOLDER.parents[1]))
-from configs import clip  # noqa: E402
-from contrastive_jax.training import build  # noqa: E402
+from configs import clip
+from contrastive_jax.training import build
+from experiments import records
+from experiments.gradient_caching import report
 
 BATCH = flags.DEFINE_integer('batch', 4096, 'Pairs of the step whose memory is measured.')
 PARTS = (1, 2, 4, 8, 16, 32)
@@ -84,19 +81,14 @@ def differences() -> dict[str, float]:
 
 
 def main(_):
-  """Measures both, and prints the tables."""
+  """Measures both, and writes and prints the results."""
   results = {'batch': BATCH.value, 'memory': {}, 'relative_difference': differences()}
   print(results['relative_difference'], flush=True)
   for parts in PARTS:
     results['memory'][parts] = memory(BATCH.value, parts)
     print(parts, results['memory'][parts], flush=True)
-  (FOLDER / 'results.json').write_text(json.dumps(results, indent=2) + '\n')
-  whole = results['memory'][1]
-  print('| micro-batches | temporaries, GiB | in all, GiB | times less |\n|---:|---:|---:|---:|')
-  for parts, row in results['memory'].items():
-    total = row['arguments'] + row['temporaries']
-    share = (whole['arguments'] + whole['temporaries']) / total
-    print(f'| {parts} | {row["temporaries"] / 2**30:.2f} | {total / 2**30:.2f} | {share:.1f} |')
+  records.write(report.RESULTS, results)
+  print(report.memory(report.RESULTS))
 
 
 if __name__ == '__main__':

@@ -1,15 +1,18 @@
-"""Tables and plots of results.jsonl."""
+"""Tables and plots of results.json."""
 
-import json
+import functools
+import pathlib
 
 import matplotlib
 import numpy as np
 
+from experiments import records
 from experiments.loss_scaling import methods
 
 matplotlib.use('Agg')
 from matplotlib import pyplot, ticker
 
+RESULTS = pathlib.Path(__file__).with_name('results.json')
 LIMIT = 'four matmuls'
 BUDGET = 8 * 2**30  # a tenth of an 80 GB accelerator
 FITTED = 4  # number of largest batches for the fit of growth
@@ -34,7 +37,7 @@ def read(results, measured, devices=None):
   """The rows of one kind of measurement; of all numbers of devices by default."""
   if not results.exists():
     return []
-  rows = map(json.loads, results.read_text().splitlines())
+  rows = records.read(results)['results']
   return [row for row in rows if row['measured'] == measured and devices in (None, row['devices'])]
 
 
@@ -61,67 +64,58 @@ def growth(points):
   return float(np.polyfit(np.log(batches), np.log([points[batch] for batch in batches]), 1)[0])
 
 
-def print_tables(results):
-  """The README's tables, in Markdown."""
-  memory = series(read(results, 'memory'), 'bytes')
-  seconds = series(read(results, 'time'), 'seconds')
-  if memory:
-    print_memory(memory, {_place(row): row for row in read(results, 'memory')})
-    print_fitting(memory)
-  if seconds:
-    print_time(seconds, {_place(row): row for row in read(results, 'time')})
-    for row in read(results, 'rate'):
-      print(f'\nMatmul rate, devices = {row["devices"]}: {row["flops"] / 1e9:.0f} GFLOP/s')
-  print_growth({'memory': memory, 'time': seconds})
-
-
-def print_memory(memory, rows):
-  """Compiled temporaries per device, for every second batch."""
-  _head('devices', 'batch', *methods.METHODS, 'embeddings and gradients')
-  for devices, by_method in memory.items():
+def temporaries(results):
+  """Returns the table of compiled temporaries per device, for every second batch."""
+  rows = {_place(row): row for row in read(results, 'memory')}
+  lines = []
+  for devices, by_method in series(rows.values(), 'bytes').items():
     for batch in sorted(set().union(*by_method.values()))[::2]:
       cells = [_cell(rows, devices, batch, name, 'bytes', _bytes) for name in methods.METHODS]
-      _line(devices, f'{batch:,}', *cells, _bytes(own_bytes(batch, devices)))
+      lines.append([devices, f'{batch:,}', *cells, _bytes(own_bytes(batch, devices))])
+  header = ['devices', 'batch', *methods.METHODS, 'embeddings and gradients']
+  return records.markdown('r' * len(header), header, lines)
 
 
-def print_fitting(memory):
-  """The largest measured batch whose temporaries fit."""
-  print()
-  _head('devices', *methods.METHODS)
-  for devices, by_method in memory.items():
+def fitting(results):
+  """Returns the table of the largest measured batch whose temporaries fit."""
+  lines = []
+  for devices, by_method in series(read(results, 'memory'), 'bytes').items():
     cells = []
     for name in methods.METHODS:
       points = by_method.get(name, {})
-      fitting = [batch for batch, value in points.items() if value <= BUDGET]
-      more = ' or more' if fitting and max(fitting) == max(points) else ''
-      cells.append(f'{max(fitting):,}{more}' if fitting else 'none')
-    _line(devices, *cells)
+      batches = [batch for batch, value in points.items() if value <= BUDGET]
+      more = ' or more' if batches and max(batches) == max(points) else ''
+      cells.append(f'{max(batches):,}{more}' if batches else 'none')
+    lines.append([devices, *cells])
+  header = ['devices', *methods.METHODS]
+  return records.markdown('r' * len(header), header, lines)
 
 
-def print_time(seconds, rows):
-  """Seconds of each method, and the ratio of ours to the others."""
-  others = ('dense', 'all-gather', LIMIT)
-  print()
-  _head('devices', 'batch', *methods.METHODS, LIMIT, *(f'ours / {name}' for name in others))
-  for devices, by_method in seconds.items():
+def times(results):
+  """Returns the table of seconds of each method, and the ratio of ours to the others."""
+  rows = {_place(row): row for row in read(results, 'time')}
+  names, others, lines = (*methods.METHODS, LIMIT), ('dense', 'all-gather', LIMIT), []
+  for devices, by_method in series(rows.values(), 'seconds').items():
     for batch in sorted(set().union(*by_method.values())):
-      names = (*methods.METHODS, LIMIT)
       cells = [_cell(rows, devices, batch, name, 'seconds', _seconds) for name in names]
       ours = by_method.get('ours', {}).get(batch)
       for name in others:
         theirs = by_method.get(name, {}).get(batch)
         cells.append(f'{ours / theirs:.2f}' if ours and theirs else '')
-      _line(devices, f'{batch:,}', *cells)
+      lines.append([devices, f'{batch:,}', *cells])
+  header = ['devices', 'batch', *names, *(f'ours / {name}' for name in others)]
+  return records.markdown('r' * len(header), header, lines)
 
 
-def print_growth(measured):
-  """The exponents of the batch."""
-  print()
-  _head('grows with the batch to the power of', 'devices', *methods.METHODS)
-  for name, by_devices in measured.items():
-    for devices, by_method in by_devices.items():
-      exponents = [growth(by_method.get(method, {})) for method in methods.METHODS]
-      _line(name, devices, *('' if value is None else f'{value:.2f}' for value in exponents))
+def exponents(results):
+  """Returns the table of the exponents of the batch."""
+  lines = []
+  for name, value in (('memory', 'bytes'), ('time', 'seconds')):
+    for devices, by_method in series(read(results, name), value).items():
+      fitted = [growth(by_method.get(method, {})) for method in methods.METHODS]
+      lines.append([name, devices, *('' if e is None else f'{e:.2f}' for e in fitted)])
+  header = ['grows with the batch to the power of', 'devices', *methods.METHODS]
+  return records.markdown('l' + 'r' * (len(header) - 1), header, lines)
 
 
 def draw(results, folder):
@@ -191,15 +185,6 @@ def _cell(rows, devices, batch, method, value, form):
   return form(row[value]) if value in row else row.get('left_out', row.get('failure', ''))
 
 
-def _head(*names):
-  _line(*names)
-  print('|' + '---:|' * len(names))
-
-
-def _line(*cells):
-  print('| ' + ' | '.join(map(str, cells)) + ' |')
-
-
 def _bytes(value, digits=1):
   units = ('B', 'KiB', 'MiB', 'GiB', 'TiB')
   power = min(int(np.log2(max(value, 1)) // 10), len(units) - 1)
@@ -212,3 +197,11 @@ def _seconds(value):
 
 def _batch(value):
   return f'{value / 2**20:g}M' if value >= 2**20 else f'{value / 2**10:g}k'
+
+
+TABLES = {
+  'temporaries': functools.partial(temporaries, RESULTS),
+  'fitting': functools.partial(fitting, RESULTS),
+  'times': functools.partial(times, RESULTS),
+  'exponents': functools.partial(exponents, RESULTS),
+}

@@ -1,13 +1,12 @@
 """Memory and time of InfoNCE: dense, all-gather with local rows, and ours.
 
-  python experiments/loss_scaling/run.py
-  python experiments/loss_scaling/run.py --only=time    # on a quiet machine
+  python -m experiments.loss_scaling.run
+  python -m experiments.loss_scaling.run --only=time    # on a quiet machine
 
-Appends a line per measurement to results.jsonl, and skips measurements that it holds. Prints the
-README's tables and draws its plots. Each number of simulated devices runs in its own process.
+Adds each measurement to results.json, and skips measurements that it holds. Prints its tables and
+draws its plots. Each number of simulated devices runs in its own process.
 """
 
-import json
 import pathlib
 import subprocess
 import sys
@@ -17,10 +16,9 @@ import jax
 import numpy as np
 from absl import app, flags
 
-FOLDER = pathlib.Path(__file__).parent
-sys.path.insert(0, str(FOLDER.parents[1]))
-from contrastive_jax.sharding.mesh import batch_sharding, make_mesh  # noqa: E402
-from experiments.loss_scaling import methods, report  # noqa: E402
+from contrastive_jax.sharding.mesh import batch_sharding, make_mesh
+from experiments import records
+from experiments.loss_scaling import methods, report
 
 ONLY = flags.DEFINE_enum(
   'only', None, ['memory', 'time', 'report'], 'Measure memory, time or nothing. Default: both.'
@@ -29,7 +27,9 @@ DEVICES = flags.DEFINE_integer(
   'devices', None, 'Measure on this many, in this process. Default: all.', lower_bound=1
 )
 LARGEST = flags.DEFINE_integer('largest', 2**20, 'The largest batch.', lower_bound=1024)
-OUTPUT = flags.DEFINE_string('output', str(FOLDER), 'Where results.jsonl and the plots are.')
+OUTPUT = flags.DEFINE_string(
+  'output', str(report.RESULTS.parent), 'Where results.json and the plots are.'
+)
 
 DEVICE_COUNTS = {'memory': (1, 8, 64, 256), 'time': (1, 8)}
 # Limits of a timed measurement: temporaries of all devices together, and seconds per call.
@@ -126,18 +126,18 @@ def matmul_rate(size=2048):
 
 
 def write(results, *rows):
-  """Appends to the results, and prints."""
-  lines = ''.join(json.dumps(row | {'jax': jax.__version__}) + '\n' for row in rows)
-  with results.open('a') as file:
-    file.write(lines)
-  print(lines, end='', flush=True)
+  """Adds rows to the results, and prints them."""
+  earlier = records.read(results)['results'] if results.exists() else []
+  records.write(results, [*earlier, *rows], resumed=True)
+  for row in rows:
+    print(row, flush=True)
 
 
 def main(_):
   """Measures each number of devices in its own process; prints tables and draws plots."""
-  output = pathlib.Path(OUTPUT.value)
+  output = pathlib.Path(OUTPUT.value).absolute()
   output.mkdir(parents=True, exist_ok=True)
-  results = output / 'results.jsonl'
+  results = output / 'results.json'
   kinds = [ONLY.value] if ONLY.value else ['memory', 'time']
   if DEVICES.value and ONLY.value != 'report':
     # The number of devices is set before any computation starts the backend.
@@ -151,9 +151,10 @@ def main(_):
   for kind in kinds:
     for devices in DEVICE_COUNTS.get(kind, ()):
       flags_of_child = f'--only={kind}', f'--devices={devices}', f'--largest={LARGEST.value}'
-      command = [sys.executable, __file__, *flags_of_child, f'--output={output}']
-      subprocess.run(command, check=True)
-  report.print_tables(results)
+      command = [sys.executable, '-m', 'experiments.loss_scaling.run', *flags_of_child]
+      subprocess.run([*command, f'--output={output}'], cwd=records.ROOT, check=True)
+  for table in report.TABLES.values():
+    print(f'\n{table.func(results)}')
   report.draw(results, output)
 
 

@@ -1,8 +1,9 @@
-"""Plans the papers' models for two TPU pods, and prints the table.
+"""Plans the papers' models for two TPU pods.
 
-  python experiments/plans/run.py
+  python -m experiments.plans.run
 
-Needs libtpu (`pip install -e .[tpu]`). Writes results.json after each plan, and resumes from it.
+Needs libtpu (`pip install -e .[tpu]`). Writes results.json after each plan,
+resumes from it, and prints its table.
 """
 
 import json
@@ -11,10 +12,11 @@ import subprocess
 import sys
 import tempfile
 
+import jax
 from absl import app, flags
 
-FOLDER = pathlib.Path(__file__).parent
-ROOT = FOLDER.parents[1]
+from experiments import records
+from experiments.plans import report
 
 ONLY = flags.DEFINE_string('only', '', 'A part of the names of those to plan; default all.')
 
@@ -29,11 +31,6 @@ PLANS = [
   ('coca:giant', 'v5e:16x16', (*_FULL, _CUT, '--config.micro_batches=4')),
   ('coca:giant', 'v5p:8x8x8', _FULL),
 ]
-COLUMNS = (
-  *('config', 'batch', 'topology', 'flags, --config.', 'per chip', 'state + activations, GiB'),
-  *('loss, GiB', 'model FLOPs per step', 'traced to analytic', 'seconds per step, estimate'),
-  'of peak, estimate',
-)
 
 
 def plan(config: str, topology: str, extra) -> dict:
@@ -42,8 +39,8 @@ def plan(config: str, topology: str, extra) -> dict:
   with tempfile.TemporaryDirectory() as folder:
     subprocess.run(
       [
-        *(sys.executable, str(ROOT / 'launch.py'), '--mode=plan', f'--topology={topology}'),
-        *(f'--config={ROOT}/configs/{recipe}.py:{variant}', f'--workdir={folder}', *extra),
+        *(sys.executable, str(records.ROOT / 'launch.py'), '--mode=plan', f'--topology={topology}'),
+        *(f'--config={records.ROOT}/configs/{recipe}.py:{variant}', f'--workdir={folder}', *extra),
       ],
       check=True,
     )
@@ -53,42 +50,18 @@ def plan(config: str, topology: str, extra) -> dict:
   return planned | {'flags': list(extra)}
 
 
-def row(planned: dict) -> str:
-  """Formats a row of the table."""
-  gib = {kind: size / 2**30 for kind, size in planned['memory']['kinds'].items()}
-  state = gib['parameters'] + gib['optimizer']
-  cells = [planned['config'], f'{planned["batch_size"]:,}', planned['topology']]
-  cells.append(' '.join(flag.removeprefix('--config.') for flag in planned['flags']) or 'none')
-  if not planned['fits']:
-    over = (planned['needed_bytes'] - planned['available_bytes']) / 2**30
-    return f'| {" | ".join([*cells, f"no, {over:.1f} GiB over"])} | | | | | | |'
-  loss, times = planned['memory']['loss'], planned['estimate']
-  cells.append(
-    f'{planned["needed_bytes"] / 2**30:.1f} of {planned["available_bytes"] / 2**30:.0f} GiB'
-  )
-  cells.append(f'{state:.1f} + {gib["activations"]:.1f}')
-  cells.append(f'{loss / 2**30:.2f}')
-  cells.append(f'{planned["flops"]["analytic"]["all"]:.3g}')
-  cells.append(f'{planned["flops"]["traced_to_analytic"]:.4f}')
-  cells.append(f'{times["step_seconds_overlapped"]:.2f} to {times["step_seconds_in_turn"]:.2f}')
-  cells.append(f'{times["utilisation_in_turn"]:.0%} to {times["utilisation_overlapped"]:.0%}')
-  return f'| {" | ".join(cells)} |'
-
-
 def main(_) -> None:
   """Makes the plans missing in results.json."""
-  path = FOLDER / 'results.json'
-  results = json.loads(path.read_text()) if path.exists() else {}
-  for config, topology, extra in PLANS:
-    name = f'{config} on {topology}'
+  jax.config.update('jax_platforms', 'cpu')  # Chips, if any, are left to the children.
+  path = report.RESULTS
+  results = records.read(path)['results'] if path.exists() else {}
+  names = [f'{config} on {topology}' for config, topology, _ in PLANS]
+  for name, (config, topology, extra) in zip(names, PLANS, strict=True):
     if ONLY.value in name and results.get(name, {}).get('flags') != list(extra):
       results[name] = plan(config, topology, extra)
-      path.write_text(json.dumps(results, indent=2) + '\n')
-  print(f'| {" | ".join(COLUMNS)} |')
-  print(f'|---|---:|---|---|{"---:|" * (len(COLUMNS) - 4)}')
-  for config, topology, _ in PLANS:
-    if (planned := results.get(f'{config} on {topology}')) is not None:
-      print(row(planned))
+      ordered = {name: results[name] for name in names if name in results}
+      records.write(path, ordered, resumed=True)
+  print(report.plans(path))
 
 
 if __name__ == '__main__':

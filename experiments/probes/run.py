@@ -1,28 +1,25 @@
 """Classification by a trained encoder: zero-shot, probes, finetuning.
 
-  python experiments/probes/run.py --workdir=runs/clip-default
+  python -m experiments.probes.run --workdir=runs/clip-default
 
-Prints the README's table and writes results.json.
+Writes results.json and prints its table.
 """
 
-import json
 import pathlib
-import sys
 
 import jax
 import numpy as np
 from absl import app, flags
 
-FOLDER = pathlib.Path(__file__).parent
-sys.path.insert(0, str(FOLDER.parents[1]))
-from contrastive_jax import data  # noqa: E402
-from contrastive_jax.data.augmentation import augment  # noqa: E402
-from contrastive_jax.evaluation import finetuning  # noqa: E402
-from contrastive_jax.evaluation.evaluator import Evaluator  # noqa: E402
-from contrastive_jax.evaluation.zero_shot import read_classes  # noqa: E402
-from contrastive_jax.training import restore, workdir  # noqa: E402
-from contrastive_jax.training.optimizer import make_optimizer, make_schedule  # noqa: E402
-from contrastive_jax.training.rates import frozen, parameter_rates  # noqa: E402
+from contrastive_jax import data
+from contrastive_jax.data.augmentation import augment
+from contrastive_jax.evaluation import finetuning
+from contrastive_jax.evaluation.evaluator import Evaluator
+from contrastive_jax.evaluation.zero_shot import read_classes
+from contrastive_jax.training import restore, workdir
+from contrastive_jax.training.optimizer import make_optimizer, make_schedule
+from contrastive_jax.training.rates import frozen, parameter_rates
+from experiments import records
 
 WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of a finished run.', required=True)
 SPLIT = flags.DEFINE_string('split', 'heldout_style', 'Split of its data to test on.')
@@ -30,7 +27,9 @@ FASHION = flags.DEFINE_string(
   'fashion_mnist', None, 'Folder in which TFDS has fashion_mnist prepared; tests on that instead.'
 )
 STEPS = flags.DEFINE_integer('steps', 1500, 'Updates of each classifier.', lower_bound=1)
-OUTPUT = flags.DEFINE_string('output', str(FOLDER / 'results.json'), 'Output file.')
+OUTPUT = flags.DEFINE_string(
+  'output', str(pathlib.Path(__file__).with_name('results.json')), 'Output file.'
+)
 
 BATCH = 128
 OPTIMIZER = {'b1': 0.9, 'b2': 0.98, 'epsilon': 1e-6, 'weight_decay': 0.05, 'clip_norm': 1.0}
@@ -107,7 +106,7 @@ def trained_accuracy(run, parameters, train, test, field, learning_rate, rates, 
 
 
 def main(_):
-  """Prints and writes accuracies by class field and method."""
+  """Writes and prints accuracies by class field and method."""
   folder = pathlib.Path(WORKDIR.value)
   run = restore.open_run(workdir.read_config(folder), folder)
   parameters = restore.restore_parameters(run, folder).parameters
@@ -122,12 +121,13 @@ def main(_):
     }
     for method, settings in METHODS.items():
       results[field][method] = trained_accuracy(run, parameters, train, test, field, **settings)
+  records.write(pathlib.Path(OUTPUT.value), {split: results})
   columns = list(results[fields[0]])
-  print(f'| {split} | {" | ".join(columns)} |\n|---|{"---:|" * len(columns)}')
-  for field, row in results.items():
-    cells = ('' if row[c] is None else f'{row[c]:.1%}' for c in columns)
-    print(f'| {field} | {" | ".join(cells)} |')
-  pathlib.Path(OUTPUT.value).write_text(json.dumps({split: results}, indent=2) + '\n')
+  rows = (
+    [field, *('' if row[c] is None else f'{row[c]:.1%}' for c in columns)]
+    for field, row in results.items()
+  )
+  print(records.markdown('l' + 'r' * len(columns), [split, *columns], rows))
 
 
 if __name__ == '__main__':

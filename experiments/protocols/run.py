@@ -1,33 +1,27 @@
 """All evaluation protocols on finished runs.
 
-  python experiments/protocols/run.py --workdir=runs/clip-default --workdir=runs/coca-default
+  python -m experiments.protocols.run --workdir=runs/clip-default --workdir=runs/coca-default
 
-With --stamps=FILE, written by tux_paint.py, also on images of another domain. Prints the README's
-table and writes results.json.
+With --stamps=FILE, written by tux_paint.py, also on images of another domain. Writes results.json
+and prints its table.
 """
 
-import json
 import pathlib
-import re
-import sys
 import time
 
 from absl import app, flags
 
-FOLDER = pathlib.Path(__file__).parent
-sys.path.insert(0, str(FOLDER.parents[1]))
-from configs import clip  # noqa: E402
-from contrastive_jax import data  # noqa: E402
-from contrastive_jax.evaluation.evaluator import PROBES  # noqa: E402
-from contrastive_jax.evaluation.open import open_evaluator  # noqa: E402
-from contrastive_jax.training import restore, workdir  # noqa: E402
-
-# Metrics of the table; results.json has other cutoffs too.
-SHOWN = re.compile(r'.*(@1|accuracy|per_class_recall|exact_match|cider|seconds)')
+from configs import clip
+from contrastive_jax import data
+from contrastive_jax.evaluation.evaluator import PROBES
+from contrastive_jax.evaluation.open import open_evaluator
+from contrastive_jax.training import restore, workdir
+from experiments import records
+from experiments.protocols import report
 
 WORKDIRS = flags.DEFINE_multi_string('workdir', None, 'Folder of a finished run.', required=True)
 STAMPS = flags.DEFINE_string('stamps', None, 'JSON Lines of tux_paint.py.')
-OUTPUT = flags.DEFINE_string('output', str(FOLDER / 'results.json'), 'Output file.')
+OUTPUT = flags.DEFINE_string('output', str(report.RESULTS), 'Output file.')
 
 
 def evaluate(folder: pathlib.Path) -> dict[str, float]:
@@ -52,15 +46,11 @@ def evaluate(folder: pathlib.Path) -> dict[str, float]:
 
 
 def main(_):
-  """Evaluates, prints and writes."""
+  """Evaluates, writes and prints."""
   results = {pathlib.Path(name).name: evaluate(pathlib.Path(name)) for name in WORKDIRS.value}
-  pathlib.Path(OUTPUT.value).write_text(json.dumps(results, indent=2) + '\n')
-  print(f'| | {" | ".join(results)} |\n|---|{"---:|" * len(results)}')
-  names = dict.fromkeys(name for row in results.values() for name in row)
-  for figure in filter(SHOWN.fullmatch, names):
-    form = '.2f' if figure.endswith('cider') else '.1f' if figure == 'seconds' else '.1%'
-    cells = (f'{row[figure]:{form}}' if figure in row else '' for row in results.values())
-    print(f'| {figure} | {" | ".join(cells)} |')
+  output = pathlib.Path(OUTPUT.value)
+  records.write(output, results)
+  print(report.protocols(output))
 
 
 if __name__ == '__main__':

@@ -1,7 +1,7 @@
 """Tux Paint's stamps as JSON Lines: images of another domain whose captions are emoji's names.
 
   apt-get install tuxpaint-stamps-default
-  python experiments/protocols/tux_paint.py --target=FOLDER
+  python -m experiments.protocols.tux_paint --target=FOLDER
 
 The stamps are under the GPL and not part of this repository. Instead of installing the package,
 `dpkg -x` can unpack it for --stamps. A stamp is kept if its English description, without article
@@ -12,14 +12,11 @@ import io
 import json
 import pathlib
 import re
-import sys
 
 from absl import app, flags
 from PIL import Image
 
-FOLDER = pathlib.Path(__file__).parent
-sys.path.insert(0, str(FOLDER.parents[1]))
-from contrastive_jax import data  # noqa: E402
+from contrastive_jax import data
 
 STAMPS = flags.DEFINE_string('stamps', '/usr/share/tuxpaint/stamps', 'Where the stamps are.')
 TARGET = flags.DEFINE_string('target', None, 'Folder for stamps.jsonl and pictures.', required=True)

@@ -1,14 +1,14 @@
 """Time and memory of recall for N images and N texts, compared to faiss's flat index.
 
   pip install -r experiments/retrieval_speed/requirements.txt
-  python experiments/retrieval_speed/run.py --size=100000
+  python -m experiments.retrieval_speed.run --size=100000
 
 Each measurement has its own process; the methods alternate. The same command resumes. Writes
-results.json, and prints the README's table from it.
+results.json and prints its table.
 """
 
-import collections
 import json
+import os
 import pathlib
 import resource
 import subprocess
@@ -18,15 +18,14 @@ import time
 import numpy as np
 from absl import app, flags
 
-FOLDER = pathlib.Path(__file__).parent
-ROOT = FOLDER.parents[1]
-sys.path.insert(0, str(ROOT))
+from experiments import records
+from experiments.retrieval_speed import report
 
 SIZE = flags.DEFINE_integer('size', 10_000, 'N, images and as many texts.', lower_bound=1)
 WIDTH = flags.DEFINE_integer('width', 512, 'D of the embeddings.', lower_bound=1)
 REPEATS = flags.DEFINE_integer('repeats', 3, 'Measurements of each.', lower_bound=1)
 MEASURE = flags.DEFINE_enum('measure', None, ['ours', 'faiss'], 'Of a child: what it measures.')
-OUTPUT = flags.DEFINE_string('output', str(FOLDER / 'results.json'), 'Output file.')
+OUTPUT = flags.DEFINE_string('output', str(report.RESULTS), 'Output file.')
 
 KS = (1, 5, 10)
 
@@ -93,38 +92,21 @@ def main(_):
   if MEASURE.value:
     print(json.dumps(measure()))
     return
+  # Cores are compared, and the children inherit the variable.
+  os.environ['JAX_PLATFORMS'] = 'cpu'
   output = pathlib.Path(OUTPUT.value)
-  results = json.loads(output.read_text()) if output.exists() else []
+  results = records.read(output)['results'] if output.exists() else []
   for repeat in range(REPEATS.value):
     for method in ('ours', 'faiss'):
       key = {'method': method, 'size': SIZE.value, 'width': WIDTH.value, 'repeat': repeat}
       if any(key.items() <= row.items() for row in results):
         continue
-      command = [sys.executable, __file__, f'--measure={method}']
+      command = [sys.executable, '-m', 'experiments.retrieval_speed.run', f'--measure={method}']
       command += [f'--size={SIZE.value}', f'--width={WIDTH.value}']
-      child = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+      child = subprocess.run(command, cwd=records.ROOT, check=True, capture_output=True, text=True)
       results.append(key | json.loads(child.stdout.splitlines()[-1]))
-      output.write_text(json.dumps(results, indent=2) + '\n')
-  report(results)
-
-
-def report(results) -> None:
-  """Prints the minimum time and maximum memory of each method; their recalls must agree."""
-  rows = collections.defaultdict(list)
-  for row in results:
-    rows[row['size'], row['width'], row['method']].append(row)
-  print(
-    '| N | D | | seconds, least | of all cores | GB beyond the embeddings | recall@1, both ways |'
-  )
-  print('|---:|---:|---|---:|---:|---:|---:|')
-  for (size, width, method), own in sorted(rows.items()):
-    seconds, busy = (min(r[field] for r in own) for field in ('seconds', 'processor_seconds'))
-    memory = max(row['gigabytes'] for row in own)
-    first, second = own[0]['recalls'][0], own[0]['recalls'][len(KS)]
-    print(
-      f'| {size:,} | {width} | {method} | {seconds:.2f} | {busy:.2f} | {memory:.2f} '
-      f'| {first:.2%}, {second:.2%} |'
-    )
+      records.write(output, results, resumed=True)
+  print(report.recall(output))
 
 
 if __name__ == '__main__':

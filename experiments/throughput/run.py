@@ -1,16 +1,15 @@
 """Train-step throughput compared to open_clip, with equal sizes, loss and optimizer.
 
-  python experiments/throughput/run.py --peer_python=PEER/bin/python
+  python -m experiments.throughput.run --peer_python=PEER/bin/python
 
-PEER is a virtual environment with requirements.txt of this folder. Prints the README's table and
-writes results.json.
+PEER is a virtual environment with requirements.txt of this folder. Writes results.json and prints
+its table.
 """
 
 import functools
 import json
 import pathlib
 import subprocess
-import sys
 import time
 
 import jax
@@ -18,11 +17,11 @@ import numpy as np
 from absl import app, flags
 from ml_collections import ConfigDict
 
-FOLDER = pathlib.Path(__file__).parent
-sys.path.insert(0, str(FOLDER.parents[1]))
-from configs import clip  # noqa: E402
-from contrastive_jax.runtime import cpu  # noqa: E402
-from contrastive_jax.training import build  # noqa: E402
+from configs import clip
+from contrastive_jax.runtime import cpu
+from contrastive_jax.training import build
+from experiments import records
+from experiments.throughput import report
 
 PEER_PYTHON = flags.DEFINE_string('peer_python', None, 'Interpreter that has open_clip.')
 ROUNDS = flags.DEFINE_integer('rounds', 6, 'Turns of each.', lower_bound=1)
@@ -80,7 +79,10 @@ def ours(seconds, **sizes):
 def start_peer(python):
   """Starts open_clip; returns a function like `ours`."""
   process = subprocess.Popen(
-    [python, str(FOLDER / 'peer.py')], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    [python, str(pathlib.Path(__file__).with_name('peer.py'))],
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    text=True,
   )
 
   def theirs(**turn):
@@ -110,15 +112,8 @@ def main(_):
           row['parameters'] = answer['parameters']
           rate = sizes['batch'] / min(answer['steps'])
           row[dtype] = max(row.get(dtype, 0.0), rate)
-  (FOLDER / 'results.json').write_text(json.dumps(results, indent=2) + '\n')
-  print('| pair | system | parameters | float32 | bfloat16 | better dtype, to open_clip |')
-  print('|---|---|---:|---:|---:|---:|')
-  for model, rows in results.items():
-    best = {system: max(row[dtype] for dtype in DTYPES) for system, row in rows.items()}
-    for system, row in rows.items():
-      rates = ' | '.join(f'{row[dtype]:,.0f}' for dtype in DTYPES)
-      ratio = f'{best[system] / best["open_clip"]:.2f}x' if 'open_clip' in best else ''
-      print(f'| {model} | {system} | {row["parameters"]:,} | {rates} | {ratio} |')
+  records.write(report.RESULTS, results)
+  print(report.rates(report.RESULTS))
 
 
 if __name__ == '__main__':

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 from PIL import Image
 
-SCRIPT = pathlib.Path(__file__).parents[2] / 'experiments' / 'protocols' / 'tux_paint.py'
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def test_stamps_named_as_an_emoji_are_kept_over_white_with_their_languages(tmp_path):
@@ -25,8 +25,9 @@ def test_stamps_named_as_an_emoji_are_kept_over_white_with_their_languages(tmp_p
     if description is not None:
       (stamps / f'{name}.txt').write_text(description)
   target = tmp_path / 'target'
-  command = [sys.executable, SCRIPT, f'--stamps={tmp_path}/stamps', f'--target={target}']
-  done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+  command = [sys.executable, '-m', 'experiments.protocols.tux_paint']
+  command += [f'--stamps={tmp_path}/stamps', f'--target={target}']
+  done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
   assert '1 stamps, 1 captions; 0 languages' in done.stdout
   [row] = map(json.loads, (target / 'stamps.jsonl').read_text().splitlines())
   assert row == {

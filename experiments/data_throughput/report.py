@@ -1,0 +1,23 @@
+"""The table of results.json."""
+
+import functools
+import pathlib
+
+from experiments import records
+
+RESULTS = pathlib.Path(__file__).with_name('results.json')
+
+
+def rates(path: pathlib.Path) -> str:
+  """Returns images per second by source, and their ratios to raw decoding and to the peer."""
+  results, rows = records.read(path)['results'], []
+  raw, peer = results['raw decoding'], results.get('webdataset with torch')
+  for name, rate in results.items():
+    cells = [cell for w in raw for cell in (f'{rate[w]:,.0f}', f'{rate[w] / raw[w]:.0%}')]
+    ratios = (f'{rate[w] / peer[w]:.2f}x' for w in raw) if peer else ()
+    rows.append([name, *cells, ', '.join(ratios)])
+  header = ['', '1 worker', 'of raw', '2 workers', 'of raw', 'to webdataset with torch']
+  return records.markdown('lrrrrr', header, rows)
+
+
+TABLES = {'rates': functools.partial(rates, RESULTS)}
