@@ -48,7 +48,7 @@ def uncached(model, images, rules):
 
   def step(tokens, texts, parents, position):
     texts = texts.at[:, :, position].set(tokens)
-    hidden = model.decoder(model.encode_text_with_states(texts[:, 0])[1], memory)
+    hidden = model.decoder(model.text(texts[:, 0])[1], memory)
     return model.decoder.output(hidden[:, position])[:, None], texts
 
   texts = jnp.zeros((len(images), 1, rules.max_length), jnp.int32)
