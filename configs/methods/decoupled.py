@@ -8,7 +8,8 @@ Yeh et al., Decoupled Contrastive Learning, 2022, https://arxiv.org/abs/2110.068
 
 Image and text are the two views, so images repel images and texts repel texts too. The paper
 compares two views of an image: configs/simclr.py with `--config.objective` of 'decoupled'. A step
-takes about as long as CLIP's, and the loss, unlike InfoNCE's, falls below 0.
+takes about as long as CLIP's, and the loss, unlike InfoNCE's, falls below 0. The scale is learned,
+as CLIP's; the paper's is the option `scale` of 10.
 """
 
 from ml_collections import ConfigDict
@@ -26,7 +27,6 @@ def get_config(variant: str = 'default') -> ConfigDict:
       'decoupled': {
         'weight': 1.0,
         'sigma': None,  # of DCLW, which weighs far positives more; the paper's is 0.5
-        'scale': 10.0,  # the paper's; left out, it is learned
       }
     }
   )
