@@ -179,7 +179,7 @@ def training_batches(
 
   References:
     [1] Okanovic et al., Repeated Random Sampling for Minimizing the Time-to-Accuracy of Learning,
-    2024.
+      2024.
   """
   _check_count(source)
   side = image_size if 'image' in inputs else 0

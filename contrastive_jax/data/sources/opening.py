@@ -36,13 +36,15 @@ def open_source(name: str, split: str, folder: str | None = None) -> Source | mi
 
   Args:
     name: one of
-      'emoji', which is embedded;
-      'tfds:NAME', 'tfds:NAME/config', 'tfds:NAME:split' or 'tfds:FOLDER', a prepared TFDS dataset;
-        'tfds:' is optional in the first two, and a split in the name replaces 'train';
-      'webdataset:PATTERN', tar shards; 'jsonl:PATTERN' and 'csv:PATTERN', with paths of images;
+
+      - 'emoji', which is embedded;
+      - 'tfds:NAME', 'tfds:NAME/config', 'tfds:NAME:split' or 'tfds:FOLDER', a prepared TFDS
+        dataset; 'tfds:' is optional in the first two, and a split in the name replaces 'train';
+      - 'webdataset:PATTERN', tar shards; 'jsonl:PATTERN' and 'csv:PATTERN', with paths of images;
         'arrayrecord:PATTERN', from data.convert;
-      'karpathy:PATTERN', dataset_flickr30k.json or dataset_coco.json in the folder of the images;
-      'A*0.7+B*0.3', a mixture by weight.
+      - 'karpathy:PATTERN', dataset_flickr30k.json or dataset_coco.json in the folder of the images;
+      - 'A*0.7+B*0.3', a mixture by weight.
+
       A pattern may have braces, '{00000..00099}', and wildcards. '{split}' stands for the split's
       name; a pattern without it holds 'train' alone. Paths are fsspec's, including gs:// and s3://.
     split: a split such as 'train' or 'train[:50%]', or a selection by fields such as
