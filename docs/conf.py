@@ -55,4 +55,5 @@ html_theme_options = {
   'show_toc_level': 2,
   'use_download_button': False,
   'use_fullscreen_button': False,
+  'navbar_persistent': [],  # the search is in the sidebar
 }
