@@ -37,7 +37,7 @@ nb_execution_raise_on_error = True
 # Docstrings: single backticks are code, and a link where they name an object.
 default_role = 'py:obj'
 napoleon_numpy_docstring = False
-napoleon_use_ivar = True
+napoleon_custom_sections = [('Attributes', 'params_style')]
 napoleon_use_rtype = False
 autodoc_member_order = 'bysource'
 autodoc_preserve_defaults = True

@@ -48,6 +48,18 @@ def _process(app, what, name, target, options, lines) -> None:
   lines[:] = mark_up(lines)
 
 
+def plain_defaults(signature: str) -> str:
+  """Replaces defaults without a literal, such as `<factory>`, which Sphinx cannot parse."""
+  found = 1
+  while found:  # one may hold another: <function f.<lambda> at 0x7f>
+    signature, found = re.subn('<[^<>]*>', '...', signature)
+  return signature
+
+
+def _process_signature(app, what, name, target, options, signature, returned):
+  return (plain_defaults(signature), returned) if signature else None
+
+
 def _skip(app, what, name, target, skip, options) -> bool | None:
   """Skips the fields of named tuples, which their class describes."""
   is_field = (getattr(target, '__doc__', None) or '').startswith('Alias for field number')
@@ -57,5 +69,6 @@ def _skip(app, what, name, target, skip, options) -> bool | None:
 def setup(app) -> dict[str, bool]:
   """Runs before napoleon, which has the default priority of 500."""
   app.connect('autodoc-process-docstring', _process, priority=400)
+  app.connect('autodoc-process-signature', _process_signature)
   app.connect('autodoc-skip-member', _skip)
   return {'parallel_read_safe': True}

@@ -2,7 +2,7 @@
 
 import textwrap
 
-from docs.extensions.docstrings import mark_up
+from docs.extensions.docstrings import mark_up, plain_defaults
 
 
 def marked(text):
@@ -72,3 +72,8 @@ def test_results_and_references_are_lists():
 
 def test_a_plural_of_code_is_separated():
   assert marked('`Model`s of `load`.') == ['`Model`\\ s of `load`.']
+
+
+def test_defaults_without_a_literal_are_dots():
+  signature = '(x: dict = <factory>, f: Callable = <function C.<lambda> at 0x7f>, k: int = 2)'
+  assert plain_defaults(signature) == '(x: dict = ..., f: Callable = ..., k: int = 2)'
