@@ -33,6 +33,7 @@ html_math_renderer = 'mathml'
 nb_execution_mode = 'cache'
 nb_execution_timeout = 240  # seconds per cell
 nb_execution_raise_on_error = True
+nb_merge_streams = True
 
 # Docstrings: single backticks are code, and a link where they name an object.
 default_role = 'py:obj'
