@@ -34,6 +34,7 @@ nb_execution_mode = 'cache'
 nb_execution_timeout = 240  # seconds per cell
 nb_execution_raise_on_error = True
 nb_merge_streams = True
+nb_mime_priority_overrides = [('html', 'text/plain', 0)]  # the run's lines of progress
 
 # Docstrings: single backticks are code, and a link where they name an object.
 default_role = 'py:obj'
