@@ -17,6 +17,7 @@ import os
 import pathlib
 import queue
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -35,6 +36,7 @@ _CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') els
 _JOBS = flags.DEFINE_integer(
   'jobs', len(_CORES), 'Runs at a time.', lower_bound=1, upper_bound=len(_CORES)
 )
+_RUNNING: set[subprocess.Popen] = set()
 
 
 def folder_of(arm: claim.Arm, seed: int) -> pathlib.Path:
@@ -61,26 +63,23 @@ def train(arm: claim.Arm, seed: int, core: int) -> None:
   Raises:
     RuntimeError: if it fails; names its log.
   """
-  folder = folder_of(arm, seed).absolute()
+  folder, shared = folder_of(arm, seed).absolute(), pathlib.Path(_WORKDIR.value).absolute()
   folder.mkdir(parents=True, exist_ok=True)
-  prepared = pathlib.Path(_WORKDIR.value).absolute()
-  fields = {'seed': seed, **arm.fields}
   command = [sys.executable, 'launch.py', f'--config=configs/claims.py:{arm.method}']
   command += [f'--workdir={folder}']
   command += [
-    f'--config.{path}={value}'.replace('{folder}', str(prepared)) for path, value in fields.items()
+    f'--config.{path}={value}'.replace('{folder}', str(shared))
+    for path, value in {'seed': seed, **arm.fields}.items()
   ]
   with (folder / 'log.txt').open('w') as log:
-    done = subprocess.run(
-      command,
-      cwd=ROOT,
-      stdout=log,
-      stderr=subprocess.STDOUT,
-      check=False,
-      preexec_fn=lambda: os.sched_setaffinity(0, {core}),
-    )
-  if not (folder / 'results.json').exists():
-    raise RuntimeError(f'{arm} with seed {seed} ended with {done.returncode}; see {log.name}')
+    run = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+    _RUNNING.add(run)
+    if hasattr(os, 'sched_setaffinity'):
+      os.sched_setaffinity(run.pid, {core})
+    code = run.wait()
+    _RUNNING.remove(run)
+  if code or not (folder / 'results.json').exists():
+    raise RuntimeError(f'{arm} with seed {seed} ended with {code}; see {log.name}')
   (folder / 'provenance.json').write_text(json.dumps(records.provenance(), indent=2) + '\n')
 
 
@@ -105,12 +104,15 @@ def train_all(runs: Iterable[tuple[claim.Arm, int]], settle) -> None:
         print(job.result(), flush=True)
         settle()
     except BaseException:
-      pool.shutdown(cancel_futures=True)
+      pool.shutdown(wait=False, cancel_futures=True)
+      for run in list(_RUNNING):
+        run.terminate()  # which saves the run
       raise
 
 
 def main(arguments: list[str]) -> None:
   """Trains what remains, and settles the verdicts of the claims and of their families."""
+  signal.signal(signal.SIGTERM, signal.default_int_handler)
   claims = {name: claim.read(name) for name in arguments[1:] or claim.names()}
   for measured in claims.values():
     measured.prepare(pathlib.Path(_WORKDIR.value).absolute())
