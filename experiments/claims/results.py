@@ -81,7 +81,10 @@ def source(measured: claim.Claim) -> str:
 
 
 def write(name: str, measured: claim.Claim, folder_of: Folders) -> None:
-  """Writes the results of a claim, as far as they are measured."""
+  """Writes the results of a claim, as far as they are measured.
+
+  `source` stays that of the oldest row, so that a later change of the method is noticed.
+  """
   rows: dict[tuple[str, int], Row] = {}
   for comparison in measured.comparisons().values():
     for arm in (comparison.baseline, comparison.method):
@@ -96,11 +99,15 @@ def write(name: str, measured: claim.Claim, folder_of: Folders) -> None:
   if primary is None:
     return
   newest = max(rows.values(), key=lambda found: found['date'])
+  earlier = read(name)
+  kept = [found for found in earlier.get('rows', ()) if found in rows.values()]
+  if len(kept) == len(rows):  # nothing is new; outcomes per query may be gone
+    return
   result = {
     'paper': measured.paper,
     **primary,
     'rule': primary['verdict'],
-    'source': source(measured),
+    'source': earlier['source'] if kept else source(measured),
     **{field: newest[field] for field in ('commit', 'versions', 'device', 'date')},
     'secondary': {key: found for key, found in compared.items() if found},
     'rows': list(rows.values()),
@@ -183,15 +190,10 @@ def compare(
 
 def _bootstrap(comparison, seeds, folder_of) -> list[float] | None:
   """The interval over seeds and queries; None where a run has no outcomes per query here."""
-  found = {
-    arm: [outcomes.read(folder_of(arm, seed) / 'outcomes.npz') for seed in seeds]
-    for arm in (comparison.baseline, comparison.method)
-  }
-  if any(
-    metric not in run for runs in found.values() for run in runs for metric in comparison.metrics
-  ):
-    return None
-  baseline, method = (
-    [[run[metric] for metric in comparison.metrics] for run in runs] for runs in found.values()
-  )
-  return list(statistics.crossed_bootstrap(baseline, method))
+  runs = []
+  for arm in (comparison.baseline, comparison.method):
+    found = [outcomes.read(folder_of(arm, seed) / 'outcomes.npz') for seed in seeds]
+    if any(metric not in run for run in found for metric in comparison.metrics):
+      return None
+    runs.append([[run[metric] for metric in comparison.metrics] for run in found])
+  return list(statistics.crossed_bootstrap(*runs))
