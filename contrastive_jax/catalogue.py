@@ -41,11 +41,13 @@ class Paper:
     checked: what the grade covers, and what is less sure; '' for all of it.
     abstract: the claim, quoted from the abstract; '' for none.
     number: in `PAPERS`; None in `BASES`.
-    where: dotted name of the class or function; '' unless built.
-    built: what part is built; '' for all of it.
+    where: dotted name of the class or function whose docstring has the formula; '' unless built.
+      What is built has a config, a test, and a claim or `baseline`.
+    built: what part is built, also of a planned paper; '' for all of it, or for none.
     methods: names in `config.objective`.
     config: path of a config that runs it, from the root of the repository; '' for none.
-    claim: name of its claim in experiments/claims; '' for none.
+    claims: names of its claims in experiments/claims, the main one first.
+    baseline: whether it is what others are compared with, and needs no claim.
     reason: why it will not be built; '' for any other paper.
   """
 
@@ -62,7 +64,8 @@ class Paper:
   built: str = ''
   methods: tuple[str, ...] = ()
   config: str = ''
-  claim: str = ''
+  claims: tuple[str, ...] = ()
+  baseline: bool = False
   reason: str = ''
 
   @property
@@ -70,10 +73,16 @@ class Paper:
     """'built', 'planned' or 'not to be built'."""
     return 'built' if self.where else 'not to be built' if self.reason else 'planned'
 
+  @property
+  def claim(self) -> str:
+    """The first of `claims`; '' for none."""
+    return self.claims[0] if self.claims else ''
+
 
 _FIELDS = {field.name: field for field in dataclasses.fields(Paper)}
 _REQUIRED = [name for name, field in _FIELDS.items() if field.default is dataclasses.MISSING]
-_OF_BUILT = ('built', 'methods', 'config', 'claim')
+_OF_A_PART = ('methods', 'config')
+_TYPES = {'number': int, 'methods': list, 'claims': list, 'baseline': bool}
 
 
 def parse(text: str) -> tuple[dict[int, Paper], dict[str, Paper]]:
@@ -105,12 +114,13 @@ def _paper(table: Mapping[str, Any], more: list[str]) -> Paper:
   if missing := [name for name in (*_REQUIRED, *more) if name not in table]:
     raise ValueError(f'{row}: {missing} is missing')
   for name, value in table.items():
-    kind = {'number': int, 'methods': list}.get(name, str)
+    kind = _TYPES.get(name, str)
     if not isinstance(value, kind):
       raise ValueError(f'{row}: {name} = {value!r}; use {kind.__name__}')
     if not value and name in _REQUIRED and name != 'grade':
       raise ValueError(f'{row}: {name} is empty')
-  paper = Paper(**{**table, 'methods': tuple(table.get('methods', ()))})
+  lists = {name: tuple(table.get(name, ())) for name in ('methods', 'claims')}
+  paper = Paper(**{**table, **lists})
   if paper.topic not in TOPICS:
     raise ValueError(f'{row}: topic = {paper.topic!r}; use one of {TOPICS}')
   if paper.grade not in GRADES and (paper.grade or not paper.reason):
@@ -119,8 +129,11 @@ def _paper(table: Mapping[str, Any], more: list[str]) -> Paper:
     raise ValueError(f'{row}: url = {paper.url!r}; use https://')
   if paper.where and paper.reason:
     raise ValueError(f'{row}: where and reason exclude each other')
-  if not paper.where and (given := [name for name in _OF_BUILT if getattr(paper, name)]):
-    raise ValueError(f'{row}: {given} needs where, the dotted name of what is built')
+  if paper.claims and not paper.where:
+    raise ValueError(f'{row}: claims needs where, the dotted name of what is built')
+  given = [name for name in _OF_A_PART if getattr(paper, name)]
+  if given and not (paper.where or paper.built):
+    raise ValueError(f'{row}: {given} needs where, or built to say which part of it is built')
   return paper
 
 
@@ -136,3 +149,17 @@ def _index(field: str, papers: list[Paper]) -> dict[Any, Paper]:
 PAPERS, BASES = parse(
   (importlib.resources.files(__package__) / 'papers.toml').read_text(encoding='utf-8')
 )
+
+
+def find(key: int | str) -> Paper:
+  """The paper of a number, or the base of a name.
+
+  Raises:
+    KeyError: if there is none.
+  """
+  return PAPERS[key] if isinstance(key, int) else BASES[key]
+
+
+def built() -> list[Paper]:
+  """The papers that are built, numbered ones first."""
+  return [paper for paper in (*PAPERS.values(), *BASES.values()) if paper.state == 'built']
