@@ -1,5 +1,6 @@
 """The results of claims: rows of runs, and what the rule makes of them."""
 
+import ast
 import hashlib
 import importlib
 import inspect
@@ -73,11 +74,16 @@ def seconds(arm: str) -> float | None:
 
 
 def source(measured: claim.Claim) -> str:
-  """A digest of the source of the method that a claim is about."""
-  papers = catalogue.PAPERS if isinstance(measured.paper, int) else catalogue.BASES
-  module, _, name = papers[measured.paper].where.rpartition('.')
-  text = inspect.getsource(getattr(importlib.import_module(module), name))
-  return hashlib.sha256(text.encode()).hexdigest()[:12]
+  """A digest of the module of the method that a claim is about, without docstrings."""
+  module, _, name = catalogue.find(measured.paper).where.rpartition('.')
+  text = inspect.getsource(inspect.getmodule(getattr(importlib.import_module(module), name)))
+  lines = text.splitlines()
+  for node in ast.walk(ast.parse(text)):
+    kinds = ast.Module | ast.ClassDef | ast.FunctionDef
+    if isinstance(node, kinds) and ast.get_docstring(node) is not None:
+      start, end = node.body[0].lineno - 1, node.body[0].end_lineno
+      lines[start:end] = [''] * (end - start)
+  return hashlib.sha256('\n'.join(filter(str.strip, lines)).encode()).hexdigest()[:12]
 
 
 def write(name: str, measured: claim.Claim, folder_of: Folders) -> None:

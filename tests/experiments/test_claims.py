@@ -149,6 +149,28 @@ def test_a_claim_is_of_a_paper(name):
   assert len(results.source(measured)) == 12
 
 
+SOURCE = '''"""Losses."""
+
+def loss(x):
+  """Half."""
+  return half(x)
+
+def half(x):
+  return x / 2
+'''
+
+
+def test_the_source_of_a_method_is_its_module_without_docstrings(tmp_path, monkeypatch):
+  monkeypatch.syspath_prepend(tmp_path)
+  found = []
+  for name, change in {'a': ('', ''), 'b': ('Half.', 'A\n  half.'), 'c': ('/ 2', '/ 3')}.items():
+    (tmp_path / f'a_method_{name}.py').write_text(SOURCE.replace(*change))
+    paper = dataclasses.replace(catalogue.PAPERS[31], where=f'a_method_{name}.loss')
+    monkeypatch.setitem(catalogue.PAPERS, 31, paper)
+    found.append(results.source(CLAIMS['decoupled']))
+  assert found[0] == found[1] != found[2]
+
+
 MEASURED = claim.Claim(
   method='clip',
   paper=31,
