@@ -1,7 +1,7 @@
 """Results of experiments: what measured them, and the tables that documents show of them.
 
-  python -m experiments.records            # rewrites the tables of all documents
-  python -m experiments.records --check    # fails if a table differs from its results
+  python -m experiments.records            # rewrites the tables of all documents, plots and pages
+  python -m experiments.records --check    # fails if one of them differs from its results
 
 A results file is {"provenance": {"commit", "versions", "device", "date"}, "results": ...}. A
 document shows a table between two markers, with a hash of the results file and of the source of the
@@ -14,7 +14,8 @@ function that formats it:
   <!-- end table -->
 
 `TABLES` of experiments/EXPERIMENT/report.py holds the functions by NAME. README.md and docs/ show
-a table as EXPERIMENT/NAME.
+a table as EXPERIMENT/NAME, and what measured RESULTS as EXPERIMENT/provenance. `FILES`, if there
+are any, holds functions that return a whole file, by path.
 """
 
 import argparse
@@ -90,6 +91,22 @@ def markdown(align: str, header: Sequence[Any], rows: Iterable[Sequence[Any]]) -
   return '\n'.join(f'|{"|".join(line)}|' for line in lines)
 
 
+def block(name: str, table: Callable[[], str]) -> str:
+  """Returns a table between its markers."""
+  return f'<!-- table {name} {_digest(table)} -->\n\n{table()}\n\n<!-- end table -->'
+
+
+def measured_by(path: pathlib.Path) -> str:
+  """Returns the date, device and commit of a results file, in a sentence."""
+  found = read(path)['provenance']
+  commit = f'commit {found["commit"][:7]}'
+  if 'recorded' in found:
+    commit += f', {found["recorded"]}'
+  earlier = found.get('resumed')
+  resumed = f', in part at {earlier["commit"][:7]} on {earlier["date"]}' if earlier else ''
+  return f'Measured on {found["date"]}{resumed}; {commit}; device: {found["device"]}.'
+
+
 def update(
   path: pathlib.Path, tables: Mapping[str, Callable[[], str]], check: bool = False
 ) -> set[str]:
@@ -113,8 +130,7 @@ def update(
     if name not in tables:
       raise ValueError(f'{path} shows the table {name!r}, but TABLES has only {sorted(tables)}')
     shown.add(name)
-    first = f'<!-- table {name} {_digest(tables[name])} -->'
-    table = f'{first}\n\n{tables[name]()}\n\n<!-- end table -->'
+    table = block(name, tables[name])
     if check and table != match[0]:
       raise ValueError(f'{path}: the table {name!r} differs from its results; run `{COMMAND}`')
     return table
@@ -127,14 +143,30 @@ def update(
   return shown
 
 
+def update_file(path: pathlib.Path, function: Callable[[], str], check: bool = False) -> None:
+  """Rewrites a file; with `check`, raises ValueError if it is missing or differs."""
+  text = function()
+  if path.exists() and path.read_text(encoding='utf-8') == text:
+    return
+  if check:
+    raise ValueError(f'{path} is missing or differs from its inputs; run `{COMMAND}`')
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_text(text, encoding='utf-8')
+
+
 def update_all(check: bool = False) -> None:
-  """Updates the README of each experiment, README.md and docs/; see `update`."""
+  """Updates files, the README of each experiment, README.md and docs/; see `update`."""
   tables, shown = {}, set()
-  for report in sorted(FOLDER.glob('*/report.py')):
-    name = report.parent.name
-    own = importlib.import_module(f'experiments.{name}.report').TABLES
-    shown |= {f'{name}/{table}' for table in update(report.with_name('README.md'), own, check)}
-    tables |= {f'{name}/{table}': function for table, function in own.items()}
+  for path in sorted(FOLDER.glob('*/report.py')):
+    name = path.parent.name
+    report = importlib.import_module(f'experiments.{name}.report')
+    for file, function in getattr(report, 'FILES', {}).items():
+      update_file(file, function, check)
+    own = update(path.with_name('README.md'), report.TABLES, check)
+    shown |= {f'{name}/{table}' for table in own}
+    tables |= {f'{name}/{table}': function for table, function in report.TABLES.items()}
+    if hasattr(report, 'RESULTS'):
+      tables[f'{name}/provenance'] = functools.partial(measured_by, report.RESULTS)
   for document in (ROOT / 'README.md', *sorted((ROOT / 'docs').rglob('*.md'))):
     shown |= update(document, tables, check)
   if unseen := sorted(tables.keys() - shown):
@@ -144,14 +176,15 @@ def update_all(check: bool = False) -> None:
 def _digest(table: Callable[[], str]) -> str:
   """Hashes a table's inputs: the results files, and the source of the function."""
   partial = table if isinstance(table, functools.partial) else functools.partial(table)
-  inputs = [inspect.getsource(partial.func).encode(), *(path.read_bytes() for path in partial.args)]
+  results = (path.read_bytes() for path in partial.args if path.exists())
+  inputs = [inspect.getsource(partial.func).encode(), *results]
   return hashlib.sha256(b''.join(inputs)).hexdigest()[:12]
 
 
 def _commit() -> str:
   """Returns the commit of the code, with `-modified` if tracked code differs from it."""
   # Results and documents change between experiments, and are no code.
-  code = ('.', ':!experiments/*.json', ':!*.md')
+  code = ('.', ':!experiments/*.json', ':!experiments/*.svg', ':!*.md')
   try:
     commit = _git('rev-parse', 'HEAD')
     modified = _git('status', '--porcelain', '--untracked-files=no', '--', *code)

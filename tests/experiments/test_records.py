@@ -102,6 +102,17 @@ def test_resumed_results_keep_the_earlier_provenance(tmp_path):
   assert 'resumed' not in records.read(path)['provenance']
 
 
+def test_a_sentence_says_what_measured_a_file(tmp_path):
+  path = tmp_path / 'results.json'
+  found = {'commit': 'a' * 40, 'device': 'cpu: an abacus', 'date': '2026-01-02'}
+  path.write_text(json.dumps({'provenance': found}))
+  said = 'Measured on 2026-01-02; commit aaaaaaa; device: cpu: an abacus.'
+  assert records.measured_by(path) == said
+  found['resumed'] = {'commit': 'b' * 40, 'date': '2026-01-01'}
+  path.write_text(json.dumps({'provenance': found}))
+  assert 'on 2026-01-02, in part at bbbbbbb on 2026-01-01; commit aaa' in records.measured_by(path)
+
+
 def test_a_document_shows_the_table_between_its_markers(tmp_path):
   document, tables = make_document(tmp_path)
   first, *lines = document.read_text().splitlines()[2:-2]
@@ -150,7 +161,8 @@ def test_the_command_checks_and_mends_all_documents(tmp_path, monkeypatch, capsy
   readme.parent.mkdir()
   for name in ('README.md', 'report.py'):
     shutil.copy(records.FOLDER / 'augmentation' / name, readme.parent)
-  front.write_text('<!-- table augmentation/milliseconds -->\n<!-- end table -->\n')
+  names = ('augmentation/milliseconds', 'augmentation/provenance')
+  front.write_text('\n'.join(f'<!-- table {name} -->\n<!-- end table -->\n' for name in names))
   monkeypatch.setattr(records, 'FOLDER', tmp_path)
   monkeypatch.setattr(records, 'ROOT', tmp_path)
 
@@ -169,7 +181,7 @@ def test_the_command_checks_and_mends_all_documents(tmp_path, monkeypatch, capsy
   assert f'{readme}' in said and "'milliseconds'" in said and records.COMMAND in said
   for document in (readme, front):
     document.write_text('No table.')
-  assert "no document shows the tables ['augmentation/milliseconds']" in fails()
+  assert f'no document shows the tables {[*names]}' in fails()
 
 
 def test_every_script_is_a_module_with_help():
