@@ -1,8 +1,7 @@
 """CLIP whose pairs weigh by their own loss: easy ones less, from a burn-in on.
 
 Sow et al., Dynamic Loss-Based Sample Reweighting for Improved Large Language Model Pretraining,
-2025. The paper weighs texts that a language model learns from; experiments/data_selection measures
-it on pairs.
+2025. The paper weighs texts that a language model learns from; docs/claims.md measures it on pairs.
 
   python launch.py --config=configs/methods/reweighted.py       the embedded emoji, on two cores
   python launch.py --config=configs/methods/reweighted.py:smoke       two tiny steps
