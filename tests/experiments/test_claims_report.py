@@ -149,6 +149,52 @@ def test_every_paper_is_in_the_table(measured):
   assert rows(text)['29'][3] == 'planned' and 'So far the hard loss, `losses.hard_negative`' in text
 
 
+def contradictions(name):
+  """Yields the fields of a claim's results that are not those of its rows."""
+  measured, found = claim.read(name), results.read(name)
+  rows = {(row['arm'], row['seed']): row for row in found['rows']}
+  stored = {'primary': found | {'verdict': found['rule']}, **found['secondary']}
+  for key, comparison in measured.comparisons().items():
+    expected = results.compare(comparison, rows, lambda arm, seed: records.ROOT / 'none')
+    for field, value in (expected or {}).items():
+      if field not in ('bootstrap', 'says') and stored[key][field] != approximately(value):
+        yield f'{key}: {field} = {stored[key][field]}, and its rows give {value}'
+
+
+def approximately(value):
+  """A value as JSON has it, within rounding."""
+  kept = list(value) if isinstance(value, tuple) else value
+  return kept if isinstance(value, str) else pytest.approx(kept, abs=1e-9)
+
+
+def test_results_follow_from_their_rows():
+  for name in claim.names():
+    wrong = [*contradictions(name)] if results.read(name) else []
+    remedy = f'restore results/{name}.json, or run `python -m experiments.claims.run {name}`'
+    assert not wrong, f'{remedy}: {wrong}'
+
+
+def test_verdicts_follow_from_their_families():
+  for members in claim.families().values():
+    found = {name: result for name in members if (result := results.read(name))}
+    p = {name: found[name]['p'] if name in found else 1.0 for name in members}
+    expected = statistics.control({name: result['rule'] for name, result in found.items()}, p)
+    assert {name: result['verdict'] for name, result in found.items()} == expected, (
+      'run `python -m experiments.claims.run`, which settles the verdicts of each family'
+    )
+
+
+@pytest.mark.parametrize(
+  ('field', 'value'),
+  [('difference', 0.03), ('interval', [0.0, 0.1]), ('p', 0.5), ('rule', 'reverses'), ('seeds', 9)],
+)
+def test_a_result_that_is_edited_by_hand_is_noticed(measured, tmp_path, field, value):
+  assert not [*contradictions('decoupled')]
+  write(tmp_path, 'decoupled', 0.02, **{field: value})
+  (wrong,) = contradictions('decoupled')
+  assert wrong.startswith(f'primary: {"verdict" if field == "rule" else field} = ')
+
+
 def test_every_page_is_of_a_built_paper():
   known = {path for path in report.FILES if path.parent == pages.FOLDER}
   stray = sorted(path.name for path in set(pages.FOLDER.glob('*')) - known)
