@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -91,7 +92,7 @@ class SiamLip(Method):
     """The mean distance D, and the contrastive loss of global and local pairs."""
     encoder = '' if self.target is None else 'target.'
     online, aimed = _features(inputs), _features(inputs, encoder)
-    options = {'same': inputs.get('same'), 'mesh': self.mesh}
+    options: dict[str, Any] = {'same': inputs.get('same'), 'mesh': self.mesh}
     total = losses.info_nce(inputs['image'], inputs['text'], scale=inputs['scale'], **options)
     apart = _distances(heads, '', encoder, _first(online), _first(aimed))
     metrics = {}
@@ -200,7 +201,7 @@ def _contrast(heads, features, **options) -> jax.Array:
     [transformer.unit(heads[f'contrastive_{side}_projector'](x)) for x in features[side]]
     for side in _SIDES
   )
-  found = [smoothed_info_nce(x, y, **options) for x in images for y in texts]
+  found: list[Any] = [smoothed_info_nce(x, y, **options) for x in images for y in texts]
   return sum(found) / len(found)
 
 
@@ -215,8 +216,8 @@ def _features(inputs: Mapping[str, jax.Array], encoder: str = '') -> dict[str, l
   """The features [B, W] of every view of each modality, the global one first."""
   found = {}
   for side, several in _SEVERAL.items():
-    others = inputs.get(f'{encoder}{several}')
-    others = [] if others is None else [others[:, n] for n in range(1, others.shape[1])]
+    array = inputs.get(f'{encoder}{several}')
+    others = [] if array is None else [array[:, n] for n in range(1, array.shape[1])]
     found[side] = [inputs[f'{encoder}{side}_features'], *others]
   return found
 

@@ -1,6 +1,7 @@
 """SogCLR and iSogCLR: a moving average, and a temperature, per example."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -79,7 +80,8 @@ class SogClr(Method):
     temperatures = self.temperatures(own)
     contrast = _contrast_views if self.views else _contrast_sides
     results = contrast(inputs, list(temperatures.values()), self.mesh)
-    terms, writes = [], {'id': inputs['id']}
+    terms: list[Any] = []
+    writes = {'id': inputs['id']}
     for side, (log_new, mean, positive) in zip(self.sides, results, strict=True):
       # An anchor without negatives has no term, and leaves its state as it was.
       counted = log_new > -jnp.inf
@@ -197,16 +199,21 @@ def _contrast_sides(inputs, temperatures, mesh):
 def _contrast_views(inputs, temperatures, mesh):
   """Of both views: log mean exp(a·z / τ), the mean of a·z / τ under its softmax, and a·p."""
   x, y, scale = inputs['first'], inputs['second'], 1 / temperatures[0]
-  options = {'scale': (scale, scale), 'exclude': inputs['id'], 'diagonal': False, 'mesh': mesh}
+  options: dict[str, Any] = {
+    'scale': (scale, scale),
+    'exclude': inputs['id'],
+    'diagonal': False,
+    'mesh': mesh,
+  }
   means, totals = [], []
   for a, b in ((x, y), (x, x), (y, y)):
     rows, columns = pairwise.expectation(a, b, _identity, **options)
     for mean, total in (rows, columns)[: 1 + (b is not a)]:
       means.append(mean)
       totals.append(total)
-  means, totals = jnp.stack(means), jnp.stack(totals)
-  log_mean = jax.nn.logsumexp(totals, axis=0) - jnp.log(4 * _count_others(inputs['id']))
-  mean = jnp.sum(jax.nn.softmax(totals, axis=0) * means, axis=0)
+  stacked = jnp.stack(totals)
+  log_mean = jax.nn.logsumexp(stacked, axis=0) - jnp.log(4 * _count_others(inputs['id']))
+  mean = jnp.sum(jax.nn.softmax(stacked, axis=0) * jnp.stack(means), axis=0)
   return [(log_mean, mean, pairwise.paired(x, y))]
 
 

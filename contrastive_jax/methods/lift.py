@@ -72,7 +72,8 @@ def stateless(
     sources = {name: read for name, read in reads.items() if name not in options}
     return _Stateless(loss, sources, fixed, flops, count)
 
-  make.__signature__ = inspect.signature(loss)
+  # `inspect` reads the attribute, which no type declares.
+  make.__signature__ = inspect.signature(loss)  # type: ignore[attr-defined]
   return make
 
 

@@ -109,14 +109,20 @@ class Method:
   mesh and in any number of micro-batches: its arrays are global. Every function is pure.
 
   Attributes:
-    reads: names of what `loss`, `partial` or `total` takes as `inputs`, see `methods.inputs`.
-    target: the momentum of the target encoder whose outputs are read as 'target.NAME'.
     exempt: reason by name of each law over the registry that does not hold.
   """
 
-  reads: tuple[str, ...] = ()
-  target: Momentum | None = None
   exempt: ClassVar[Mapping[str, str]] = MappingProxyType({})
+
+  @property
+  def reads(self) -> tuple[str, ...]:
+    """Names of what `loss`, `partial` or `total` takes as `inputs`, see `methods.inputs`."""
+    return ()
+
+  @property
+  def target(self) -> Momentum | None:
+    """The momentum of the target encoder whose outputs are read as 'target.NAME'."""
+    return None
 
   def heads(self, sizes: Sizes) -> Mapping[str, Definition]:
     """The modules that are trained with the model."""
@@ -150,7 +156,7 @@ class Method:
   def total(self, inputs: Arrays) -> jax.Array | None:
     """The number that `partial` divides by, of the whole batch."""
 
-  def partial(self, inputs: Arrays, total: jax.Array) -> jax.Array | None:
+  def partial(self, inputs: Arrays, total: jax.Array | None) -> jax.Array | None:
     """The term of one micro-batch, where the term is a sum over them."""
 
   def transform(self, part: Arrays, target: Any, memory: Arrays, keys: jax.Array) -> Arrays:

@@ -1,6 +1,7 @@
 """MoCo: negatives from a queue of a momentum encoder's embeddings."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -70,7 +71,8 @@ class MoCo(Method):
 
   def _direction(self, inputs, memory, query, side):
     scale = inputs['scale'] if self.scale is None else self.scale
-    x, y, options = inputs[query], inputs[f'target.{side}'], {'scale': scale, 'mesh': self.mesh}
+    x, y = inputs[query], inputs[f'target.{side}']
+    options: dict[str, Any] = {'scale': scale, 'mesh': self.mesh}
     positive = batch = scale * pairwise.paired(x, y)
     rest, _ = pairwise.logsumexp(x, entries(memory[side]), **options)
     if self.in_batch:

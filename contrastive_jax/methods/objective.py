@@ -70,7 +70,7 @@ class Objective:
     Raises:
       ValueError: names the method, what it needs, and what would work.
     """
-    given = {'step': 0} | batch
+    given = {'step': 0, **batch}
     for name, method in self.methods.items():
       asked = inputs.count(method.reads, 'views', 'view', 'view_features')
       if asked > views:
@@ -175,7 +175,9 @@ class Objective:
     """
     if partial is None:
       partial = self.partial(outputs, batch, self.totals(batch))
-    terms, writes, metrics = dict(partial), {}, {}
+    terms, writes = dict(partial), {}
+    metrics: dict[str, jax.Array] = {}
+    targets, target_heads = targets or {}, target_heads or {}
     for name, method in self.methods.items():
       if name in partial:
         continue
@@ -190,6 +192,7 @@ class Objective:
         (memory or {}).get(name, {}),
         None if key is None else fold_name(key, name),
       )
+      assert result is not None, f'{name}: loss and partial are both None'
       terms[name], writes[name] = result.loss, result.writes
       metrics |= {f'{name}/{metric}': value for metric, value in result.metrics.items()}
     step = batch.get('step')
@@ -211,7 +214,7 @@ class Objective:
     return sum(method.flops(sizes) for method in self.methods.values())
 
 
-def _weight(weight, step: jax.Array | None):
+def _weight(weight: Any, step: Any) -> Any:
   if not isinstance(weight, tuple | list):
     return weight
   steps, weights = zip(*weight, strict=True)

@@ -1,6 +1,7 @@
 """Every name that `config.objective` takes: a line per method."""
 
 from collections.abc import Callable
+from typing import Any
 
 from contrastive_jax import losses
 from contrastive_jax.methods.byolip import ByoLip, SiamLip
@@ -10,10 +11,10 @@ from contrastive_jax.methods.method import Method
 from contrastive_jax.methods.moco import MoCo
 from contrastive_jax.methods.slip import Slip
 
-_PAIR = {'image': 'first', 'text': 'second'}
-_SCALED = _PAIR | {'scale': 'scale', 'same': 'same?'}
-_VIEWS = {'first': 'view.0', 'second': 'view.1', 'scale': 'scale'}
-_TOKENS = {'labels': 'next_tokens', 'count': losses.count_tokens}
+_PAIR: dict[str, Any] = {'image': 'first', 'text': 'second'}
+_SCALED: dict[str, Any] = _PAIR | {'scale': 'scale', 'same': 'same?'}
+_VIEWS: dict[str, Any] = {'first': 'view.0', 'second': 'view.1', 'scale': 'scale'}
+_TOKENS: dict[str, Any] = {'labels': 'next_tokens', 'count': losses.count_tokens}
 
 # (mesh=None, **options) -> Method, by name.
 METHODS: dict[str, Callable[..., Method]] = {

@@ -12,7 +12,12 @@ from contrastive_jax.models.encoder import Encoder
 from contrastive_jax.models.text_pair import TextPair
 from contrastive_jax.models.transformer import choose
 
-MODELS = {'clip': Clip, 'coca': Coca, 'encoder': Encoder, 'text_pair': TextPair}
+MODELS: dict[str, type[Clip | Coca | Encoder | TextPair]] = {
+  'clip': Clip,
+  'coca': Coca,
+  'encoder': Encoder,
+  'text_pair': TextPair,
+}
 
 
 class Definition(NamedTuple):
@@ -28,7 +33,7 @@ class Definition(NamedTuple):
   """
 
   init: Callable[[jax.Array], Any]
-  bind: Callable[[Any], nnx.Module]
+  bind: Callable[[Any], Any]
   axes: Any
   statistics: frozenset[tuple[str, ...]] = frozenset()
   inputs: tuple[str, ...] = ()

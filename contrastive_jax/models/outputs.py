@@ -7,8 +7,7 @@ import jax
 from flax import struct
 
 
-@struct.dataclass
-class Outputs:
+class Outputs(struct.PyTreeNode):
   """A model's outputs, which losses and methods read by name; None where there is nothing.
 
   Attributes:

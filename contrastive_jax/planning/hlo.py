@@ -55,7 +55,7 @@ class Collective(NamedTuple):
     bytes: bytes sent by one device, with ring algorithms.
   """
 
-  count: int
+  count: int  # type: ignore[assignment]  # hides tuple.count
   bytes: float
 
 
@@ -118,7 +118,7 @@ class Program:
       return 1
     if known := re.search(r'known_trip_count\D*(\d+)', instruction.rest):
       return int(known[1])
-    condition = re.search(r'condition=%?([\w.-]+)', instruction.rest)[1]
+    condition = re.findall(r'condition=%?([\w.-]+)', instruction.rest)[0]
     constants = [
       re.match(r'(\d+)\)', one.rest)
       for one in self._computations[condition]
@@ -225,6 +225,6 @@ def _size(kind: str, everywhere: bool = False) -> float:
   for dtype, shape, layout in _SHAPE.findall(kind):
     # S(n) is a memory space other than the main memory.
     if everywhere or not re.search(r'S\([1-9]', layout):
-      bits = 8 if dtype == 'pred' else int(re.search(r'\d+', dtype)[0])
+      bits = 8 if dtype == 'pred' else int(re.findall(r'\d+', dtype)[0])
       total += bits / 8 * math.prod(int(n) for n in shape.split(',') if n)
   return total

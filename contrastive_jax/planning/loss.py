@@ -1,6 +1,6 @@
 """Memory of the objective, compiled separately from the towers."""
 
-from collections.abc import Callable
+from typing import Any
 
 import jax
 from jax.sharding import NamedSharding, PartitionSpec
@@ -22,13 +22,13 @@ def loss_bytes(run: build.Run) -> float | None:
   """
   gradient, arguments = loss_gradient(run)
   try:
-    stats = gradient.lower(*arguments).compile().memory_analysis()
+    stats: Any = gradient.lower(*arguments).compile().memory_analysis()
   except jax.errors.JaxRuntimeError:
     return None
   return stats.temp_size_in_bytes + stats.output_size_in_bytes
 
 
-def loss_gradient(run: build.Run) -> tuple[Callable, tuple]:
+def loss_gradient(run: build.Run) -> tuple[jax.stages.Wrapped, tuple]:
   """Returns the jitted value and gradient of the objective, and its abstract arguments.
 
   The gradient is taken with respect to outputs and heads. Sums over micro-batches are computed for

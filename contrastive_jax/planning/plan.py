@@ -257,6 +257,7 @@ def _estimate(planned: dict[str, Any], topology: Topology, moved: float) -> dict
   recomputation.
   """
   chip, devices, counted = topology.chip, len(topology.devices), planned['flops']
+  assert chip is not None, topology.name
   operations = counted['traced'] + (chip.passes - 1) * counted['traced_float32']
   sent = sum(collective['bytes'] for collective in planned['collectives'].values())
   seconds = {
@@ -301,7 +302,7 @@ def _remedies(
       built = build.build(changed, topology.devices)
       min_bytes = _min_bytes(built)
       order = min_bytes > _LIKELY_SHARE * topology.memory, number, min_bytes
-      remedy = {
+      remedy: dict[str, Any] = {
         'names': list(names),
         'flags': [f'--config.{field}={value}' for field, value in overrides.items()],
       }

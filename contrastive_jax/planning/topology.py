@@ -42,6 +42,7 @@ class Topology(NamedTuple):
   @property
   def link(self) -> float:
     """Bytes/s that a chip sends to the others: within the node or, for several, between nodes."""
+    assert self.chip is not None, self.name
     return self.chip.link if len(self.devices) <= self.chip.node else self.chip.network
 
 

@@ -62,8 +62,8 @@ def _count_equation(equation) -> Flops:
   parts = [_count(inner) for value in fields.values() for inner in _jaxprs(value)]
   if name == 'cond':
     return max(parts)
-  times = {'scan': 'length', 'shard_map': 'mesh'}.get(name)
-  times = 1 if times is None else getattr(fields[times], 'size', fields[times])
+  field = {'scan': 'length', 'shard_map': 'mesh'}.get(name)
+  times = 1 if field is None else getattr(fields[field], 'size', fields[field])
   return sum(parts, Flops()) * times
 
 

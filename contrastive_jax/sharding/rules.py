@@ -29,7 +29,8 @@ def parameter_shardings(axes, shapes, rules: dict[str, str | None], mesh: Mesh):
       )
 
   def shard(path, names, parameter):
-    taken, spec = set(), []
+    taken: set[str] = set()
+    spec: list[str | None] = []
     for name, size in zip(names, parameter.shape, strict=True):
       axis = rules.get(name)
       if axis is None or axis in taken or mesh.shape[axis] == 1:

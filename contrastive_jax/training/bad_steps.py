@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from typing import Any
 
 import jax
 import numpy as np
@@ -27,7 +28,7 @@ class BadSteps:
     self.count = 0
     self._workdir, self._skip = workdir, skip
     self._consecutive = 0
-    self._pending = None
+    self._pending: tuple[int, Any, np.ndarray] | None = None
 
   def add(self, step: int, metrics, ids: np.ndarray) -> None:
     """Adds a step and checks the previous one, so the host does not wait for this one.

@@ -53,7 +53,7 @@ class Run(NamedTuple):
   augment: Callable
   create_state: Callable[[int], TrainState]
   abstract_state: TrainState
-  train_step: Callable
+  train_step: jax.stages.Wrapped
   schedule: Callable
 
 
@@ -256,8 +256,8 @@ def _augmentation(config: ConfigDict, inputs: Sequence[str]) -> tuple[Callable, 
 
   def on_host(step, batch):
     # Seeds depend on the example: every process that feeds it changes it alike.
-    seeds = [np.random.SeedSequence([config.seed, step, number]) for number in batch['position']]
-    seeds = np.array([seed.generate_state(1)[0] for seed in seeds])
+    sources = [np.random.SeedSequence([config.seed, step, number]) for number in batch['position']]
+    seeds = np.array([source.generate_state(1)[0] for source in sources])
     return _without_positions(step, batch) | {'image': change(seeds, batch['image'])}
 
   return lambda keys, images: images, on_host

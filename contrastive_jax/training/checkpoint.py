@@ -220,7 +220,8 @@ def read_newest(
   """
   damaged = {}
   for step in sorted(steps, reverse=True):
-    result, error = None, None
+    result: Any = None
+    error: Exception | None = None
     try:
       result = read(step)
     except Exception as raised:  # The type depends on the damaged file.
@@ -231,7 +232,8 @@ def read_newest(
     elif not intact(*result):
       damaged[step] = ValueError('the state differs from the one that was saved')
     else:
-      return NewestCheckpoint(step, *result, damaged)
+      tree, progress = result
+      return NewestCheckpoint(step, tree, progress, damaged)
   raise ValueError(
     f'no checkpoint in {folder} can be read; nothing was changed. '
     + ' '.join(f'Step {step}: {error}' for step, error in damaged.items())

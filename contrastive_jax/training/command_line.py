@@ -11,7 +11,8 @@ from ml_collections import config_flags
 class _OptionalFloat(flags.FloatParser):
   """Reads a number, or None."""
 
-  def parse(self, argument: str | float | None) -> float | None:
+  # absl's parser returns numbers alone.
+  def parse(self, argument: str | float) -> float | None:  # type: ignore[override]
     return None if argument == 'None' else super().parse(argument)
 
 

@@ -41,7 +41,7 @@ class Rule(NamedTuple):
       return None in self.off
     if self.each:
       return isinstance(value, (list, tuple)) and all(map(self._replace(each=False).accepts, value))
-    kind = numbers.Integral if self.integer else numbers.Real
+    kind: Any = numbers.Integral if self.integer else numbers.Real
     if isinstance(value, bool) or not isinstance(value, kind):
       return False
     if value in self.off:
@@ -206,7 +206,7 @@ def check_model(config: ConfigDict) -> None:
 
 def _check_fields(config: Mapping[str, Any]) -> None:
   for field, value in leaves(config):
-    accepted = None
+    accepted: str | Rule | None = None
     if field in _CHOICES and value not in _CHOICES[field]:
       accepted = ' or '.join(map(repr, _CHOICES[field]))
     elif _WEIGHT.fullmatch(field) and isinstance(value, (list, tuple)):

@@ -70,7 +70,9 @@ class Forward:
       batch: the whole batch, with a `key` per example.
     """
     totals = self.objective.totals(batch)
-    visit = functools.partial(self._visit, parameters, statistics, targets, memory, totals)
+    visit: Callable[[Batch], Encoded] = functools.partial(
+      self._visit, parameters, statistics, targets, memory, totals
+    )
     if self.micro_batches == 1:
       return visit(batch)
     # The same keys make augmentation and dropout identical in the second forward pass.
@@ -113,7 +115,7 @@ class Forward:
       keys = jax.vmap(jax.random.fold_in, (0, None))(keys, number + 1)
     image_keys, model_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
     if 'image' in part:
-      part = part | {'image': self.preprocess(image_keys, part['image'])}
+      part = {**part, 'image': self.preprocess(image_keys, part['image'])}
     return part, model_keys
 
   def _encode(self, parameters, statistics, seen) -> tuple[Outputs, Any]:
@@ -124,8 +126,9 @@ class Forward:
     outputs = model.encode(first, keys=keys)
     if rest:
       others = [model.image_embedding(view['image'], keys=keys) for view, keys in rest]
-      vectors, features = zip((outputs.image, outputs.image_features), *others, strict=True)
-      outputs = outputs.replace(views=jnp.stack(vectors, 1), view_features=jnp.stack(features, 1))
+      parts = zip((outputs.image, outputs.image_features), *others, strict=True)
+      vectors, features = (jnp.stack(views, 1) for views in parts)
+      outputs = outputs.replace(views=vectors, view_features=features)
     if (texts := first.get('texts')) is not None:
       B, K, L = texts.shape
       others = model.text_embedding(texts[:, 1:].reshape(-1, L))
@@ -142,4 +145,4 @@ def with_texts(batch: Batch) -> Batch:
   if batch.get('tokens') is None or batch['tokens'].ndim == 2:
     return batch
   tokens, same = batch['tokens'], batch['same']
-  return batch | {'texts': tokens, 'tokens': tokens[:, 0], 'same': same[:, 0]}
+  return {**batch, 'texts': tokens, 'tokens': tokens[:, 0], 'same': same[:, 0]}

@@ -1,7 +1,5 @@
 """Bad steps within the step: what is not finite, or spikes, is marked, and skipped on demand."""
 
-from collections.abc import Mapping
-
 import jax
 import jax.numpy as jnp
 import optax
@@ -14,7 +12,7 @@ _WARMUP_STEPS = 100
 
 def guard(
   before: TrainState, after: TrainState, loss: jax.Array, gradients, *, skip: bool, spike: float
-) -> tuple[TrainState, Mapping[str, jax.Array]]:
+) -> tuple[TrainState, dict[str, jax.Array]]:
   """Follows the gradient's norm, and keeps the state as it was at a bad step.
 
   Args:

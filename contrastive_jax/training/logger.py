@@ -94,9 +94,9 @@ class Logger:
     for name, value in metrics.items():
       self._events.add_scalar(name, value, step)
     shown = '  '.join(
-      f'{name.removeprefix("train/")} {value:{form}}'
+      f'{name.removeprefix("train/")} {metrics[name]:{form}}'
       for name, form in (('train/loss', '.3f'), ('train/images_per_second', '.0f'))
-      if (value := metrics.get(name)) is not None
+      if name in metrics
     )
     self._progress.update(self._task, description=shown.replace('images_per_second', 'images/s'))
     if not self._console.is_terminal:

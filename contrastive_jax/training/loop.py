@@ -224,13 +224,14 @@ def _open_checkpoints(config: ConfigDict, workdir: pathlib.Path) -> Checkpoints:
     workdir / 'checkpoints',
     keep=config.keep_checkpoints,
     best=config.keep_best,
-    metrics={line['step']: line for line in read_metrics(workdir)},
+    metrics={int(line['step']): line for line in read_metrics(workdir)},
   )
 
 
 def _training_batches(run: Run, source: data.Source):
   """Opens this process's batches, and the counter of their bad examples."""
-  config, inputs, texts = run.config, run.definition.inputs, {}
+  config, inputs = run.config, run.definition.inputs
+  texts: dict[str, Any] = {}
   for name, setting in (('tokens', 'captions'), ('second_tokens', 'second_captions')):
     if name in inputs:
       texts[setting] = data.parse_captions(config.data[setting], setting)

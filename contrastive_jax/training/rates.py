@@ -40,20 +40,20 @@ def parameter_rates(
   References:
     [1] Bao et al., BEiT: BERT Pre-Training of Image Transformers, 2022.
   """
-  rates = [_checked_rate(rate) for rate in rates]
+  checked = [_checked_rate(rate) for rate in rates]
   if not 0 < layer_decay <= 1:
     raise ValueError(f'config.optimizer.layer_decay = {layer_decay}; use a number in (0, 1]')
-  if not rates and layer_decay == 1:
+  if not checked and layer_decay == 1:
     return None
   shapes = jax.eval_shape(lambda: definition.init(jax.random.key(0)))
   shapes, axes = (definition.part(tree)[0] for tree in (shapes, definition.axes))
   names = jax.tree_util.tree_map_with_path(_names, shapes, axes)
   all_names = [name for stack in jax.tree.leaves(names, is_leaf=_is_stack) for name in stack]
-  _check_matches(rates, all_names)
+  _check_matches(checked, all_names)
   layers = _count_layers(all_names)
 
   def multiplier(name):
-    rate = next((rate for pattern, rate in rates if pattern.fullmatch(name)), 1.0)
+    rate = next((rate for pattern, rate in checked if pattern.fullmatch(name)), 1.0)
     return rate * layer_decay ** _depth_from_top(name, layers)
 
   def multipliers(shape, stack):

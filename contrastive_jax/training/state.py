@@ -26,8 +26,7 @@ FROZEN = str(Momentum(1.0))
 _OPTIONAL = ('heads', 'memory', 'targets', 'statistics')
 
 
-@struct.dataclass
-class TrainState:
+class TrainState(struct.PyTreeNode):
   """A pytree: all that the next step depends on, except the batch.
 
   Attributes:

@@ -53,13 +53,13 @@ def make_train_step(
     **options: `preprocess`, `micro_batches` and `views`, see `Forward`.
   """
   loss_and_effects = _make_loss(Forward(definition, objective, mesh, **options), heads, rates)
-  averages = {'average_decay': average_decay, 'targets': objective.targets}
+  averages: dict[str, Any] = {'average_decay': average_decay, 'targets': objective.targets}
 
   def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
     # Keys per example: draws are the same in any number of micro-batches and on any mesh.
     keys = jax.random.split(key, len(jax.tree.leaves(batch)[0]))
-    batch = with_texts(batch) | {'key': keys}
+    batch = {**with_texts(batch), 'key': keys}
     gradient_of = jax.value_and_grad(loss_and_effects, has_aux=True)
     (loss, (writes, metrics, statistics)), gradients = gradient_of(state.trained, state, batch, key)
     optimizer_state = _at_step(state.optimizer_state, state.step)
@@ -118,7 +118,7 @@ def _at_step(optimizer_state, step):
   return jax.tree.map(advance, optimizer_state, is_leaf=is_schedule)
 
 
-def jit_train_step(train_step: Callable, abstract: TrainState, mesh: Mesh) -> Callable:
+def jit_train_step(train_step: Callable, abstract: TrainState, mesh: Mesh) -> jax.stages.Wrapped:
   """Jits a step: the state placed as `abstract` says and donated, the batch sharded along B."""
   shardings = jax.tree.map(lambda array: array.sharding, abstract)
 

@@ -5,7 +5,7 @@ import functools
 import json
 import pathlib
 import re
-from typing import Any
+from typing import IO, Any
 
 from absl import logging
 from ml_collections import ConfigDict
@@ -35,7 +35,7 @@ _ADDED_FIELDS = {
   'evaluate_target': '',
   'average_decay': 0.0,
 }
-_LOCK_FILES = []  # Open files hold their locks until the process ends.
+_LOCK_FILES: list[IO[str]] = []  # Open files hold their locks until the process ends.
 
 
 def default_workdir(config: ConfigDict) -> pathlib.Path:

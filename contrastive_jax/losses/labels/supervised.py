@@ -1,5 +1,7 @@
 """Supervised contrastive learning, SupCon."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -44,7 +46,7 @@ def supervised(
   >>> round(float(supervised(twice, jnp.arange(6) % 3, scale=1.0)), 4)      # log(e + 2 · 2) − 1
   0.9048
   """
-  options = {'block_size': block_size, 'mesh': mesh}
+  options: dict[str, Any] = {'block_size': block_size, 'mesh': mesh}
   return jnp.mean(supervised_per_example(embeddings, classes, scale=scale, **options))
 
 
@@ -69,7 +71,12 @@ def supervised_per_example(
     raise ValueError(
       f'embeddings {embeddings.shape} and classes {classes.shape} do not match; give [B, D] and [B]'
     )
-  options = {'scale': scale, 'diagonal': False, 'block_size': block_size, 'mesh': mesh}
+  options: dict[str, Any] = {
+    'scale': scale,
+    'diagonal': False,
+    'block_size': block_size,
+    'mesh': mesh,
+  }
   total, _ = pairwise.logsumexp(embeddings, embeddings, **options)
   (positive, count), _ = pairwise.sum(
     embeddings, embeddings, _positives, positive=classes, **options

@@ -1,5 +1,7 @@
 """InfoNCE against the hardest negatives."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -50,7 +52,7 @@ def hard_negative(
   >>> round(float(hard_negative(eye, eye, scale=1.0, k=1)), 4)      # log(e + 1) − 1
   0.3133
   """
-  options = {'k': k, 'same': same, 'block_size': block_size, 'mesh': mesh}
+  options: dict[str, Any] = {'k': k, 'same': same, 'block_size': block_size, 'mesh': mesh}
   return jnp.mean(hard_negative_per_example(image, text, scale=scale, **options))
 
 
@@ -73,7 +75,12 @@ def hard_negative_per_example(
   """
   check_pairs(image=image, text=text)
   positive = scale * pairwise.paired(image, text)
-  options = {'exclude': same, 'diagonal': False, 'block_size': block_size, 'mesh': mesh}
+  options: dict[str, Any] = {
+    'exclude': same,
+    'diagonal': False,
+    'block_size': block_size,
+    'mesh': mesh,
+  }
 
   def one_way(anchors, others):
     hardest, _ = pairwise.top_k(anchors, others, min(k, len(image)), scale=scale, **options)

@@ -1,5 +1,7 @@
 """InfoNCE between two modalities, the loss of CLIP."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -48,7 +50,7 @@ def info_nce(
   >>> round(float(info_nce(eye, eye, scale=1.0)), 4)      # log(e + 3) − 1
   0.7437
   """
-  options = {'same': same, 'block_size': block_size, 'mesh': mesh, 'kernel': kernel}
+  options: dict[str, Any] = {'same': same, 'block_size': block_size, 'mesh': mesh, 'kernel': kernel}
   return jnp.mean(info_nce_per_example(image, text, scale=scale, **options))
 
 

@@ -1,5 +1,7 @@
 """The sigmoid loss of SigLIP."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -48,7 +50,7 @@ def sigmoid(
   >>> round(float(sigmoid(eye, eye, scale=0.0, bias=0.0)), 4)      # 4 log 2
   2.7726
   """
-  options = {'same': same, 'block_size': block_size, 'mesh': mesh}
+  options: dict[str, Any] = {'same': same, 'block_size': block_size, 'mesh': mesh}
   return jnp.mean(sigmoid_per_example(image, text, scale=scale, bias=bias, **options))
 
 

@@ -1,6 +1,7 @@
 """How uniformly embeddings are distributed on the sphere."""
 
 import math
+from typing import Any
 
 import jax
 
@@ -45,7 +46,7 @@ def uniformity(
   -4.0
   """
   check_pairs(image=image, text=text)
-  options = {'sharpness': sharpness, 'block_size': block_size, 'mesh': mesh}
+  options: dict[str, Any] = {'sharpness': sharpness, 'block_size': block_size, 'mesh': mesh}
   return (_uniformity(image, image, **options) + _uniformity(text, text, **options)) / 2
 
 

@@ -27,7 +27,7 @@ from contrastive_jax.losses.pairwise.arguments import (
   operands,
   side_data,
 )
-from contrastive_jax.losses.pairwise.engine import reduce
+from contrastive_jax.losses.pairwise.engine import Operand, reduce
 from contrastive_jax.losses.pairwise.matmul import accumulator
 from contrastive_jax.losses.pairwise.reductions import Nothing, Softmax, Sum, TopK
 
@@ -163,7 +163,9 @@ def sum(
     if values.takes == 'data':
       raise ValueError('positive was given with rows or columns; put the labels into these')
     values = terms.Term(term, 'positive')
-  both = operands(x, y, scale=scale, bias=bias, exclude=exclude, rows=rows, columns=columns)
+  both: tuple[Operand, ...] = operands(
+    x, y, scale=scale, bias=bias, exclude=exclude, rows=rows, columns=columns
+  )
   if positive is not None:
     sizes = tuple(len(jax.tree.leaves(operand)[0]) for operand in both)
     labels = integers('positive', positive, sizes)
@@ -226,7 +228,9 @@ def expectation(
   Array([[0., 1.],
          [1., 0.]], dtype=float32)
   """
-  both = operands(x, y, scale=scale, bias=bias, exclude=exclude, rows=rows, columns=columns)
+  both: tuple[Operand, ...] = operands(
+    x, y, scale=scale, bias=bias, exclude=exclude, rows=rows, columns=columns
+  )
   logits = terms.Logits(caller_term(term, x, rows, columns) if term else terms.Term(None))
   if callable(values):
     averaged = terms.Averaged(logits, caller_term(values, x, rows, columns))
@@ -240,7 +244,8 @@ def expectation(
     *(Softmax(), Softmax(), averaged, both), diagonal=diagonal, block_size=block_size, mesh=mesh
   )
   place = 0 if callable(values) else 1
-  return tuple((expected[place], total) for total, expected in reduce(plan, *both))
+  of_rows, of_columns = ((expected[place], total) for total, expected in reduce(plan, *both))
+  return of_rows, of_columns
 
 
 def top_k(

@@ -71,7 +71,7 @@ def side_data(name: str, data: Tree, size: int) -> Tree:
   return data
 
 
-def integers(name: str, value: Integers | None, sizes: tuple[int, int]) -> tuple:
+def integers(name: str, value: Integers | None, sizes: tuple[int, ...]) -> tuple:
   """An integer per row and one per column, or None for both."""
   if value is None:
     return None, None
@@ -89,7 +89,7 @@ def make_plan(
   row_reduction,
   column_reduction,
   term,
-  both: tuple[Operand, Operand],
+  both: tuple[Operand, ...],
   *,
   diagonal: bool,
   block_size: int | None,
@@ -131,11 +131,9 @@ def _sizes(x, y):
   parts = [list(a) if isinstance(a, tuple) else [a] for a in (x, y)]
   sizes = {tuple(len(a) if a.ndim == 2 else 0 for a in pair) for pair in zip(*parts, strict=False)}
   widths = [[a.shape[-1:] for a in side] for side in parts]
-  if isinstance(x, tuple) != isinstance(y, tuple) or widths[0] != widths[1] or len(sizes) != 1:
-    fit = False
-  else:
-    fit = 0 not in (both := sizes.pop())
-  if not fit:
+  alike = isinstance(x, tuple) == isinstance(y, tuple) and widths[0] == widths[1]
+  both = sizes.pop() if alike and len(sizes) == 1 else (0, 0)
+  if 0 in both:
     shapes = [', '.join(str(a.shape) for a in side) for side in parts]
     raise ValueError(
       f"x is {shapes[0]} and y is {shapes[1]}; give [B, D] and [B', D], not empty, or a tuple of "

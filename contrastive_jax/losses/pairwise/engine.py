@@ -67,7 +67,7 @@ class Plan(NamedTuple):
   @property
   def shards(self) -> int:
     """The number of shards of the rows, and of the columns."""
-    return math.prod(self.mesh.shape[axis] for axis in self.axes)
+    return 1 if self.mesh is None else math.prod(self.mesh.shape[axis] for axis in self.axes)
 
 
 @functools.partial(jax.jit, static_argnums=0)

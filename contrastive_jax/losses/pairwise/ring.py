@@ -17,7 +17,7 @@ Tree = Any
 class Span(NamedTuple):
   """The rows, or the columns, of a block within the matrix of all pairs."""
 
-  index: jax.Array  # [b] global indices
+  index: jax.Array  # type: ignore[assignment]  # [b] global indices; hides tuple.index
   fresh: jax.Array | None  # [b] False for a row that the previous block held; None: all fresh
 
 

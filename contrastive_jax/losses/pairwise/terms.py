@@ -21,12 +21,11 @@ class Term:
     """Values [b, n], in the dtype of the scores."""
     if self.function is None:
       return scores
+    arguments: tuple[Tree, ...] = ()
     if self.takes == 'data':
       arguments = rows, columns
     elif self.takes == 'positive':
       arguments = (rows[:, None] == columns,)
-    else:
-      arguments = ()
     score = jax.tree.leaves(scores)[0]
     return jax.tree.map(
       lambda value: jnp.broadcast_to(value, score.shape).astype(score.dtype),

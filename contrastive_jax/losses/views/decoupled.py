@@ -1,5 +1,7 @@
 """Decoupled contrastive learning: DCL and DCLW."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -47,7 +49,7 @@ def decoupled(
   >>> round(float(decoupled(eye, eye, scale=1.0)), 4)      # log(2 · 3) − 1
   0.7918
   """
-  options = {'sigma': sigma, 'block_size': block_size, 'mesh': mesh}
+  options: dict[str, Any] = {'sigma': sigma, 'block_size': block_size, 'mesh': mesh}
   return jnp.mean(decoupled_per_example(first, second, scale=scale, **options))
 
 

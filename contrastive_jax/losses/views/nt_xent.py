@@ -1,5 +1,7 @@
 """NT-Xent between two views, the loss of SimCLR."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -45,7 +47,7 @@ def nt_xent(
   >>> round(float(nt_xent(eye, eye, scale=1.0)), 4)      # log(e + 2 · 3) − 1
   1.1654
   """
-  options = {'block_size': block_size, 'mesh': mesh}
+  options: dict[str, Any] = {'block_size': block_size, 'mesh': mesh}
   return jnp.mean(nt_xent_per_example(first, second, scale=scale, **options))
 
 
