@@ -46,7 +46,12 @@ def test_siglips_model_has_the_published_number_of_parameters():
 @pytest.mark.parametrize(
   ('recipe', 'variant'),
   [
-    (recipe, variant)
+    pytest.param(
+      recipe,
+      variant,
+      # Sizes and splits are those of configs/clip.py, and tests/test_smoke.py trains the smallest.
+      marks=pytest.mark.slow if recipe in METHODS and variant in ('smoke', 'validation') else (),
+    )
     for recipe in (clip, coca, siglip, simclr, text, *METHODS)
     for variant in recipe.VARIANTS
   ],

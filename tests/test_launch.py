@@ -1,5 +1,6 @@
 """The front door, as a user calls it."""
 
+import functools
 import json
 import os
 import pathlib
@@ -100,19 +101,23 @@ def test_evaluating_a_finished_run_gives_the_same_figures(finished, tmp_path):
   assert (workdir / 'metrics.jsonl').read_text() == metrics
 
 
+SMOKE = f'--config={ROOT}/configs/clip.py:smoke'
+slow = functools.partial(pytest.param, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
   ('arguments', 'message'),
   [
     ([f'--config={ROOT}/configs/clip.py:huge'], "no variant 'huge'"),
-    ([f'--config={ROOT}/configs/clip.py:smoke', '--config.learning_rate=1'], 'learning_rate'),
-    ([f'--config={ROOT}/configs/clip.py:smoke', '--config.batch_size=many'], 'batch_size'),
-    ([f'--config={ROOT}/configs/clip.py:smoke', '--config.data.name=nothing'], 'config.data.name'),
-    ([f'--config={ROOT}/configs/clip.py:smoke', '--mode=evaluate'], 'no checkpoint'),
-    ([f'--config={ROOT}/configs/clip.py:smoke', '--mode=plan', '--topology=8'], '--topology=8'),
+    ([SMOKE, '--config.data.name=nothing'], 'config.data.name'),
+    ([SMOKE, '--mode=evaluate'], 'no checkpoint'),
     ([], 'give --config'),
-    (['--workdir=runs/0', '--workdir=runs/1'], '--workdir is given twice'),
-    ([f'--config={ROOT}/configs/clip.py:smoke', '--workdir=gs://b/run'], 'gs://b/run is a URL'),
-    ([f'--config={ROOT}/configs/clip.py:smoke', '--workdir=lr[1]'], 'lr[1] has a bracket'),
+    slow([SMOKE, '--config.learning_rate=1'], 'learning_rate'),
+    slow([SMOKE, '--config.batch_size=many'], 'batch_size'),
+    slow([SMOKE, '--mode=plan', '--topology=8'], '--topology=8'),
+    slow(['--workdir=runs/0', '--workdir=runs/1'], '--workdir is given twice'),
+    slow([SMOKE, '--workdir=gs://b/run'], 'gs://b/run is a URL'),
+    slow([SMOKE, '--workdir=lr[1]'], 'lr[1] has a bracket'),
   ],
 )
 def test_mistakes_are_named(arguments, message, tmp_path):
@@ -131,6 +136,7 @@ def test_runs_are_compared_with_the_first(finished, tmp_path):
   assert done.returncode != 0 and 'workdir nowhere holds no run' in done.stderr
 
 
+@pytest.mark.slow
 def test_an_exported_run_can_be_started_from(finished, tmp_path):
   workdir = of_another_version(finished[0], tmp_path / 'finished')
   done = launch('--mode=export', f'--workdir={workdir}', cwd=tmp_path)

@@ -52,15 +52,15 @@ def kind(name: str) -> tuple[bool, ...]:
 
 
 def one_per_kind() -> tuple[str, ...]:
-  """The first name of each kind; InfoNCE is the one without state."""
+  """A name of each kind: InfoNCE without state, SLIP with heads alone, else the first."""
   first = {}
-  for name in sorted(NAMES, key=lambda name: name != 'info_nce'):
+  for name in sorted(NAMES, key=lambda name: name not in ('info_nce', 'slip')):
     first.setdefault(kind(name), name)
   return tuple(first.values())
 
 
 @functools.cache
-def config_of(names=NAMES, mesh='data:1', micro_batches=1) -> ConfigDict:
+def config_of(names, mesh='data:1', micro_batches=1) -> ConfigDict:
   """A tiny CoCa with several views and a bias, and the given methods."""
   config = coca.get_config('smoke')
   config.objective = ConfigDict({name: options_of(name) for name in names})
@@ -78,7 +78,7 @@ def config_of(names=NAMES, mesh='data:1', micro_batches=1) -> ConfigDict:
 
 
 @functools.cache
-def run_of(names=NAMES, mesh='data:1', devices=1, micro_batches=1) -> build.Run:
+def run_of(names, mesh='data:1', devices=1, micro_batches=1) -> build.Run:
   """A run on the first devices."""
   return build.build(config_of(names, mesh, micro_batches), jax.devices()[:devices])
 
@@ -103,10 +103,21 @@ def batch_of(run: build.Run, step: int = 0) -> dict[str, np.ndarray]:
 
 
 @functools.cache
-def stepped(*arguments, steps=1, **options):
+def initial(names):
+  """The initial state of a run on one device, on the host."""
+  return jax.device_get(run_of(names).create_state(0))
+
+
+def place(state, run: build.Run):
+  """A state on the devices of a run."""
+  return jax.tree.map(lambda leaf, to: jax.device_put(leaf, to.sharding), state, run.abstract_state)
+
+
+@functools.cache
+def stepped(names, steps=1, **options):
   """The state and the metrics after some steps, on the host."""
-  run = run_of(*arguments, **options)
-  state = run.create_state(0)
+  run = run_of(names, **options)
+  state = place(initial(names), run)
   for step in range(steps):
     state, metrics = run.train_step(state, batch_of(run, step))
   return jax.device_get((state, metrics))

@@ -244,10 +244,12 @@ def test_bfloat16_stays_close_to_float32():
 def test_caption_logits_are_float32_sums_in_bfloat16_models():
   images, tokens = batch_of(size=4)
   definition = tiny_coca(dtype='bfloat16')
-  model = definition.bind(parameters_of(definition))
-  outputs = model(images, tokens)
+  parameters = parameters_of(definition)
+  outputs = jax.jit(lambda p: definition.bind(p)(images, tokens))(parameters)
   assert outputs.caption_logits.dtype == jnp.float32
-  kernel = model.decoder.output.kernel[...].astype(jnp.bfloat16).astype(jnp.float32)
+  kernel = (
+    definition.bind(parameters).decoder.output.kernel[...].astype(jnp.bfloat16).astype(jnp.float32)
+  )
   expected = outputs.hidden.astype(jnp.float32) @ kernel
   np.testing.assert_allclose(outputs.caption_logits, expected, rtol=1e-4, atol=1e-5)
 

@@ -1,4 +1,4 @@
-"""Two processes of four devices each, as launch.py starts them, against one process of eight."""
+"""Two processes of two devices each, as launch.py starts them, against one process of four."""
 
 import json
 import os
@@ -16,11 +16,11 @@ import pytest
 from contrastive_jax.training.logger import read_metrics
 
 ROOT = pathlib.Path(__file__).parents[2]
-STEPS = 40
+STEPS = 24
 CONFIG = (
   f'--config.total_steps={STEPS}',
-  '--config.checkpoint_every=2',
-  '--config.mesh=data:4,fsdp:2',
+  '--config.checkpoint_every=3',
+  '--config.mesh=data:2,fsdp:2',
   '--config.data.split=heldout_composition',
   "--config.evaluation.splits=('heldout_composition',)",
 )
@@ -43,7 +43,7 @@ def start_two(workdir, *arguments, recipe='clip'):
     free.bind(('127.0.0.1', 0))
     port = free.getsockname()[1]
   joined = (*arguments, f'--coordinator=127.0.0.1:{port}', '--processes=2')
-  return [start(workdir, 4, *joined, f'--process={number}', recipe=recipe) for number in range(2)]
+  return [start(workdir, 2, *joined, f'--process={number}', recipe=recipe) for number in range(2)]
 
 
 def finish(*processes):
@@ -59,7 +59,7 @@ def finish(*processes):
 @pytest.fixture(scope='module')
 def alone(tmp_path_factory):
   folder = tmp_path_factory.mktemp('alone') / 'run'
-  finish(start(folder, 8))
+  finish(start(folder, 4))
   return folder
 
 
@@ -73,7 +73,7 @@ def assert_alike(folder, alone):
 
 @pytest.mark.slow
 def test_two_processes_train_coca_as_one(tmp_path):
-  finish(start(tmp_path / 'one', 8, recipe='coca'))
+  finish(start(tmp_path / 'one', 4, recipe='coca'))
   finish(*start_two(tmp_path / 'two', recipe='coca'))
   assert_alike(tmp_path / 'two', tmp_path / 'one')
 

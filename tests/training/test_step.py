@@ -83,15 +83,19 @@ def stepped(name, *arguments, **options):
   return jax.device_get(step(create(), batch()))
 
 
+slow = functools.partial(pytest.param, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
   ('name', 'shape', 'options'),
   [
     ('clip', 'data:1', {'micro_batches': 4}),
     ('clip', 'data:8', {'micro_batches': 4, 'remat': 'full'}),
-    ('coca', 'data:1', {'micro_batches': 2, 'remat': 'dots'}),
     ('coca', 'data:2,fsdp:2,tensor:2', {'micro_batches': 2, 'remat': 'full'}),
-    ('slip', 'data:2,fsdp:2,tensor:2', {'micro_batches': 2}),
-    ('reweighted', 'data:4', {'micro_batches': 2}),
+    # Parts and meshes of all methods are in tests/methods/test_laws.py, without augmentation.
+    slow('coca', 'data:1', {'micro_batches': 2, 'remat': 'dots'}),
+    slow('slip', 'data:2,fsdp:2,tensor:2', {'micro_batches': 2}),
+    slow('reweighted', 'data:4', {'micro_batches': 2}),
   ],
 )
 def test_parts_remat_and_mesh_keep_loss_and_gradient(name, shape, options):
