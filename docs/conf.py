@@ -13,6 +13,7 @@ os.environ['JAX_PLATFORMS'] = 'cpu'
 os.environ['XLA_FLAGS'] = '--xla_backend_optimization_level=0'  # compiling takes most of the time
 
 project = html_title = 'contrastive_jax'
+author = 'the contrastive_jax authors'
 extensions = [
   'myst_nb',
   'sphinx.ext.autodoc',

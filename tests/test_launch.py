@@ -167,6 +167,7 @@ def test_an_exported_run_can_be_started_from(finished, tmp_path):
   assert not (tmp_path / 'other').exists()
 
 
+@pytest.mark.slow
 def test_a_workdir_of_another_config_is_left_alone(finished):
   workdir, _ = finished
   before = {p: p.read_bytes() for p in workdir.rglob('*') if p.is_file()}

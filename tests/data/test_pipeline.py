@@ -156,6 +156,7 @@ def test_a_slot_is_free_when_no_array_shows_it():
   assert slots.take(count) is not None
 
 
+@pytest.mark.slow
 def test_stopped_workers_leave_no_file_open():
   def opened():
     gc.collect()

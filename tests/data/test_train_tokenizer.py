@@ -92,7 +92,8 @@ def test_a_file_is_not_written_over(tmp_path):
       train('emoji', f'{tmp_path}/{target}')
 
 
-@pytest.mark.parametrize('ending', ['json', pytest.param('model', marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('ending', ['json', 'model'])
 def test_the_flags_it_prints_train(tmp_path, ending):
   module = [sys.executable, '-m', 'contrastive_jax.data.train_tokenizer', 'emoji']
   arguments = [f'{tmp_path}/tokenizer.{ending}', f'--split={SPLIT}', '--vocabulary=400']

@@ -53,6 +53,7 @@ def test_step_times_are_the_maximum_and_the_sum_of_the_parts(planned):
   assert planned['collectives']['collective-permute']['count'] > 0
 
 
+@pytest.mark.slow
 def test_remat_has_fewer_residuals_and_more_flops():
   layers = {'model.image.layers': 3, 'model.text.layers': 3}
   plain, full = (

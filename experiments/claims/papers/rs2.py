@@ -28,7 +28,7 @@ def fixed(tenths: int) -> Arm:
   parts = [part.format(f'tenth={tenth}') for part in SPLIT for tenth in range(tenths)]
   name = 'arrayrecord:{folder}/tenths/{split}.array_record'
   fields = {'data.name': name, 'data.split': '+'.join(parts)}
-  return Arm('clip', fields, f'clip on {tenths} fixed tenths')
+  return Arm('clip', fields, f'clip on a fixed {tenths}0% of the data')
 
 
 def drawn(fraction: float) -> Arm:
