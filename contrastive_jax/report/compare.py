@@ -4,10 +4,11 @@ import json
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import rich.console
 import rich.table
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from contrastive_jax.evaluation import outcomes
@@ -147,19 +148,14 @@ def _tables(rows) -> list[dict]:
 
 def _differing(configs: Sequence[ConfigDict]) -> list[dict]:
   """Returns the fields in which the configs differ, with the value of each."""
-  flat = [_flat(json.loads(json.dumps(config.to_dict())), 'config') for config in configs]
+  fields = ({'config': json.loads(json.dumps(config.to_dict()))} for config in configs)
+  flat = [flatten_dict(each, sep='.') for each in fields]
   fields = dict.fromkeys(field for config in flat for field in config)
   return [
     {'field': field, 'values': [config.get(field, 'absent') for config in flat]}
     for field in fields
     if len({repr(config.get(field, 'absent')) for config in flat}) > 1
   ]
-
-
-def _flat(node: Any, prefix: str) -> dict[str, Any]:
-  if not isinstance(node, dict):
-    return {prefix: node}
-  return {k: v for key, child in node.items() for k, v in _flat(child, f'{prefix}.{key}').items()}
 
 
 def _panels(runs, names) -> dict[str, list[dict]]:

@@ -5,9 +5,10 @@ import functools
 import json
 import pathlib
 import re
-from typing import IO, Any
+from typing import IO
 
 from absl import logging
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 # Fields that may change on resume: they do not affect what is trained.
@@ -104,7 +105,11 @@ def lock(workdir: pathlib.Path, config: ConfigDict) -> None:
     existing = read_config(workdir)
     if existing.get('init_from') and not config.get('init_from') and has_checkpoint(workdir):
       config.init_from = existing.init_from
-    old, new = _flatten(existing), _flatten(config)
+    old, new = (
+      # As in the file, where tuples are lists.
+      flatten_dict({'config': json.loads(json.dumps(each.to_dict()))}, sep='.')
+      for each in (existing, config)
+    )
     differing = [
       f'{field} = {old.get(field, "absent")!r} there, {new.get(field, "absent")!r} here'
       for field in sorted(old.keys() | new.keys())
@@ -142,14 +147,3 @@ def _lock_file(path: pathlib.Path) -> None:
   except OSError as error:
     logging.warning('workdir %s cannot be locked against a second run: %s', path.parent, error)
   _LOCK_FILES.append(file)
-
-
-def _flatten(node: Any, prefix: str = 'config') -> dict[str, Any]:
-  """Fields by path; tuples become lists, as in JSON."""
-  if isinstance(node, ConfigDict):
-    node = json.loads(json.dumps(node.to_dict()))
-  if not isinstance(node, dict):
-    return {prefix: node}
-  return {
-    k: v for key, child in node.items() for k, v in _flatten(child, f'{prefix}.{key}').items()
-  }
