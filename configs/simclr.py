@@ -41,3 +41,11 @@ def get_config(variant: str = 'default') -> ConfigDict:
   config.evaluation.probes = ('neighbours',)
   config.evaluation.pairs = ()
   return config
+
+
+def for_method(name: str, variant: str) -> ConfigDict:
+  """Returns the config of a variant for configs/methods/NAME.py: this encoder, on two views."""
+  config = clip.for_method(name, variant)
+  config.model = get_config('smoke' if variant == 'smoke' else 'default').model
+  config.views, config.evaluation.probes = 2, ('neighbours',)
+  return config

@@ -20,9 +20,7 @@ VARIANTS = clip.SHARED
 
 def get_config(variant: str = 'default') -> ConfigDict:
   """Returns the config of a variant."""
-  config = clip.for_method('isogclr_images', variant)
-  model = simclr.get_config('smoke' if variant == 'smoke' else 'default')
-  config.model, config.views, config.evaluation.probes = model.model, 2, ('neighbours',)
+  config = simclr.for_method('isogclr_images', variant)
   config.objective = ConfigDict(
     {
       'isogclr': {
