@@ -84,6 +84,29 @@ class Claim:
     """All comparisons by name, the primary first."""
     return {'primary': self.primary, **self.secondary}
 
+  def runs(self) -> list[tuple[Arm, int]]:
+    """The runs of all comparisons: arms and seeds, some of them twice."""
+    return [
+      (arm, seed)
+      for comparison in self.comparisons().values()
+      for arm in (comparison.baseline, comparison.method)
+      for seed in range(comparison.seeds)
+    ]
+
+  def metrics(self) -> list[str]:
+    """The metrics of all comparisons, some of them twice."""
+    return [metric for comparison in self.comparisons().values() for metric in comparison.metrics]
+
+
+def with_three_views(method: str) -> dict[str, Any]:
+  """The comparisons with CLIP of a method that sees three views of each image."""
+  longer = Arm('clip', {'total_steps': 1200})
+  says = 'CLIP with three times the steps, for equal views seen'
+  return {
+    'primary': Comparison(Arm(method), says='equal steps', seeds=3),
+    'secondary': {'equal_views': Comparison(Arm(method), longer, says, seeds=3)},
+  }
+
 
 def names() -> list[str]:
   """The names of all claims."""

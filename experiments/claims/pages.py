@@ -32,7 +32,7 @@ def path_of(paper: catalogue.Paper) -> pathlib.Path:
 
 def results_of(paper: catalogue.Paper) -> list[pathlib.Path]:
   """The results of the claims of a paper, measured or not."""
-  return [results.FOLDER / f'{name}.json' for name in paper.claims]
+  return [results.path_of(name) for name in paper.claims]
 
 
 def papers(*paths: pathlib.Path) -> str:
@@ -94,7 +94,7 @@ def _table(found: Iterable[catalogue.Paper], paths: Iterable[pathlib.Path]) -> s
 
 def verdict_of(path: pathlib.Path) -> str:
   """The verdict in a claim's results."""
-  return tables.read(path).get('verdict', tables.NOT_MEASURED)
+  return results.read_file(path).get('verdict', tables.NOT_MEASURED)
 
 
 def page(paper: catalogue.Paper) -> str:

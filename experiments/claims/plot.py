@@ -4,7 +4,7 @@ import math
 import pathlib
 from collections.abc import Iterable
 
-from experiments.claims import claim, statistics, tables
+from experiments.claims import claim, results, statistics, tables
 
 WIDTH, ROW, TOP, BOTTOM = 640, 34, 16, 70
 LEFT, RIGHT = 172, 460  # ends of the axis
@@ -42,7 +42,7 @@ def draw(*paths: pathlib.Path) -> str:
   Args:
     paths: results of the claims; one that does not exist is not measured.
   """
-  claims = [(claim.read(path.stem), tables.read(path)) for path in paths]
+  claims = [(claim.read(path.stem), results.read_file(path)) for path in paths]
   claims.sort(key=lambda row: -row[1].get('difference', -math.inf))
   low, high, step = _axis(claims)
   bottom = TOP + ROW * len(claims)

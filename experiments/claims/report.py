@@ -5,7 +5,7 @@ import functools
 from contrastive_jax import catalogue
 from experiments.claims import claim, pages, plot, results, tables
 
-_PATHS = [results.FOLDER / f'{name}.json' for name in claim.names()]
+_PATHS = [results.path_of(name) for name in claim.names()]
 
 TABLES = {
   'rule': tables.rule,

@@ -6,10 +6,10 @@ import importlib
 import inspect
 import json
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ml_collections import ConfigDict
+from flax.traverse_util import flatten_dict
 
 from configs import claims as recipe
 from contrastive_jax import catalogue
@@ -24,42 +24,49 @@ Folders = Callable[[claim.Arm, int], pathlib.Path]
 Row = dict[str, Any]
 
 
+def path_of(name: str) -> pathlib.Path:
+  """The file of a claim's result."""
+  return FOLDER / f'{name}.json'
+
+
 def read(name: str) -> dict[str, Any]:
   """The result of a claim; {} before it is measured."""
-  path = FOLDER / f'{name}.json'
-  return json.loads(path.read_text()) if path.exists() else {}
+  return read_file(path_of(name))
+
+
+def read_file(path: pathlib.Path) -> dict[str, Any]:
+  """The result in a file; {} if there is none."""
+  return json.loads(path.read_text(encoding='utf-8')) if path.exists() else {}
 
 
 def settings(arm: claim.Arm) -> dict[str, Any]:
   """What an arm changes of the recipe, by path."""
   config = recipe.get_config(arm.method)
-  config.update_from_flattened_dict({k: v for k, v in arm.fields.items() if k != 'data.name'})
-  base = _flat(recipe.recipe('default'))
-  changed = {path: value for path, value in _flat(config).items() if base.get(path) != value}
-  changed |= dict.fromkeys(base.keys() - _flat(config).keys())
+  config.update_from_flattened_dict(arm.fields)
+  base, own = (flatten_dict(c.to_dict(), sep='.') for c in (recipe.recipe('default'), config))
+  changed = {path: own.get(path) for path in own.keys() | base.keys()}
+  changed = {path: value for path, value in changed.items() if base.get(path) != value}
   for path in ('name', 'variant', 'seed'):
     changed.pop(path, None)
   # As JSON gives it back, such as lists for tuples.
-  return json.loads(json.dumps(changed | arm.fields, sort_keys=True))
+  return json.loads(json.dumps(changed, sort_keys=True))
 
 
-def _flat(config: ConfigDict) -> dict[str, Any]:
-  found = {}
-  for name, value in config.items():
-    if isinstance(value, ConfigDict):
-      found |= {f'{name}.{path}': below for path, below in _flat(value).items()}
-    else:
-      found[name] = value
-  return found
+def rows() -> dict[tuple[str, int], Row]:
+  """The rows of all results, by arm and seed."""
+  found = [row for name in claim.names() for row in read(name).get('rows', ())]
+  return {(row['arm'], row['seed']): row for row in reversed(found)}  # the first of equal ones
 
 
 def row(arm: claim.Arm, seed: int) -> Row | None:
   """The row of a run in the results of any claim; None where its settings were others."""
-  for name in claim.names():
-    for found in read(name).get('rows', ()):
-      if found['arm'] == str(arm) and found['seed'] == seed:
-        return found if found['settings'] == settings(arm) else None
-  return None
+  return matching(rows(), arm, seed)
+
+
+def matching(known: Mapping[tuple[str, int], Row], arm: claim.Arm, seed: int) -> Row | None:
+  """The one of known rows that is of a run; None where its settings were others."""
+  found = known.get((str(arm), seed))
+  return found if found and found['settings'] == settings(arm) else None
 
 
 def finished(folder: pathlib.Path) -> bool:
@@ -69,8 +76,7 @@ def finished(folder: pathlib.Path) -> bool:
 
 def seconds(arm: str) -> float | None:
   """What a run of an arm took; None before the first."""
-  found = [r for name in claim.names() for r in read(name).get('rows', ()) if r['arm'] == arm]
-  return found[0]['seconds'] if found else None
+  return next((row['seconds'] for (name, _), row in rows().items() if name == arm), None)
 
 
 def source(measured: claim.Claim) -> str:
@@ -91,24 +97,22 @@ def write(name: str, measured: claim.Claim, folder_of: Folders) -> None:
 
   `source` stays that of the oldest row, so that a later change of the method is noticed.
   """
-  rows: dict[tuple[str, int], Row] = {}
-  for comparison in measured.comparisons().values():
-    for arm in (comparison.baseline, comparison.method):
-      for seed in range(comparison.seeds):
-        found = _row_of(arm, seed, folder_of(arm, seed), comparison.metrics) or row(arm, seed)
-        if found:
-          rows[str(arm), seed] = found
+  known, rows_of, earlier = rows(), {}, read(name)
+  for arm, seed in measured.runs():
+    metrics = dict.fromkeys((*measured.metrics(), *KEPT))
+    if found := _row_of(arm, seed, folder_of(arm, seed), metrics) or matching(known, arm, seed):
+      rows_of[str(arm), seed] = found
+  kept = [found for found in earlier.get('rows', ()) if found in rows_of.values()]
+  if len(kept) == len(rows_of):  # nothing is new; outcomes per query may be gone
+    return
   compared = {
-    key: compare(comparison, rows, folder_of) for key, comparison in measured.comparisons().items()
+    key: compare(comparison, rows_of, folder_of)
+    for key, comparison in measured.comparisons().items()
   }
   primary = compared.pop('primary')
   if primary is None:
     return
-  newest = max(rows.values(), key=lambda found: found['date'])
-  earlier = read(name)
-  kept = [found for found in earlier.get('rows', ()) if found in rows.values()]
-  if len(kept) == len(rows):  # nothing is new; outcomes per query may be gone
-    return
+  newest = max(rows_of.values(), key=lambda found: found['date'])
   result = {
     'paper': measured.paper,
     **primary,
@@ -116,7 +120,7 @@ def write(name: str, measured: claim.Claim, folder_of: Folders) -> None:
     'source': earlier['source'] if kept else source(measured),
     **{field: newest[field] for field in ('commit', 'versions', 'device', 'date')},
     'secondary': {key: found for key, found in compared.items() if found},
-    'rows': list(rows.values()),
+    'rows': list(rows_of.values()),
   }
   _save(name, result)
 
@@ -134,34 +138,19 @@ def control_families() -> None:
       _save(name, measured[name] | {'verdict': verdict})
 
 
-def summary(name: str) -> str:
-  """The verdict of a claim in a line."""
-  result = read(name)
-  if not result:
-    return 'not measured'
-  low, high = result['interval']
-  return (
-    f'{result["verdict"]}: {100 * result["difference"]:+.1f} points ({100 * low:+.1f} to '
-    f'{100 * high:+.1f}), {result["seeds"]} seeds, p = {result["p"]:.3f}, detectable '
-    f'{100 * result["detectable"]:.1f}'
-  )
-
-
 def _save(name: str, result: Mapping[str, Any]) -> None:
-  text, path = json.dumps(result, indent=2) + '\n', FOLDER / f'{name}.json'
+  text, path = json.dumps(result, indent=2) + '\n', path_of(name)
   if not path.exists() or path.read_text() != text:
     FOLDER.mkdir(exist_ok=True)
     path.write_text(text)
 
 
-def _row_of(
-  arm: claim.Arm, seed: int, folder: pathlib.Path, metrics: tuple[str, ...]
-) -> Row | None:
+def _row_of(arm: claim.Arm, seed: int, folder: pathlib.Path, metrics: Iterable[str]) -> Row | None:
   """The row of a finished workdir."""
   if not finished(folder):
     return None
   found = json.loads((folder / 'results.json').read_text())
-  kept = {metric: found[metric] for metric in dict.fromkeys((*metrics, *KEPT)) if metric in found}
+  kept = {metric: found[metric] for metric in metrics if metric in found}
   provenance = json.loads((folder / 'provenance.json').read_text())
   return {'arm': str(arm), 'seed': seed, 'settings': settings(arm)} | kept | provenance
 

@@ -26,7 +26,7 @@ from collections.abc import Iterable, Mapping
 from absl import app, flags
 
 from experiments import records
-from experiments.claims import claim, results
+from experiments.claims import claim, results, tables
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -46,13 +46,12 @@ def folder_of(arm: claim.Arm, seed: int) -> pathlib.Path:
 
 def remaining(claims: Mapping[str, claim.Claim]) -> list[tuple[claim.Arm, int]]:
   """The runs that have no result yet, by seed."""
+  known = results.rows()
   wanted = {
     (str(arm), seed): (arm, seed)
     for measured in claims.values()
-    for comparison in measured.comparisons().values()
-    for seed in range(comparison.seeds)
-    for arm in (comparison.baseline, comparison.method)
-    if results.row(arm, seed) is None and not results.finished(folder_of(arm, seed))
+    for arm, seed in measured.runs()
+    if not results.matching(known, arm, seed) and not results.finished(folder_of(arm, seed))
   }
   return sorted(wanted.values(), key=lambda run: run[1])
 
@@ -114,8 +113,6 @@ def main(arguments: list[str]) -> None:
   """Trains what remains, and settles the verdicts of the claims and of their families."""
   signal.signal(signal.SIGTERM, signal.default_int_handler)
   claims = {name: claim.read(name) for name in arguments[1:] or claim.names()}
-  for measured in claims.values():
-    measured.prepare(pathlib.Path(_WORKDIR.value).absolute())
   runs = remaining(claims)
   arms = {str(arm) for arm, _ in runs}
   print(f'{len(runs)} runs of {len(arms)} arms remain; {_JOBS.value} at a time')
@@ -131,10 +128,12 @@ def main(arguments: list[str]) -> None:
     results.control_families()
 
   if not _DRY_RUN.value:
+    for measured in claims.values():
+      measured.prepare(pathlib.Path(_WORKDIR.value).absolute())
     train_all(runs, settle)
     settle()
   for name in claims:
-    print(f'{name}: {results.summary(name)}')
+    print(f'{name}: {tables.summary(results.path_of(name))}')
 
 
 if __name__ == '__main__':

@@ -1,7 +1,6 @@
 """Tables of the results of claims, formatted from experiments/claims/results/NAME.json."""
 
 import collections
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -45,7 +44,7 @@ def overview(*paths: pathlib.Path) -> str:
   """
   rows = []
   for path in paths:
-    measured, found = claim.read(path.stem), read(path)
+    measured, found = claim.read(path.stem), results.read_file(path)
     comparison = measured.primary
     verdict = found.get('verdict', NOT_MEASURED)
     cells = numbers(comparison, found)
@@ -61,7 +60,7 @@ def comparisons(path: pathlib.Path) -> str:
   Args:
     path: its results; not measured if it does not exist.
   """
-  measured, found = claim.read(path.stem), read(path)
+  measured, found = claim.read(path.stem), results.read_file(path)
   below, rows = found.get('secondary', {}), []
   for key, comparison in measured.comparisons().items():
     result = found if key == 'primary' else below.get(key, {})
@@ -84,7 +83,7 @@ def arms(path: pathlib.Path) -> str:
     path: its results.
   """
   rows = collections.defaultdict(list)
-  for row in read(path).get('rows', ()):
+  for row in results.read_file(path).get('rows', ()):
     rows[row['arm']].append(row)
   if not rows:
     return ''
@@ -97,9 +96,14 @@ def arms(path: pathlib.Path) -> str:
   return records.markdown('l' + 'r' * (len(header) - 1), header, lines)
 
 
-def read(path: pathlib.Path) -> dict[str, Any]:
-  """The result of a claim; {} before it is measured."""
-  return json.loads(path.read_text(encoding='utf-8')) if path.exists() else {}
+def summary(path: pathlib.Path) -> str:
+  """The verdict of a claim in a line."""
+  found = results.read_file(path)
+  if not found:
+    return NOT_MEASURED
+  *_, detectable, _, seeds, p = numbers(claim.read(path.stem).primary, found)
+  difference = f'{points(found["difference"])} points ({interval(found["interval"])})'
+  return f'{found["verdict"]}: {difference}, {seeds} seeds, p {p}, detectable {detectable}'
 
 
 def name(measured: claim.Claim) -> str:
@@ -136,7 +140,7 @@ def interval(bounds: Sequence[float]) -> str:
 
 def measured_before(path: pathlib.Path) -> str:
   """Says that the method has changed since a claim was measured; '' if it has not."""
-  measured, found = claim.read(path.stem), read(path)
+  measured, found = claim.read(path.stem), results.read_file(path)
   if not found or found['source'] == results.source(measured):
     return ''
   commit = found['commit'][:7]

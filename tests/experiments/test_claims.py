@@ -14,16 +14,11 @@ from configs import claims as recipe
 from contrastive_jax import catalogue
 from contrastive_jax.evaluation import outcomes
 from contrastive_jax.training import build
-from experiments.claims import claim, results, statistics
+from experiments.claims import claim, results, statistics, tables
 
 ROOT = pathlib.Path(__file__).parents[2]
 CLAIMS = {name: claim.read(name) for name in claim.names()}
-ARMS = {
-  str(arm): arm
-  for measured in CLAIMS.values()
-  for comparison in measured.comparisons().values()
-  for arm in (comparison.baseline, comparison.method)
-}
+ARMS = {str(arm): arm for measured in CLAIMS.values() for arm, _ in measured.runs()}
 
 
 def test_the_interval_is_students_for_paired_samples():
@@ -130,12 +125,7 @@ def test_every_arm_is_a_run(name, monkeypatch):
 
 
 def test_arms_that_share_a_name_are_one():
-  arms = [
-    arm
-    for measured in CLAIMS.values()
-    for comparison in measured.comparisons().values()
-    for arm in (comparison.baseline, comparison.method)
-  ]
+  arms = [arm for measured in CLAIMS.values() for arm, _ in measured.runs()]
   assert all(ARMS[str(arm)] == arm for arm in arms)
 
 
@@ -221,7 +211,7 @@ def test_results_follow_from_the_files_of_runs(measured):
   assert found['difference'] == pytest.approx(0.16 / 3)
   assert found['bootstrap'][0] < found['difference'] < found['bootstrap'][1]
   assert {'commit', 'versions', 'device', 'date', 'p', 'interval', 'secondary'} <= found.keys()
-  assert 'holds: +5.3 points' in results.summary('decoupled')
+  assert 'holds: +5.3 points' in tables.summary(results.path_of('decoupled'))
 
 
 def test_rows_outlive_the_workdirs(measured, tmp_path):
