@@ -6,12 +6,15 @@ import hypothesis
 import jax
 import pytest
 
+from contrastive_jax.runtime import cpu
+
 # It makes what a test expects, with CLIP_benchmark, which is not installed here.
 collect_ignore = ['evaluation/clip_benchmark/make.py']
 
 # Before any computation: all of this is fixed once the backend starts.
 jax.config.update('jax_platforms', 'cpu')
 jax.config.update('jax_num_cpu_devices', 8)
+cpu.reserve_threads(8)
 # The time goes to compiling, not to running, so machine code is made in haste. The level leaves
 # fusions and buffers as they are; whether the emitters' flag does was not compared. So the programs
 # tested are not compiled quite as a user's are. Child processes inherit the flags.

@@ -2,10 +2,12 @@
 
 import ctypes
 import os
+import re
 
 # Parameters of glibc's mallopt, and of madvise.
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 _HUGE_PAGES = 14
+_COUNT = re.compile(r'xla_force_host_platform_device_count=(\d+)')
 
 
 def split_cores(max_devices: int = 8) -> None:
@@ -19,13 +21,26 @@ def split_cores(max_devices: int = 8) -> None:
     max_devices: maximum number of devices. Their number is a power of two, to divide usual batches.
   """
   given = os.environ.get('XLA_FLAGS', '')
-  if 'xla_force_host_platform_device_count' in given:
+  if counted := _COUNT.search(given):
+    reserve_threads(int(counted[1]))
     return
   cores = min(len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else 1, max_devices)
   devices = 1 << (cores.bit_length() - 1)
   if devices > 1:
     flags = f'--xla_force_host_platform_device_count={devices} --xla_cpu_multi_thread_eigen=false'
     os.environ['XLA_FLAGS'] = f'{given} {flags}'.strip()
+    reserve_threads(devices)
+
+
+def reserve_threads(devices: int) -> None:
+  """Lets all CPU devices wait in several collectives at once; call before JAX's first computation.
+
+  XLA runs independent collectives of a device side by side, each in a thread of one pool, which by
+  default has a thread per device. With two losses on a ring, one device can take two threads, and
+  the last device then gets none: the others wait for it until XLA ends the process. PJRT_NPROC, the
+  size of the pool, is kept if set.
+  """
+  os.environ.setdefault('PJRT_NPROC', str(4 * devices))
 
 
 def keep_memory() -> None:

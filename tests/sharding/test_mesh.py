@@ -40,16 +40,25 @@ def test_chosen_devices():
 
 
 @pytest.mark.parametrize(
-  ('given', 'cores', 'expected'),
+  ('given', 'cores', 'expected', 'threads'),
   [
-    ('', 6, '--xla_force_host_platform_device_count=4 --xla_cpu_multi_thread_eigen=false'),
-    ('', 64, '--xla_force_host_platform_device_count=8 --xla_cpu_multi_thread_eigen=false'),
-    ('', 1, ''),
-    ('--xla_force_host_platform_device_count=3', 6, '--xla_force_host_platform_device_count=3'),
+    ('', 6, '--xla_force_host_platform_device_count=4 --xla_cpu_multi_thread_eigen=false', '16'),
+    ('', 64, '--xla_force_host_platform_device_count=8 --xla_cpu_multi_thread_eigen=false', '32'),
+    ('', 1, '', None),
+    (
+      '--xla_force_host_platform_device_count=3',
+      6,
+      '--xla_force_host_platform_device_count=3',
+      '12',
+    ),
   ],
 )
-def test_cores_become_devices_unless_they_are_counted(given, cores, expected, monkeypatch):
+def test_cores_become_devices_unless_they_are_counted(
+  given, cores, expected, threads, monkeypatch
+):
   monkeypatch.setenv('XLA_FLAGS', given)
+  monkeypatch.delenv('PJRT_NPROC', raising=False)
   monkeypatch.setattr(os, 'sched_getaffinity', lambda _: set(range(cores)), raising=False)
   cpu.split_cores()
   assert os.environ['XLA_FLAGS'] == expected
+  assert os.environ.get('PJRT_NPROC') == threads
