@@ -71,8 +71,8 @@ class Checkpoints:
           progress=ocp.args.JsonSave(
             progress
             | {
-              'fingerprint': int(fingerprint(state)),
-              'evaluated_fingerprint': int(fingerprint(state.evaluated)),
+              'fingerprint': fingerprint(state),
+              'evaluated_fingerprint': fingerprint(state.evaluated),
             }
           ),
         ),
@@ -134,7 +134,7 @@ class Checkpoints:
       return abstract.replace(**restored.state), restored.progress
 
     def intact(state, progress):
-      return progress.get('fingerprint') == int(fingerprint(state))
+      return progress.get('fingerprint') == fingerprint(state)
 
     newest = read_newest(self._folder, self._manager.all_steps(), read, intact)
     self._rename_damaged(newest.damaged)
@@ -282,11 +282,15 @@ class _PreservationPolicy(policies.PreservationPolicy):
     return [step in kept for step in steps]
 
 
-@jax.jit
-def fingerprint(state) -> jax.Array:
+def fingerprint(state) -> int:
   """Checksum of all arrays, the same on any mesh. Orbax itself misses most flipped bits."""
-  total = jnp.uint32(0)
-  for leaf in jax.tree.leaves(state):
-    bits = jax.lax.bitcast_convert_type(leaf, f'uint{8 * leaf.dtype.itemsize}')
-    total = 31 * total + jnp.sum(bits.astype(jnp.uint32), dtype=jnp.uint32)
+  total = 0
+  for part in jax.device_get([_sum_of_bits(leaf) for leaf in jax.tree.leaves(state)]):
+    total = (31 * total + int(part)) % 2**32
   return total
+
+
+@jax.jit  # per leaf: most leaves share their shape, and one program of all compiles for long
+def _sum_of_bits(leaf) -> jax.Array:
+  bits = jax.lax.bitcast_convert_type(leaf, f'uint{8 * leaf.dtype.itemsize}')
+  return jnp.sum(bits.astype(jnp.uint32), dtype=jnp.uint32)

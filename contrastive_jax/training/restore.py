@@ -77,7 +77,7 @@ def restore_parameters(model: OpenModel, workdir: pathlib.Path) -> Restored:
   def intact(parameters, progress):
     # Earlier versions saved the fingerprint of the whole state alone.
     saved = progress.get('evaluated_fingerprint')
-    return saved is None or saved == int(fingerprint(parameters))
+    return saved is None or saved == fingerprint(parameters)
 
   found = read_newest(folder, finished_steps(workdir), read, intact)
   for step, error in found.damaged.items():

@@ -103,9 +103,17 @@ def batch_of(run: build.Run, step: int = 0) -> dict[str, np.ndarray]:
 
 
 @functools.cache
+def created():
+  """The initial state of a run of all methods, on the host, by path."""
+  leaves = jax.tree.leaves_with_path(jax.device_get(run_of(NAMES).create_state(0)))
+  return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
+
+
 def initial(names):
-  """The initial state of a run on one device, on the host."""
-  return jax.device_get(run_of(names).create_state(0))
+  """The part of the initial state of all methods that a run of some has."""
+  return jax.tree.map_with_path(
+    lambda path, _: created()[jax.tree_util.keystr(path)], run_of(names).abstract_state
+  )
 
 
 def place(state, run: build.Run):

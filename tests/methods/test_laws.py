@@ -17,6 +17,7 @@ from contrastive_jax.training.checkpoint import Checkpoints
 from tests.methods import laws
 
 KINDS = laws.one_per_kind()
+OTHERS = tuple(name for name in laws.NAMES if name not in KINDS)
 
 
 def difference(tree, expected) -> float:
@@ -35,21 +36,26 @@ def assert_alike(found, expected):
   chex.assert_trees_all_close(state.memory, other.memory, rtol=1e-4, atol=1e-5)
 
 
-def test_parts_keep_value_gradient_and_memory():
-  assert_alike(laws.stepped(laws.NAMES, micro_batches=4), laws.stepped(laws.NAMES))
-
-
-@pytest.mark.parametrize('names', [KINDS, pytest.param(laws.NAMES, marks=pytest.mark.slow)])
-@pytest.mark.parametrize(('mesh', 'micro_batches'), [('data:8', 1), ('data:2,fsdp:2,tensor:2', 2)])
-def test_a_mesh_keeps_value_gradient_and_memory(names, mesh, micro_batches):
-  found = laws.stepped(names, mesh=mesh, devices=8, micro_batches=micro_batches)
+@pytest.mark.parametrize(
+  ('names', 'mesh', 'devices', 'micro_batches'),
+  [
+    (OTHERS, 'data:1', 1, 4),
+    (KINDS, 'data:8', 8, 1),
+    (KINDS, 'data:2,fsdp:2,tensor:2', 8, 4),
+    pytest.param(laws.NAMES, 'data:1', 1, 4, marks=pytest.mark.slow),
+    pytest.param(laws.NAMES, 'data:8', 8, 1, marks=pytest.mark.slow),
+    pytest.param(laws.NAMES, 'data:2,fsdp:2,tensor:2', 8, 4, marks=pytest.mark.slow),
+  ],
+)
+def test_parts_and_mesh_keep_value_gradient_and_memory(names, mesh, devices, micro_batches):
+  found = laws.stepped(names, mesh=mesh, devices=devices, micro_batches=micro_batches)
   assert_alike(found, laws.stepped(names))
 
 
 def test_selections_have_a_margin():
   """Otherwise rounding could select other negatives in another number of parts."""
-  run = laws.run_of(laws.NAMES)
-  state, _ = laws.stepped(laws.NAMES)
+  run = laws.run_of(OTHERS)
+  state, _ = laws.stepped(OTHERS)
   batch = laws.batch_of(run)
   model = run.definition.bind(state.parameters)
   outputs = model.encode(batch | {'image': normalize(batch['image'])})
@@ -60,8 +66,9 @@ def test_selections_have_a_margin():
     assert np.min(negatives[:, k - 1] - negatives[:, k]) > 1e-3
 
 
-def test_every_method_moves_the_model_and_its_heads():
-  state, _ = laws.stepped(laws.NAMES)
+@pytest.mark.parametrize('names', [KINDS, OTHERS], ids=['kinds', 'others'])
+def test_every_method_moves_the_model_and_its_heads(names):
+  state, _ = laws.stepped(names)
   gradient = laws.gradient_of(state)
   for name, heads in gradient.get('heads', {}).items():
     assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(heads)) > 0, name
