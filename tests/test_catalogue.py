@@ -10,13 +10,15 @@ from collections import Counter
 
 import pytest
 
-from contrastive_jax import catalogue, methods
+from contrastive_jax import catalogue, losses, methods
 from contrastive_jax.catalogue import BASES, PAPERS
 from experiments.claims import claim
 
 ROOT = pathlib.Path(__file__).parents[1]
 ALL = [*PAPERS.values(), *BASES.values()]
 BUILT = catalogue.built()
+# Methods that no config trains: the cosine alone has no negatives, and collapses.
+NO_CONFIG = {'cosine'}
 ROW = {
   'number': '1',
   'name': '"A"',
@@ -65,12 +67,28 @@ def lacks(paper):
   if not paper.config or not (ROOT / paper.config).is_file():
     yield f'{row} its config {paper.config!r} is missing; add configs/methods/NAME.py'
   module, name = thing.__module__.rpartition('.')[2], paper.where.rpartition('.')[2]
-  mention = re.compile(rf'\b({"|".join([name, *paper.methods])})\b')
-  tests = (ROOT / 'tests').rglob(f'test_{module}.py')
-  if not any(mention.search(path.read_text()) for path in tests):
+  if untested(thing, name, *paper.methods):
     yield f'{row} no tests/**/test_{module}.py names {name} or {paper.methods}; add its test'
   if not paper.claims and not paper.baseline:
     yield f'{row} it has no claim; add experiments/claims/papers/NAME.py, and NAME to `claims`'
+
+
+def untested(thing, *names):
+  """Returns whether no test of the module of `thing` has one of the names in it."""
+  module = thing.__module__.rpartition('.')[2]
+  mention = re.compile(rf'\b({"|".join(names)})\b')
+  tests = (ROOT / 'tests').rglob(f'test_{module}.py')
+  return not any(mention.search(path.read_text()) for path in tests)
+
+
+def lacks_of_a_method(name, trained):
+  """Yields what a method of the registry lacks; `trained` are those that a config trains."""
+  thing = getattr(losses, name, methods.METHODS[name])
+  module = thing.__module__.rpartition('.')[2]
+  if name not in trained and name not in NO_CONFIG:
+    yield f'no config has {name!r} in its objective; add configs/methods/{name}.py'
+  if untested(thing, name, getattr(thing, '__name__', name)):
+    yield f'no tests/**/test_{module}.py names {name!r}; add its test'
 
 
 def misplaced(name, paper):
@@ -153,6 +171,27 @@ def test_a_config_runs_a_method_of_its_paper(paper):
   recipe = importlib.import_module(paper.config.removesuffix('.py').replace('/', '.'))
   objective = recipe.get_config('smoke').objective
   assert not paper.methods or set(paper.methods) & set(objective)
+
+
+@pytest.fixture(scope='module')
+def trained():
+  """The methods that the configs train."""
+  found = set()
+  for path in (ROOT / 'configs').rglob('*.py'):
+    recipe = importlib.import_module('.'.join(path.relative_to(ROOT).with_suffix('').parts))
+    for variant in recipe.VARIANTS:
+      found |= {*recipe.get_config(variant).objective}
+  return found
+
+
+@pytest.mark.parametrize('name', sorted(methods.METHODS))
+def test_a_method_has_all_its_parts(name, trained):
+  assert not [*lacks_of_a_method(name, trained)]
+
+
+def test_what_a_method_lacks_is_told():
+  (message,) = lacks_of_a_method('byolip', set())
+  assert 'add configs/methods/byolip.py' in message
 
 
 def test_every_method_has_one_paper():

@@ -17,8 +17,17 @@ from contrastive_jax.evaluation import outcomes
 from experiments.claims import claim, statistics
 
 FOLDER = claim.FOLDER / 'results'
-KEPT = (*claim.RECALL, *(metric.replace('@1', '@5') for metric in claim.RECALL))
-KEPT = (*KEPT, 'heldout_style/zero_shot_group_accuracy@1', 'images_seen', 'parameters', 'seconds')
+# What a row keeps beside the metrics of its claim, for claims that share the run.
+KEPT = (
+  *claim.RECALL,
+  *(metric.replace('@1', '@5') for metric in claim.RECALL),
+  'heldout_style/zero_shot_group_accuracy@1',
+  'heldout_style/modality_gap',
+  'heldout_style/separability',
+  'images_seen',
+  'parameters',
+  'seconds',
+)
 
 Folders = Callable[[claim.Arm, int], pathlib.Path]
 Row = dict[str, Any]

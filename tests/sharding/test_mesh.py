@@ -53,9 +53,7 @@ def test_chosen_devices():
     ),
   ],
 )
-def test_cores_become_devices_unless_they_are_counted(
-  given, cores, expected, threads, monkeypatch
-):
+def test_cores_become_devices_unless_they_are_counted(given, cores, expected, threads, monkeypatch):
   monkeypatch.setenv('XLA_FLAGS', given)
   monkeypatch.delenv('PJRT_NPROC', raising=False)
   monkeypatch.setattr(os, 'sched_getaffinity', lambda _: set(range(cores)), raising=False)
