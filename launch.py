@@ -50,7 +50,8 @@ def main(_) -> None:
   if _MODE.value == 'plan':
     plan.run(config, _TOPOLOGY.value, folder)
     return
-  cpu.split_cores()
+  # A loss of pairs alone has one collective at a time.
+  cpu.split_cores(spare_threads=[*config.objective] not in (['info_nce'], ['sigmoid']))
   cpu.keep_memory()
   compilation_cache.keep_programs()
   with processes.distributed(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value):

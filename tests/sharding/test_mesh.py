@@ -57,6 +57,6 @@ def test_cores_become_devices_unless_they_are_counted(given, cores, expected, th
   monkeypatch.setenv('XLA_FLAGS', given)
   monkeypatch.delenv('PJRT_NPROC', raising=False)
   monkeypatch.setattr(os, 'sched_getaffinity', lambda _: set(range(cores)), raising=False)
-  cpu.split_cores()
+  cpu.split_cores(spare_threads=True)
   assert os.environ['XLA_FLAGS'] == expected
   assert os.environ.get('PJRT_NPROC') == threads
