@@ -29,7 +29,7 @@ def test_the_interval_is_students_for_paired_samples():
   assert found.difference == pytest.approx((method - baseline).mean()) and found.seeds == 5
 
 
-@pytest.mark.parametrize('seeds', [3, 5, 20])
+@pytest.mark.parametrize('seeds', [3, *(pytest.param(n, marks=pytest.mark.slow) for n in (5, 20))])
 def test_the_detectable_difference_is_detected_as_often_as_promised(seeds):
   noise = np.random.default_rng(0).normal(size=(4000, seeds))
   # On average over samples, as the deviation is estimated.

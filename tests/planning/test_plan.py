@@ -64,6 +64,7 @@ def test_remat_has_fewer_residuals_and_more_flops():
   assert counted['traced_without_remat'] == plan._flops(plain)['traced'] < counted['traced']
 
 
+@pytest.mark.slow
 def test_remedies_are_tried_for_a_config_that_does_not_fit(planned, monkeypatch):
   opened = topology.open_topology('a100:8')
   GiB = 2**30

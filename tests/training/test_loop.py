@@ -196,6 +196,7 @@ def test_losses_agree_on_any_mesh(tmp_path, source):
     np.testing.assert_allclose(losses_of(mesh), expected, rtol=2e-4, err_msg=mesh)
 
 
+@pytest.mark.slow
 def test_a_run_resumes_on_another_mesh(tmp_path, source):
   straight = train(tmp_path, source)
   (tmp_path / 'moved').mkdir()
@@ -311,6 +312,7 @@ def test_model_flops_utilization_is_logged(tmp_path, source, monkeypatch):
     assert row['train/model_flops_utilisation'] == pytest.approx(model / seconds / 2e12)
 
 
+@pytest.mark.slow
 def test_a_trace_is_written(tmp_path, source):
   train(tmp_path, source, profile=1)
   assert list((tmp_path / 'profile').rglob('*.xplane.pb'))  # xprof's

@@ -13,6 +13,7 @@ import time
 import numpy as np
 import pytest
 
+from configs import clip
 from contrastive_jax.training.logger import read_metrics
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -78,6 +79,7 @@ def test_two_processes_train_coca_as_one(tmp_path):
   assert_alike(tmp_path / 'two', tmp_path / 'one')
 
 
+@pytest.mark.slow
 def test_two_processes_preempted_and_resumed_equal_one(alone, tmp_path):
   processes = start_two(tmp_path)
   deadline = time.monotonic() + 200
@@ -105,8 +107,9 @@ def test_two_processes_preempted_and_resumed_equal_one(alone, tmp_path):
       assert results[name] == pytest.approx(wanted[name], abs=0.01), name
 
 
-def test_an_error_on_the_first_process_ends_both(alone):
-  processes = start_two(alone, '--config.batch_size=8')
+def test_an_error_on_the_first_process_ends_both(tmp_path):
+  (tmp_path / 'config.json').write_text(clip.get_config('smoke').to_json())
+  processes = start_two(tmp_path, '--config.batch_size=8')
   printed = [process.communicate(timeout=240)[0] for process in processes]
   assert all(process.returncode == 1 for process in processes)
   assert all('config.batch_size = 16 there, 8 here' in text for text in printed), printed

@@ -91,8 +91,8 @@ slow = functools.partial(pytest.param, marks=pytest.mark.slow)
   [
     ('clip', 'data:1', {'micro_batches': 4}),
     ('clip', 'data:8', {'micro_batches': 4, 'remat': 'full'}),
-    ('coca', 'data:2,fsdp:2,tensor:2', {'micro_batches': 2, 'remat': 'full'}),
     # Parts and meshes of all methods are in tests/methods/test_laws.py, without augmentation.
+    slow('coca', 'data:2,fsdp:2,tensor:2', {'micro_batches': 2, 'remat': 'full'}),
     slow('coca', 'data:1', {'micro_batches': 2, 'remat': 'dots'}),
     slow('slip', 'data:2,fsdp:2,tensor:2', {'micro_batches': 2}),
     slow('reweighted', 'data:4', {'micro_batches': 2}),
@@ -122,6 +122,7 @@ def temporaries(**options):
   return step.lower(abstract, shapes).compile().memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.slow
 def test_parts_and_remat_lower_memory():
   whole, parts = temporaries(), temporaries(micro_batches=8)
   assert parts < whole / 3

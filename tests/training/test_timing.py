@@ -11,6 +11,7 @@ def traced(folder):
   return list(folder.rglob('*.xplane.pb'))
 
 
+@pytest.mark.slow
 def test_leaving_the_context_stops_the_trace(tmp_path):
   with (
     pytest.raises(KeyboardInterrupt),

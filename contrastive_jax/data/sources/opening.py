@@ -1,5 +1,6 @@
 """Opens a source by its name in the config."""
 
+import collections
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -19,6 +20,8 @@ from contrastive_jax.data.sources import (
 from contrastive_jax.data.sources.source import Source, parse_split
 
 _CACHED_BYTES = 2**28
+# The examples of the embedded dataset by split: a process parses them once.
+_EMOJI: dict[str, dict[int, dict[str, Any]]] = collections.defaultdict(dict)
 
 # Readers by scheme: paths -> a sequence of records with `bytes`, its size or None.
 _FORMATS = {
@@ -67,7 +70,8 @@ def open_source(name: str, split: str, folder: str | None = None) -> Source | mi
     )
   if scheme not in schemes:
     records, size = prepared.open_prepared(name.removeprefix('tfds:'), plain, folder)
-    return Source(records, *wheres, cached=_is_small(size))
+    cache = _EMOJI[plain] if name == 'emoji' else None
+    return Source(records, *wheres, cached=_is_small(size), cache=cache)
   try:
     records = _open_files(scheme, rest, plain)
     part = _Slice(records, plain)

@@ -44,7 +44,13 @@ class Source:
     rows: number of distinct rows of the split; every `id` is below it.
   """
 
-  def __init__(self, records: Sequence[Mapping[str, Any]], *wheres: str, cached: bool = False):
+  def __init__(
+    self,
+    records: Sequence[Mapping[str, Any]],
+    *wheres: str,
+    cached: bool = False,
+    cache: dict[int, dict[str, Any]] | None = None,
+  ):
     """Selects records by conditions.
 
     Args:
@@ -52,6 +58,8 @@ class Source:
       *wheres: conditions such as 'vendor=noto,group!=flags'; the selections are concatenated. An
         empty condition, like none at all, selects every record.
       cached: whether to cache each record: parsing costs more than decoding.
+      cache: holds cached examples by number; sources of the same records may share it. Default: an
+        own one.
 
     Raises:
       OSError: if a file is missing or damaged; also on access to an example.
@@ -61,7 +69,7 @@ class Source:
     self._ids = RowIds(self.row_ranges)
     self.rows = self._ids.rows
     self._records = records
-    self._kept: dict[int, dict[str, Any]] = {}
+    self._kept = {} if cache is None else cache
     selections = [_select(self._read, len(records), where) for where in wheres or ('',)]
     # A single selection stays a range: a list of a large dataset's numbers would fill the memory.
     self._numbers = selections[0] if len(selections) == 1 else [*itertools.chain(*selections)]
