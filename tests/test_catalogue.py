@@ -89,6 +89,8 @@ def lacks_of_a_method(name, trained):
     yield f'no config has {name!r} in its objective; add configs/methods/{name}.py'
   if untested(thing, name, getattr(thing, '__name__', name)):
     yield f'no tests/**/test_{module}.py names {name!r}; add its test'
+  if not any(paper.claims or paper.baseline for paper in ALL if name in paper.methods):
+    yield f'{name!r} has no claim; add experiments/claims/papers/{name}.py, or `baseline`'
 
 
 def misplaced(name, paper):
