@@ -42,6 +42,7 @@ def train(rates, mesh='data:8', layer_decay=1.0, steps=30, devices=None, **optio
   return start, trained, np.mean(predicted == labels)
 
 
+@pytest.mark.slow
 def test_the_probe_learns_over_a_frozen_tower_on_eight_devices_as_on_one():
   rates = (('image/.*', 0.0),)
   start, trained, accuracy = train(rates, 'data:4,fsdp:2')

@@ -142,6 +142,7 @@ def test_sums_over_the_batch_are_float32(name, micro_batches):
   assert jnp.float32 in sums and jnp.bfloat16 not in sums
 
 
+@pytest.mark.slow
 def test_gradients_match_float32_for_any_number_of_tokens():
   check('streamed', 0)
 
