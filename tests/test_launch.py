@@ -87,6 +87,7 @@ def test_the_other_recipes_run(recipe, terms, tmp_path):
   assert not any('caption_' in name for name in rows[-1])
 
 
+@pytest.mark.slow
 def test_evaluating_a_finished_run_gives_the_same_figures(finished, tmp_path):
   workdir = of_another_version(finished[0], tmp_path / 'run')
   before = json.loads((workdir / 'results.json').read_text())

@@ -30,7 +30,7 @@ class Classifier(nnx.Module):
 
   Args:
     image: the image tower.
-    classes: K.
+    classes: number of classes, K.
     heads: number of heads of the pooler.
     rngs: initializes the pooler; the linear layer starts at zero.
   """
@@ -80,7 +80,7 @@ def fit(
     images: [N, H, H, 3] pixels from 0 to 255.
     labels: [N] integers from 0 to K - 1.
     steps: number of updates.
-    batch_size: B.
+    batch_size: number of examples, B.
     mesh: mesh over which batches are sharded.
     augment: (keys [B], images [B, H, H, 3]) -> images [B, S, S, 3], pixels.
     seed: seed of the order and of the augmentation.

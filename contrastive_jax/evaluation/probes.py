@@ -132,7 +132,7 @@ def logistic_regression(
   Args:
     features: N rows x, [N, D].
     labels: [N] integers y from 0 to K - 1; rows of −1 are ignored.
-    classes: K.
+    classes: number of classes, K.
     l2: strength.
     mesh: mesh over which the examples are sharded; None for one device.
 

@@ -48,7 +48,7 @@ class Decoder(nnx.Module):
     output: the output matrix, from a normalized state to V logits.
 
   Args:
-    vocabulary: V.
+    vocabulary: number of tokens, V.
     width: D, width of the states.
     layers: number of layers, each of self-attention, cross-attention and MLP.
     heads: number of heads of both attentions.

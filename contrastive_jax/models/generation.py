@@ -145,7 +145,7 @@ def search_beams(
     step: (tokens [B, K], cache, parents [B, K], position) -> (logits [B, K, V], cache), such as
       that of `Coca.captioner`.
     cache: the empty cache.
-    rows: B.
+    rows: number of rows, B.
     rules: the decoding rules.
     key: random key of sampling; required with a temperature.
 

@@ -10,9 +10,9 @@ class AttentionalPooler(nnx.Module):
   """K learned queries attend to tokens [B, P, C]; returns normalized [B, K, D].
 
   Args:
-    queries: K.
+    queries: number of queries, K.
     width: D, width of the queries and the outputs.
-    context_width: C.
+    context_width: width of the context, C.
     heads: number of heads.
     dtype: dtype of the activations.
     rngs: initializes the parameters.

@@ -199,6 +199,7 @@ def built(packages, tmp_path_factory):
   return run_build(packages, tmp_path_factory.mktemp('built'))
 
 
+@pytest.mark.slow
 def test_the_same_packages_give_the_same_bytes(packages, built, tmp_path):
   elsewhere = shutil.copytree(packages, tmp_path / 'elsewhere')
   again = run_build(elsewhere, tmp_path / 'again')

@@ -6,11 +6,13 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 from PIL import Image
 
 ROOT = pathlib.Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_stamps_named_as_an_emoji_are_kept_over_white_with_their_languages(tmp_path):
   stamps = tmp_path / 'stamps' / 'animals'
   stamps.mkdir(parents=True)

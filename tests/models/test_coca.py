@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from contrastive_jax.methods import Objective
 from tests.models.towers import TEXT, batch_of, parameters_of, tiny_coca
 
-POOLERS = ['cascade', 'parallel', 'shared']
+POOLERS = ['cascade', 'shared', pytest.param('parallel', marks=pytest.mark.slow)]
 VARIANTS = {
   'cascade': {},
   'parallel': {

@@ -132,7 +132,13 @@ def equations(jaxpr):
 
 
 @pytest.mark.parametrize(
-  ('name', 'micro_batches'), [('clip', 1), ('siglip', 1), ('hybrid', 1), ('streamed', 2)]
+  ('name', 'micro_batches'),
+  [
+    ('clip', 1),
+    pytest.param('siglip', 1, marks=pytest.mark.slow),
+    pytest.param('hybrid', 1, marks=pytest.mark.slow),
+    ('streamed', 2),
+  ],
 )
 def test_sums_over_the_batch_are_float32(name, micro_batches):
   step, create = compiled(name, 'bfloat16', 'data:1', micro_batches)

@@ -89,10 +89,10 @@ slow = functools.partial(pytest.param, marks=pytest.mark.slow)
 @pytest.mark.parametrize(
   ('name', 'shape', 'options'),
   [
-    ('clip', 'data:1', {'micro_batches': 4}),
     ('clip', 'data:8', {'micro_batches': 4, 'remat': 'full'}),
     # Parts and meshes of all methods are in tests/methods/test_laws.py, without augmentation.
     slow('coca', 'data:2,fsdp:2,tensor:2', {'micro_batches': 2, 'remat': 'full'}),
+    slow('clip', 'data:1', {'micro_batches': 4}),
     slow('coca', 'data:1', {'micro_batches': 2, 'remat': 'dots'}),
     slow('slip', 'data:2,fsdp:2,tensor:2', {'micro_batches': 2}),
     slow('reweighted', 'data:4', {'micro_batches': 2}),

@@ -24,7 +24,7 @@ def uniformity(
   Args:
     image: [B, D] unit vectors.
     text: [B, D] unit vectors.
-    sharpness: t.
+    sharpness: the factor t.
     block_size: as in `pairwise.logsumexp`.
     mesh: as in `pairwise.logsumexp`.
 
@@ -63,7 +63,7 @@ def cross_uniformity(
   Args:
     image: [B, D] unit vectors, row i paired with row i of `text`.
     text: [B, D] unit vectors.
-    sharpness: t.
+    sharpness: the factor t.
     block_size: as in `pairwise.logsumexp`.
     mesh: as in `pairwise.logsumexp`.
 
