@@ -128,6 +128,7 @@ def test_mistakes_are_named(arguments, message, tmp_path):
   assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_runs_are_compared_with_the_first(finished, tmp_path):
   workdir, _ = finished
   done = launch('--mode=compare', f'--workdirs={workdir},{workdir}', cwd=tmp_path)

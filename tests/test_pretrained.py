@@ -96,6 +96,7 @@ def test_a_run_is_loaded_without_what_trained_it(saved, tmp_path):
   assert snapshot(folder) == before
 
 
+@pytest.mark.slow
 def test_captions_are_those_of_the_evaluation(saved):
   run, folder, model, images = saved
   rules = {'beams': 2, 'rerank': True}

@@ -195,7 +195,9 @@ def test_what_stops_a_worker_stops_the_run():
     next(iterator)
 
 
-@pytest.mark.parametrize('given', ['a script', 'standard input'])
+@pytest.mark.parametrize(
+  'given', ['a script', pytest.param('standard input', marks=pytest.mark.slow)]
+)
 def test_workers_that_die_as_they_start_are_an_error(tmp_path, given):
   """Whether the main module starts them again or is none; what they are sent fills their pipes."""
   code = textwrap.dedent("""

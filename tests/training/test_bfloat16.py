@@ -134,7 +134,7 @@ def equations(jaxpr):
 @pytest.mark.parametrize(
   ('name', 'micro_batches'),
   [
-    ('clip', 1),
+    pytest.param('clip', 1, marks=pytest.mark.slow),
     pytest.param('siglip', 1, marks=pytest.mark.slow),
     pytest.param('hybrid', 1, marks=pytest.mark.slow),
     ('streamed', 2),
