@@ -51,7 +51,8 @@ def main(_) -> None:
     plan.run(config, _TOPOLOGY.value, folder)
     return
   # A loss of pairs alone has one collective at a time.
-  cpu.split_cores(spare_threads=[*config.objective] not in (['info_nce'], ['sigmoid']))
+  losses = [*(config.get('objective') or ())]
+  cpu.split_cores(spare_threads=losses not in (['info_nce'], ['sigmoid']))
   cpu.keep_memory()
   compilation_cache.keep_programs()
   with processes.distributed(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value):
