@@ -185,7 +185,7 @@ def stack_layers(flat: Tensors, fields: Mapping[str, Any]) -> Any:
 
 _TOWERS = {'image': ImageTower, 'text': TextTower, 'decoder': Decoder}
 # Arguments that a model sets for its towers, and defaults of those that a decoder passes to layers.
-_GIVEN = ('self', 'rngs', 'dtype', 'remat', 'fields', 'context_width', *_TOWERS)
+_GIVEN = ('self', 'rngs', 'dtype', 'remat', 'attention', 'fields', 'context_width', *_TOWERS)
 _GIVEN_BY_COCA = ('image/pooling', 'text/pooling', 'decoder/vocabulary', 'decoder/width')
 _OF_LAYERS = {'mlp_ratio': 4, 'activation': 'gelu', 'head_width': None, 'scan': False}
 

@@ -29,6 +29,7 @@ class Clip(nnx.Module):
     bias: initial value of the learned bias of similarities (SigLIP); None for no bias.
     dtype: dtype of activations and matmuls, 'float32' or 'bfloat16'; parameters are float32.
     remat: rematerialization of the transformers' layers, see `transformer.REMATS`.
+    attention: implementation of attention, see `attention.select`.
     rngs: initializes the parameters.
 
   References:
@@ -50,10 +51,11 @@ class Clip(nnx.Module):
     bias: float | None = None,
     dtype: str = 'float32',
     remat: str = 'none',
+    attention: str = 'auto',
     rngs: nnx.Rngs,
   ):
     make = {'dtype': jnp.dtype(dtype), 'rngs': rngs}
-    towers = make | {'remat': remat}
+    towers = make | {'remat': remat, 'attention': attention}
     self.image = ImageTower(**image, **towers)
     self.text = TextTower(**text, **towers)
     self.image_projection = projection('image', image_projection, image['width'], embed, make)

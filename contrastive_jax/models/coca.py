@@ -1,6 +1,7 @@
 """CoCa: an image tower, a text tower and a multimodal decoder; contrastive and captioning."""
 
 import math
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -124,6 +125,7 @@ class Coca(nnx.Module):
     bias: initial value of the learned bias of similarities; None for no bias.
     dtype: dtype of activations and matmuls, 'float32' or 'bfloat16'; parameters are float32.
     remat: rematerialization of the transformers' layers, see `transformer.REMATS`.
+    attention: implementation of attention, see `attention.select`.
     rngs: initializes the parameters.
 
   References:
@@ -147,24 +149,20 @@ class Coca(nnx.Module):
     bias: float | None = None,
     dtype: str = 'float32',
     remat: str = 'none',
+    attention: str = 'auto',
     rngs: nnx.Rngs,
   ):
     transformer.choose('pooler', pooler, dict.fromkeys(POOLERS))
     make = {'dtype': jnp.dtype(dtype), 'rngs': rngs}
-    towers = make | {'remat': remat}
+    towers = make | {'remat': remat, 'attention': attention}
     self.pooling = pooler
     self.image = ImageTower(**image, pooling='none', **towers)
     self.text = TextTower(**text, pooling='class', **towers)
     width = image['width']
-    self.pooler = AttentionalPooler(
-      queries + (pooler == 'shared'), embed, width, pooler_heads, **make
-    )
+    pool = partial(AttentionalPooler, heads=pooler_heads, attention=attention, **make)
+    self.pooler = pool(queries + (pooler == 'shared'), embed, width)
     context_width = embed if pooler == 'cascade' else width
-    self.contrastive_pooler = (
-      None
-      if pooler == 'shared'
-      else AttentionalPooler(1, embed, context_width, pooler_heads, **make)
-    )
+    self.contrastive_pooler = None if pooler == 'shared' else pool(1, embed, context_width)
     self.image_projection = Linear(embed, embed, ('embed', None), embed**-0.5, bias=False, **make)
     self.text_projection = Linear(
       text['width'], embed, ('embed', None), text['width'] ** -0.5, bias=False, **make

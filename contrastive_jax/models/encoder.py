@@ -29,6 +29,7 @@ class Encoder(nnx.Module):
     scale: the inverse temperature at the start.
     dtype: of the activations and the matmuls, 'float32' or 'bfloat16'; parameters are float32.
     remat: what the transformer's layers keep for the backward pass, see `transformer.REMATS`.
+    attention: implementation of attention, see `attention.select`.
     rngs: draws the parameters.
 
   References:
@@ -48,10 +49,11 @@ class Encoder(nnx.Module):
     scale: float = 1 / 0.07,
     dtype: str = 'float32',
     remat: str = 'none',
+    attention: str = 'auto',
     rngs: nnx.Rngs,
   ):
     width, make = image['width'], {'dtype': jnp.dtype(dtype), 'rngs': rngs}
-    self.image = ImageTower(**image, remat=remat, **make)
+    self.image = ImageTower(**image, remat=remat, attention=attention, **make)
     if not projector and width != embed:
       raise ValueError(
         f'projector = () needs image.width = {width} to equal embed = {embed}; give both the same '

@@ -8,15 +8,18 @@ import jax.numpy as jnp
 from flax import nnx
 
 from contrastive_jax.models import transformer
+from contrastive_jax.models.attention import Attention
 from contrastive_jax.models.stem import ConvolutionStem, PatchStem
 
 
 class AttentionPool(nnx.Module):
   """SigLIP's attention pooling head: a learned query attends to the tokens, then an MLP."""
 
-  def __init__(self, width, heads, *, mlp_ratio, activation, epsilon=1e-5, dtype, rngs):
+  def __init__(
+    self, width, heads, *, mlp_ratio, activation, epsilon=1e-5, attention='auto', dtype, rngs
+  ):
     self.query = transformer.position_table(1, width, width**-0.5, rngs=rngs)
-    self.attention = transformer.Attention(width, heads, dtype=dtype, rngs=rngs)
+    self.attention = Attention(width, heads, implementation=attention, dtype=dtype, rngs=rngs)
     self.norm = transformer.layer_norm(width, epsilon=epsilon, dtype=dtype, rngs=rngs)
     self.mlp = transformer.Mlp(
       width, int(width * mlp_ratio), activation=activation, dtype=dtype, rngs=rngs
@@ -51,6 +54,7 @@ class ImageTower(nnx.Module):
     patch_dropout: share of patches dropped at random from each training image.
     epsilon: epsilon of the layer norms.
     scan, remat: see `Transformer`.
+    attention: see `attention.select`.
   """
 
   def __init__(
@@ -74,6 +78,7 @@ class ImageTower(nnx.Module):
     epsilon: float = 1e-5,
     scan: bool = False,
     remat: str = 'none',
+    attention: str = 'auto',
     dtype,
     rngs,
   ):
@@ -97,7 +102,12 @@ class ImageTower(nnx.Module):
     self.class_token = table(1) if class_token else None
     norm = partial(transformer.layer_norm, width, epsilon=epsilon, **make)
     self.pre_norm = norm() if pre_norm else None
-    shared = {'mlp_ratio': mlp_ratio, 'activation': activation, 'epsilon': epsilon}
+    shared = {
+      'mlp_ratio': mlp_ratio,
+      'activation': activation,
+      'epsilon': epsilon,
+      'attention': attention,
+    }
     self.transformer = transformer.Transformer(
       width, layers, heads, **shared, scan=scan, remat=remat, **make
     )

@@ -34,6 +34,7 @@ class TextTower(nnx.Module):
     head_width: width of a head; default width / heads.
     epsilon: epsilon of the layer norms.
     scan, remat: see `Transformer`.
+    attention: see `attention.select`.
   """
 
   def __init__(
@@ -54,6 +55,7 @@ class TextTower(nnx.Module):
     epsilon: float = 1e-5,
     scan: bool = False,
     remat: str = 'none',
+    attention: str = 'auto',
     dtype,
     rngs,
   ):
@@ -79,6 +81,7 @@ class TextTower(nnx.Module):
       epsilon=epsilon,
       scan=scan,
       remat=remat,
+      attention=attention,
       **make,
     )
     self.norm = transformer.layer_norm(width, epsilon=epsilon, **make)

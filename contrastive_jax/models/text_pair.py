@@ -23,6 +23,7 @@ class TextPair(nnx.Module):
     bias: added to each similarity, learned from this start (SigLIP); None for no bias.
     dtype: of the activations and the matmuls, 'float32' or 'bfloat16'; parameters are float32.
     remat: what the transformers' layers keep for the backward pass, see `transformer.REMATS`.
+    attention: implementation of attention, see `attention.select`.
     rngs: draws the parameters.
 
   References:
@@ -43,14 +44,15 @@ class TextPair(nnx.Module):
     bias: float | None = None,
     dtype: str = 'float32',
     remat: str = 'none',
+    attention: str = 'auto',
     rngs: nnx.Rngs,
   ):
     make = {'dtype': jnp.dtype(dtype), 'rngs': rngs}
     self.shared = shared
-    self.text = TextTower(**text, remat=remat, **make)
+    self.text = TextTower(**text, remat=remat, attention=attention, **make)
     self.text_projection = projection('text', text_projection, text['width'], embed, make)
     if not shared:
-      self.second_text = TextTower(**text, remat=remat, **make)
+      self.second_text = TextTower(**text, remat=remat, attention=attention, **make)
       self.second_text_projection = projection('text', text_projection, text['width'], embed, make)
     self.log_scale = nnx.Param(jnp.float32(math.log(scale)), axes=())
     self.bias = None if bias is None else nnx.Param(jnp.float32(bias), axes=())

@@ -4,7 +4,6 @@ Every parameter names its logical axes ('embed', 'mlp', 'heads', 'vocab', 'layer
 `axes`. `sharding.rules` maps them to a mesh.
 """
 
-import math
 from functools import partial
 
 import jax
@@ -12,7 +11,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from contrastive_jax.models.activations import ACTIVATIONS
-from contrastive_jax.models.linear import Linear, matmul_precision
+from contrastive_jax.models.attention import Attention
+from contrastive_jax.models.linear import Linear
 from contrastive_jax.sharding.mesh import constrain_batch
 
 # Options of `jax.checkpoint` by name. 'none' saves all activations of a layer, 'dots' the results
@@ -88,74 +88,6 @@ def layer_norm(width: int, *, epsilon: float = 1e-5, dtype, rngs) -> LayerNorm:
   )
 
 
-class Attention(nnx.Module):
-  """Multi-head attention of x [B, L, D] over itself or over a context [B, M, C]."""
-
-  def __init__(self, width, heads, *, head_width=None, context_width=None, depth=1, dtype, rngs):
-    """`depth`, the number of residual layers, scales the initialization of the output."""
-    if head_width is None and width % heads:
-      raise ValueError(f'width = {width} does not divide over heads = {heads}')
-    context_width = context_width or width
-    shape = (heads, head_width or width // heads)
-    axes = ('heads', None)
-    make = partial(Linear, dtype=dtype, rngs=rngs)
-    self.query = make(width, shape, ('embed', *axes), width**-0.5)
-    self.key_value = make(context_width, (2, *shape), ('embed', None, *axes), context_width**-0.5)
-    self.out = make(shape, width, (*axes, 'embed'), (math.prod(shape) * 2 * depth) ** -0.5)
-
-  def __call__(self, x, context=None, *, mask=None, causal=False):
-    """Returns [B, L, D]; `mask` [B, 1, L, M] is true where a query may attend."""
-    key_value = self.key_value(x if context is None else context)
-    key, value = key_value[..., 0, :, :], key_value[..., 1, :, :]
-    return self.out(_attend(self.query(x), key, value, mask=mask, is_causal=causal))
-
-  def project(self, context):
-    """Returns keys and values of a context [..., M, C], each [..., H, M, D / H].
-
-    Heads come first, so that attending from one position needs no transpose.
-    """
-    return tuple(jnp.moveaxis(self.key_value(context), -3, 0).swapaxes(-3, -2))
-
-  def attend(self, x, projected, *, mask=None):
-    """Returns [B, L, D], given the keys and values from `project`."""
-    key, value = (part.swapaxes(1, 2) for part in projected)
-    return self.out(_attend(self.query(x), key, value, mask=mask))
-
-  def empty_cache(self, B, K, L):
-    """Returns an empty cache for `step`: keys and values, each [B, K, H, L, D / H]."""
-    _, H, width = self.key_value.outputs
-    return (jnp.zeros((B, K, H, L, width), self.key_value.dtype),) * 2
-
-  def step(self, x, cache, parents, position):
-    """Computes one position of causal self-attention.
-
-    Args:
-      x: [B, K, D], the position in K texts each.
-      cache: from `empty_cache` or the previous step.
-      parents: [B, K] integers, the cached text that each text continues.
-      position: scalar integer.
-
-    Returns:
-      [B, K, D], and the cache including this position.
-    """
-
-    def write(old, new):
-      if x.shape[1] > 1:
-        old = jnp.take_along_axis(old, parents[..., None, None, None], axis=1)
-      return jax.lax.dynamic_update_slice_in_dim(old, new, position, axis=3)
-
-    cache = jax.tree.map(write, cache, self.project(x[:, :, None]))
-    texts = jax.tree.map(lambda part: part.reshape(-1, *part.shape[2:]), cache)
-    written = (jnp.arange(texts[0].shape[2]) <= position)[None, None, None]
-    attended = self.attend(x.reshape(-1, 1, x.shape[-1]), texts, mask=written)
-    return attended.reshape(x.shape), cache
-
-
-def _attend(query, *context, **masks):
-  with jax.default_matmul_precision(matmul_precision(query.dtype).name.lower()):
-    return jax.nn.dot_product_attention(query, *context, **masks)
-
-
 class Mlp(nnx.Module):
   """Two linear maps with an activation between."""
 
@@ -187,6 +119,7 @@ class Block(nnx.Module):
     activation='gelu',
     depth=1,
     epsilon=1e-5,
+    attention='auto',
     dtype,
     rngs,
   ):
@@ -195,7 +128,13 @@ class Block(nnx.Module):
     self.attention_norm = norm(width)
     self.context_norm = norm(context_width) if context_width else None
     self.attention = Attention(
-      width, heads, head_width=head_width, context_width=context_width, depth=depth, **make
+      width,
+      heads,
+      head_width=head_width,
+      context_width=context_width,
+      depth=depth,
+      implementation=attention,
+      **make,
     )
     self.mlp_norm = norm(width) if hidden else None
     self.mlp = Mlp(width, hidden, activation=activation, depth=depth, **make) if hidden else None
