@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from contrastive_jax.losses import pairwise
 from contrastive_jax.methods import inputs
 from contrastive_jax.methods.method import Arrays, Momentum, Sizes, Slot, fold_name
 from contrastive_jax.methods.registry import METHODS
@@ -28,7 +29,7 @@ class Objective:
   def __init__(
     self,
     weights: Mapping[str, float | Mapping[str, Any]],
-    mesh: Mesh | None = None,
+    mesh: Mesh | pairwise.Ring | None = None,
     **options,
   ):
     """Makes the methods and checks names and options.
@@ -37,7 +38,7 @@ class Objective:
       weights: the weight of each method by its name in `METHODS`; or its `weight` and options, as
         in {'weight': 1.0, 'scale': 10.0}. An option of None stands for the method's default. A
         weight may be a schedule: ((step, weight), ...), linear between the steps.
-      mesh: the mesh over which the batch is sharded; None for one device.
+      mesh: the mesh over which the batch is sharded, or a `Ring` of it; None for one device.
       **options: further options of all methods, such as `block_size` or `kernel='pallas'`.
 
     Raises:

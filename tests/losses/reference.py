@@ -3,6 +3,8 @@
 import jax
 import numpy as np
 
+from contrastive_jax.losses import pairwise
+
 MESHES = {
   '1': ((1,), ('data',)),
   '2': ((2,), ('data',)),
@@ -15,9 +17,12 @@ MESHES = {
 
 
 def make_mesh(name):
-  """A mesh of simulated devices by its name; None for 'none'."""
+  """A mesh of simulated devices by its name; None for 'none'; a ring for 'NAME/BYTES'."""
   if name == 'none':
     return None
+  name, _, gather_bytes = name.partition('/')
+  if gather_bytes:
+    return pairwise.Ring(make_mesh(name), int(gather_bytes))
   shape, axes = MESHES[name]
   types = (jax.sharding.AxisType.Auto,) * len(axes)
   devices = jax.devices()[: int(np.prod(shape))]

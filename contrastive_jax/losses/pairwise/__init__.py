@@ -8,5 +8,6 @@ from contrastive_jax.losses.pairwise.api import (
   threshold,
   top_k,
 )
+from contrastive_jax.losses.pairwise.arguments import Ring
 
-__all__ = ['expectation', 'logsumexp', 'paired', 'sum', 'threshold', 'top_k']
+__all__ = ['Ring', 'expectation', 'logsumexp', 'paired', 'sum', 'threshold', 'top_k']

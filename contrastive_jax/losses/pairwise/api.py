@@ -1,10 +1,10 @@
 """Streamed reductions over S = scale · x yᵀ + bias [B, B'], which is never stored.
 
-`lax.scan` visits S in blocks; on a mesh the columns travel round a ring of devices, so that each
-pair is multiplied once in all. Forward and backward store nothing of size B × B': the backward
-computes the blocks again, 4 block matmuls in all where dense takes 3. Scores and sums are float32
-whatever the dtype of the inputs; gradients have the dtypes of the inputs. For bfloat16 inputs the
-matmuls of the backward take the cotangents of the scores in bfloat16, too.
+`lax.scan` visits S in blocks; on a mesh the columns travel round a ring of groups of devices, so
+that each pair is multiplied once in all. Forward and backward store nothing of size B × B': the
+backward computes the blocks again, 4 block matmuls in all where dense takes 3. Scores and sums are
+float32 whatever the dtype of the inputs; gradients have the dtypes of the inputs. For bfloat16
+inputs the matmuls of the backward take the cotangents of the scores in bfloat16, too.
 
 Second derivatives are exact and take the memory of S. They are reverse over reverse: JAX refuses
 forward mode (`jax.jvp`, `jax.hessian`) with a TypeError.
@@ -20,6 +20,7 @@ from contrastive_jax.losses.pairwise import selection, terms
 from contrastive_jax.losses.pairwise.arguments import (
   Integers,
   Numbers,
+  Ring,
   Vectors,
   caller_term,
   integers,
@@ -48,7 +49,7 @@ def logsumexp(
   diagonal: bool = True,
   dtype: jnp.dtype | None = None,
   block_size: int | None = None,
-  mesh: jax.sharding.Mesh | None = None,
+  mesh: jax.sharding.Mesh | Ring | None = None,
   kernel: str = 'scan',
 ) -> tuple[Array, Array]:
   """Log Σ exp over each row and over each column of S = scale · x yᵀ + bias.
@@ -77,7 +78,8 @@ def logsumexp(
       is summed in float32 and returned in the dtype of its argument.
     block_size: a block has block_size² pairs; by default 1,024², whose scores take 4 MiB.
     mesh: the mesh over whose axes named 'data' and 'fsdp' the vectors are sharded (they are
-      replicated over its other axes); None for one device.
+      replicated over its other axes); or a `Ring` of it, with a limit of memory; None for one
+      device.
     kernel: 'scan', or 'pallas': a TPU kernel that keeps the scores in VMEM, for float32 with D up
       to 2,048 and bfloat16 with D up to 4,096, without a term. It compiles for TPU v5e and newer,
       is tested in interpret mode, which any other platform gets and which is slow, and has not run
@@ -125,7 +127,7 @@ def sum(
   positive: Integers | None = None,
   diagonal: bool = True,
   block_size: int | None = None,
-  mesh: jax.sharding.Mesh | None = None,
+  mesh: jax.sharding.Mesh | Ring | None = None,
 ) -> tuple[Tree, Tree]:
   """Σ term over each row and over each column of S = scale · x yᵀ + bias.
 
@@ -189,7 +191,7 @@ def expectation(
   exclude: Integers | None = None,
   diagonal: bool = True,
   block_size: int | None = None,
-  mesh: jax.sharding.Mesh | None = None,
+  mesh: jax.sharding.Mesh | Ring | None = None,
 ) -> tuple[tuple[Tree, Array], tuple[Tree, Array]]:
   """Expectations under the softmax of each row, and of each column, and its logsumexp.
 
@@ -260,7 +262,7 @@ def top_k(
   exclude: Integers | None = None,
   diagonal: bool = True,
   block_size: int | None = None,
-  mesh: jax.sharding.Mesh | None = None,
+  mesh: jax.sharding.Mesh | Ring | None = None,
 ) -> tuple[Array, Array]:
   """The k greatest scores of each row of S = scale · x yᵀ, and their columns.
 
@@ -315,7 +317,7 @@ def threshold(
   exclude: Integers | None = None,
   diagonal: bool = True,
   block_size: int | None = None,
-  mesh: jax.sharding.Mesh | None = None,
+  mesh: jax.sharding.Mesh | Ring | None = None,
 ) -> tuple[Array, Array]:
   """The score over which lies a fraction of each row of S = scale · x yᵀ, exactly.
 

@@ -1,4 +1,8 @@
-"""Reduces the scores of all pairs along rows and columns, with gradients, on any mesh."""
+"""Reduces the scores of all pairs along rows and columns, with gradients, on any mesh.
+
+On a mesh the devices of a group gather their shards of columns, see `arguments.Ring`: larger groups
+make a shorter ring.
+"""
 
 import functools
 import math
@@ -51,11 +55,18 @@ class Reduction(Protocol):
     """The cotangents of a block's values."""
 
 
+class Mergeable(Reduction, Protocol):
+  """A reduction that several devices can share."""
+
+  def merge(self, states: Tree) -> Tree:
+    """The state of all pairs, given the states [n, …] of n disjoint parts of them."""
+
+
 class Plan(NamedTuple):
   """The static arguments of a reduction."""
 
   rows: Reduction
-  columns: Reduction
+  columns: Mergeable
   term: Callable[[Tree, Tree, Tree], Tree]  # values from scores and side data; hashable
   diagonal: bool  # whether pairs i = j count
   dtype: jnp.dtype  # of the vectors in the products
@@ -63,11 +74,17 @@ class Plan(NamedTuple):
   mesh: jax.sharding.Mesh | None
   axes: tuple[str, ...]  # mesh axes over which rows and columns are sharded
   kernel: str  # 'scan' or 'pallas'
+  group: int = 1  # shards of columns that a device gathers
 
   @property
   def shards(self) -> int:
     """The number of shards of the rows, and of the columns."""
     return 1 if self.mesh is None else math.prod(self.mesh.shape[axis] for axis in self.axes)
+
+  @property
+  def ring(self) -> tuple[tuple[str, ...], int, int]:
+    """The mesh axes, the number of devices, and that of a group, for `ring`'s functions."""
+    return self.axes, self.shards, self.group
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -147,6 +164,7 @@ def _forward(plan, rows, columns):
     column_state = plan.columns.update(column_state, column_values, block, 0)
     return row_state, column_state
 
+  columns = ring.gather(columns, *plan.ring)
   row_count, column_count = _count(rows), _count(columns)
   scores = jax.tree.map(
     lambda a: jax.ShapeDtypeStruct((row_count, column_count), accumulator(a.dtype)), rows.vectors
@@ -155,6 +173,8 @@ def _forward(plan, rows, columns):
   row_start = plan.rows.start(row_count, values, 1)
   column_start = plan.columns.start(column_count, values, 0)
   row_state, column_state = _scan(plan, visit, rows, row_start, columns, column_start)
+  if plan.group > 1:
+    column_state = plan.columns.merge(ring.exchange(column_state, *plan.ring))
   return plan.rows.finish(row_state), plan.columns.finish(column_state)
 
 
@@ -185,10 +205,12 @@ def _backward(plan, rows_and_residual, columns_and_residual):
     column_sums = _accumulate(column_sums, rows.vectors, joined, column_part, products, 0)
     return row_sums, column_sums
 
+  columns_and_residual = ring.gather(columns_and_residual, *plan.ring)
   rows, columns = rows_and_residual[0], columns_and_residual[0]
   shared = columns.scale is None
   row_start = _zeros(rows._replace(scale=None) if shared else rows)
   sums = _scan(plan, visit, rows_and_residual, row_start, columns_and_residual, _zeros(columns))
+  sums = sums[0], ring.scatter(sums[1], *plan.ring)
   return _scaled(rows, *sums) if shared else sums
 
 
@@ -226,6 +248,7 @@ def _scan(plan, visit, rows, row_sums, columns, column_sums):
     block_shape=block_shape,
     axes=plan.axes,
     shards=plan.shards,
+    group=plan.group,
   )
 
 

@@ -45,6 +45,12 @@ class Softmax:
     )
     return greatest, total * decay + block_total, (sums, vector_sums)
 
+  def merge(self, states):
+    greatest = jnp.max(states[0], 0)
+    decay = jnp.exp(states[0] - greatest)
+    weighted = lambda a: jnp.sum(a * decay.reshape(*decay.shape, *[1] * (a.ndim - 2)), 0)  # noqa: E731
+    return greatest, *jax.tree.map(weighted, states[1:])
+
   def finish(self, state):
     greatest, total, sums = state
     # Where no pair counts, every sum is 0.
@@ -87,6 +93,9 @@ class Sum:
 
   def update(self, state, values, block, axis):
     return jax.tree.map(lambda total, a: total + jnp.sum(mask(a, block, 0.0), axis), state, values)
+
+  def merge(self, states):
+    return jax.tree.map(lambda a: jnp.sum(a, 0), states)
 
   def finish(self, state):
     return state
@@ -147,6 +156,9 @@ class Nothing:
     return ()
 
   def update(self, state, values, block, axis):
+    return ()
+
+  def merge(self, states):
     return ()
 
   def finish(self, state):

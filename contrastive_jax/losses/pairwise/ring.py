@@ -1,7 +1,8 @@
-"""A scan over all pairs of rows and columns, in blocks, on a ring of devices.
+"""A scan over all pairs of rows and columns, in blocks, on a ring of groups of devices.
 
-Rows stay on their device; shards of columns travel round the ring. Each device visits the pairs of
-its rows with the shard that it holds, block by block. With one device nothing travels.
+Rows stay on their device. The devices of a group gather their shards of columns, and these travel
+round the ring from group to group. Each device visits the pairs of its rows with the columns that
+it holds, block by block. With one group nothing travels.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,6 +32,7 @@ def ring_scan(
   block_shape: tuple[int, int],
   axes: Sequence[str] = (),
   shards: int = 1,
+  group: int = 1,
 ) -> tuple[Tree, Tree]:
   """Visits every pair of a row and a column once, in blocks.
 
@@ -39,25 +41,27 @@ def ring_scan(
       the block's `row_sums` and `column_sums`.
     rows: inputs of this device's rows: leaves [B, …].
     row_sums: accumulators of the rows: leaves [B, …].
-    columns: inputs of this device's columns: leaves [B', …].
+    columns: inputs of the group's columns, from `gather`: leaves [B', …].
     column_sums: accumulators of the columns: leaves [B', …]. Columns and their accumulators travel,
-      and return to their device.
+      and return to their group.
     block_shape: the maximum number of rows, and of columns, per block.
     axes: the mesh axes that the ring runs over, inside a shard_map.
-    shards: the number of devices in the ring.
+    shards: the number of devices, a multiple of `group`.
+    group: the number of devices in a group.
 
   Returns:
-    `row_sums` and `column_sums` after all pairs of all devices.
+    `row_sums` after all pairs of the device's rows; `column_sums` after the pairs of the group's
+    columns with the rows of the devices in the same place of each group.
   """
   row_count, row_span = _spans(rows, block_shape[0])
   column_count, column_span = _spans(columns, block_shape[1])
-  here = lax.axis_index(axes) if shards > 1 else 0
+  here, hops = lax.axis_index(axes) if shards > 1 else 0, shards // group
 
   def visit_shard(state, hop):
     row_sums, columns, column_sums = state
     # Sent before the blocks are visited, so that the transfer overlaps with them.
-    following = _send(columns, axes, shards)
-    owner = (here - hop) % shards
+    following = _send(columns, axes, shards, group)
+    owner = (here // group - hop) % hops
 
     def visit_rows(sums, index):
       row_start, row_extent = row_span(index, here)
@@ -76,13 +80,13 @@ def ring_scan(
 
     sums = row_sums, column_sums
     (row_sums, column_sums), _ = lax.scan(visit_rows, sums, jnp.arange(row_count))
-    return (row_sums, following, _send(column_sums, axes, shards)), None
+    return (row_sums, following, _send(column_sums, axes, shards, group)), None
 
   state = row_sums, columns, column_sums
-  if shards == 1:
+  if hops == 1:
     (row_sums, _, column_sums), _ = visit_shard(state, 0)
   else:
-    (row_sums, _, column_sums), _ = lax.scan(visit_shard, state, jnp.arange(shards))
+    (row_sums, _, column_sums), _ = lax.scan(visit_shard, state, jnp.arange(hops))
   return row_sums, column_sums
 
 
@@ -111,8 +115,38 @@ def _put(tree, block, start):
   return jax.tree.map(lambda a, b: lax.dynamic_update_slice_in_dim(a, b, start, 0), tree, block)
 
 
-def _send(tree, axes, shards):
-  if shards == 1:
+def _send(tree, axes, shards, group):
+  if shards == group:
     return tree
-  following = [(place, (place + 1) % shards) for place in range(shards)]
+  following = [(place, (place + group) % shards) for place in range(shards)]
   return jax.tree.map(lambda a: lax.ppermute(a, axes, following), tree)
+
+
+def gather(tree: Tree, axes: Sequence[str], shards: int, group: int) -> Tree:
+  """Gathers leaves [B, …] of a group's devices to [group · B, …]."""
+  if group == 1:
+    return tree
+  options = {'axis_index_groups': _groups(shards, group), 'tiled': True}
+  return jax.tree.map(lambda a: lax.all_gather(a, axes, **options), tree)
+
+
+def exchange(tree: Tree, axes: Sequence[str], shards: int, group: int) -> Tree:
+  """Hands out leaves [group · B, …]: each device gets its own [B, …] from all, [group, B, …]."""
+
+  def hand_out(a):
+    parts = a.reshape(group, -1, *a.shape[1:])
+    return lax.all_to_all(parts, axes, 0, 0, axis_index_groups=_groups(shards, group))
+
+  return jax.tree.map(hand_out, tree)
+
+
+def scatter(tree: Tree, axes: Sequence[str], shards: int, group: int) -> Tree:
+  """Sums leaves [group · B, …] over a group; each device gets its own [B, …]."""
+  if group == 1:
+    return tree
+  options = {'axis_index_groups': _groups(shards, group), 'tiled': True}
+  return jax.tree.map(lambda a: lax.psum_scatter(a, axes, **options), tree)
+
+
+def _groups(shards, group):
+  return [[*range(start, start + group)] for start in range(0, shards, group)]

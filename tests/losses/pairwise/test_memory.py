@@ -27,7 +27,8 @@ def compiled(loss, batch, width, mesh, **options):
   scale = jax.ShapeDtypeStruct((), jnp.float32)
   shardings = {}
   if mesh is not None:
-    rows, whole = (jax.NamedSharding(mesh, jax.P(*spec)) for spec in (mesh.axis_names[:1], ()))
+    over = mesh.mesh if isinstance(mesh, pairwise.Ring) else mesh
+    rows, whole = (jax.NamedSharding(over, jax.P(*spec)) for spec in (over.axis_names[:1], ()))
     shardings = {
       'in_shardings': (rows, rows, whole),
       'out_shardings': (whole, (rows, rows, whole)),
@@ -119,12 +120,23 @@ def test_one_device():
 
 
 def test_eight_devices():
-  mesh = reference.make_mesh('8')
-  small, large = (temporaries(batch, mesh) for batch in (65_536, 131_072))
+  ring = reference.make_mesh('8/0')
+  small, large = (temporaries(batch, ring) for batch in (65_536, 131_072))
   assert small <= 128 * MIB
   assert large <= 2.2 * small
   # A batch twice as large on twice the devices costs each the same.
-  assert temporaries(32_768, reference.make_mesh('4')) == pytest.approx(small, rel=0.01)
+  assert temporaries(32_768, reference.make_mesh('4/0')) == pytest.approx(small, rel=0.01)
+
+
+@pytest.mark.parametrize('limit', [40 * MIB, 128 * MIB])
+def test_groups_take_the_memory_they_may(limit):
+  batch = 32_768
+  plain, gathered = (
+    compiled(losses.info_nce, batch, 512, reference.make_mesh(f'8/{gather_bytes}'))
+    for gather_bytes in (0, limit)
+  )
+  more = gathered.memory_analysis().temp_size_in_bytes - plain.memory_analysis().temp_size_in_bytes
+  assert 0 < more <= 1.05 * limit
 
 
 def test_a_million_pairs_on_64_devices():

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contrastive_jax.losses import pairwise
+from contrastive_jax.planning.hlo import Program
 from tests.losses import reference
 
 
@@ -110,7 +111,7 @@ def random_numbers(rng, rows, columns, form):
   return {'scale': scale, 'bias': bias}
 
 
-@pytest.mark.parametrize('mesh', ['none', '8', '2x2x2'])
+@pytest.mark.parametrize('mesh', ['none', '8/0', '8/4000', '2x2x2'])
 @pytest.mark.parametrize('form', ['one', 'pair', 'mixed'])
 @pytest.mark.parametrize('name', ['logsumexp', 'sum'])
 def test_value_and_gradients_are_the_dense_ones(name, form, mesh):
@@ -185,7 +186,7 @@ def test_biases_of_a_pair_count_ranks():
   np.testing.assert_array_equal(ranks, np.argmax(order == np.arange(30)[:, None], axis=1))
 
 
-@pytest.mark.parametrize('mesh', ['none', '1', '4', '4x2'])
+@pytest.mark.parametrize('mesh', ['none', '1', '4/0', '4x2/2000'])
 @pytest.mark.parametrize(('k', 'block_size'), [(1, None), (5, 3), (24, 7)])
 def test_top_k_is_the_dense_one(mesh, k, block_size):
   rng = np.random.default_rng(k)
@@ -222,7 +223,7 @@ def test_top_k_is_the_dense_one(mesh, k, block_size):
   jax.tree.map(reference.assert_near, gradients, truth)
 
 
-@pytest.mark.parametrize('mesh', ['none', '2', '8'])
+@pytest.mark.parametrize('mesh', ['none', '2', '8/0'])
 def test_of_equal_scores_the_lower_column_comes_first(mesh):
   x = np.ones((8, 2), 'f')
   y = np.repeat(np.array([1.0, 2.0, 2.0, 1.0], 'f'), 4)[:, None] * np.ones(2, 'f')
@@ -249,3 +250,18 @@ def test_mistakes_are_refused():
   for call, message in cases:
     with pytest.raises(ValueError, match=message):
       call()
+
+
+@pytest.mark.parametrize(
+  ('gather_bytes', 'group'),
+  [(0, 1), (9_000, 1), (12_000, 2), (28_000, 2), (32_000, 4), (36_000, 8)],
+)
+def test_groups_are_as_large_as_their_memory_allows(gather_bytes, group):
+  """Of a ring of 8 devices 8 / group hops remain."""
+  x = jnp.ones((64, 76))
+  ring = reference.make_mesh(f'8/{gather_bytes}')
+  loss = jax.jit(lambda x: jnp.sum(pairwise.logsumexp(x, x, mesh=ring)[0]))
+  own = jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=jax.NamedSharding(ring.mesh, jax.P('data')))
+  found = Program(loss.lower(own).compile().as_text()).collectives()
+  hops = found['collective-permute'].count if 'collective-permute' in found else 1
+  assert hops == 8 // group

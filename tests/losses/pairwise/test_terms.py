@@ -96,7 +96,7 @@ def weigh(results):
   return sum(jnp.sum(a * jnp.cos(jnp.arange(a.size)).reshape(a.shape)) for a in leaves)
 
 
-@pytest.mark.parametrize('mesh', ['none', '8'])
+@pytest.mark.parametrize('mesh', ['none', '8/0', '8/3000'])
 @pytest.mark.parametrize('products', [1, 2])
 @pytest.mark.parametrize('name', ['logsumexp', 'sum', 'expectation', 'vectors', 'top_k'])
 def test_value_and_gradients_are_the_dense_ones(name, products, mesh):

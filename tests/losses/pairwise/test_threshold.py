@@ -17,7 +17,7 @@ def draw(rows=16, columns=40, levels=None):
   return tuple(rng.integers(-levels, levels + 1, (size, 2)).astype('f') for size in (rows, columns))
 
 
-@pytest.mark.parametrize('mesh', ['none', '8'])
+@pytest.mark.parametrize('mesh', ['none', '8/0'])
 @pytest.mark.parametrize('levels', [None, 2])
 @pytest.mark.parametrize('wanted', [{'fraction': 0.1}, {'fraction': 1.0}, {'count': 7.25}])
 def test_it_is_the_sorted_row_s(wanted, levels, mesh):
