@@ -53,10 +53,12 @@ class Collective(NamedTuple):
   Attributes:
     count: number of executions.
     bytes: bytes sent by one device, with ring algorithms.
+    groups: executions, and bytes sent by one device, by the number of devices that take part.
   """
 
   count: int  # type: ignore[assignment]  # hides tuple.count
   bytes: float
+  groups: dict[int, tuple[int, float]]
 
 
 class Program:
@@ -77,7 +79,7 @@ class Program:
 
   def collectives(self) -> dict[str, Collective]:
     """Returns the collectives of a step by kind."""
-    found, chains = dict.fromkeys(COLLECTIVES, Collective(0, 0.0)), set()
+    found, chains = {kind: Collective(0, 0.0, {}) for kind in COLLECTIVES}, set()
     for instruction, times, inside in self._run(self._entry, fused=True):
       kind = instruction.operation.removesuffix('-start')
       # On a TPU a collective is split over the fusions that hide it; a chain is one collective.
@@ -89,7 +91,10 @@ class Program:
         if kind == 'all-reduce' and 'all-reduce-scatter' in inside:
           # A TPU's reduce-scatter is this fusion, and sends half as much as an all-reduce.
           kind, sent = 'reduce-scatter', sent / 2
-        found[kind] = Collective(found[kind].count + times, found[kind].bytes + times * sent)
+        count, total, groups = found[kind]
+        before = groups.get(group, (0, 0.0))
+        groups[group] = before[0] + times, before[1] + times * sent
+        found[kind] = Collective(count + times, total + times * sent, groups)
     return {kind: total for kind, total in found.items() if total.count}
 
   def moved_bytes(self) -> float:

@@ -23,10 +23,11 @@ from contrastive_jax import data
 from contrastive_jax.methods import Objective
 from contrastive_jax.models.definition import Definition
 from contrastive_jax.planning import table, traced_flops
+from contrastive_jax.planning.estimate import estimate
 from contrastive_jax.planning.hlo import Program
 from contrastive_jax.planning.loss import loss_bytes
 from contrastive_jax.planning.topology import Topology, open_topology
-from contrastive_jax.sharding.mesh import batch_shards
+from contrastive_jax.sharding.mesh import batch_shards, on_mesh
 from contrastive_jax.training import build, flops
 from contrastive_jax.training.batch import abstract_batch, abstract_inputs
 
@@ -108,9 +109,11 @@ def plan(
   if compiled is not None:
     program = Program(compiled.as_text())
     collectives = program.collectives()
-    result['collectives'] = {kind: total._asdict() for kind, total in collectives.items()}
+    result['collectives'] = {
+      kind: {'count': total.count, 'bytes': total.bytes} for kind, total in collectives.items()
+    }
     if topology.chip is not None:
-      result['estimate'] = _estimate(result, topology, program.moved_bytes())
+      result['estimate'] = estimate(result['flops'], collectives, program.moved_bytes(), topology)
   if not fits:
     result['remedies'] = list(_remedies(config, topology, memory['kinds'], start + seconds))
   return result
@@ -215,7 +218,8 @@ def residual_bytes(built: build.Run) -> float:
 
   def saved(B):
     batch = abstract_inputs(built.config, built.definition, B)
-    leaves = jax.eval_shape(pullback, built.abstract_state.evaluated, batch)
+    traced = on_mesh(pullback, built.mesh)
+    leaves = jax.eval_shape(traced, built.abstract_state.evaluated, batch)
     return sum(map(_bytes, jax.tree.leaves(leaves)))
 
   shards = batch_shards(built.mesh)
@@ -225,13 +229,14 @@ def residual_bytes(built: build.Run) -> float:
 def _flops(built: build.Run) -> dict[str, Any]:
   """FLOPs per step: analytic, traced, and traced without rematerialization.
 
-  The last is comparable to the analytic FLOPs, which exclude recomputation.
+  The last is comparable to the analytic FLOPs, which exclude recomputation and the padding of fused
+  attention.
   """
   config = built.config
   parameters = built.abstract_state.parameters
   parts = flops.analytic(config, parameters, built.objective, built.sizes)
   plain = ConfigDict(config.to_dict())
-  plain.micro_batches, plain.model.remat = 1, 'none'
+  plain.micro_batches, plain.model.remat, plain.model.attention = 1, 'none', 'xla'
   step = _traced(built)
   differs = plain.to_dict() != config.to_dict()
   checked = _traced(build.build(plain, list(built.mesh.devices.flat))) if differs else step
@@ -247,33 +252,6 @@ def _flops(built: build.Run) -> dict[str, Any]:
 def _traced(built: build.Run) -> traced_flops.Flops:
   batch = abstract_batch(built.config, built.definition)
   return traced_flops.traced(built.train_step, built.abstract_state, batch)
-
-
-def _estimate(planned: dict[str, Any], topology: Topology, moved: float) -> dict[str, float]:
-  """Roofline estimate of the step time, from the published peaks of the chip.
-
-  Compute, memory and interconnect have a time each. A step takes the longest of them if they
-  overlap completely, and their sum if they run in turn. Utilization counts model FLOPs, without
-  recomputation.
-  """
-  chip, devices, counted = topology.chip, len(topology.devices), planned['flops']
-  assert chip is not None, topology.name
-  operations = counted['traced'] + (chip.passes - 1) * counted['traced_float32']
-  sent = sum(collective['bytes'] for collective in planned['collectives'].values())
-  seconds = {
-    'compute_seconds': operations / devices / chip.peak,
-    'memory_seconds': moved / chip.bandwidth,
-    'interconnect_seconds': sent / topology.link,
-  }
-  ideal = counted['analytic']['all'] / devices / chip.peak
-  shortest, longest = max(seconds.values()), sum(seconds.values())
-  return seconds | {
-    'step_seconds_overlapped': shortest,
-    'step_seconds_in_turn': longest,
-    'utilisation_overlapped': ideal / shortest,
-    'utilisation_in_turn': ideal / longest,
-    'moved_bytes': moved,
-  }
 
 
 def _remedies(

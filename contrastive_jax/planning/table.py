@@ -104,6 +104,7 @@ def _estimate(plan):
   table = _table(f"estimate, by {plan['chip']}'s specifications", '')
   for part in ('compute', 'memory', 'interconnect'):
     table.add_row(part, f'{times[f"{part}_seconds"]:.3f} s')
+  table.add_row('of which latency', f'{times["latency_seconds"]:.3f} s')
   for way, said in (('overlapped', 'all overlapped'), ('in_turn', 'nothing overlapped')):
     share = f'{times[f"utilisation_{way}"]:.0%} of peak'
     table.add_row(f'step, {said}', f'{times[f"step_seconds_{way}"]:.3f} s, {share}')

@@ -25,12 +25,14 @@ class Topology(NamedTuple):
     devices: devices for `sharding.mesh.make_mesh`.
     chip: specifications; None for a CPU.
     simulated: whether programs are compiled for CPU devices in place of the chips.
+    slices: number of TPU slices, connected by the network.
   """
 
   name: str
   devices: list[Any]
   chip: Chip | None
   simulated: bool
+  slices: int = 1
 
   @property
   def memory(self) -> float:
@@ -40,22 +42,23 @@ class Topology(NamedTuple):
     return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / len(self.devices)
 
   @property
-  def link(self) -> float:
-    """Bytes/s that a chip sends to the others: within the node or, for several, between nodes."""
+  def node(self) -> int:
+    """Number of devices that links connect; others are reached over the network."""
     assert self.chip is not None, self.name
-    return self.chip.link if len(self.devices) <= self.chip.node else self.chip.network
+    return min(self.chip.node, len(self.devices) // self.slices)
 
 
 def open_topology(name: str) -> Topology:
   """Opens a topology by name; call it before JAX's backend starts, as it may simulate devices.
 
   Args:
-    name: TPUs such as 'v5e:16x16', compiled by libtpu; simulated CPU devices such as 'cpu:8'; or
-      GPUs such as 'h100:64' and 'a100:8', for which the CPU compiler stands in.
+    name: TPUs such as 'v5e:16x16', or two slices of them, 'v5e:16x16*2', compiled by libtpu;
+      simulated CPU devices such as 'cpu:8'; or GPUs such as 'h100:64' and 'a100:8', for which the
+      CPU compiler stands in.
 
   Raises:
-    ValueError: if the name is unknown or the compiler refuses it, libtpu is missing, or the backend
-      already started with fewer devices.
+    ValueError: if the name is unknown or the compiler refuses it, libtpu is missing or too old for
+      several slices, or the backend already started with fewer devices.
   """
   kind, _, size = name.partition(':')
   if kind in ('cpu', 'a100', 'h100') and size.isdigit() and int(size) > 0:
@@ -65,7 +68,11 @@ def open_topology(name: str) -> Topology:
       f"--topology={name} is unknown; use a TPU's such as 'v5e:16x16', 'v5p:8x8x8' or 'v6e:16x16', "
       "'cpu:8' for simulated devices, or 'h100:64' or 'a100:64'"
     )
-  return Topology(name, _tpu_devices(name), CHIPS[kind], simulated=False)
+  shape, _, number = name.partition('*')
+  slices = int(number) if number.isdigit() else 0 if '*' in name else 1
+  if slices < 1:
+    raise ValueError(f"--topology={name} has no number of slices; write one as in 'v5e:16x16*2'")
+  return Topology(name, _tpu_devices(shape, slices), CHIPS[kind], simulated=False, slices=slices)
 
 
 def _cpu_devices(number: int) -> list:
@@ -81,7 +88,12 @@ def _cpu_devices(number: int) -> list:
   return devices[:number]
 
 
-def _tpu_devices(name: str) -> list:
+def _tpu_devices(name: str, slices: int) -> list:
+  if slices > 1 and jax.__version_info__ < (0, 12):
+    raise ValueError(
+      f'--topology={name}*{slices}: libtpu compiles for several slices from jax 0.12, which needs '
+      f'Python 3.12 or newer; this is jax {jax.__version__}'
+    )
   # The CPU platform suffices: nothing is executed.
   jax.config.update('jax_platforms', 'cpu')
   for variable, value in _LIBTPU_WITHOUT_TPU.items():
@@ -89,7 +101,9 @@ def _tpu_devices(name: str) -> list:
   from jax.experimental import topologies  # needs libtpu only on use
 
   try:
-    return list(topologies.get_topology_desc(platform='tpu', topology_name=name).devices)
+    several = {'num_slices': slices} if slices > 1 else {}
+    described = topologies.get_topology_desc(platform='tpu', topology_name=name, **several)
+    return list(described.devices)
   except Exception as error:
     # JAX raises the same error for a missing plugin and for a refused shape.
     try:

@@ -12,7 +12,7 @@ class Flops(NamedTuple):
 
   Attributes:
     total: all operations.
-    exact: those with float32 operands at the highest precision.
+    exact: those with float32 operands at a higher precision than the default.
   """
 
   total: float = 0.0
@@ -30,7 +30,8 @@ def traced(function, *arguments) -> Flops:
 
   The count is exact for the program that JAX passes to the compiler, except that the body of a
   `while` counts once, and a `cond` as its most expensive branch. Dead code does not count. The body
-  of a `shard_map` counts once per device, including replicated work.
+  of a `shard_map` counts once per device, including replicated work; that of a Pallas kernel counts
+  once per step of its grid.
 
   Args:
     function: a function of arrays.
@@ -57,14 +58,21 @@ def _count_equation(equation) -> Flops:
       # Zeros inserted by the gradient of a strided convolution do not count.
       terms /= math.prod(fields['lhs_dilation'])
     flops = 2.0 * terms * equation.outvars[0].aval.size
-    highest = 'HIGHEST' in str(fields.get('precision')) and left.dtype == 'float32'
-    return Flops(flops, flops if highest else 0.0)
+    exact = 'HIGH' in str(fields.get('precision')) and left.dtype == 'float32'
+    return Flops(flops, flops if exact else 0.0)
   parts = [_count(inner) for value in fields.values() for inner in _jaxprs(value)]
   if name == 'cond':
     return max(parts)
-  field = {'scan': 'length', 'shard_map': 'mesh'}.get(name)
-  times = 1 if field is None else getattr(fields[field], 'size', fields[field])
-  return sum(parts, Flops()) * times
+  return sum(parts, Flops()) * _times(name, fields)
+
+
+def _times(name: str, fields) -> int:
+  """Returns how often an equation evaluates its jaxprs."""
+  if name == 'scan':
+    return fields['length']
+  if name == 'shard_map':
+    return fields['mesh'].size
+  return math.prod(fields['grid_mapping'].grid) if name == 'pallas_call' else 1
 
 
 def _jaxprs(value):

@@ -15,7 +15,11 @@ class Chip(NamedTuple):
     bandwidth: bytes/s of the memory.
     link: bytes/s sent to chips of the same node, over all links.
     node: number of chips connected by those links.
-    network: bytes/s sent to other nodes.
+    network: bytes/s sent to other nodes, per chip.
+    torus: number of dimensions of the torus of links; 0 where a switch connects the chips of a
+      node.
+    hop: seconds of latency per hop over a link.
+    network_hop: seconds of latency per hop to another node.
     passes: cost of an exact float32 product in bfloat16 products: six passes on a TPU
       (`Precision.HIGHEST`), slower units on a GPU.
   """
@@ -27,20 +31,27 @@ class Chip(NamedTuple):
   link: float
   node: int
   network: float
+  torus: int
+  hop: float
+  network_hop: float
   passes: int
 
 
 # TPUs: https://cloud.google.com/tpu/docs/v5e, /v5p and /v6e, key chip specifications. Bidirectional
 # interconnect bandwidths are halved. Their GB of memory are GiB: the compiler allots 15.75 GiB of a
-# v5e's 16. A pod is one node; its size is in the same tables.
+# v5e's 16. A pod is one node; its size and its network are in the same tables. Latency: about a
+# microsecond per hop, Austin et al., How to Scale Your Model, 2025; for the network that of GPUs.
 # GPUs: data sheets of NVIDIA A100 80GB SXM and H100 SXM, dense FLOP/s, half of the bidirectional
-# NVLink bandwidth. Networks: DGX A100 and DGX H100, one 200 or 400 Gbit/s adapter per GPU.
+# NVLink bandwidth. Networks: DGX A100 and DGX H100, one 200 or 400 Gbit/s adapter per GPU. Latency:
+# the constants of NCCL's tuning for rings and its protocol Simple, 3.4 and 14 microseconds.
 CHIPS = {
-  'v5e': Chip('TPU v5e', 16 * 2**30, 197e12, 819e9, 200e9, 256, 0, 6),
-  'v5p': Chip('TPU v5p', 95 * 2**30, 459e12, 2.765e12, 600e9, 8960, 0, 6),
-  'v6e': Chip('TPU v6e', 32 * 2**30, 918e12, 1.638e12, 400e9, 256, 0, 6),
-  'a100': Chip('NVIDIA A100 80GB SXM', 80e9, 312e12, 2.039e12, 300e9, 8, 25e9, 16),
-  'h100': Chip('NVIDIA H100 SXM', 80e9, 989e12, 3.35e12, 450e9, 8, 50e9, 15),
+  'v5e': Chip('TPU v5e', 16 * 2**30, 197e12, 819e9, 200e9, 256, 3.125e9, 2, 1e-6, 14e-6, 6),
+  'v5p': Chip('TPU v5p', 95 * 2**30, 459e12, 2.765e12, 600e9, 8960, 6.25e9, 3, 1e-6, 14e-6, 6),
+  'v6e': Chip('TPU v6e', 32 * 2**30, 918e12, 1.638e12, 400e9, 256, 12.5e9, 2, 1e-6, 14e-6, 6),
+  'a100': Chip(
+    'NVIDIA A100 80GB SXM', 80e9, 312e12, 2.039e12, 300e9, 8, 25e9, 0, 3.4e-6, 14e-6, 16
+  ),
+  'h100': Chip('NVIDIA H100 SXM', 80e9, 989e12, 3.35e12, 450e9, 8, 50e9, 0, 3.4e-6, 14e-6, 15),
 }
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXES = ('data', 'fsdp', 'tensor')
@@ -14,13 +15,16 @@ BATCH_AXES = ('data', 'fsdp')
 def make_mesh(shape: str = 'data:-1', devices=None) -> Mesh:
   """Arranges devices in a mesh with the axes 'data', 'fsdp' and 'tensor'.
 
+  Several TPU slices are joined along 'data': the other axes, which send more, stay within a slice.
+
   Args:
     shape: sizes by axis, such as 'data:-1,fsdp:4'. Omitted axes have size 1; one size may be -1,
       which takes the remaining devices.
     devices: default all devices.
 
   Raises:
-    ValueError: if an axis is unknown, or the sizes do not multiply to the number of devices.
+    ValueError: if an axis is unknown, the sizes do not multiply to the number of devices, or the
+      number of slices does not divide 'data'.
   """
   devices = jax.devices() if devices is None else devices
   sizes = dict.fromkeys(AXES, 1)
@@ -41,9 +45,17 @@ def make_mesh(shape: str = 'data:-1', devices=None) -> Mesh:
       f'config.mesh = {shape!r} does not fit {len(devices)} devices; '
       'its sizes must multiply to that, and one may be -1'
     )
-  return jax.make_mesh(
-    tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices
-  )
+  types = (AxisType.Auto,) * len(AXES)
+  slices = len({getattr(device, 'slice_index', 0) for device in devices})
+  if slices == 1:
+    return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=types, devices=devices)
+  if sizes['data'] % slices:
+    raise ValueError(
+      f"config.mesh = {shape!r} has data:{sizes['data']} on {slices} slices; 'data' joins the "
+      f'slices, so use a multiple of {slices}'
+    )
+  within = sizes['data'] // slices, sizes['fsdp'], sizes['tensor']
+  return Mesh(mesh_utils.create_hybrid_device_mesh(within, (slices, 1, 1), devices), AXES, types)
 
 
 def batch_shards(mesh: Mesh) -> int:

@@ -50,7 +50,7 @@ def test_step_times_are_the_maximum_and_the_sum_of_the_parts(planned):
   assert estimate['step_seconds_overlapped'] == max(parts) > 0
   assert estimate['step_seconds_in_turn'] == sum(parts)
   assert 0 < estimate['utilisation_in_turn'] < estimate['utilisation_overlapped'] <= 1
-  assert planned['collectives']['collective-permute']['count'] > 0
+  assert planned['collectives']['all-gather']['count'] > 0
 
 
 @pytest.mark.slow

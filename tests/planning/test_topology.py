@@ -23,9 +23,7 @@ def test_a_simulated_gpu_has_published_specifications():
   opened = topology.open_topology('h100:8')
   assert opened.simulated and len(opened.devices) == 8
   assert opened.memory == opened.chip.memory == 80e9
-  assert opened.link == opened.chip.link
-  # Several nodes are connected by the slower network.
-  assert opened._replace(devices=opened.devices * 2).link == opened.chip.network < opened.chip.link
+  assert opened.node == opened._replace(devices=opened.devices * 2).node == 8
 
 
 @pytest.mark.parametrize('name', ['', 'v5e', 'cpu', 'cpu:0', 'cpu:many', 'b200:8', 'h100:2x4'])
@@ -57,3 +55,15 @@ def test_a_missing_libtpu_is_an_error_that_says_what_to_install(monkeypatch):
   monkeypatch.setattr(builtins, '__import__', without_libtpu)
   with pytest.raises(ValueError, match=r'v5e:16x16 needs the TPU compiler: pip install'):
     topology.open_topology('v5e:16x16')
+
+
+@pytest.mark.parametrize('name', ['v5e:16x16*', 'v5e:16x16*two', 'v5e:16x16*0'])
+def test_a_number_of_slices_is_a_number(name):
+  with pytest.raises(ValueError, match="no number of slices; write one as in 'v5e:16x16"):
+    topology.open_topology(name)
+
+
+@pytest.mark.skipif(jax.__version_info__ >= (0, 12), reason='compiles for several slices')
+def test_several_slices_need_a_later_jax():
+  with pytest.raises(ValueError, match=r'v5e:16x16\*2: libtpu compiles .* from jax 0\.12'):
+    topology.open_topology('v5e:16x16*2')

@@ -35,6 +35,24 @@ def test_not_fitting(shape):
     mesh.make_mesh(shape)
 
 
+class Chip:
+  """A TPU's chip, as far as a mesh asks."""
+
+  platform, device_kind, process_index = 'cpu', 'chip', 0
+
+  def __init__(self, number, slices):
+    self.id, self.slice_index = number, number * slices // 8
+
+
+def test_slices_are_joined_along_data():
+  made = mesh.make_mesh('data:-1,fsdp:2', [Chip(number, 2) for number in range(8)])
+  assert dict(made.shape) == {'data': 4, 'fsdp': 2, 'tensor': 1}
+  slices = [[chip.slice_index for chip in row] for row in made.devices[..., 0]]
+  assert slices == [[0, 0], [0, 0], [1, 1], [1, 1]]
+  with pytest.raises(ValueError, match=r'data:1 on 2 slices; .* use a multiple of 2'):
+    mesh.make_mesh('fsdp:8', [Chip(number, 2) for number in range(8)])
+
+
 def test_chosen_devices():
   assert mesh.make_mesh('data:-1', jax.devices()[:2]).size == 2
 
