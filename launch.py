@@ -18,7 +18,7 @@ from contrastive_jax import data, interop
 from contrastive_jax.evaluation.open import open_evaluator
 from contrastive_jax.planning import plan
 from contrastive_jax.report import compare, results
-from contrastive_jax.runtime import compilation_cache, cpu, processes
+from contrastive_jax.runtime import compilation_cache, cpu, processes, xla
 from contrastive_jax.training import build, command_line, logger, loop, restore, workdir
 
 command_line.accept_none()
@@ -47,6 +47,9 @@ def main(_) -> None:
   if _MODE.value == 'train':
     command_line.check_saves(folder)
   config = workdir.upgrade(config or workdir.read_config(folder))
+  xla.set_flags(config.xla_flags)
+  if config.matmul_precision != 'highest':  # the models' own default
+    jax.config.update('jax_default_matmul_precision', config.matmul_precision)
   if _MODE.value == 'plan':
     plan.run(config, _TOPOLOGY.value, folder)
     return

@@ -105,6 +105,8 @@ def emoji() -> ConfigDict:
   config.model.embed = 128
   config.model.scale = 1 / 0.07
   config.model.remat = 'none'  # rematerialization; 'dots' and 'full' take less memory and more time
+  # 'xla', or a fused kernel: 'cudnn' on GPUs, 'splash' on TPUs; 'auto' selects by shape in bfloat16
+  config.model.attention = 'auto'
   config.model.dtype = 'float32'  # or 'bfloat16', faster on CPUs with bfloat16 instructions
   config.model.image = ConfigDict()
   config.model.image.size = 32
@@ -154,6 +156,12 @@ def emoji() -> ConfigDict:
   config.average_decay = 0.0  # of the moving average of parameters, for evaluation; 0 for none
 
   config.mesh = 'data:-1'
+  # Bytes per device for gathering embeddings: groups of devices shorten the ring of the loss.
+  config.gather_bytes = 64 * 2**20
+  # Precision of a model's float32 products. 'highest' is exact; 'high' and 'default' are faster on
+  # accelerators.
+  config.matmul_precision = 'highest'
+  config.xla_flags = ''  # sets of flags: 'overlap' of collectives, 'vmem'; see runtime/xla.py
   config.sharding = ConfigDict({'embed': 'fsdp', 'mlp': 'tensor', 'heads': 'tensor'})
 
   config.log_every = 50

@@ -31,6 +31,7 @@ def get_config(variant: str = 'default') -> ConfigDict:
       'projector': (config.model.image.width,),  # hidden widths; () for none
       'scale': config.model.scale,
       'remat': config.model.remat,
+      'attention': config.model.attention,
       'dtype': config.model.dtype,
       'image': config.model.image,
     }

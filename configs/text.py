@@ -42,6 +42,7 @@ def get_config(variant: str = 'default') -> ConfigDict:
   config.model.shared = True  # one tower for both sides; False for a tower each
   config.model.scale = 1 / 0.07
   config.model.remat = 'none'
+  config.model.attention = 'auto'
   config.model.dtype = 'float32'
   config.model.text = ConfigDict()
   config.model.text.vocabulary = 4096

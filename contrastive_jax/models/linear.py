@@ -49,12 +49,14 @@ class Linear(nnx.Module):
     return y.reshape(*leading, *self.outputs)
 
 
-def matmul_precision(dtype) -> lax.Precision:
-  """Returns the precision of products of `dtype`.
+def matmul_precision(dtype) -> str:
+  """Returns the precision of a model's products of `dtype`.
 
-  By default accelerators multiply float32 in bfloat16 or TF32; float32 models use full precision.
+  That of float32 is `jax.default_matmul_precision`, and exact where none is set: accelerators would
+  multiply in bfloat16 or TF32.
   """
-  return lax.Precision.HIGHEST if dtype == jnp.float32 else lax.Precision.DEFAULT
+  precision = jax.config.jax_default_matmul_precision or 'highest'
+  return precision if dtype == jnp.float32 else 'default'
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))

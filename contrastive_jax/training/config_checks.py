@@ -119,6 +119,7 @@ RULES: dict[str, Rule] = {
   'total_steps': _COUNT,
   'batch_size': _COUNT,
   'micro_batches': _COUNT,
+  'gather_bytes': _NATURAL,
   'bad_steps.spike': Rule(1, open_low=True, off=(0,)),
   'optimizer.learning_rate': _NOT_NEGATIVE,
   'optimizer.warmup_fraction': _DECAY,
@@ -144,6 +145,7 @@ _CHOICES = {
   'augment_on': ('device', 'host'),
   'bad_steps.action': ('stop', 'skip'),
   'model.dtype': ('float32', 'bfloat16'),
+  'matmul_precision': ('highest', 'high', 'default'),
 }
 
 # Fields of config.data that name the source of a model input.

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 # Fields that may change on resume: they do not affect what is trained.
 _CHANGEABLE = re.compile(
-  r'config\.(mesh|sharding\..*|micro_batches|model\.remat|data\.(folder|workers)|profile'
+  r'config\.(mesh|gather_bytes|xla_flags|sharding\..*|micro_batches|model\.(remat|attention)|data\.(folder|workers)|profile'
   r'|(log|evaluate|checkpoint)_every|keep_checkpoints|keep_best|evaluation\..*|bad_steps\.action)'
 )
 # Fields added by later versions, with the values that keep the behavior of earlier versions.
@@ -35,6 +35,10 @@ _ADDED_FIELDS = {
   'teacher': '',
   'evaluate_target': '',
   'average_decay': 0.0,
+  'model.attention': 'xla',
+  'gather_bytes': 0,
+  'matmul_precision': 'highest',
+  'xla_flags': '',
 }
 _LOCK_FILES: list[IO[str]] = []  # Open files hold their locks until the process ends.
 

@@ -1,3 +1,5 @@
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,6 +8,7 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from contrastive_jax.models.attention import attend
 from contrastive_jax.models.linear import Linear, affine
 
 # Those that compile to different programs: one row or many, none to three leading axes.
@@ -60,3 +63,26 @@ def test_a_linear_map_contracts_trailing_axes(inputs, outputs):
   expected = np.tensordot(x, linear.kernel[...], len(inputs)) + linear.bias[...]
   assert linear(x).shape == (5, 7, *outputs)
   np.testing.assert_allclose(linear(x), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+  ('dtype', 'asked', 'precision'),
+  [
+    ('float32', None, 'HIGHEST'),
+    ('float32', 'high', 'HIGH'),
+    ('float32', 'default', 'DEFAULT'),
+    ('bfloat16', None, 'DEFAULT'),
+    ('bfloat16', 'highest', 'DEFAULT'),
+  ],
+)
+def test_float32_products_are_exact_unless_another_precision_is_asked_for(dtype, asked, precision):
+  x, kernel = jnp.ones((2, 3), dtype), jnp.ones((3, 4))
+
+  def loss(x, kernel):
+    y = affine(x, kernel, None)[:, None, None]
+    return jnp.sum(attend(y, y, y, implementation='xla').astype('float32'))
+
+  with jax.default_matmul_precision(asked):
+    program = str(jax.make_jaxpr(jax.grad(loss, (0, 1)))(x, kernel))
+  found = set(re.findall(r'Precision\.(\w+)|precision=(None)', program))
+  assert found <= {(precision, ''), *([('', 'None')] if precision == 'DEFAULT' else [])}
