@@ -28,6 +28,7 @@ _WORKDIRS = flags.DEFINE_list('workdirs', [], 'Runs to compare; the first is the
 _MODES = ['train', 'evaluate', 'compare', 'plan', 'export']
 _MODE = flags.DEFINE_enum('mode', 'train', _MODES, 'Action.')
 _TOPOLOGY = flags.DEFINE_string('topology', 'cpu:8', 'Plan for v5e:16x16, h100:64, …')
+_SEARCH = flags.DEFINE_float('search', 300, 'Seconds in which to look for faster settings.')
 _COORDINATOR = flags.DEFINE_string('coordinator', None, 'HOST:PORT of the first process.')
 _PROCESSES = flags.DEFINE_integer('processes', None, 'Number of processes, if not detected.')
 _PROCESS = flags.DEFINE_integer('process', None, 'Index of this process, from 0.')
@@ -51,7 +52,7 @@ def main(_) -> None:
   if config.matmul_precision != 'highest':  # the models' own default
     jax.config.update('jax_default_matmul_precision', config.matmul_precision)
   if _MODE.value == 'plan':
-    plan.run(config, _TOPOLOGY.value, folder)
+    plan.run(config, _TOPOLOGY.value, folder, _SEARCH.value)
     return
   # A loss of pairs alone has one collective at a time.
   losses = [*(config.get('objective') or ())]

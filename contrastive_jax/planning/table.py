@@ -7,6 +7,8 @@ import rich.table
 
 from contrastive_jax.sharding.mesh import AXES
 
+PARTS = ('compute', 'memory', 'interconnect')  # of a step's time
+
 
 def show(plan: dict[str, Any]) -> None:
   """Prints the tables of a plan from `plan.plan`."""
@@ -20,7 +22,7 @@ def show(plan: dict[str, Any]) -> None:
 
 
 def verdict(plan: dict[str, Any]) -> str:
-  """Says whether the config fits; if not, by how much, and which remedies would make it fit."""
+  """Says whether the config fits, or by how much not, and which setting is the fastest."""
   needed, available = plan['needed_bytes'], plan['available_bytes']
   mesh = ','.join(f'{axis}:{plan["mesh"][axis]}' for axis in AXES)
   where = f'{plan["config"]} at batch {plan["batch_size"]:,} on {plan["topology"]} ({mesh})'
@@ -34,21 +36,41 @@ def verdict(plan: dict[str, Any]) -> str:
     )
   if plan['fits']:
     lines.append(f'{where} fits: {_size(needed)} of {_size(available)} per device.')
-    return '\n'.join(lines)
-  lines.append(
-    f'{where} does not fit: it needs {_size(needed)} per device, {_size(needed - available)} over '
-    f'{_size(available)}.'
-  )
-  for remedy in plan['remedies']:
-    at_least = '' if remedy['compiled'] else 'at least '
-    said = {
-      True: 'it fits',
-      False: f'it is {at_least}{_size(remedy.get("over_bytes", 0))} over',
-      None: 'not tried, for time',
-    }
-    name, flags = ' and '.join(remedy['names']), ' '.join(remedy['flags'])
-    lines.append(f'With {name} ({flags}): {said[remedy["fits"]]}.')
+  else:
+    over = _size(needed - available)
+    lines.append(
+      f'{where} does not fit: it needs {_size(needed)} per device, {over} over {_size(available)}.'
+    )
+  lines += [f'With {" ".join(one["flags"])}: {_outcome(one)}.' for one in plan['settings']]
+  if (fastest := plan['fastest']) is not None:
+    lines.append(f'Fastest: {" ".join(fastest["flags"])}{_reasons(plan, fastest)}.')
+  elif plan['fits'] and any(one['fits'] is not None for one in plan['settings']):
+    lines.append('No other setting is faster.')
   return '\n'.join(lines)
+
+
+def _outcome(setting) -> str:
+  """Says whether a setting fits, and how long its step takes."""
+  if setting['fits'] is None:
+    return 'not tried, for time'
+  over = setting['needed_bytes'] - setting['available_bytes']
+  if over > 0:
+    return f'it is {_size(over)} over'
+  if (times := setting.get('estimate')) is None:
+    return 'it fits'
+  seconds = f'{times["step_seconds_overlapped"]:.3f} to {times["step_seconds_in_turn"]:.3f} s'
+  return f'it fits, {_size(setting["needed_bytes"])}, {seconds}'
+
+
+def _reasons(plan, setting) -> str:
+  """Says which parts of the step change against the config's own setting."""
+  if 'estimate' not in plan or 'estimate' not in setting:
+    return ''
+  changes = []
+  for part in PARTS:
+    before, after = (one['estimate'][f'{part}_seconds'] for one in (plan, setting))
+    changes.append(f'{part} {before:.3f} to {after:.3f} s')
+  return f' ({", ".join(changes)})'
 
 
 def _parameters(plan):
@@ -102,7 +124,7 @@ def _estimate(plan):
     return None
   times = plan['estimate']
   table = _table(f"estimate, by {plan['chip']}'s specifications", '')
-  for part in ('compute', 'memory', 'interconnect'):
+  for part in PARTS:
     table.add_row(part, f'{times[f"{part}_seconds"]:.3f} s')
   table.add_row('of which latency', f'{times["latency_seconds"]:.3f} s')
   for way, said in (('overlapped', 'all overlapped'), ('in_turn', 'nothing overlapped')):

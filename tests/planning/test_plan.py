@@ -1,11 +1,12 @@
 import importlib.util
 import json
+import time
 
 import jax
 import pytest
 
 from configs import clip, coca
-from contrastive_jax.planning import plan, table, topology
+from contrastive_jax.planning import costs, plan, search, table, topology, traced_flops
 from contrastive_jax.training import build
 
 
@@ -20,13 +21,13 @@ def config(recipe=clip, **overrides):
 
 @pytest.fixture(scope='module')
 def planned():
-  return plan.plan(config(coca, mesh='data:2,fsdp:4'), topology.open_topology('h100:8'))
+  return plan.plan(config(coca, mesh='data:2,fsdp:4'), topology.open_topology('h100:8'), seconds=0)
 
 
 def test_kinds_of_memory_add_up_to_the_total_of_the_compiler(planned):
-  compiled, _ = plan._compile(build.build(config(coca, mesh='data:2,fsdp:4')))
+  compiled = costs.compile_step(build.build(config(coca, mesh='data:2,fsdp:4'))).program
   kinds = planned['memory']['kinds']
-  assert sum(kinds.values()) == plan._total_bytes(compiled) == planned['needed_bytes']
+  assert sum(kinds.values()) == costs.total_bytes(compiled) == planned['needed_bytes']
   assert min(kinds.values()) >= 0
   assert 0 < planned['memory']['loss'] < planned['needed_bytes']
 
@@ -59,36 +60,95 @@ def test_remat_has_fewer_residuals_and_more_flops():
   plain, full = (
     build.build(config(**layers, **{'model.remat': remat})) for remat in ('none', 'full')
   )
-  assert plan.residual_bytes(full) < 0.5 * plan.residual_bytes(plain)
-  counted = plan._flops(full)
-  assert counted['traced_without_remat'] == plan._flops(plain)['traced'] < counted['traced']
+  assert costs.residual_bytes(full) < 0.5 * costs.residual_bytes(plain)
+  counted = costs.all_flops(full)
+  assert counted['traced_without_remat'] == costs.all_flops(plain)['traced'] < counted['traced']
 
 
-@pytest.mark.slow
-def test_remedies_are_tried_for_a_config_that_does_not_fit(planned, monkeypatch):
-  opened = topology.open_topology('a100:8')
-  GiB = 2**30
+GIB = 2**30
+LAYERS = {'model.image.layers': 2, 'model.text.layers': 2}
 
-  def refuse(described):
-    """As if remat saved 1 GiB, FSDP 2, and gradient caching 4."""
-    made = described.config
-    needed = 86 - (made.model.remat == 'full') - 2 * ('fsdp' in made.mesh)
-    return None, ((needed - 4 * (made.micro_batches > 1)) * GiB, 80 * GiB)
 
-  monkeypatch.setattr(plan, '_compile', refuse)
-  result = plan.plan(config(), opened)
-  assert not result['fits'] and 'collectives' not in result
-  over = {tuple(tried['names']): tried['over_bytes'] / GiB for tried in result['remedies']}
-  remat, caching, fsdp = 'remat', 'gradient caching', 'FSDP'
-  assert over == {(remat,): 5, (fsdp,): 4, (caching,): 2} | {
-    pair: over[pair] for pair in over if len(pair) == 2
-  }
-  # Single remedies are tried before combinations, and the first combination that fits is the last.
-  assert over[fsdp, caching] == 0 and len(result['remedies'][-1]['names']) == 2
-  said = table.verdict(result)
+def search_as_if(monkeypatch, needed, seconds, **options):
+  """Searches as if settings needed `needed(setting)` GiB of 80, and took `seconds(setting)`."""
+  program = jax.jit(lambda: 0.0).lower().compile()
+
+  def compile_step(built):
+    size = needed(built.config) * GIB
+    return costs.Compiled(program if size <= 80 * GIB else None, size, 80 * GIB)
+
+  def estimate(counted, *_):
+    return dict.fromkeys(('step_seconds_in_turn', 'step_seconds_overlapped'), counted['traced'])
+
+  monkeypatch.setattr(costs, 'compile_step', compile_step)
+  monkeypatch.setattr(costs, 'residual_bytes', lambda built: 1.0)
+  counts = lambda built: traced_flops.Flops(seconds(built.config), 0.0)  # noqa: E731
+  monkeypatch.setattr(costs, 'step_flops', counts)
+  monkeypatch.setattr(search, 'estimate', estimate)
+  given = config(**LAYERS, **options)
+  own = needed(given) <= 80
+  planned = {'fits': own, 'flops': {'analytic': {'all': 1.0}}}
+  planned |= {'estimate': estimate({'traced': seconds(given)})} if own else {}
+  until = time.perf_counter() + 300
+  found = list(search.search(given, topology.open_topology('a100:8'), planned, until))
+  return found, search.fastest(planned, found)
+
+
+def test_the_fastest_setting_that_fits_is_found(monkeypatch):
+  """As if all parameters and activations took 100 GiB, and FSDP saved 30 of them."""
+  remats = {'none': 0, 'dots': 10, 'full': 40}
+  found, fastest = search_as_if(
+    monkeypatch,
+    needed=lambda c: 100 - remats[c.model.remat] - 30 * ('fsdp' in c.mesh),
+    seconds=lambda c: 1 + remats[c.model.remat] / 100 + 0.05 * ('fsdp' in c.mesh),
+    **{'model.remat': 'full'},
+  )
+  assert fastest['flags'] == ['--config.model.remat=none', '--config.mesh=data:1,fsdp:8']
+  assert fastest['needed_bytes'] == 70 * GIB
+  # The first does not fit; of the mesh that fits, nothing that recomputes more is compiled.
+  assert found[0]['flags'] == ['--config.model.remat=none'] and not found[0]['fits']
+  assert sum('fsdp' in ' '.join(one['flags']) for one in found) == 1
+
+
+def test_a_config_that_is_the_fastest_stays(monkeypatch):
+  found, fastest = search_as_if(
+    monkeypatch,
+    needed=lambda c: 60,
+    seconds=lambda c: 1 + 0.1 * ('fsdp' in c.mesh),
+  )
+  assert fastest is None
+  assert [one['flags'] for one in found] == [['--config.mesh=data:1,fsdp:8']]
+
+
+def test_settings_are_listed_when_the_time_is_over(planned):
+  late = search.search(config(**LAYERS), topology.open_topology('a100:8'), planned, until=0.0)
+  assert {one['fits'] for one in late} == {None}
+
+
+def test_the_verdict_names_the_settings(planned):
+  settings = [
+    {'flags': ['--config.model.remat=full'], 'fits': None},
+    {
+      'flags': ['--config.micro_batches=2', '--config.mesh=data:1,fsdp:8'],
+      'fits': False,
+      'needed_bytes': 82 * GIB,
+      'available_bytes': 80 * GIB,
+    },
+    {
+      'flags': ['--config.micro_batches=4'],
+      'fits': True,
+      'needed_bytes': 70 * GIB,
+      'available_bytes': 80 * GIB,
+      'estimate': dict.fromkeys(planned['estimate'], 0.25),
+    },
+  ]
+  refused = {'fits': False, 'needed_bytes': 86 * GIB, 'available_bytes': 80 * GIB}
+  said = table.verdict(planned | refused | {'settings': settings, 'fastest': settings[2]})
   assert 'needs 86.00 GiB per device, 6.00 GiB over 80.00 GiB' in said
-  assert '--config.mesh=data:1,fsdp:8 --config.micro_batches=2): it fits' in said
-  assert all(tried['fits'] is None for tried in plan.plan(config(), opened, seconds=0)['remedies'])
+  assert 'With --config.model.remat=full: not tried, for time.' in said
+  assert 'With --config.micro_batches=2 --config.mesh=data:1,fsdp:8: it is 2.00 GiB over.' in said
+  assert 'With --config.micro_batches=4: it fits, 70.00 GiB, 0.250 to 0.250 s.' in said
+  assert 'Fastest: --config.micro_batches=4 (compute ' in said
 
 
 def test_run_prints_and_writes_the_plan(tmp_path, capsys):
@@ -121,8 +181,8 @@ def test_out_of_memory_errors_are_parsed(message):
       return Refused()
 
   run = build.build(config())._replace(train_step=Step())
-  compiled, (needed, available) = plan._compile(run)
-  arguments = plan._device_bytes(run.abstract_state) + plan._batch_bytes(run)
+  compiled, needed, available = costs.compile_step(run)
+  arguments = costs.device_bytes(run.abstract_state) + costs.batch_bytes(run)
   assert compiled is None and available == 15.75 * 2**30
   assert needed == 34.52 * 2**30 + (arguments if message == ADDED else 0)
 
@@ -131,7 +191,7 @@ def test_out_of_memory_errors_are_parsed(message):
 @pytest.mark.skipif(importlib.util.find_spec('libtpu') is None, reason='needs libtpu')
 def test_the_tpu_compiler_decides_what_fits():
   fitting = config(batch_size=64, mesh='data:4,fsdp:4')
-  result = plan.plan(fitting, topology.open_topology('v5e:4x4'))
+  result = plan.plan(fitting, topology.open_topology('v5e:4x4'), seconds=0)
   assert result['fits'] and result['estimate']['step_seconds_overlapped'] > 0
   assert result['collectives']['collective-permute']['count'] >= 16
   large = clip.get_config('vit_b16')
