@@ -80,7 +80,9 @@ def emoji() -> ConfigDict:
   config.data.crop = ()  # min and max area of random crops, as fractions; () for no crop
   config.data.subset = 1.0  # fraction of the examples drawn per round (RS2); 1 for full epochs
   config.data.replacement = True  # whether examples of earlier rounds may be drawn again
-  config.data.workers = 0  # processes that prepare batches; 0 for threads of this process
+  # Processes that prepare batches; 0 for threads of this process. -1 is 0 on CPUs and for data in
+  # memory; on accelerators it is this process's share of the host's cores, less two, at most 32.
+  config.data.workers = -1
 
   # Augmentation resizes images from data.size to model.image.size; see data/augmentation/
   config.augment_on = 'device'  # or 'host', if it has idle cores

@@ -74,7 +74,7 @@ RULES: dict[str, Rule] = {
   'data.size': _COUNT,
   'data.crop': _SHARE._replace(each=True),
   'data.subset': _SHARE,
-  'data.workers': _NATURAL,
+  'data.workers': Rule(-1, integer=True),
   'augmentation.*': _NOT_NEGATIVE,
   'model.embed': _COUNT,
   'model.projector': _COUNT._replace(each=True),

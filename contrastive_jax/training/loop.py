@@ -25,6 +25,7 @@ from contrastive_jax.training.checkpoint import Checkpoints
 from contrastive_jax.training.logger import Logger, NullLogger, open_logger, read_metrics
 from contrastive_jax.training.state import TrainState, start_from
 from contrastive_jax.training.timing import Profiler, StepTimer
+from contrastive_jax.training.workers import worker_count
 
 # Steps before a trace, so that it contains no compilation.
 _STEPS_BEFORE_TRACE = 3
@@ -250,7 +251,7 @@ def _training_batches(run: Run, source: data.Source):
     **texts,
     subset=config.data.subset,
     replacement=config.data.replacement,
-    workers=config.data.workers,
+    workers=worker_count(config.data.workers, source, run.mesh),
     seed=config.seed,
     rows=local_rows(run.mesh, config.batch_size),
   )
