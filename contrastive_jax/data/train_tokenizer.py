@@ -185,7 +185,7 @@ class _Captions:
         yield from texts
 
   def _read(self, number: int) -> tuple[dict[str, Any], list[str]]:
-    example = self._source[number]
+    example = self._source.fields(number)
     if 'error' in example:
       return example, []
     try:

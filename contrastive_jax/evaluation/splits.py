@@ -69,7 +69,7 @@ def read_split(
   columns = {field: [] for field in kinds}
   ids = []
   for number in range(len(source)):
-    example = source[number]
+    example = source.fields(number)
     ids.append(example['id'])
     for field, column in columns.items():
       try:
@@ -183,7 +183,7 @@ def captions_of(source: data.Source, field: str) -> list[str]:
   found = {}
   for number in range(len(source)):
     try:
-      found |= dict.fromkeys(texts_of(source[number], [field])[:1])
+      found |= dict.fromkeys(texts_of(source.fields(number), [field])[:1])
     except ValueError:
       continue  # training skips it too
   if not found:

@@ -56,17 +56,20 @@ class Captioned:
     Raises:
       BadExampleError: if the entry has no captions, or the image cannot be read.
     """
+    path, fields = self._path_and_fields(number)
+    return {'image': files.read_image(path)} | fields
+
+  def fields(self, number: int) -> dict[str, Any]:
+    """Returns the `captions` and the `filename` of an image, whose file is not opened."""
+    return self._path_and_fields(number)[1]
+
+  def _path_and_fields(self, number: int) -> tuple[str, dict[str, Any]]:
     _, entry = self._images[number]
     try:
       captions = [sentence['raw'] for sentence in entry['sentences']]
-      path = self.where(number)
+      return self.where(number), {'captions': captions, 'filename': entry['filename']}
     except (TypeError, KeyError) as error:
       raise BadExampleError(f'the entry {number} has no {error}') from error
-    return {
-      'image': files.read_image(path),
-      'captions': captions,
-      'filename': entry['filename'],
-    }
 
   def where(self, number: int) -> str:
     """Returns the path of the image."""

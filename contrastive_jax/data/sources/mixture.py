@@ -92,6 +92,11 @@ class Mixture:
     source, inner, position = self._locate(index)
     return source[inner] | {'id': self._ids[position]}
 
+  def fields(self, index: int) -> dict[str, Any]:
+    """Returns an example without its image."""
+    source, inner, position = self._locate(index)
+    return source.fields(inner) | {'id': self._ids[position]}
+
   def where(self, index: int) -> str:
     """Returns the file of an example and its name there."""
     source, inner, _ = self._locate(index)

@@ -17,7 +17,7 @@ from contrastive_jax.data.sources import (
   rows,
   webdataset,
 )
-from contrastive_jax.data.sources.source import Source, parse_split
+from contrastive_jax.data.sources.source import Source, fields_of, parse_split
 
 _CACHED_BYTES = 2**28
 # The examples of the embedded dataset by split: a process parses them once.
@@ -122,6 +122,10 @@ class _Slice(Sequence):
 
   def __getitem__(self, index: int) -> Any:
     return self._records[self._number(index)]
+
+  def fields(self, index: int) -> Any:
+    """Returns a record without its image."""
+    return fields_of(self._records, self._number(index))
 
   def where(self, index: int) -> str:
     """Returns the file of a record and its name there."""

@@ -105,19 +105,25 @@ class Rows:
     Raises:
       BadExampleError: if the row does not parse, or its image cannot be read.
     """
+    image, fields = self._image_and_fields(number)
+    return fields if image is None else fields | {'image': files.read_image(image)}
+
+  def fields(self, number: int) -> dict[str, Any]:
+    """Returns the fields of a row without its image, whose file is not opened."""
+    return self._image_and_fields(number)[1]
+
+  def _image_and_fields(self, number: int) -> tuple[str | None, dict[str, Any]]:
+    """Returns the path of the image, None where rows have none, and the other fields."""
     path, row = self._row(number)
     others = dict(row)
     for field, own in self._names.items():
       others[field] = others.pop(own, '')
     if 'image' not in self._names:
-      return others
-    name = others['image']
+      return None, others
+    name = others.pop('image')
     if not name or not isinstance(name, str):
       raise BadExampleError(f'{path}: {self._names["image"]} = {name!r} is no path of an image')
-    if '://' not in name:
-      name = posixpath.join(posixpath.dirname(path), name)
-    others['image'] = files.read_image(name)
-    return others
+    return name if '://' in name else posixpath.join(posixpath.dirname(path), name), others
 
   def where(self, number: int) -> str:
     """Returns the file, the row, counted from 1 below the header, and the path of the image."""

@@ -1,8 +1,9 @@
 """Random access to examples, dicts of an encoded image, texts and labels; selections by field."""
 
 import itertools
+import operator
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,12 @@ def plain(value: Any) -> Any:
 def location_of(examples: Sequence[Any], number: int) -> str:
   """Locates an example: `examples.where(number)` if there is such a method, else the number."""
   return getattr(examples, 'where', 'example {}'.format)(number)
+
+
+def fields_of(records: Sequence[Mapping[str, Any]], number: int) -> Mapping[str, Any]:
+  """Returns a record without its image: `records.fields(number)` if there is such a method."""
+  read = getattr(records, 'fields', records.__getitem__)
+  return {name: value for name, value in read(number).items() if name != 'image'}
 
 
 class Source:
@@ -70,7 +77,7 @@ class Source:
     self.rows = self._ids.rows
     self._records = records
     self._kept = {} if cache is None else cache
-    selections = [_select(self._read, len(records), where) for where in wheres or ('',)]
+    selections = [_select(self._fields, len(records), where) for where in wheres or ('',)]
     # A single selection stays a range: a list of a large dataset's numbers would fill the memory.
     self._numbers = selections[0] if len(selections) == 1 else [*itertools.chain(*selections)]
 
@@ -84,6 +91,10 @@ class Source:
   def __getitem__(self, index: int) -> dict[str, Any]:
     return self._read(self._numbers[index])
 
+  def fields(self, index: int) -> dict[str, Any]:
+    """Returns an example without its image, which is not read where the format allows."""
+    return self._fields(self._numbers[index])
+
   def where(self, index: int) -> str:
     """Returns the file of an example and its name there."""
     return location_of(self._records, self._numbers[index])
@@ -95,20 +106,28 @@ class Source:
   def _read(self, number: int) -> dict[str, Any]:
     if number in self._kept:
       return self._kept[number]
+    example = self._load(operator.getitem, number)
+    if self.cached:
+      self._kept[number] = example
+    return example
+
+  def _fields(self, number: int) -> dict[str, Any]:
+    if not self.cached:
+      return self._load(fields_of, number)
+    return {name: value for name, value in self._read(number).items() if name != 'image'}
+
+  def _load(self, read: Callable, number: int) -> dict[str, Any]:
     try:
-      record = _text(self._records[number])
+      record = _text(read(self._records, number))
       record.pop('error', None)  # reserved: marks bad examples
-      example = record | {'id': self._ids[number]}
+      return record | {'id': self._ids[number]}
     except BadExampleError as error:
-      example = {'id': self._ids[number], 'error': str(error)}
+      return {'id': self._ids[number], 'error': str(error)}
     except RuntimeError as error:  # from ArrayRecord; it names the file
       raise OSError(
         f'example {number} cannot be read: {error}. Put the file back, or prepare the data set '
         'anew; the same command resumes from the last checkpoint'
       ) from error
-    if self.cached:
-      self._kept[number] = example
-    return example
 
   def values(self, field: str) -> list:
     """Returns the values of a field in the order of the examples.
@@ -116,8 +135,8 @@ class Source:
     Raises:
       ValueError: if an example lacks the field.
     """
-    examples = (self[i] for i in range(len(self)))
-    return [_value(example, field) for example in examples]
+    read = self._read if field == 'image' else self._fields
+    return [_value(read(number), field) for number in self._numbers]
 
 
 def parse_split(split: str) -> tuple[str, list[str]]:

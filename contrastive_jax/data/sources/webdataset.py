@@ -73,23 +73,45 @@ class WebDataset:
       BadExampleError: if a file that other examples have is missing, a file cannot be read, or the
         JSON is not an object.
     """
+    path, spans = self._locate(number)
+    parts = _read_parts(path, spans)
+    record = self._parse(number, path, parts)
+    return record | {'image': parts['image']} if 'image' in parts else record
+
+  def fields(self, number: int) -> dict[str, Any]:
+    """Returns an example without its image, whose bytes are not read."""
+    path, spans = self._locate(number)
+    image = spans.pop('image', None)
+    texts = [dict([span]) for span in spans.items()]
+    if image is None or len({span > image for span in spans.values()}) == 1:
+      texts = [spans]  # adjacent, so one read
+    parts = {kind: part for own in texts if own for kind, part in _read_parts(path, own).items()}
+    return self._parse(number, path, parts)
+
+  def _locate(self, number: int) -> tuple[str, dict[str, tuple[int, int]]]:
+    """Returns the shard of an example, and offset and size, in bytes, of its files by kind.
+
+    Raises:
+      BadExampleError: if a file that other examples have is missing.
+    """
     shard, row = files.locate(self._ends, number)
-    path, spans = self._paths[shard], self._spans[shard][row] * _UNITS
-    if not spans.any():
-      raise BadExampleError(f'{self.where(number)} has no file of a known ending; {_HELP}')
-    first = int(spans[spans[:, 0] > 0, 0].min())
-    content = _read(path, first, int(spans.sum(1).max()) - first)
-    parts = {
-      kind: content[offset - first : offset - first + size]
-      for kind, (offset, size) in zip(_KINDS, spans.tolist(), strict=True)
+    spans = {
+      kind: (offset, size)
+      for kind, (offset, size) in zip(
+        _KINDS, (self._spans[shard][row] * _UNITS).tolist(), strict=True
+      )
       if offset  # 0 stands for none: the content of a file follows its header
     }
-    no_text = not parts.keys() & {'text', 'fields'}
-    if (self._has_images and 'image' not in parts) or (self._has_texts and no_text):
-      raise BadExampleError(f'{self.where(number)} has only {sorted(parts)}; {_HELP}')
+    if not spans:
+      raise BadExampleError(f'{self.where(number)} has no file of a known ending; {_HELP}')
+    no_text = not spans.keys() & {'text', 'fields'}
+    if (self._has_images and 'image' not in spans) or (self._has_texts and no_text):
+      raise BadExampleError(f'{self.where(number)} has only {sorted(spans)}; {_HELP}')
+    return self._paths[shard], spans
+
+  def _parse(self, number: int, path: str, parts: Mapping[str, bytes]) -> dict[str, Any]:
+    """Returns the fields of an example's json and txt."""
     record = _object(parts['fields'], path) if 'fields' in parts else {}
-    if 'image' in parts:
-      record['image'] = parts['image']
     if 'text' in parts:
       record['caption'] = parts['text']
       if not self._warned_of_lines and b'\n' in parts['text'].strip():
@@ -137,6 +159,15 @@ def _report(paths: Sequence[str], indices: Sequence[Mapping[str, np.ndarray]]) -
     passed += int(index['passed'])
   if passed:
     logging.warning('%d files are passed over, the first is %s; %s', passed, first, _HELP)
+
+
+def _read_parts(path: str, spans: Mapping[str, tuple[int, int]]) -> dict[str, bytes]:
+  """Reads adjacent files of a shard at once, given their offsets and sizes by kind."""
+  first = min(offset for offset, _ in spans.values())
+  content = _read(path, first, max(map(sum, spans.values())) - first)
+  return {
+    kind: content[offset - first : offset - first + size] for kind, (offset, size) in spans.items()
+  }
 
 
 def _read(path: str, offset: int, size: int) -> bytes:
