@@ -1,6 +1,7 @@
 """Sources, tokenizers, image transforms, and the pipeline that turns them into batches."""
 
 from contrastive_jax.data.captions import parse_captions
+from contrastive_jax.data.decoded import DecodedImages
 from contrastive_jax.data.images import preprocess
 from contrastive_jax.data.pipeline import evaluation_images, training_batches
 from contrastive_jax.data.sources import Source, open_source
@@ -13,6 +14,7 @@ from contrastive_jax.data.tokenizers import (
 
 __all__ = [
   'ClipTokenizer',
+  'DecodedImages',
   'SentencePieceTokenizer',
   'Source',
   'Tokenizer',

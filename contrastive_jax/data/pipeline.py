@@ -11,13 +11,11 @@ from typing import Any
 import grain
 import numpy as np
 
-from contrastive_jax.data import images
 from contrastive_jax.data.batches import BadExamples, Batches
-from contrastive_jax.data.readers import Images, Labels, Numbers, Texts, encoded_image
+from contrastive_jax.data.decoded import CACHED_BYTES, DecodedImages
+from contrastive_jax.data.readers import Images, Labels, Numbers, Texts
 from contrastive_jax.data.sources.source import location_of
 
-# Bytes up to which all decoded and resized images of a source are cached.
-_CACHED_IMAGE_BYTES = 2**28
 # Number of examples probed before the first batch; at least one must be good.
 _PROBED_EXAMPLES = 50
 # Number of examples that int32 ids, the devices' integers, can tell apart.
@@ -88,7 +86,7 @@ class _Arrays:
 
 def _fit_in_memory(source, image_size: int) -> bool:
   """Whether all images may be cached: a small file can hold images that are large once decoded."""
-  return source.cached and 3 * image_size**2 * len(source) <= _CACHED_IMAGE_BYTES
+  return source.cached and 3 * image_size**2 * len(source) <= CACHED_BYTES
 
 
 def _open_readers(inputs: Sequence[str], labels: str, table: Mapping[str, Callable]) -> dict:
@@ -245,16 +243,4 @@ def evaluation_images(source, image_size: int) -> np.ndarray:
   Raises:
     ValueError: if an image cannot be used; metrics without it would be of another dataset.
   """
-  # The array is filled in place: stacking a list would take twice the memory.
-  resized = np.empty([len(source), image_size, image_size, 3], np.uint8)
-  for number in range(len(source)):
-    example = source[number]
-    if 'error' in example:
-      raise ValueError(f'example {example["id"]} cannot be evaluated: {example["error"]}')
-    try:
-      resized[number] = images.resize(images.decode(encoded_image(example)), image_size)
-    except ValueError as error:
-      raise ValueError(
-        f'example {example["id"]} cannot be evaluated: {location_of(source, number)}: {error}'
-      ) from error
-  return resized
+  return DecodedImages(source, image_size)[:]

@@ -1,6 +1,7 @@
 """Applies jitted functions to many inputs, batch by batch."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,9 +11,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from contrastive_jax.sharding.mesh import (
   batch_sharding,
   batch_shards,
+  local_rows,
   make_mesh,
   on_mesh,
-  place_whole,
+  place_rows,
 )
 
 _BLOCK_BYTES = 2**26  # of the scores held at a time
@@ -30,23 +32,41 @@ def jit_batched(function: Callable, mesh: Mesh) -> Callable:
 def in_batches(function: Callable[[Any], Any], inputs: Any, batch_size: int, mesh: Mesh) -> Any:
   """Applies a function to inputs [N, ...] batch by batch; returns outputs [N, ...].
 
-  Inputs and outputs may be trees. The batch size is rounded up to a multiple of the batch shards,
-  and the last batch is padded, so a single shape is compiled.
+  Inputs and outputs may be trees. Inputs may be `data.DecodedImages`, of which a process decodes
+  only its rows. The batch size is rounded up to a multiple of the batch shards, and the last batch
+  is padded, so a single shape is compiled. The devices compute a batch while the next one is read
+  and transferred.
   """
-  batch_size = -(-batch_size // batch_shards(mesh)) * batch_shards(mesh)
+  batch_size = _rounded(batch_size, mesh)
   size = len(jax.tree.leaves(inputs)[0])
+  own = local_rows(mesh, batch_size)
 
-  def fill(array):
-    missing = batch_size - len(array)
-    return np.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1)) if missing else array
+  def cut(array, start):
+    part = array[start + own[own < size - start]]
+    missing = len(own) - len(part)
+    return np.pad(part, [(0, missing)] + [(0, 0)] * (part.ndim - 1)) if missing else part
 
-  outputs = []
+  outputs: list[Any] = []
+  computing = None
   for start in range(0, size, batch_size):
-    batch = jax.tree.map(lambda array: array[start : start + batch_size], inputs)  # noqa: B023
-    number = min(batch_size, size - start)
-    out = function(place_whole(jax.tree.map(fill, batch), mesh))
-    outputs.append(jax.tree.map(lambda array: np.asarray(array)[:number], out))  # noqa: B023
-  return jax.tree.map(lambda *parts: np.concatenate(parts), *outputs)
+    batch = jax.tree.map(partial(cut, start=start), inputs)
+    dispatched = function(place_rows(batch, mesh, batch_size))
+    if computing is not None:
+      outputs.append(jax.tree.map(np.asarray, computing))
+    computing = dispatched
+  outputs.append(jax.tree.map(np.asarray, computing))
+  return jax.tree.map(lambda *parts: np.concatenate(parts)[:size], *outputs)
+
+
+def own_rows(size: int, batch_size: int, mesh: Mesh) -> np.ndarray:
+  """Returns the rows of `size` inputs that this process reads in `in_batches`."""
+  batch_size = _rounded(batch_size, mesh)
+  rows = np.arange(0, size, batch_size)[:, None] + local_rows(mesh, batch_size)
+  return rows[rows < size]
+
+
+def _rounded(batch_size: int, mesh: Mesh) -> int:
+  return -(-batch_size // batch_shards(mesh)) * batch_shards(mesh)
 
 
 def compare(function: Callable, candidates: Any, queries: Any, mesh: Mesh) -> Any:

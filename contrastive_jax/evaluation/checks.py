@@ -65,8 +65,8 @@ def check_fields(
         f'config.evaluation.texts: {texts[0]!r} of split {name!r} holds texts by language; name a '
         'field of plain texts first'
       )
-    if split.images is not None:
-      warn_of_repeats(name, split.images, own)
+    if split.digests is not None:
+      warn_of_repeats(name, split.digests, own)
 
 
 def check_labels(

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from contrastive_jax import data
 from contrastive_jax.evaluation.outcomes import Outcome
 
 
@@ -16,7 +17,7 @@ class EmbeddedSplit:
 
   Attributes:
     name: the split's name, the prefix of its metrics.
-    images: [N, S, S, 3] uint8; None in pairs of texts.
+    images: [N, S, S, 3] uint8, an array or `data.DecodedImages`; None in pairs of texts.
     captions: N strings, of pairs of texts the second ones. Pairs of equal caption are positives of
       each other.
     image_embeddings: [N, D] float32 unit vectors.
@@ -32,7 +33,7 @@ class EmbeddedSplit:
   """
 
   name: str
-  images: np.ndarray | None
+  images: np.ndarray | data.DecodedImages | None
   captions: Sequence[str]
   image_embeddings: np.ndarray
   text_embeddings: np.ndarray

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from contrastive_jax import data
 from contrastive_jax.evaluation import checks, diagnostics
-from contrastive_jax.evaluation.batches import block_size
+from contrastive_jax.evaluation.batches import block_size, own_rows
 from contrastive_jax.evaluation.captioner import Captioner
 from contrastive_jax.evaluation.captioning import is_right, score_captions
 from contrastive_jax.evaluation.embedded import EmbeddedSplit
@@ -39,7 +39,11 @@ PROBES: dict[str, Callable[..., Any]] = {
 
 
 class Evaluator:
-  """Evaluates parameters on the held-out splits, whose images it decodes once."""
+  """Evaluates parameters on the held-out splits.
+
+  Each process decodes its rows of a batch of images while the devices compute the batch before.
+  The images of a small split are cached, see `data.DecodedImages`.
+  """
 
   def __init__(
     self,
@@ -61,7 +65,7 @@ class Evaluator:
     captions: Mapping[str, Any] | None = None,
     candidates: data.Source | None = None,
   ):
-    """Reads and checks the splits.
+    """Reads and checks the splits; every image is decoded once, by the process that feeds it.
 
     Args:
       definition: the model. Without texts it is evaluated by probes alone: by k-NN during training,
@@ -98,7 +102,8 @@ class Evaluator:
     self._encoder = Encoder(definition, tokenizer, mesh, batch_size)
     self._mesh, self._classes, self._templates = mesh, classes, templates
     self._texts, self._probes, self._pairs = texts, probes, pairs
-    read = partial(read_split, image_size=image_size, first=first)
+    share = partial(own_rows, batch_size=batch_size, mesh=mesh)
+    read = partial(read_split, image_size=image_size, first=first, share=share)
     self._splits = {
       name: read(source, setting='splits', name=name, texts=texts, labels=(*classes, *pairs))
       for name, source in sources.items()

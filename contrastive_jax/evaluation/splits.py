@@ -11,7 +11,10 @@ from absl import logging
 
 from contrastive_jax import data
 from contrastive_jax.data.captions import is_joined, joined_text, texts_of
+from contrastive_jax.evaluation.agreement import merge_rows, raise_together
 
+_DIGEST_BYTES = 16
+_CHECKED_AT_ONCE = 256  # images that are decoded and in memory
 _MAX_NAMED = 3  # bad examples named in an error
 _MAX_REPEATED_SHARE = 0.01  # share of rows that repeat an image, above which to warn
 
@@ -21,14 +24,16 @@ class Split:
   """N examples of a split.
 
   Attributes:
-    images: [N, S, S, 3] uint8; None for a model of texts.
+    images: [N, S, S, 3] uint8, decoded where they are indexed; None for a model of texts.
     fields: N values by field, for the fields that the examples have.
     first_texts: the first text of each pair of texts, N strings; None beside images.
+    digests: [N, 16] uint8, equal for equal images; None without images.
   """
 
-  images: np.ndarray | None
+  images: data.DecodedImages | None
   fields: Mapping[str, Sequence[Any]]
   first_texts: Sequence[str] | None = None
+  digests: np.ndarray | None = None
 
 
 def read_split(
@@ -40,8 +45,9 @@ def read_split(
   texts: Sequence[str] = (),
   labels: Sequence[str] = (),
   first: str = '',
+  share: Callable[[int], np.ndarray] = np.arange,
 ) -> Split:
-  """Reads the images, texts and labels of a split.
+  """Reads the texts and labels of a split, and checks its images.
 
   Args:
     source: the examples.
@@ -52,18 +58,17 @@ def read_split(
       several to one.
     labels: fields that hold a class.
     first: without images, the field of the first text of each pair, of one text or 'join(FIELD)'.
+    share: N -> the rows whose images this process checks; all processes must call this.
 
   Raises:
     ValueError: if an image cannot be used, or if only some examples have a valid value of a field;
       metrics of the others would be of another dataset.
   """
   where = f'config.evaluation.{setting}' + (f': split {name!r}' if name else '')
-  images = None
+  images = digests = None
   if image_size is not None:
-    try:
-      images = data.evaluation_images(source, image_size)
-    except ValueError as error:
-      raise ValueError(f'{where}: {error}') from error
+    images = data.DecodedImages(source, image_size)
+    digests = _digests(where, images, share(len(source)))
   kinds = dict.fromkeys(labels, _label_fault)
   kinds |= dict.fromkeys([*texts, *([first] if images is None else [])], _text_fault)
   columns = {field: [] for field in kinds}
@@ -82,12 +87,27 @@ def read_split(
     if _check_column(where, field, ids, column, kinds[field])
   }
   if images is not None:
-    return Split(images, fields)
+    return Split(images, fields, digests=digests)
   if not all(isinstance(text, str) for text in fields.get(first, [None])):
     raise ValueError(
       f"{where} has no {first!r} of one text per example; name another field, or 'join(FIELD)'"
     )
   return Split(images, fields, fields[first])
+
+
+def _digests(where: str, images: data.DecodedImages, rows: np.ndarray) -> np.ndarray:
+  """Decodes some rows on each process; returns the digests [N, 16] of all, uint8."""
+  digests, fault = np.zeros([len(images), _DIGEST_BYTES], np.uint8), None
+  try:
+    for start in range(0, len(rows), _CHECKED_AT_ONCE):
+      part = rows[start : start + _CHECKED_AT_ONCE]
+      for row, image in zip(part, images[part], strict=True):
+        digest = hashlib.blake2b(image, digest_size=_DIGEST_BYTES).digest()
+        digests[row] = np.frombuffer(digest, np.uint8)
+  except ValueError as error:
+    fault = ValueError(f'{where}: {error}')
+  raise_together(fault)
+  return merge_rows(digests)
 
 
 def _check_column(where: str, field: str, ids, column, fault: Callable[[Any], str]) -> bool:
@@ -149,27 +169,27 @@ def _unicode_fault(text: str) -> str:
   return ''
 
 
-def warn_of_repeats(name: str, images: np.ndarray, texts: Sequence[str | Sequence[str]]) -> None:
+def warn_of_repeats(name: str, digests: np.ndarray, texts: Sequence[str | Sequence[str]]) -> None:
   """Warns if rows with one image and different texts make perfect retrieval impossible.
 
   Args:
     name: name of the split.
-    images: [N, S, S, 3] uint8.
+    digests: [N, 16] uint8, equal for equal images.
     texts: the text or texts of each image.
   """
   rows = collections.defaultdict(list)
-  for image, text in zip(images, texts, strict=True):
-    rows[hashlib.blake2b(image, digest_size=16).digest()].append(text)
+  for digest, text in zip(digests, texts, strict=True):
+    rows[digest.tobytes()].append(text)
   repeated = [own for own in rows.values() if any(text != own[0] for text in own)]
   count = sum(map(len, repeated))
-  if count > _MAX_REPEATED_SHARE * len(images):
+  if count > _MAX_REPEATED_SHARE * len(digests):
     logging.warning(
       'split %r: %d of %d rows repeat %d images with other captions. Copies of an image tie, so a '
       'perfect model has a recall@1 below 100%%, or 20%% if every image has five rows; give each '
       'image one row with a list of captions, as in jsonl: and karpathy:',
       name,
       count,
-      len(images),
+      len(digests),
       len(repeated),
     )
 

@@ -15,7 +15,7 @@ from absl import logging
 from PIL import Image
 
 from contrastive_jax import data
-from contrastive_jax.data import pipeline
+from contrastive_jax.data import images, pipeline
 from contrastive_jax.data.shared_memory import Slots
 
 
@@ -368,9 +368,9 @@ def test_an_example_without_a_picture_is_skipped(crop):
 
 @pytest.mark.parametrize('limit', [0, 2**28])
 def test_pictures_are_decoded_once_where_they_fit_in_memory(limit, monkeypatch):
-  monkeypatch.setattr(pipeline, '_CACHED_IMAGE_BYTES', limit)
-  decode, calls = pipeline.images.decode, []
-  monkeypatch.setattr(pipeline.images, 'decode', lambda data: calls.append(data) or decode(data))
+  monkeypatch.setattr(pipeline, 'CACHED_BYTES', limit)
+  decode, calls = images.decode, []
+  monkeypatch.setattr(images, 'decode', lambda data: calls.append(data) or decode(data))
   ids_of(batches(examples(8), crop=None, threads=0)[0], 6)
   assert len(calls) == (8 if limit else 24)
 

@@ -2,6 +2,12 @@
 
 import json
 import logging
+import os
+import pathlib
+import re
+import socket
+import subprocess
+import sys
 
 import pytest
 from PIL import Image
@@ -87,7 +93,7 @@ def test_copies_of_a_picture_with_other_captions_are_told(tmp_path, caplog):
     split = read(source)
     caplog.clear()
     with caplog.at_level(logging.WARNING):
-      warn_of_repeats('test', split.images, split.fields['caption'])
+      warn_of_repeats('test', split.digests, split.fields['caption'])
     return caplog.text
 
   assert "split 'test': 2 of 4 rows repeat 1 images" in told(['a', 'b', 'c', 'd'])
@@ -100,3 +106,69 @@ def test_candidates_are_the_captions_that_training_can_use(tmp_path):
   assert captions_of(source, 'caption') == ['a', 'b']
   with pytest.raises(ValueError, match=r"'title' of the training data.*captions = \{\} does"):
     captions_of(source, 'title')
+
+
+SHARES = """
+import sys
+from functools import partial
+import jax
+from contrastive_jax import data
+from contrastive_jax.data import images
+from contrastive_jax.evaluation.batches import in_batches, own_rows
+from contrastive_jax.evaluation.splits import read_split
+from contrastive_jax.runtime import processes
+from contrastive_jax.sharding.mesh import make_mesh
+coordinator, number, name = sys.argv[1:]
+decode, calls = images.decode, []
+images.decode = lambda image: calls.append(image) or decode(image)
+with processes.distributed(coordinator, 2, int(number)):
+  mesh, source = make_mesh(), data.open_source(name, 'split')
+  share = partial(own_rows, batch_size=8, mesh=mesh)
+  split = read_split(source, 8, setting='splits', name='test', texts=['caption'], share=share)
+  print('checked', len(calls), 'distinct', len({row.tobytes() for row in split.digests}))
+  double = jax.jit(lambda x: x.sum((1, 2, 3), 'int32'), out_shardings=jax.P())
+  with jax.set_mesh(mesh):
+    print('sums', in_batches(double, split.images, 8, mesh).tolist(), 'decoded', len(calls))
+"""
+
+
+def share_between_two(name):
+  with socket.socket() as free:
+    free.bind(('127.0.0.1', 0))
+    coordinator = f'127.0.0.1:{free.getsockname()[1]}'
+  flags = f'{os.environ["XLA_FLAGS"]} --xla_force_host_platform_device_count=2'
+  started = [
+    subprocess.Popen(
+      [sys.executable, '-c', SHARES, coordinator, str(number), name],
+      env=os.environ | {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': flags},
+      cwd=pathlib.Path(__file__).parents[2],
+      stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT,
+      text=True,
+    )
+    for number in range(2)
+  ]
+  try:
+    printed = [process.communicate(timeout=120)[0] for process in started]
+  finally:
+    for process in started:
+      process.kill()
+  return [process.returncode for process in started], printed
+
+
+@pytest.mark.slow
+def test_two_processes_decode_a_share_each_and_fail_together(tmp_path):
+  source = make_source(tmp_path, [*'abcdefghijk'], pictures=[0, *range(10)])
+  images = data.evaluation_images(source, SIZE)
+  sums = images.sum((1, 2, 3), 'int32').tolist()
+  name = f'jsonl:{tmp_path}/{{split}}.jsonl'
+  codes, printed = share_between_two(name)
+  assert codes == [0, 0], printed
+  # Of 11 rows in batches of 8 the first process has 4 and 3; both know all digests.
+  for text, share in zip(printed, (7, 4), strict=True):
+    assert f'checked {share} distinct 10' in text
+    assert f'sums {sums} decoded {share}' in text  # small, so decoded once
+  (tmp_path / '5.png').write_bytes(b'damaged')  # a row of the second process
+  codes, printed = share_between_two(name)
+  assert codes == [1, 1], printed
+  assert all(re.search("ValueError: .*split 'test': example 5 cannot", text) for text in printed)

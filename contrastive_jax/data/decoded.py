@@ -1,0 +1,100 @@
+"""The images of a split, decoded for evaluation where they are indexed."""
+
+from collections.abc import Iterator
+from concurrent import futures
+from typing import Any
+
+import numpy as np
+
+from contrastive_jax.data import images
+from contrastive_jax.data.cores import available_cores
+from contrastive_jax.data.readers import encoded_image
+from contrastive_jax.data.sources.source import location_of
+
+# Bytes up to which decoded and resized images are cached.
+CACHED_BYTES = 2**28
+
+
+class DecodedImages:
+  """The images of a source, resized for evaluation; indexed like an array, uint8 [N, S, S, 3].
+
+  Indexing decodes the given rows in threads, as many as there are cores, and returns an array. If
+  all N images fit in 256 MiB, each is decoded once; otherwise whenever it is indexed.
+
+  Attributes:
+    shape: (N, S, S, 3).
+    dtype: uint8.
+    ndim: 4.
+  """
+
+  dtype, ndim = np.dtype(np.uint8), 4
+
+  def __init__(self, source, size: int):
+    """Decodes nothing yet.
+
+    Args:
+      source: examples by number, from `open_source`.
+      size: S, the side of the images.
+    """
+    self._source, self._size = source, size
+    self.shape = (len(source), size, size, 3)
+    small = np.prod(self.shape, dtype=np.int64) <= CACHED_BYTES
+    self._cache = np.empty(self.shape, np.uint8) if small else None
+    self._cached = np.zeros(len(source), bool)
+
+  def __len__(self) -> int:
+    return len(self._source)
+
+  def __iter__(self) -> Iterator[np.ndarray]:
+    return (self[row] for row in range(len(self)))
+
+  def __getitem__(self, rows: Any) -> np.ndarray:
+    """Returns images by an integer, a slice or an array of integers, like NumPy.
+
+    Raises:
+      ValueError: if an image cannot be used.
+    """
+    numbers = np.arange(len(self))[rows]
+    flat = np.atleast_1d(numbers).ravel()
+    self._decode_missing(flat)
+    found = self._read(flat) if self._cache is None else self._cache[flat]
+    return found.reshape(*np.shape(numbers), *self.shape[1:])
+
+  def __array__(self, dtype=None, copy=None) -> np.ndarray:
+    if copy is False:
+      raise ValueError('the images are decoded, which takes a copy')
+    return self[:].astype(dtype or self.dtype, copy=False)
+
+  def _decode_missing(self, numbers: np.ndarray) -> None:
+    if self._cache is not None and not self._cached[numbers].all():
+      missing = np.unique(numbers[~self._cached[numbers]])
+      self._cache[missing] = self._read(missing)
+      self._cached[missing] = True
+
+  def _read(self, numbers: np.ndarray) -> np.ndarray:
+    """Decodes images by number."""
+    found = np.empty([len(numbers), *self.shape[1:]], np.uint8)
+
+    def fill(row: int) -> None:
+      found[row] = self._image(int(numbers[row]))
+
+    threads = min(available_cores(), len(numbers))
+    if threads < 2:
+      for row in range(len(numbers)):
+        fill(row)
+    else:
+      with futures.ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(fill, range(len(numbers))):
+          pass  # raises the error of the first row that has one
+    return found
+
+  def _image(self, number: int) -> np.ndarray:
+    example = self._source[number]
+    if 'error' in example:
+      raise ValueError(f'example {example["id"]} cannot be evaluated: {example["error"]}')
+    try:
+      return images.resize(images.decode(encoded_image(example)), self._size)
+    except ValueError as error:
+      raise ValueError(
+        f'example {example["id"]} cannot be evaluated: {location_of(self._source, number)}: {error}'
+      ) from error
