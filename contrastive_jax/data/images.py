@@ -14,6 +14,7 @@ PIL decodes: no other library is clearly faster on JPEG, and PIL treats every fo
 import contextlib
 import io
 import math
+import re
 import typing
 from collections.abc import Iterator, Sequence
 
@@ -119,8 +120,10 @@ def _opened(encoded: bytes) -> Iterator[Image.Image]:
   except Image.DecompressionBombError as error:
     raise ValueError(f'{error}; the limit here is {MAX_PIXELS} pixels') from error
   except (OSError, EOFError, SyntaxError, ValueError) as error:
+    # Addresses of buffers in Pillow's messages differ from run to run.
+    reason = re.sub(r' <.* object at .*>', '', str(error))
     raise ValueError(
-      f'an image of {len(encoded)} bytes does not decode: {error}; '
+      f'an image of {len(encoded)} bytes does not decode: {reason}; '
       f'give a complete {", ".join(_FORMATS)} file'
     ) from error
   raise ValueError(f'the image has {width} x {height} pixels; the limit is {MAX_PIXELS} in total')

@@ -1,8 +1,10 @@
 import io
 import json
 import os
+import pathlib
 import subprocess
 import sys
+import time
 
 import pytest
 from PIL import Image
@@ -61,6 +63,73 @@ def test_stopped_and_resumed_equals_never_stopped(tmp_path, monkeypatch, style, 
   convert('emoji', f'{style}:{parts}', split=SPLIT, shard_size=8)
   assert stop_at < 8 or len(seen) == 30 - stop_at // 8 * 8
   assert contents(parts) == contents(whole)
+
+
+@pytest.fixture(scope='module')
+def noisy(tmp_path_factory):
+  """A source of 60 images, of which two are damaged."""
+  folder = tmp_path_factory.mktemp('noisy')
+  pictures = [*pictures_of_every_format().values()]
+  examples = [{'id': i, 'image': pictures[i % 6], 'caption': f'a {i}'} for i in range(60)]
+  for bad in (13, 44):
+    examples[bad]['image'] = b'damaged'
+  array_record.write(str(folder / 'a.array_record'), examples)
+  return f'arrayrecord:{folder}/a.array_record'
+
+
+@pytest.mark.parametrize(
+  'style', ['arrayrecord', *(pytest.param(s, marks=pytest.mark.slow) for s in STYLES[1:])]
+)
+def test_two_processes_write_the_files_of_one(noisy, tmp_path, style):
+  alone, together = (
+    convert(noisy, f'{style}:{tmp_path}/{workers}', shard_size=8, tolerated=0.1, workers=workers)
+    for workers in (1, 2)
+  )
+  assert contents(tmp_path / '1') == contents(tmp_path / '2')
+  assert alone['skipped'] == together['skipped'] and [row for row, _ in alone['skipped']] == [
+    13,
+    44,
+  ]
+  assert alone | {'name': ''} == together | {'name': ''} and alone['written'] == 58
+
+
+@pytest.mark.slow
+def test_bad_examples_stop_two_processes(noisy, tmp_path):
+  with pytest.raises(ValueError, match='1 of 14 examples cannot be used, over 1%; the last is 13'):
+    convert(noisy, str(tmp_path), shard_size=8, workers=2)
+  state = json.loads((tmp_path / 'train.convert.json').read_text())
+  assert [shard['file'][6:11] for shard in state['shards']] == ['00000']
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('style', STYLES)
+def test_a_killed_command_of_two_processes_resumes_and_leaves_none(tmp_path, style):
+  split, shard_size = 'train[:1200]', 100
+  convert('emoji', f'{style}:{tmp_path}/whole', split=split, shard_size=shard_size)
+  command = [sys.executable, '-m', 'contrastive_jax.data.convert', 'emoji']
+  command += [f'{style}:{tmp_path}/parts', f'--split={split}', f'--shard_size={shard_size}']
+  state = tmp_path / 'parts/train.convert.json'
+  with subprocess.Popen([*command, '--workers=2']) as running:
+    until = time.monotonic() + 60
+    while not state.exists() and time.monotonic() < until:
+      time.sleep(0.005)
+    workers = pathlib.Path(f'/proc/{running.pid}/task/{running.pid}/children').read_text().split()
+    running.kill()
+  done = len(json.loads(state.read_text())['shards'])
+  assert 1 <= done < 12 and len(workers) >= 2
+  until = time.monotonic() + 30
+  while any(map(is_running, workers)) and time.monotonic() < until:
+    time.sleep(0.05)
+  assert not any(map(is_running, workers))
+  subprocess.run([*command, '--workers=2'], check=True, timeout=120)
+  assert contents(tmp_path / 'parts') == contents(tmp_path / 'whole')
+
+
+def is_running(process):
+  try:
+    return pathlib.Path(f'/proc/{process}/stat').read_text().rpartition(')')[2].split()[0] != 'Z'
+  except FileNotFoundError:
+    return False
 
 
 def test_an_unfinished_conversion_is_not_trained_on(tmp_path):
