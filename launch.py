@@ -6,6 +6,7 @@ python launch.py --mode=compare --workdirs=runs/clip-default,runs/coca-default
 python launch.py --mode=plan --config=configs/coca.py:large --topology=v5e:16x16
 """
 
+import functools
 import pathlib
 import sys
 import time
@@ -70,17 +71,25 @@ def compare_runs(folders: list[pathlib.Path], output: str | None) -> None:
   compare.write((pathlib.Path(output) if output else parent) / 'compare.html', runs)
 
 
+def open_source(name: str, split: str, folder: str | None):
+  """Opens a source on the first process, which stores its indices, and then on the others."""
+  action = functools.partial(data.open_source, name, split, folder)
+  return processes.first_then_others(action, f'opens {name}, split {split}')
+
+
 def run_mode(config, folder: pathlib.Path) -> None:
   """Runs --mode=train, evaluate or export; the first two write results.json and report.html."""
   start = time.perf_counter()
   # Opening raises all errors of the config, before anything is written or compiled.
   train, data_folder = _MODE.value == 'train', config.data.folder or None
-  source = data.open_source(config.data.name, config.data.split, data_folder) if train else None
+  source = open_source(config.data.name, config.data.split, data_folder) if train else None
   run = build.build(config, examples=source.rows) if train else restore.open_run(config, folder)
   if _MODE.value == 'export':
     parameters = restore.restore_parameters(run, folder).parameters
     return print(interop.export_run(config.to_dict(), parameters, folder, run.tokenizer))
-  evaluator = open_evaluator(config, run.definition, run.tokenizer, run.mesh, source)
+  evaluator = open_evaluator(
+    config, run.definition, run.tokenizer, run.mesh, source, open_source=open_source
+  )
   if train:
     evaluator.check_best(config.keep_best)
   is_new = train and not workdir.has_checkpoint(folder)

@@ -1,7 +1,7 @@
 """Opens the evaluator of a config."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 
 from jax.sharding import Mesh
@@ -22,6 +22,7 @@ def open_evaluator(
   tokenizer: data.Tokenizer | None,
   mesh: Mesh,
   source: data.Source | None = None,
+  open_source: Callable[..., data.Source] = data.open_source,
 ) -> Evaluator:
   """Opens the evaluator of a config.
 
@@ -31,12 +32,13 @@ def open_evaluator(
     tokenizer: the model's tokenizer; None without texts.
     mesh: mesh over which batches are sharded.
     source: the training examples; None opens them on demand.
+    open_source: as `data.open_source`; all processes call it for the same splits in one order.
 
   Raises:
     ValueError: if a split, a file or a probe cannot be used.
   """
   evaluation = config.evaluation
-  open_split = partial(_open_split, config.data.name, config.data.folder or None)
+  open_split = partial(_open_split, open_source, config.data.name, config.data.folder or None)
   opened = [open_split(split, 'splits') for split in evaluation.splits]
   if len(sources := dict(opened)) < len(opened):
     raise ValueError(
@@ -49,7 +51,7 @@ def open_evaluator(
     if source is not None:
       return source
     try:
-      return data.open_source(config.data.name, config.data.split, config.data.folder or None)
+      return open_source(config.data.name, config.data.split, config.data.folder or None)
     except ValueError as error:
       raise ValueError(f'{error}; config.evaluation.{without} evaluates without them') from error
 
@@ -98,14 +100,18 @@ _OPTIONAL = {'splits': 'splits', 'probe_split': 'probes', 'partners': 'pairs'}
 
 
 def _open_split(
-  name: str, folder: str | None, split: str, setting: str = 'splits'
+  open_source: Callable[..., data.Source],
+  name: str,
+  folder: str | None,
+  split: str,
+  setting: str = 'splits',
 ) -> tuple[str, data.Source]:
   """Opens a split of the dataset, or of another one, 'NAME=SOURCE'; returns its name and source."""
   other = re.fullmatch(r'(\w+)=(\w+:.*)', split)
   try:
     if other:
-      return other[1], data.open_source(other[2], 'train', folder)
-    return split, data.open_source(name, split, folder)
+      return other[1], open_source(other[2], 'train', folder)
+    return split, open_source(name, split, folder)
   except ValueError as error:
     raise ValueError(
       f'config.evaluation.{setting} names {split!r}: {error}; config.evaluation.'

@@ -7,6 +7,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -15,6 +16,8 @@ from jax._src import distributed as jax_distributed
 from jax.experimental import multihost_utils
 
 _MESSAGE_BYTES = 4096  # of an error message that is broadcast
+_WAITING_SECONDS = 10  # between messages of a process that waits
+_Result = TypeVar('_Result')
 
 # Prefixes of the environment variables by which JAX detects other processes.
 _DETECTED = (
@@ -141,6 +144,33 @@ def on_first_process(action: Callable[[], None]) -> None:
     message = bytes(multihost_utils.broadcast_one_to_all(padded)).rstrip(b'\0')
   if message:
     raise error or ValueError(message.decode(errors='replace'))
+
+
+def first_then_others(action: Callable[[], _Result], what: str) -> _Result:
+  """Runs an action on the first process, and then on the others, which log what they wait for.
+
+  What the first process stores, such as an index, is there for the others. All processes must call
+  this, and all raise a ValueError of the first.
+
+  Args:
+    action: the action; its result is returned.
+    what: what it does, for the log, such as 'opens webdataset:…'.
+  """
+  results: list[_Result] = []
+
+  def warn():
+    while not done.wait(_WAITING_SECONDS):
+      seconds = time.monotonic() - start
+      logging.warning('waiting for the first process, which %s; %.0f seconds so far', what, seconds)
+
+  done, start = threading.Event(), time.monotonic()
+  if jax.process_index() > 0:
+    threading.Thread(target=warn, daemon=True).start()
+  try:
+    on_first_process(lambda: results.append(action()))
+  finally:
+    done.set()
+  return results[0] if results else action()
 
 
 def gather(values: np.ndarray) -> np.ndarray:

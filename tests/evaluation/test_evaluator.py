@@ -86,7 +86,7 @@ def test_eight_devices_evaluate_as_one_another_data_set_and_several_captions_inc
     evaluator = Evaluator(
       definition,
       data.open_tokenizer('emoji', TEXT['length']),
-      dict(_open_split('emoji', None, split) for split in splits),
+      dict(_open_split(data.open_source, 'emoji', None, split) for split in splits),
       mesh,
       image_size=IMAGE['size'],
       batch_size=64,

@@ -301,6 +301,8 @@ def scan_all(
 ) -> list[dict[str, np.ndarray]]:
   """Scans files once; `FILE.index.npz` stores the result of each, where it can be written.
 
+  A warning says how many cannot be stored: then each process scans these files at each start.
+
   Args:
     paths: the files.
     scan: path -> arrays by name.
@@ -312,17 +314,27 @@ def scan_all(
   Raises:
     ValueError: raised by `scan`.
   """
+  unsaved: list[tuple[str, Exception]] = []
   with futures.ThreadPoolExecutor(_THREADS) as pool:
     found, reported = [], time.monotonic()
-    for arrays in pool.map(lambda path: _scan_once(path, scan, kind), paths):
+    for arrays in pool.map(lambda path: _scan_once(path, scan, kind, unsaved), paths):
       found.append(arrays)
       if time.monotonic() > reported + _PROGRESS_SECONDS:
         reported = time.monotonic()
         logging.warning('%d of %d files are indexed', len(found), len(paths))
-    return found
+  if unsaved:
+    path, error = min(unsaved, key=operator.itemgetter(0))
+    logging.warning(
+      'the indices of %d of %d files cannot be stored beside them, the first is that of %s: %s; '
+      'every process scans these files at each start. Open the data once where they can be written',
+      *(len(unsaved), len(paths), path, error),
+    )
+  return found
 
 
-def _scan_once(path: str, scan, kind: str) -> dict[str, np.ndarray]:
+def _scan_once(
+  path: str, scan, kind: str, unsaved: list[tuple[str, Exception]]
+) -> dict[str, np.ndarray]:
   system, plain = open_system(path)
   info = retry(path, system.info, plain)
   # File systems report the version of a file under various names.
@@ -341,7 +353,7 @@ def _scan_once(path: str, scan, kind: str) -> dict[str, np.ndarray]:
   try:
     _write_index(system, index, buffer.getvalue())
   except Exception as error:  # read-only file systems raise various errors
-    logging.info('the index of %s is kept in memory alone: %s', path, error)
+    unsaved.append((path, error))
   return found
 
 

@@ -90,12 +90,15 @@ def test_a_bucket_is_read_as_a_disk_is(style, examples, write, tmp_path):
   assert len(data.open_source(f'{style}:memory://{style}/pairs-*.{ending}', 'train')) == 24
 
 
-def test_a_folder_that_cannot_be_written_is_read(examples, write, monkeypatch):
+def test_a_folder_that_cannot_be_written_is_read(examples, write, monkeypatch, caplog):
   def refuse(*_):
     raise PermissionError('read-only')
 
+  logging.use_absl_handler()
   monkeypatch.setattr(files, '_write_index', refuse)
   assert everything(data.open_source(write('webdataset', examples), 'train')) == examples
+  assert 'the indices of 3 of 3 files cannot be stored beside them' in caplog.text
+  assert 'read-only; every process scans' in caplog.text
 
 
 def test_a_file_that_changed_is_scanned_anew(examples, write):
