@@ -80,6 +80,10 @@ def emoji() -> ConfigDict:
   config.data.crop = ()  # min and max area of random crops, as fractions; () for no crop
   config.data.subset = 1.0  # fraction of the examples drawn per round (RS2); 1 for full epochs
   config.data.replacement = True  # whether examples of earlier rounds may be drawn again
+  # 'global' shuffles all examples and reads each by itself; 'shards' shuffles files and, within a
+  # buffer of so many examples of all processes, what they hold: for buckets; see docs/data.md
+  config.data.shuffle = 'global'
+  config.data.shuffle_buffer = 65_536
   # Processes that prepare batches; 0 for threads of this process. -1 is 0 on CPUs and for data in
   # memory; on accelerators it is this process's share of the host's cores, less two, at most 32.
   config.data.workers = -1

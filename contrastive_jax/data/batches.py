@@ -85,7 +85,8 @@ class ProcessBatches(grain.MapDataset):
   """Batches of the parent's stream of examples, cut to the rows that one process feeds.
 
   The content and order of a batch are the same for any number of processes and any mesh. A bad
-  example is replaced by the same row of the next batch, and listed under `errors`.
+  example is replaced by the same row of the next batch, and listed under `errors`. With several
+  `parts`, item t * parts + i is the i-th part of these rows of batch t.
   """
 
   def __init__(
@@ -94,11 +95,13 @@ class ProcessBatches(grain.MapDataset):
     transform: ExampleTransform,
     rows: np.ndarray,
     batch_size: int,
+    parts: int = 1,
     slots: 'Slots | None' = None,
   ):
     """Feeds `rows` [b] of each batch of `batch_size` examples; images go to `slots` if given."""
     super().__init__(parent)
-    self._transform, self._rows, self._batch_size, self._slots = transform, rows, batch_size, slots
+    self._transform, self._batch_size, self._slots = transform, batch_size, slots
+    self._parts = np.array_split(rows, parts)
     self._reads_wait = False
 
   def __getstate__(self) -> dict[str, Any]:
@@ -115,22 +118,23 @@ class ProcessBatches(grain.MapDataset):
       file.truncate(0)  # frees the memory: the file is read once
 
   def __len__(self) -> int:
-    return len(self._parent) // self._batch_size - _MAX_BAD_IN_A_ROW
+    return (len(self._parent) // self._batch_size - _MAX_BAD_IN_A_ROW) * len(self._parts)
 
   def __getitem__(self, index):
     if isinstance(index, slice):
       return self.slice(index)
-    positions = (index * self._batch_size + self._rows).tolist()
+    batch, part = divmod(index, len(self._parts))
+    positions = (batch * self._batch_size + self._parts[part]).tolist()
     taken = self._slots and self._slots.take(index)
     # Without images the side is 0, and the rows are empty.
     side = self._transform.image_size or 0
     images = taken[1] if taken else np.empty([len(positions), side, side, 3], np.uint8)
-    examples, parts, errors = self._read(positions), [], []
+    examples, chunks, errors = self._read(positions), [], []
     for first in range(0, len(positions), _CHUNK_EXAMPLES):
-      part = slice(first, first + _CHUNK_EXAMPLES)
+      chunk = slice(first, first + _CHUNK_EXAMPLES)
       drawn = [*itertools.islice(examples, _CHUNK_EXAMPLES)]
-      parts.append(self._fill(images[part], positions[part], drawn, errors))
-    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+      chunks.append(self._fill(images[chunk], positions[chunk], drawn, errors))
+    columns = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
     image = {'slot': taken[0]} if taken else {'image': images} if side else {}
     return image | {'errors': errors} | columns
 
@@ -190,11 +194,16 @@ class Batches:
     batch_size: int,
     threads: int,
     workers: int,
+    split_rows: bool = False,
   ):
-    """Prepares `ProcessBatches` of the examples in threads or in worker processes."""
-    self._rows = functools.partial(ProcessBatches, drawn, transform, rows, batch_size)
+    """Prepares `ProcessBatches` of the examples in threads or in worker processes.
+
+    Workers take turns at batches. With `split_rows` each prepares the same rows of every batch.
+    """
+    self._parts = min(workers, len(rows)) if split_rows and workers else 1
+    self._items = functools.partial(ProcessBatches, drawn, transform, rows, batch_size, self._parts)
     side = transform.image_size
-    self._shape = side and (len(rows), side, side, 3)
+    self._shape = side and (-(-len(rows) // self._parts), side, side, 3)
     self._threads, self._workers = threads, workers
     self._next, self._ahead, self._slots = 0, None, None
     self.bad_examples = bad_examples
@@ -205,8 +214,22 @@ class Batches:
   def __next__(self) -> dict[str, np.ndarray]:
     if self._ahead is None:
       self._ahead = self._read_ahead()
+    items = [self._item() for _ in range(self._parts)]
+    self._next += 1
+    errors = [error for item in items for error in item.pop('errors')]
+    batch = items[0]
+    if len(items) > 1:
+      batch = {name: np.concatenate([item[name] for item in items]) for name in batch}
+    self.bad_examples.truncated += int(batch.pop('truncated').sum())
+    self.bad_examples.seen += len(batch['id']) - len(errors)
+    for error in errors:
+      self.bad_examples(error)
+    return batch
+
+  def _item(self) -> dict[str, Any]:
+    """Returns the next item of `ProcessBatches`, with its images."""
     try:
-      batch = next(self._ahead)
+      item = next(self._ahead)
     except RuntimeError as error:
       if 'process was terminated unexpectedly' not in str(error):
         raise
@@ -216,21 +239,15 @@ class Batches:
         'main module anew: keep what a script runs under `if __name__ == "__main__":`, and write '
         'code from standard input to a file, or use workers=0'
       ) from error
-    if 'slot' in batch:
-      batch['image'] = self._slots.lend(batch.pop('slot'))
-    self._next += 1
-    errors = batch.pop('errors')
-    self.bad_examples.truncated += int(batch.pop('truncated').sum())
-    self.bad_examples.seen += len(batch['id']) - len(errors)
-    for error in errors:
-      self.bad_examples(error)
-    return batch
+    if 'slot' in item:
+      item['image'] = self._slots.lend(item.pop('slot'))[: len(item['id'])]
+    return item
 
   def _read_ahead(self):
     options = grain.ReadOptions(num_threads=self._threads, prefetch_buffer_size=2 * self._threads)
     shared = self._shape and self._workers and not self._threads and hasattr(os, 'memfd_create')
     self._slots = Slots(self._workers, self._shape) if shared else None
-    batches = self._rows(self._slots)[self._next :].to_iter_dataset(options)
+    batches = self._items(self._slots)[self._next * self._parts :].to_iter_dataset(options)
     if self._workers:
       if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # grain passes the parsed flags to its workers.

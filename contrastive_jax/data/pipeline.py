@@ -14,6 +14,7 @@ import numpy as np
 from contrastive_jax.data.batches import BadExamples, Batches
 from contrastive_jax.data.decoded import CACHED_BYTES, DecodedImages
 from contrastive_jax.data.readers import Images, Labels, Numbers, Texts
+from contrastive_jax.data.shard_order import ShardOrder
 from contrastive_jax.data.sources.source import location_of
 
 # Number of examples probed before the first batch; at least one must be good.
@@ -127,6 +128,8 @@ def training_batches(
   seed: int,
   subset: float = 1.0,
   replacement: bool = True,
+  shuffle: str = 'global',
+  shuffle_buffer: int = 2**16,
   rows: np.ndarray | None = None,
   threads: int | None = None,
   workers: int = 0,
@@ -154,6 +157,9 @@ def training_batches(
     subset: share of the examples drawn per round, RS2 [1]; with 1 a round is an epoch.
     replacement: whether rounds draw independently. Otherwise they walk through one permutation
       until it is exhausted: the batches equal those of `subset` 1.
+    shuffle: 'global', or 'shards', which reads files in long stretches; see `ShardOrder`.
+    shuffle_buffer: number of examples over all processes among which 'shards' shuffles. Memory
+      holds their files' bytes up to three times.
     rows: [b] rows of the batch that this process feeds; default all.
     threads: number of threads that prepare batches. Default: two; or none beside the process's own
       with workers or cached examples, which saves the handover.
@@ -193,27 +199,46 @@ def training_batches(
   }
   readers = _open_readers(inputs, labels, table)
   _check(source, readers)
-  stream = _shuffled(source, seed, subset, replacement).random_map(_Draw(source, readers))
   if workers < 0:
     raise ValueError(f'config.data.workers = {workers}; use 0 or more')
   rows = np.arange(batch_size) if rows is None else rows
+  order = grain.MapDataset.range(len(source)).seed(seed)
+  if by_shards := shuffle == 'shards':
+    order = _shard_order(order.repeat(), source, seed, batch_size, shuffle_buffer)
+    lanes = -(-len(rows) // (max(workers, 1) * order.lane_rows)) + 1
+    source = source.reading_ahead(order.stretch, lanes)
+  else:
+    order = order.shuffle().repeat()
+  stream = _rounds(order, len(source), subset, replacement).random_map(_Draw(source, readers))
   if threads is None:
     threads = 0 if workers or in_memory else 2
   bad_examples = BadExamples(len(source))
   options = {'batch_size': batch_size, 'threads': threads, 'workers': workers}
+  options['split_rows'] = by_shards
   return Batches(stream, _Arrays(readers), rows, bad_examples, **options), bad_examples
 
 
-def _shuffled(source, seed: int, subset: float, replacement: bool) -> grain.MapDataset:
+def _shard_order(parent, source, seed: int, batch_size: int, buffer: int) -> ShardOrder:
+  if not hasattr(source, 'shard_sizes'):
+    raise ValueError(
+      "config.data.shuffle = 'shards' reads the shards of one source, and config.data.name is a "
+      "mixture; use 'global'"
+    )
+  sizes = source.shard_sizes()
+  return ShardOrder(parent, sizes, seed=seed, batch_size=batch_size, buffer=buffer)
+
+
+def _rounds(
+  order: grain.MapDataset, examples: int, subset: float, replacement: bool
+) -> grain.MapDataset:
   """The numbers of the examples in their order, epoch after epoch or round after round."""
-  drawn = round(subset * len(source)) if 0 < subset <= 1 else 0
+  drawn = round(subset * examples) if 0 < subset <= 1 else 0
   if not drawn:
     raise ValueError(
-      f'config.data.subset = {subset} of {len(source)} examples; use a share of 1 or less that '
+      f'config.data.subset = {subset} of {examples} examples; use a share of 1 or less that '
       'draws at least one'
     )
-  stream = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
-  return _Rounds(stream, len(source), drawn) if replacement and drawn < len(source) else stream
+  return _Rounds(order, examples, drawn) if replacement and drawn < examples else order
 
 
 def _check_count(source) -> None:

@@ -74,6 +74,7 @@ RULES: dict[str, Rule] = {
   'data.size': _COUNT,
   'data.crop': _SHARE._replace(each=True),
   'data.subset': _SHARE,
+  'data.shuffle_buffer': _COUNT,
   'data.workers': Rule(-1, integer=True),
   'augmentation.*': _NOT_NEGATIVE,
   'model.embed': _COUNT,
@@ -143,6 +144,7 @@ RULES: dict[str, Rule] = {
 
 _CHOICES = {
   'augment_on': ('device', 'host'),
+  'data.shuffle': ('global', 'shards'),
   'bad_steps.action': ('stop', 'skip'),
   'model.dtype': ('float32', 'bfloat16'),
   'matmul_precision': ('highest', 'high', 'default'),

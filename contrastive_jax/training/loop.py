@@ -251,6 +251,8 @@ def _training_batches(run: Run, source: data.Source):
     **texts,
     subset=config.data.subset,
     replacement=config.data.replacement,
+    shuffle=config.data.shuffle,
+    shuffle_buffer=config.data.shuffle_buffer,
     workers=worker_count(config.data.workers, source, run.mesh),
     seed=config.seed,
     rows=local_rows(run.mesh, config.batch_size),

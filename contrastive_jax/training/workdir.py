@@ -25,6 +25,8 @@ _ADDED_FIELDS = {
   'data.prompts': (),
   'data.subset': 1.0,
   'data.replacement': True,
+  'data.shuffle': 'global',
+  'data.shuffle_buffer': 65_536,
   'data.workers': 0,
   'data.second_captions': '',
   'data.numbers': (),

@@ -14,9 +14,11 @@ import pathlib
 import subprocess
 import time
 
+import fsspec
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import app, flags
+from fsspec.implementations.local import LocalFileSystem
 from PIL import Image
 
 from contrastive_jax import data
@@ -32,7 +34,8 @@ EXAMPLES = flags.DEFINE_integer('examples', 6_900, 'Pictures.', lower_bound=1)
 
 SIDE, SIZE, CROP, BATCH = 256, 224, (0.9, 1.0), 64
 WARM = 8  # batches per worker before timing starts
-WAIT = 0.03  # seconds, the latency of a bucket in the same region
+WAIT = 0.03  # seconds per request, the latency of a bucket in the same region
+BUFFER = 4_096  # examples, of the shuffle of shards
 CAPTIONS = {'caption': 1.0}
 
 
@@ -85,27 +88,32 @@ def rate_of(batches, seconds: float, workers: int) -> float:
   return count / (time.perf_counter() - start)
 
 
-class Away:
-  """A source with a delay per example, like a bucket."""
+class Away(LocalFileSystem):
+  """The disk with a delay per request, like a bucket; workers import it with this module."""
 
-  cached = False
+  protocol = 'away'
 
-  def __init__(self, source, seconds: float):
-    self._source, self._seconds = source, seconds
+  @classmethod
+  def _strip_protocol(cls, path):
+    return super()._strip_protocol(path.removeprefix('away://'))
 
-  def __len__(self):
-    return len(self._source)
+  def unstrip_protocol(self, name):
+    """Returns a path with its protocol."""
+    return f'away://{self._strip_protocol(name)}'
 
-  def __getitem__(self, number):
-    time.sleep(self._seconds)
-    return self._source[number]
+  def cat_file(self, path, start=None, end=None, **options):
+    """Reads a range, after a wait."""
+    time.sleep(WAIT)
+    return super().cat_file(path, start=start, end=end, **options)
 
 
-def ours(name: str, workers: int, wait: float = 0.0) -> float:
-  """Returns examples per second of our pipeline, with a delay of `wait` seconds each."""
+fsspec.register_implementation('away', Away, clobber=True)
+
+
+def ours(name: str, workers: int, shuffle: str = 'global') -> float:
+  """Returns examples per second of our pipeline."""
   source = data.open_source(name, 'train')
   source.cached = False  # No caching, as for data larger than memory.
-  source = Away(source, wait) if wait else source
   batches, _ = data.training_batches(
     source,
     data.ClipTokenizer(),
@@ -114,6 +122,8 @@ def ours(name: str, workers: int, wait: float = 0.0) -> float:
     captions=CAPTIONS,
     crop=CROP,
     seed=0,
+    shuffle=shuffle,
+    shuffle_buffer=BUFFER,
     workers=workers,
   )
   with contextlib.closing(batches):
@@ -178,7 +188,9 @@ def main(_):
   names = prepare(folder)
   systems = {'raw decoding': lambda workers: raw(names['arrayrecord'], workers)}
   systems |= {name: lambda workers, name=name: ours(names[name], workers) for name in names}
-  systems['webdataset, 30 ms away'] = lambda workers: ours(names['webdataset'], workers, WAIT)
+  away = names['webdataset'].replace('webdataset:', 'webdataset:away://')
+  systems['webdataset, 30 ms away'] = lambda workers: ours(away, workers)
+  systems['webdataset, 30 ms away, by shards'] = lambda workers: ours(away, workers, 'shards')
   if PEER_PYTHON.value:
     shards = sorted(map(str, (folder / 'webdataset').glob('train-*.tar')))
     systems['webdataset with torch'] = start_peer(shards)

@@ -1,6 +1,7 @@
 """Opens a source by its name in the config."""
 
 import collections
+import copy
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +18,7 @@ from contrastive_jax.data.sources import (
   rows,
   webdataset,
 )
-from contrastive_jax.data.sources.source import Source, fields_of, parse_split
+from contrastive_jax.data.sources.source import Source, fields_of, parse_split, reading_ahead
 
 _CACHED_BYTES = 2**28
 # The examples of the embedded dataset by split: a process parses them once.
@@ -126,6 +127,12 @@ class _Slice(Sequence):
   def fields(self, index: int) -> Any:
     """Returns a record without its image."""
     return fields_of(self._records, self._number(index))
+
+  def reading_ahead(self, stretch: int, stretches: int) -> '_Slice':
+    """Returns a slice of records that read stretches of files in blocks."""
+    other = copy.copy(self)
+    other._records = reading_ahead(self._records, stretch, stretches)
+    return other
 
   def where(self, index: int) -> str:
     """Returns the file of a record and its name there."""

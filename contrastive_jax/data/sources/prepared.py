@@ -1,5 +1,6 @@
 """Datasets prepared by TFDS, the embedded emoji among them."""
 
+import copy
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +15,7 @@ from tensorflow_datasets.core.dataset_info import DatasetInfoFileError
 from contrastive_jax.data import emoji
 from contrastive_jax.data.sources import tfrecord
 from contrastive_jax.data.sources.row_ids import RowRange
-from contrastive_jax.data.sources.source import BadExampleError
+from contrastive_jax.data.sources.source import BadExampleError, reading_ahead
 
 _SKIP_DECODING = {'image': tfds.decode.SkipDecoding()}
 
@@ -118,6 +119,12 @@ class _Prepared(Sequence):
     except (ValueError, DecodeError) as error:
       raise BadExampleError(f'the record does not parse: {error}') from error
     return _named(self._features, example)
+
+  def reading_ahead(self, stretch: int, stretches: int) -> '_Prepared':
+    """Returns a copy that reads stretches of tfrecord files in blocks."""
+    other = copy.copy(self)
+    other._records = reading_ahead(self._records, stretch, stretches)
+    return other
 
   def where(self, number: int) -> str:
     """Returns the file of a record and its number there."""

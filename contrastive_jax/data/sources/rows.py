@@ -4,6 +4,7 @@ The rows of a file are located once; an example then takes one read of its row a
 """
 
 import array
+import copy
 import csv
 import json
 import pathlib
@@ -18,6 +19,7 @@ from absl import logging
 
 from contrastive_jax.data import images
 from contrastive_jax.data.sources import files
+from contrastive_jax.data.sources.read_ahead import ReadAhead
 from contrastive_jax.data.sources.row_ids import whole_files
 from contrastive_jax.data.sources.source import BadExampleError, plain
 
@@ -52,7 +54,7 @@ class Rows:
     Raises:
       ValueError: if no row can be used.
     """
-    self._paths = paths
+    self._paths, self._reader = paths, files
     indices = files.scan_all(
       paths, _scan_table if table else _scan_lines, 'table by its columns' if table else 'lines'
     )
@@ -67,6 +69,12 @@ class Rows:
 
   def __len__(self) -> int:
     return int(self._ends[-1])
+
+  def reading_ahead(self, stretch: int, stretches: int) -> 'Rows':
+    """Returns a copy that reads rows in blocks, images one by one; see `read_ahead.ReadAhead`."""
+    other = copy.copy(self)
+    other._reader = ReadAhead(self._spans[:, 1].mean() * stretch, stretches)
+    return other
 
   def _find_names(self) -> dict[str, str]:
     """Returns the names of the image and caption fields in the first row that parses."""
@@ -90,7 +98,7 @@ class Rows:
     path = self._paths[which]
     offset, size = self._spans[number].tolist()
     try:
-      encoded = files.read(path, offset, size)
+      encoded = self._reader.read(path, offset, size)
       text = encoded.decode('utf-8-sig' if offset == 0 else 'utf-8')
       row = _parse_row(text, *self._headers[which]) if self._headers else json.loads(text)
     except (OSError, ValueError, RecursionError, csv.Error) as error:

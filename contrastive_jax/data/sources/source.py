@@ -1,5 +1,6 @@
 """Random access to examples, dicts of an encoded image, texts and labels; selections by field."""
 
+import copy
 import itertools
 import operator
 import re
@@ -38,6 +39,18 @@ def fields_of(records: Sequence[Mapping[str, Any]], number: int) -> Mapping[str,
   """Returns a record without its image: `records.fields(number)` if there is such a method."""
   read = getattr(records, 'fields', records.__getitem__)
   return {name: value for name, value in read(number).items() if name != 'image'}
+
+
+def reading_ahead(records: Sequence[Any], stretch: int, stretches: int) -> Sequence[Any]:
+  """Returns records that read stretches of files in blocks, if their format can.
+
+  Args:
+    records: with a method of this name, if their format can.
+    stretch: number of consecutive records that are read in any order.
+    stretches: number of stretches that are read at a time.
+  """
+  own = getattr(records, 'reading_ahead', None)
+  return own(stretch, stretches) if own else records
 
 
 class Source:
@@ -128,6 +141,29 @@ class Source:
         f'example {number} cannot be read: {error}. Put the file back, or prepare the data set '
         'anew; the same command resumes from the last checkpoint'
       ) from error
+
+  def shard_sizes(self) -> list[int]:
+    """Returns the numbers of consecutive examples that lie in one file, in order."""
+    ends = np.cumsum([each.size for each in self.row_ranges])
+    if isinstance(self._numbers, range):
+      return [each.size for each in self.row_ranges if each.size]
+    numbers = np.asarray(self._numbers)
+    shards = np.searchsorted(ends, numbers, side='right')
+    starts = 1 + np.flatnonzero((np.diff(shards) != 0) | (np.diff(numbers) < 0))
+    return np.diff([0, *starts, len(numbers)]).tolist()
+
+  def reading_ahead(self, stretch: int, stretches: int) -> 'Source':
+    """Returns a copy whose files are read in blocks, where the format allows.
+
+    Args:
+      stretch: number of consecutive examples that are read in any order.
+      stretches: number of stretches that are read at a time.
+    """
+    if self.cached:
+      return self
+    other = copy.copy(self)
+    other._records = reading_ahead(self._records, stretch, stretches)
+    return other
 
   def values(self, field: str) -> list:
     """Returns the values of a field in the order of the examples.

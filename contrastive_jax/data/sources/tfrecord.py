@@ -1,5 +1,6 @@
 """Random access to the TFRecord files of a TFDS dataset, without TensorFlow."""
 
+import copy
 import struct
 from collections.abc import Sequence
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from contrastive_jax.data.sources import files
+from contrastive_jax.data.sources.read_ahead import ReadAhead
 from contrastive_jax.data.sources.source import BadExampleError
 
 # A record follows its length and the checksum of that, and precedes its own checksum.
@@ -38,9 +40,17 @@ class TfRecords:
         raise ValueError(f'{path} is cut off: it has {len(spans)} whole records of {end}')
       self._parts.append((path, spans[instruction.skip : end]))
     self._ends = np.cumsum([len(spans) for _, spans in self._parts])
+    self._reader: Any = files
 
   def __len__(self) -> int:
     return int(self._ends[-1])
+
+  def reading_ahead(self, stretch: int, stretches: int) -> 'TfRecords':
+    """Returns a copy that reads stretches of files in blocks; see `read_ahead.ReadAhead`."""
+    other = copy.copy(self)
+    size = sum(int(spans[:, 1].sum()) for _, spans in self._parts)
+    other._reader = ReadAhead(size / len(self) * stretch, stretches)
+    return other
 
   def __getitem__(self, number: int) -> bytes:
     """Reads a record.
@@ -52,7 +62,7 @@ class TfRecords:
     path, spans = self._parts[part]
     offset, size = spans[row].tolist()
     try:
-      return files.read(path, offset, size)
+      return self._reader.read(path, offset, size)
     except OSError as error:
       raise BadExampleError(f'{path}: the record at byte {offset}: {error}') from error
 

@@ -3,6 +3,7 @@
 The headers of a shard are read once. An example then takes one read, as its files are adjacent.
 """
 
+import copy
 import io
 import itertools
 import json
@@ -16,6 +17,7 @@ from absl import logging
 
 from contrastive_jax.data import images
 from contrastive_jax.data.sources import files
+from contrastive_jax.data.sources.read_ahead import ReadAhead
 from contrastive_jax.data.sources.row_ids import whole_files
 from contrastive_jax.data.sources.source import BadExampleError, plain
 
@@ -50,7 +52,7 @@ class WebDataset:
     Raises:
       ValueError: if a shard is not an uncompressed tar.
     """
-    self._paths = paths
+    self._paths, self._reader = paths, files
     indices = files.scan_all(paths, _scan, 'webdataset of samples')
     _report(paths, indices)
     self._spans = [index['places'] for index in indices]
@@ -66,6 +68,12 @@ class WebDataset:
   def __len__(self) -> int:
     return int(self._ends[-1])
 
+  def reading_ahead(self, stretch: int, stretches: int) -> 'WebDataset':
+    """Returns a copy that reads stretches of shards in blocks; see `read_ahead.ReadAhead`."""
+    other = copy.copy(self)
+    other._reader = ReadAhead(self.bytes / len(self) * stretch, stretches)
+    return other
+
   def __getitem__(self, number: int) -> dict[str, Any]:
     """Returns the encoded `image`, the text as `caption`, and the fields of the JSON.
 
@@ -74,7 +82,7 @@ class WebDataset:
         JSON is not an object.
     """
     path, spans = self._locate(number)
-    parts = _read_parts(path, spans)
+    parts = self._read(path, spans)
     record = self._parse(number, path, parts)
     return record | {'image': parts['image']} if 'image' in parts else record
 
@@ -85,7 +93,7 @@ class WebDataset:
     texts = [dict([span]) for span in spans.items()]
     if image is None or len({span > image for span in spans.values()}) == 1:
       texts = [spans]  # adjacent, so one read
-    parts = {kind: part for own in texts if own for kind, part in _read_parts(path, own).items()}
+    parts = {kind: part for own in texts if own for kind, part in self._read(path, own).items()}
     return self._parse(number, path, parts)
 
   def _locate(self, number: int) -> tuple[str, dict[str, tuple[int, int]]]:
@@ -108,6 +116,21 @@ class WebDataset:
     if (self._has_images and 'image' not in spans) or (self._has_texts and no_text):
       raise BadExampleError(f'{self.where(number)} has only {sorted(spans)}; {_HELP}')
     return self._paths[shard], spans
+
+  def _read(self, path: str, spans: Mapping[str, tuple[int, int]]) -> dict[str, bytes]:
+    """Reads adjacent files of a shard at once, given their offsets and sizes by kind."""
+    first = min(offset for offset, _ in spans.values())
+    size = max(map(sum, spans.values())) - first
+    try:
+      content = self._reader.read(path, first, size)
+    except OSError as error:
+      raise BadExampleError(f'{path} cannot be read at byte {first}: {error}') from error
+    if len(content) < size:
+      raise BadExampleError(f'{path} has become shorter: it ends before byte {first + size}')
+    return {
+      kind: content[offset - first : offset - first + size]
+      for kind, (offset, size) in spans.items()
+    }
 
   def _parse(self, number: int, path: str, parts: Mapping[str, bytes]) -> dict[str, Any]:
     """Returns the fields of an example's json and txt."""
@@ -159,25 +182,6 @@ def _report(paths: Sequence[str], indices: Sequence[Mapping[str, np.ndarray]]) -
     passed += int(index['passed'])
   if passed:
     logging.warning('%d files are passed over, the first is %s; %s', passed, first, _HELP)
-
-
-def _read_parts(path: str, spans: Mapping[str, tuple[int, int]]) -> dict[str, bytes]:
-  """Reads adjacent files of a shard at once, given their offsets and sizes by kind."""
-  first = min(offset for offset, _ in spans.values())
-  content = _read(path, first, max(map(sum, spans.values())) - first)
-  return {
-    kind: content[offset - first : offset - first + size] for kind, (offset, size) in spans.items()
-  }
-
-
-def _read(path: str, offset: int, size: int) -> bytes:
-  try:
-    content = files.read(path, offset, size)
-  except OSError as error:
-    raise BadExampleError(f'{path} cannot be read at byte {offset}: {error}') from error
-  if len(content) < size:
-    raise BadExampleError(f'{path} has become shorter: it ends before byte {offset + size}')
-  return content
 
 
 def _object(encoded: bytes, path: str) -> dict[str, Any]:
