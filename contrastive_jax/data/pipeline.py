@@ -201,6 +201,8 @@ def training_batches(
   _check(source, readers)
   if workers < 0:
     raise ValueError(f'config.data.workers = {workers}; use 0 or more')
+  if shuffle not in ('global', 'shards'):
+    raise ValueError(f"config.data.shuffle = {shuffle!r}; use 'global' or 'shards'")
   rows = np.arange(batch_size) if rows is None else rows
   order = grain.MapDataset.range(len(source)).seed(seed)
   if by_shards := shuffle == 'shards':

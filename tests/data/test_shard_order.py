@@ -216,6 +216,10 @@ def test_a_mixture_is_refused(bucket):
     ValueError, match=r"config\.data\.shuffle = 'shards' .* mixture; use 'global'"
   ):
     open_batches(mixed)
+  with pytest.raises(
+    ValueError, match=r"config\.data\.shuffle = 'shard'; use 'global'"
+  ):
+    open_batches(mixed, shuffle='shard')
 
 
 def test_blocks_give_the_bytes_of_the_file_with_one_request_for_all_threads(tmp_path, monkeypatch):
