@@ -13,6 +13,7 @@ from contrastive_jax.data.sources.source import location_of
 
 # Bytes up to which decoded and resized images are cached.
 CACHED_BYTES = 2**28
+_PART = 4  # images that a thread decodes in turn
 
 
 class DecodedImages:
@@ -75,17 +76,17 @@ class DecodedImages:
     """Decodes images by number."""
     found = np.empty([len(numbers), *self.shape[1:]], np.uint8)
 
-    def fill(row: int) -> None:
-      found[row] = self._image(int(numbers[row]))
+    def fill(rows: range) -> None:
+      for row in rows:
+        found[row] = self._image(int(numbers[row]))
 
-    threads = min(available_cores(), len(numbers))
-    if threads < 2:
-      for row in range(len(numbers)):
-        fill(row)
-    else:
-      with futures.ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(fill, range(len(numbers))):
-          pass  # raises the error of the first row that has one
+    if (threads := min(available_cores(), len(numbers))) < 2:
+      fill(range(len(numbers)))
+      return found
+    parts = [range(i, min(i + _PART, len(numbers))) for i in range(0, len(numbers), _PART)]
+    with futures.ThreadPoolExecutor(threads) as pool:
+      for _ in pool.map(fill, parts):
+        pass  # raises the error of the first row that has one
     return found
 
   def _image(self, number: int) -> np.ndarray:

@@ -216,9 +216,7 @@ def test_a_mixture_is_refused(bucket):
     ValueError, match=r"config\.data\.shuffle = 'shards' .* mixture; use 'global'"
   ):
     open_batches(mixed)
-  with pytest.raises(
-    ValueError, match=r"config\.data\.shuffle = 'shard'; use 'global'"
-  ):
+  with pytest.raises(ValueError, match=r"config\.data\.shuffle = 'shard'; use 'global'"):
     open_batches(mixed, shuffle='shard')
 
 
