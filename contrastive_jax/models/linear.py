@@ -69,9 +69,10 @@ def affine(x: jax.Array, kernel: jax.Array, bias: jax.Array | None, dtype=None) 
 
 
 def _affine(x, kernel, bias, dtype):
-  y = _product(_rows(x), kernel.astype(x.dtype), (1,), (0,))
+  # Rows are not flattened: where a TPU pads them, as [B, 257], that would copy the activations.
+  y = _product(x, kernel.astype(x.dtype), (x.ndim - 1,), (0,))
   y = y if bias is None else y + bias
-  return y.astype(dtype or x.dtype).reshape(*x.shape[:-1], kernel.shape[1])
+  return y.astype(dtype or x.dtype)
 
 
 def _affine_forward(x, kernel, bias, dtype):
@@ -81,11 +82,12 @@ def _affine_forward(x, kernel, bias, dtype):
 
 def _affine_backward(dtype, saved, gradient):
   x, kernel, bias = saved
-  of_bias = None if bias is None else jnp.sum(_rows(gradient), axis=0, dtype=bias.dtype)
+  batch = tuple(range(x.ndim - 1))
+  of_bias = None if bias is None else jnp.sum(gradient, axis=batch, dtype=bias.dtype)
   gradient = gradient.astype(x.dtype)
-  of_x = _product(_rows(gradient), kernel.astype(x.dtype), (1,), (1,)).astype(x.dtype)
+  of_x = _product(gradient, kernel.astype(x.dtype), (x.ndim - 1,), (1,)).astype(x.dtype)
   of_kernel = _kernel_gradient(x, gradient).astype(kernel.dtype)
-  return of_x.reshape(x.shape), of_kernel, of_bias
+  return of_x, of_kernel, of_bias
 
 
 affine.defvjp(_affine_forward, _affine_backward)
@@ -102,10 +104,6 @@ def _kernel_gradient(x, gradient):
   if x.shape[-1] <= gradient.shape[-1]:
     return lax.optimization_barrier(_product(x, gradient, batch, batch))
   return lax.optimization_barrier(_product(gradient, x, batch, batch)).T
-
-
-def _rows(x):
-  return x.reshape(-1, x.shape[-1])
 
 
 def _product(a, b, a_axes, b_axes):
