@@ -20,6 +20,7 @@ from contrastive_jax.evaluation.open import open_evaluator
 from contrastive_jax.planning import plan
 from contrastive_jax.report import compare, results
 from contrastive_jax.runtime import compilation_cache, cpu, processes, xla
+from contrastive_jax.runtime.waiting import waiting
 from contrastive_jax.training import build, command_line, logger, loop, restore, workdir
 
 command_line.accept_none()
@@ -103,7 +104,8 @@ def run_mode(config, folder: pathlib.Path) -> None:
     parameters, step = state.evaluated, int(state.step)
   else:
     parameters, step = restore.restore_parameters(run, folder)
-  metrics, splits = evaluator.finish(parameters)
+  with waiting('compiling and running the final evaluation'):
+    metrics, splits = evaluator.finish(parameters)
   count = sum(leaf.size for leaf in jax.tree.leaves(parameters))
   metrics |= {'step': step, 'images_seen': step * config.batch_size, 'parameters': count}
   metrics['seconds'] = time.perf_counter() - start

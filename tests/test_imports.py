@@ -12,7 +12,7 @@ PACKAGE = 'contrastive_jax'
 
 # Folders that a folder may import, beside itself.
 ALLOWED = {
-  'data': (),
+  'data': ('runtime',),
   'losses': (),
   'sharding': (),
   'runtime': (),

@@ -4,7 +4,6 @@ import contextlib
 import os
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from typing import TypeVar
@@ -14,6 +13,8 @@ import numpy as np
 from absl import logging
 from jax._src import distributed as jax_distributed
 from jax.experimental import multihost_utils
+
+from contrastive_jax.runtime.waiting import waiting
 
 _MESSAGE_BYTES = 4096  # of an error message that is broadcast
 _WAITING_SECONDS = 10  # between messages of a process that waits
@@ -74,7 +75,7 @@ def distributed(
 def _join(coordinator, processes, process, seconds):
   given = (coordinator, processes, process) != (None, None, None)
   try:
-    with _waiting(seconds):
+    with _give_up_after(seconds), waiting(_joining, limit=seconds, after=seconds / 30):
       # JAX aborts the process at its timeout, so ours must come first.
       jax.distributed.initialize(
         coordinator, processes, process, initialization_timeout=int(seconds) + 60
@@ -90,37 +91,33 @@ def _join(coordinator, processes, process, seconds):
     ) from error
 
 
+def _joining() -> str:
+  """Says who this process is, and which others it waits for."""
+  state = jax_distributed.global_state  # JAX has no public way to read it
+  if state.coordinator_address is None:
+    who = 'JAX looks for the coordinator'
+  else:
+    who = f'this is process {state.process_id} of {state.num_processes}, and the coordinator is '
+    who += state.coordinator_address
+  return f'all processes to start: {who}. {_found()}With --processes=1 this process trains alone'
+
+
 @contextlib.contextmanager
-def _waiting(seconds):
-  """Warns while this process waits for the others, and exits at the timeout."""
-  until = time.strftime('%H:%M:%S', time.localtime(time.time() + seconds))
-
-  def status():
-    state = jax_distributed.global_state  # JAX has no public way to read it
-    if state.coordinator_address is None:
-      who = 'JAX looks for the coordinator'
-    else:
-      who = f'this is process {state.process_id} of {state.num_processes}, and the coordinator is '
-      who += state.coordinator_address
-    return f'{who}. {_found()}With --processes=1 this process trains alone'
-
-  def warn():
-    logging.warning('waiting until %s for all processes to start: %s', until, status())
+def _give_up_after(seconds):
+  """Exits if the context lasts longer."""
 
   def give_up():
-    logging.error('not all processes started within %g seconds: %s', seconds, status())
+    logging.error('after %g seconds, gave up waiting for %s', seconds, _joining())
     sys.stderr.flush()
     os._exit(1)
 
-  timers = [threading.Timer(seconds / 30, warn), threading.Timer(seconds, give_up)]
-  for timer in timers:
-    timer.daemon = True
-    timer.start()
+  timer = threading.Timer(seconds, give_up)
+  timer.daemon = True
+  timer.start()
   try:
     yield
   finally:
-    for timer in timers:
-      timer.cancel()
+    timer.cancel()
 
 
 def _found() -> str:
@@ -141,7 +138,8 @@ def on_first_process(action: Callable[[], None]) -> None:
       error, message = raised, str(raised).encode()[:_MESSAGE_BYTES]
   if jax.process_count() > 1:
     padded = np.frombuffer(message.ljust(_MESSAGE_BYTES, b'\0'), np.uint8)
-    message = bytes(multihost_utils.broadcast_one_to_all(padded)).rstrip(b'\0')
+    with waiting(_others):
+      message = bytes(multihost_utils.broadcast_one_to_all(padded)).rstrip(b'\0')
   if message:
     raise error or ValueError(message.decode(errors='replace'))
 
@@ -177,4 +175,9 @@ def gather(values: np.ndarray) -> np.ndarray:
   """Concatenates the values of all processes along the first axis, in order."""
   if jax.process_count() == 1:
     return values
-  return multihost_utils.process_allgather(values, tiled=True)
+  with waiting(_others):
+    return multihost_utils.process_allgather(values, tiled=True)
+
+
+def _others() -> str:
+  return f'waiting for all other processes; this is {jax.process_index()} of {jax.process_count()}'

@@ -15,6 +15,7 @@ from absl import logging
 from orbax.checkpoint import checkpoint_managers as policies
 
 from contrastive_jax.runtime import processes
+from contrastive_jax.runtime.waiting import waiting
 from contrastive_jax.training.state import TrainState
 
 
@@ -63,7 +64,7 @@ class Checkpoints:
         read back. Complete checkpoints are kept.
     """
     self.wait()
-    with self._explain_errors():
+    with self._explain_errors(), waiting(f'starting to save step {int(state.step)}'):
       self._manager.save(
         int(state.step),
         args=ocp.args.Composite(
@@ -81,7 +82,7 @@ class Checkpoints:
 
   def wait(self) -> None:
     """Waits until the last checkpoint is complete, and reads it back; raises like `save`."""
-    with self._explain_errors():
+    with self._explain_errors(), self._writing():
       self._manager.wait_until_finished()
     self._verify()
 
@@ -154,9 +155,12 @@ class Checkpoints:
 
   def close(self) -> None:
     """Waits until everything is written; raises like `save`."""
-    with self._explain_errors():
+    with self._explain_errors(), self._writing():
       self._manager.close()
     self._verify()
+
+  def _writing(self):
+    return waiting(f'writing the checkpoint of step {self._unverified} to {self._folder}')
 
   def _verify(self):
     """Reads the smallest array of the last checkpoint, which also needs its index."""
@@ -223,7 +227,8 @@ def read_newest(
     result: Any = None
     error: Exception | None = None
     try:
-      result = read(step)
+      with waiting(f'reading the checkpoint of step {step} from {folder}'):
+        result = read(step)
     except Exception as raised:  # The type depends on the damaged file.
       error = raised
     # All processes must agree on a checkpoint.

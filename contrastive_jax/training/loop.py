@@ -17,6 +17,7 @@ from contrastive_jax.data.batches import BadExamples
 from contrastive_jax.runtime import processes
 from contrastive_jax.runtime.chips import chip_of
 from contrastive_jax.runtime.preemption import Preempted, Preemption
+from contrastive_jax.runtime.waiting import waiting
 from contrastive_jax.sharding.mesh import local_rows, place_rows
 from contrastive_jax.training import flops
 from contrastive_jax.training.bad_steps import BadSteps
@@ -124,6 +125,7 @@ class _Loop:
   logger: Logger | NullLogger
   preemption: Preemption
   profiler: Profiler
+  _compiled: set[str] = dataclasses.field(default_factory=set)
 
   def run_steps(self, state: TrainState) -> TrainState:
     """Takes the remaining steps, and returns the final state."""
@@ -131,11 +133,11 @@ class _Loop:
     first = int(state.step)
     timer = StepTimer(first)
     for step in range(first + 1, config.total_steps + 1):
-      with timer.waiting():
+      with timer.waiting(), waiting(f'waiting for the batch of step {step}'):
         # The devices still compute the previous step while this batch is loaded and transferred.
         batch = run.augment(step, next(self.batches))
         device_batch = place_rows(batch, run.mesh, config.batch_size)
-      with self.profiler.annotate(step):
+      with self.profiler.annotate(step), self._compiling('train step'):
         state, metrics = run.train_step(state, device_batch)
       self.profiler.end(step, metrics)
       bad_steps.add(step, metrics, batch['id'])
@@ -166,10 +168,18 @@ class _Loop:
     metrics = {}
     if _is_due(self.run.config, 'evaluate_every', step):
       self.checkpoints.wait()
-      metrics = self.evaluate(state.evaluated)
+      with self._compiling('evaluation'):
+        metrics = self.evaluate(state.evaluated)
     if row | metrics:
       self.logger.write(step, row | metrics)
     self.checkpoints.rank(step, metrics)
+
+  def _compiling(self, program: str) -> contextlib.AbstractContextManager:
+    """A context for the use of a program, which says that its first use compiles it."""
+    if program in self._compiled:
+      return contextlib.nullcontext()
+    self._compiled.add(program)
+    return waiting(f'compiling and running the first {program}')
 
   def _metrics_row(self, step, metrics, timer: StepTimer) -> dict[str, float]:
     row = {f'train/{name}': float(value) for name, value in metrics.items() if name != 'bad'}
@@ -205,8 +215,8 @@ def _is_due(config: ConfigDict, every: str, step: int) -> bool:
 def _first_state(run, source, checkpoints, counts, initial) -> tuple[TrainState, dict]:
   """The state to start from, and its row of metrics; restores the counts of a checkpoint."""
   if checkpoints.latest_step is None:
-    state = run.create_state(run.config.seed)
-    return start_from(state, *initial), {}
+    with waiting('compiling the initial state, and making it'):
+      return start_from(run.create_state(run.config.seed), *initial), {}
   state, progress = checkpoints.restore(run.abstract_state)
   examples = progress.get('examples', len(source))
   if examples != len(source) and int(state.step) < run.config.total_steps:

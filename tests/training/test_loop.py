@@ -15,6 +15,7 @@ from configs import clip, coca
 from contrastive_jax import data
 from contrastive_jax.methods import METHODS
 from contrastive_jax.methods.lift import stateless
+from contrastive_jax.runtime import waiting
 from contrastive_jax.runtime.chips import CHIPS
 from contrastive_jax.runtime.preemption import Preempted
 from contrastive_jax.training import build, flops, loop, restore, workdir
@@ -368,3 +369,20 @@ def test_a_workdir_belongs_to_one_config(tmp_path):
   assert workdir.read_config(tmp_path).mesh == 'data:4,fsdp:2'
   with pytest.raises(ValueError, match='holds no run'):
     workdir.read_config(tmp_path / 'nothing')
+
+
+def test_a_run_says_what_it_compiles_reads_and_writes(tmp_path, source, monkeypatch):
+  """Each wait is opened, and is named once if it lasts."""
+  said = []
+  monkeypatch.setattr(waiting.waiting, '__enter__', lambda wait: said.append(wait._what))
+  monkeypatch.setattr(waiting.waiting, '__exit__', lambda *_: None)
+  train(tmp_path, source, evaluate_every=2)
+  folder = tmp_path / 'checkpoints'
+  assert said.count('compiling and running the first train step') == 1
+  assert said.count('compiling and running the first evaluation') == 1
+  assert said.index('compiling the initial state, and making it') < said.index(
+    'waiting for the batch of step 1'
+  )
+  assert f'writing the checkpoint of step 2 to {folder}' in said
+  saved_step(tmp_path)
+  assert said[-1] == f'reading the checkpoint of step 4 from {folder}'

@@ -153,8 +153,12 @@ def join(*arguments, **variables):
 def test_waiting_for_a_missing_process_times_out():
   done = join()
   described = r'process 0 of 2, .* localhost:\d+\. .*SLURM_NTASKS=2 SLURM_PROCID=0.*--processes=1'
-  assert re.search(rf'waiting until \d\d:\d\d:\d\d for all processes.* {described}', done.stderr)
-  assert re.search(rf'not all processes started within 4 seconds: .*{described}', done.stderr)
+  assert re.search(
+    rf'waiting until \d\d:\d\d:\d\d \([34] s left\) for all processes.* {described}', done.stderr
+  )
+  assert re.search(
+    rf'after 4 seconds, gave up waiting for all processes to start: .*{described}', done.stderr
+  )
   assert done.returncode == 1 and 'Fatal' not in done.stderr and 'Abort' not in done.stderr
 
 

@@ -29,6 +29,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from contrastive_jax.data import images
 from contrastive_jax.data.sources.source import BadExampleError
+from contrastive_jax.runtime.waiting import waiting
 
 # Threads that scan files; they mostly wait for the network.
 _THREADS = 16
@@ -36,8 +37,6 @@ _THREADS = 16
 # Attempts per network operation, and the pause before the second one, which then doubles.
 _MAX_ATTEMPTS = 5
 _FIRST_PAUSE_SECONDS = 0.5
-# Seconds between progress messages of a scan.
-_PROGRESS_SECONDS = 30
 # Errors that a retry does not resolve.
 _PERMANENT_ERRORS = (
   FileNotFoundError,
@@ -215,6 +214,11 @@ def retry(path: str, act: Callable, *arguments, **options) -> Any:
     OSError: if every attempt failed, or the error is permanent.
     ValueError: raised by `act`.
   """
+  with waiting(f'reading {path}'):
+    return _attempt(path, act, *arguments, **options)
+
+
+def _attempt(path: str, act: Callable, *arguments, **options) -> Any:
   for attempt in range(_MAX_ATTEMPTS):
     try:
       return act(*arguments, **options)
@@ -315,13 +319,11 @@ def scan_all(
     ValueError: raised by `scan`.
   """
   unsaved: list[tuple[str, Exception]] = []
-  with futures.ThreadPoolExecutor(_THREADS) as pool:
-    found, reported = [], time.monotonic()
+  found: list[dict[str, np.ndarray]] = []
+  progress = waiting(lambda: f'indexing {paths[0]} and others, {len(found)} of {len(paths)} done')
+  with futures.ThreadPoolExecutor(_THREADS) as pool, progress:
     for arrays in pool.map(lambda path: _scan_once(path, scan, kind, unsaved), paths):
       found.append(arrays)
-      if time.monotonic() > reported + _PROGRESS_SECONDS:
-        reported = time.monotonic()
-        logging.warning('%d of %d files are indexed', len(found), len(paths))
   if unsaved:
     path, error = min(unsaved, key=operator.itemgetter(0))
     logging.warning(
@@ -347,7 +349,7 @@ def _scan_once(
         return {name: kept[name] for name in kept.files if name != 'version'}
   except Exception as error:  # a missing or damaged index is rebuilt
     logging.debug('no index of %s: %r', path, error)
-  found = retry(path, scan, path)
+  found = _attempt(path, scan, path)  # `scan_all` says how far it is
   buffer = io.BytesIO()
   np.savez_compressed(buffer, version=version, **found)
   try:
