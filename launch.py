@@ -19,7 +19,7 @@ from contrastive_jax import data, interop
 from contrastive_jax.evaluation.open import open_evaluator
 from contrastive_jax.planning import plan
 from contrastive_jax.report import compare, results
-from contrastive_jax.runtime import compilation_cache, cpu, processes, xla
+from contrastive_jax.runtime import buckets, compilation_cache, cpu, processes, xla
 from contrastive_jax.runtime.waiting import waiting
 from contrastive_jax.training import build, command_line, logger, loop, restore, workdir
 
@@ -40,13 +40,12 @@ def main(_) -> None:
   """Checks the flags, connects to the run's other processes, and runs the mode."""
   logging.set_verbosity(logging.WARNING)
   command_line.check_flags(sys.argv[1:])
-  command_line.check_paths([*_WORKDIRS.value, _WORKDIR.value or ''])
   if _MODE.value == 'compare':
-    compare_runs([pathlib.Path(folder) for folder in _WORKDIRS.value], _WORKDIR.value)
+    compare_runs([buckets.open_path(folder) for folder in _WORKDIRS.value], _WORKDIR.value)
     return
   if (config := _CONFIG.value) is None and _WORKDIR.value is None:
     raise app.UsageError('give --config=configs/clip.py, or the --workdir of a run to resume')
-  folder = pathlib.Path(_WORKDIR.value or workdir.default_workdir(config))
+  folder = buckets.open_path(_WORKDIR.value or workdir.default_workdir(config))
   if _MODE.value == 'train':
     command_line.check_saves(folder)
   config = workdir.upgrade(config or workdir.read_config(folder))
@@ -61,7 +60,8 @@ def main(_) -> None:
   cpu.split_cores(spare_threads=losses not in (['info_nce'], ['sigmoid']))
   cpu.keep_memory()
   compilation_cache.keep_programs()
-  with processes.distributed(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value):
+  joined = processes.distributed(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+  with joined, workdir.unlocking():
     run_mode(config, folder)
 
 
@@ -69,7 +69,7 @@ def compare_runs(folders: list[pathlib.Path], output: str | None) -> None:
   """Writes compare.html to a folder, by default the parent folder of the first run."""
   runs = [compare.open_run(f, workdir.read_config(f), logger.read_metrics(f)) for f in folders]
   parent = (folders or [pathlib.Path()])[0].resolve().parent
-  compare.write((pathlib.Path(output) if output else parent) / 'compare.html', runs)
+  compare.write((buckets.open_path(output) if output else parent) / 'compare.html', runs)
 
 
 def open_source(name: str, split: str, folder: str | None):
@@ -110,7 +110,8 @@ def run_mode(config, folder: pathlib.Path) -> None:
   metrics |= {'step': step, 'images_seen': step * config.batch_size, 'parameters': count}
   metrics['seconds'] = time.perf_counter() - start
   if is_first:
-    results.write(folder, config, metrics, splits, logger.read_metrics(folder))
+    with waiting(f'writing the report to {folder}'):
+      results.write(folder, config, metrics, splits, logger.read_metrics(folder))
 
 
 if __name__ == '__main__':

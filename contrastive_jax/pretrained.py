@@ -17,6 +17,7 @@ from contrastive_jax.evaluation.zero_shot import class_embeddings
 from contrastive_jax.interop.tokenizers import Tokenize, find_tokenizer, unknown_tokenizer
 from contrastive_jax.interop.transforms import ImageLike, Transform, read_transform
 from contrastive_jax.models.generation import generate
+from contrastive_jax.runtime import buckets
 from contrastive_jax.sharding.mesh import make_mesh
 from contrastive_jax.training import restore, workdir
 
@@ -48,7 +49,7 @@ def load(
 
   Args:
     folder: one of
-      a run's workdir, whose newest checkpoint is read;
+      a run's workdir, also in a bucket, whose newest checkpoint is read;
       an export by `launch.py --mode=export`;
       an open_clip folder, with open_clip_config.json and its .safetensors;
       a Hugging Face CLIPModel or SiglipModel, with config.json and model.safetensors, possibly in
@@ -62,11 +63,16 @@ def load(
   Raises:
     ValueError: if the folder holds no supported model, or the tokenizer does not fit it.
   """
-  folder = pathlib.Path(folder)
+  folder = buckets.open_path(folder)
   if batch_size < 1:
     raise ValueError(f'batch_size = {batch_size}; use 1 or more')
   if (folder / 'checkpoints').is_dir():
     model, found = _read_run(folder, tokenizer)
+  elif buckets.is_bucket(folder):
+    raise ValueError(
+      f'{folder} holds no checkpoints; of buckets only the workdir of a run is read, so copy other '
+      'models to a disk'
+    )
   elif any((folder / name).is_file() for name in ('open_clip_config.json', 'config.json')):
     model = interop.read(folder)
     found = find_tokenizer(folder, model, tokenizer)

@@ -1,5 +1,6 @@
 """Outcomes per query, and differences between runs by bootstrap."""
 
+import io
 import pathlib
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -48,14 +49,16 @@ def write(path: pathlib.Path, splits: Sequence[Any]) -> None:
   """Writes the outcomes of all splits; NumPy opens the file."""
   found = [item for split in splits for item in outcomes(split).items()]
   arrays = {name: np.rec.fromarrays(outcome, names=outcome._fields) for name, outcome in found}
-  np.savez_compressed(path, **arrays)
+  content = io.BytesIO()
+  np.savez_compressed(content, **arrays)
+  path.write_bytes(content.getvalue())  # NumPy writes to disks alone
 
 
 def read(path: pathlib.Path) -> dict[str, Outcome]:
   """Reads the outcomes that `write` wrote; returns none if the file is missing."""
   if not path.exists():
     return {}
-  with np.load(path) as file:
+  with np.load(io.BytesIO(path.read_bytes())) as file:
     return {name: Outcome(file[name]['hits'], file[name]['captions']) for name in file.files}
 
 

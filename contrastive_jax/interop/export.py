@@ -3,10 +3,12 @@
 import json
 import pathlib
 import shutil
+import tempfile
 from collections.abc import Mapping
 from typing import Any
 
 import jax
+from etils import epath
 
 from contrastive_jax.interop import native, open_clip
 from contrastive_jax.interop.model import Model, unstack_layers
@@ -30,7 +32,19 @@ def export_run(config: Mapping[str, Any], parameters: Any, workdir: pathlib.Path
   Returns:
     A message that names the format.
   """
-  folder = workdir / 'export'
+  results = workdir / 'results.json'
+  metrics = json.loads(results.read_text()) if results.exists() else {}
+  if isinstance(workdir, pathlib.Path):
+    return _export(config, parameters, workdir / 'export', tokenizer, metrics)
+  with tempfile.TemporaryDirectory() as temporary:  # of a bucket, whose files are written whole
+    local = pathlib.Path(temporary) / 'export'
+    message = _export(config, parameters, local, tokenizer, metrics)
+    for path in local.iterdir():
+      epath.Path(path).copy(epath.Path(workdir) / 'export' / path.name, overwrite=True)
+  return message.replace(str(local), f'{workdir}/export')
+
+
+def _export(config, parameters, folder: pathlib.Path, tokenizer, metrics) -> str:
   model = Model(dict(config['model']), parameters, tokenizer and tokenizer.end_id)
   try:
     open_clip.write_open_clip(model, folder)
@@ -40,8 +54,6 @@ def export_run(config: Mapping[str, Any], parameters: Any, workdir: pathlib.Path
     form, reason = 'contrastive_jax', f'; open_clip cannot hold it: {error}'
   if tokenizer is not None and tokenizer.path:
     shutil.copyfile(tokenizer.path, folder / f'{TOKENIZER}{tokenizer.path.suffix}')
-  results = workdir / 'results.json'
-  metrics = json.loads(results.read_text()) if results.exists() else {}
   (folder / 'README.md').write_text(_card(config, model, metrics, form), encoding='utf-8')
   return f'{folder} holds the model in the format of {form}{reason}'
 

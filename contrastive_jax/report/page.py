@@ -16,6 +16,7 @@ from typing import Any
 import jinja2
 import markupsafe
 import numpy as np
+from etils import epath
 from PIL import Image
 
 from contrastive_jax.evaluation.embedded import EmbeddedSplit
@@ -90,7 +91,7 @@ def write(
     seed=examples.SEED,
     points=plots.POINTS,
   )
-  pathlib.Path(path).write_text(page, encoding='utf-8')
+  epath.Path(path).write_text(page, encoding='utf-8')  # of a bucket too
 
 
 def render(template: str, *, script: str | None = None, **shown: Any) -> str:

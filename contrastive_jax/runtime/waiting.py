@@ -10,7 +10,7 @@ from absl import logging
 # Seconds before the first message, and between messages.
 SECONDS = 10.0
 
-_CHECK_SECONDS = 0.5
+_CHECK_SECONDS = 0.1
 
 
 class waiting:  # noqa: N801  a context manager, named like those of `contextlib`

@@ -14,7 +14,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint import checkpoint_managers as policies
 
-from contrastive_jax.runtime import processes
+from contrastive_jax.runtime import buckets, processes
 from contrastive_jax.runtime.waiting import waiting
 from contrastive_jax.training.state import TrainState
 
@@ -40,12 +40,14 @@ class Checkpoints:
     self._folder, self._keep, self._best = folder.absolute(), keep, best
     self._scores = {step: own[best] for step, own in (metrics or {}).items() if best in own}
     self._unverified: int | None = None
-    self._manager = ocp.CheckpointManager(
-      self._folder,
-      options=ocp.CheckpointManagerOptions(
-        preservation_policy=_PreservationPolicy(self._steps_to_keep)
-      ),
+    # A bucket renames nothing, which Orbax knows of gs:// alone.
+    committed = ocp.options.AtomicityOptions(ocp.options.AtomicityMode.COMMIT_FILE)
+    options = ocp.CheckpointManagerOptions(
+      preservation_policy=_PreservationPolicy(self._steps_to_keep),
+      atomicity_options=committed if buckets.is_bucket(folder) else None,
     )
+    with waiting(f'opening {self._folder}'):
+      self._manager = ocp.CheckpointManager(self._folder, options=options)
 
   @property
   def latest_step(self) -> int | None:
@@ -182,6 +184,7 @@ class Checkpoints:
     try:
       yield
     except Exception as error:  # Background failures may have any type.
+      self._unverified = None
       raise OSError(
         f'a checkpoint cannot be written to {self._folder}: {str(error).splitlines()[0]} '
         f'Checkpoints of the steps {sorted(self._manager.all_steps())} are complete; free space, '

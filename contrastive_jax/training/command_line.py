@@ -2,10 +2,12 @@
 
 import itertools
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from absl import flags, logging
 from ml_collections import config_flags
+
+from contrastive_jax.runtime import buckets
 
 
 class _OptionalFloat(flags.FloatParser):
@@ -66,25 +68,11 @@ def _single_values(arguments, known) -> Iterator[tuple[str, str]]:
     yield name, value
 
 
-def check_paths(folders: Iterable[str]) -> None:
-  """Checks that workdirs are paths in a file system.
-
-  Raises:
-    ValueError: if one is a URL.
-  """
-  for folder in folders:
-    if '://' in folder:
-      raise ValueError(
-        f'workdir {folder} is a URL; use a local or mounted folder (gcsfuse mounts a bucket). Only '
-        'data is read from URLs'
-      )
-
-
 def check_saves(folder: pathlib.Path) -> None:
   """Checks that checkpoints saved in a workdir can be restored.
 
   Raises:
-    ValueError: if the path contains a bracket.
+    ValueError: if the path contains a bracket, or it is in a bucket that cannot be written.
   """
   # Orbax lists its files by a glob pattern that contains the path unescaped.
   if '[' in str(folder.absolute()):
@@ -92,3 +80,5 @@ def check_saves(folder: pathlib.Path) -> None:
       f'workdir {folder.absolute()} has a bracket in its path, so checkpoints could not be '
       'restored; use another --workdir, or a symbolic link to it without brackets'
     )
+  if buckets.is_bucket(folder):
+    buckets.check_writable(folder)

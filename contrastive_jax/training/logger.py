@@ -9,13 +9,18 @@ import rich.progress
 import rich.table
 import tensorboardX
 
+from contrastive_jax.runtime import buckets
+from contrastive_jax.runtime.waiting import waiting
+
 
 def read_metrics(workdir: pathlib.Path) -> list[dict[str, float]]:
   """Reads the lines of a run's metrics.jsonl, without a last line that a kill left incomplete."""
   path = workdir / 'metrics.jsonl'
-  if not path.exists():
-    return []
-  complete = (line for line in path.read_text().splitlines(keepends=True) if line.endswith('\n'))
+  with waiting(f'reading {path}'):
+    if not path.exists():
+      return []
+    text = path.read_text()
+  complete = (line for line in text.splitlines(keepends=True) if line.endswith('\n'))
   return [json.loads(line) for line in complete]
 
 
@@ -41,11 +46,15 @@ class NullLogger:
   def write(self, step: int, metrics: dict[str, float]) -> None:
     """Does nothing."""
 
+  def save(self) -> None:
+    """Does nothing."""
+
 
 class Logger:
   """Writes metrics to metrics.jsonl and TensorBoard, and shows progress.
 
   The standard output gets a progress bar if it is a terminal, otherwise a line per call of `write`.
+  In a bucket the files are written anew by `save`, at the end, and at times in between.
   """
 
   def __init__(self, workdir: pathlib.Path, *, step: int, total_steps: int):
@@ -57,11 +66,13 @@ class Logger:
       total_steps: for the progress bar.
     """
     kept = [row for row in read_metrics(workdir) if row['step'] <= step]
-    rewritten = workdir / 'metrics.jsonl.partial'
+    self._files = buckets.Mirror(workdir)
+    folder = self._files.local
+    rewritten = folder / 'metrics.jsonl.partial'
     rewritten.write_text(''.join(json.dumps(row) + '\n' for row in kept))
-    rewritten.replace(workdir / 'metrics.jsonl')
-    self._lines = (workdir / 'metrics.jsonl').open('a')
-    self._events = tensorboardX.SummaryWriter(str(workdir / 'tensorboard'), purge_step=step + 1)
+    rewritten.replace(folder / 'metrics.jsonl')
+    self._lines = (folder / 'metrics.jsonl').open('a')
+    self._events = tensorboardX.SummaryWriter(str(folder / 'tensorboard'), purge_step=step + 1)
     self._console = rich.console.Console()
     self._progress = rich.progress.Progress(
       rich.progress.TextColumn('step {task.completed}/{task.total}'),
@@ -82,6 +93,13 @@ class Logger:
     self._progress.stop()
     self._lines.close()
     self._events.close()
+    self._files.close()
+
+  def save(self) -> None:
+    """Makes sure that all lines are in the workdir; call before the checkpoint of a later step."""
+    if self._files.remote:
+      self._events.flush()
+      self._files.copy()
 
   def advance(self, step: int) -> None:
     """Moves the progress bar to a step."""
@@ -93,6 +111,9 @@ class Logger:
     self._lines.flush()
     for name, value in metrics.items():
       self._events.add_scalar(name, value, step)
+    if self._files.is_due:
+      self._events.flush()
+      self._files.copy_if_due()
     shown = '  '.join(
       f'{name.removeprefix("train/")} {metrics[name]:{form}}'
       for name, form in (('train/loss', '.3f'), ('train/images_per_second', '.0f'))

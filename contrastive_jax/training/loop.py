@@ -152,6 +152,7 @@ class _Loop:
       with timer.paused():
         if save:
           progress = self.counts.total() | {'examples': self.examples, 'row': row}
+          self.logger.save()
           self.checkpoints.save(state, progress)
         # An evaluation may outlast the grace period, so it is left to the resumed run.
         if not (preempted and evaluate):

@@ -7,6 +7,8 @@ import time
 import jax
 from absl import logging
 
+from contrastive_jax.runtime import buckets
+
 
 class StepTimer:
   """Measures seconds per step, and the part of them spent waiting for data."""
@@ -64,6 +66,7 @@ class Profiler(contextlib.AbstractContextManager):
       until: the last step of the run.
     """
     self._folder, self._running = folder, False
+    self._files: buckets.Mirror | None = None
     self.first, self.last = after + 1, min(after + steps, until)
     if after + steps > until and steps:
       logging.warning(
@@ -80,7 +83,8 @@ class Profiler(contextlib.AbstractContextManager):
     if not self.first <= step <= self.last:
       return contextlib.nullcontext()
     if step == self.first:
-      jax.profiler.start_trace(str(self._folder), create_perfetto_trace=True)
+      self._files = buckets.Mirror(self._folder)
+      jax.profiler.start_trace(str(self._files.local), create_perfetto_trace=True)
       self._running = True
     return jax.profiler.StepTraceAnnotation('train', step_num=step)
 
@@ -101,3 +105,5 @@ class Profiler(contextlib.AbstractContextManager):
   def _stop(self):
     self._running = False
     jax.profiler.stop_trace()
+    assert self._files is not None, 'a trace that runs was started'
+    self._files.close()

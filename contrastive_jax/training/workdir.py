@@ -1,15 +1,21 @@
 """The workdir: the folder of a run, with its config and lock."""
 
+import contextlib
 import fcntl
 import functools
 import json
 import pathlib
 import re
+from collections.abc import Iterator
 from typing import IO
 
 from absl import logging
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
+
+from contrastive_jax.runtime import buckets
+from contrastive_jax.runtime.lease import Lease
+from contrastive_jax.runtime.waiting import waiting
 
 # Fields that may change on resume: they do not affect what is trained.
 _CHANGEABLE = re.compile(
@@ -43,6 +49,7 @@ _ADDED_FIELDS = {
   'xla_flags': '',
 }
 _LOCK_FILES: list[IO[str]] = []  # Open files hold their locks until the process ends.
+_LEASES: list[Lease] = []  # Locks of workdirs in buckets.
 
 
 def default_workdir(config: ConfigDict) -> pathlib.Path:
@@ -57,9 +64,10 @@ def read_config(workdir: pathlib.Path) -> ConfigDict:
     ValueError: if the folder contains no run.
   """
   path = workdir / 'config.json'
-  if not path.exists():
-    raise ValueError(f'workdir {workdir} holds no run (no config.json); train one first')
-  return upgrade(ConfigDict(json.loads(path.read_text())))
+  with waiting(f'reading {path}'):
+    if not path.exists():
+      raise ValueError(f'workdir {workdir} holds no run (no config.json); train one first')
+    return upgrade(ConfigDict(json.loads(path.read_text())))
 
 
 def upgrade(config: ConfigDict) -> ConfigDict:
@@ -83,7 +91,13 @@ def upgrade(config: ConfigDict) -> ConfigDict:
 def finished_steps(workdir: pathlib.Path) -> list[int]:
   """Steps of the finished checkpoints; unfinished and damaged ones have longer names."""
   folders = (workdir / 'checkpoints').glob('*')
-  return [int(folder.name) for folder in folders if folder.name.isdigit() and folder.is_dir()]
+  return [int(folder.name) for folder in folders if folder.name.isdigit() and _is_complete(folder)]
+
+
+def _is_complete(checkpoint: pathlib.Path) -> bool:
+  if buckets.is_bucket(checkpoint):  # where it has its name from the start
+    return (checkpoint / buckets.COMMITTED).exists()
+  return checkpoint.is_dir()
 
 
 def has_checkpoint(workdir: pathlib.Path) -> bool:
@@ -128,8 +142,11 @@ def lock(workdir: pathlib.Path, config: ConfigDict) -> None:
         f'{"; ".join(differing)}'
       )
   try:
-    workdir.mkdir(parents=True, exist_ok=True)
-    _lock_file(workdir / 'lock')
+    if buckets.is_bucket(workdir):
+      _LEASES.append(Lease(workdir))
+    else:
+      workdir.mkdir(parents=True, exist_ok=True)
+      _lock_file(workdir / 'lock')
     text = json.dumps(config.to_dict(), indent=2) + '\n'
     if not path.exists() or path.read_text() != text:
       path.write_text(text)
@@ -137,6 +154,16 @@ def lock(workdir: pathlib.Path, config: ConfigDict) -> None:
     raise ValueError(
       f'workdir {workdir} cannot be written: {error}; choose another --workdir'
     ) from error
+
+
+@contextlib.contextmanager
+def unlocking() -> Iterator[None]:
+  """A context that releases the locks of this process at its end, however it ends."""
+  try:
+    yield
+  finally:
+    while _LEASES:
+      _LEASES.pop().release()
 
 
 def _lock_file(path: pathlib.Path) -> None:

@@ -7,12 +7,22 @@
 # command goes on with it, else with launch.py's status. launch.py itself ends with 0 after a
 # SIGTERM too, which a scheduler would take for the end of the run.
 set -euo pipefail
-: "${WORKDIR:?set WORKDIR, the folder of the run, which all processes must see}"
+: "${WORKDIR:?set WORKDIR, the folder of the run, which all processes must see, or gs://… or s3://…}"
 python=${PYTHON:-python}
 launch=$(dirname "$0")/../../launch.py
 results=$WORKDIR/results.json
 
-if [[ -f $results ]]; then
+finished() {
+  if [[ $results != *://* ]]; then
+    [[ -f $results ]]
+    return
+  fi
+  "$python" -c 'import sys, fsspec
+system, path = fsspec.url_to_fs(sys.argv[1])
+sys.exit(not system.exists(path))' "$results"
+}
+
+if finished; then
   echo "$results is there: the run is finished"
   exit 0
 fi
@@ -27,7 +37,7 @@ while kill -0 "$child" 2>/dev/null; do
 done
 status=0
 wait "$child" || status=$?
-if [[ $status == 0 && -f $results ]]; then
+if [[ $status == 0 ]] && finished; then
   exit 0
 fi
 if [[ $status == 0 || $stopped == true ]]; then

@@ -4,6 +4,7 @@ import os
 import pathlib
 import signal
 import subprocess
+import sys
 
 import pytest
 
@@ -13,14 +14,14 @@ FINISH = 'touch "$WORKDIR/results.json"'
 SAVE = 'trap "sleep 0.5; exit 0" TERM; echo started; while true; do sleep 0.05; done'
 
 
-def start(workdir, program):
+def start(workdir, program, url=None):
   """Runs the script with `program`, of shell, in the place of Python and launch.py."""
   python = workdir / 'python'
   python.write_text(f'#!/bin/sh\n{program}\n')
   python.chmod(0o755)
   return subprocess.Popen(
     [RUN, '--config=configs/clip.py'],
-    env=os.environ | {'WORKDIR': str(workdir), 'PYTHON': str(python)},
+    env=os.environ | {'WORKDIR': url or str(workdir), 'PYTHON': str(python)},
     stdout=subprocess.PIPE,
     text=True,
   )
@@ -47,6 +48,15 @@ def test_launch_py_gets_the_arguments_and_the_workdir(tmp_path):
 def test_a_finished_run_is_not_started_again(tmp_path):
   (tmp_path / 'results.json').write_text('{}')
   assert start(tmp_path, 'exit 1').wait(timeout=30) == 0
+
+
+@pytest.mark.parametrize(('program', 'status'), [('touch "$FOLDER/results.json"', 0), (':', 75)])
+def test_a_workdir_may_be_a_url(tmp_path, monkeypatch, program, status):
+  monkeypatch.setenv('FOLDER', str(tmp_path))
+  process = start(
+    tmp_path, f'[ "$1" = -c ] && exec {sys.executable} "$@"; {program}', f'file://{tmp_path}'
+  )
+  assert process.wait(timeout=60) == status
 
 
 @pytest.mark.parametrize('signals', [1, 3])

@@ -62,15 +62,6 @@ def test_a_float_flag_accepts_none(text, value):
     parse('--config.optimizer.clip_norm=much')
 
 
-@pytest.mark.parametrize('folder', ['gs://bucket/run', 's3://bucket/run', 'file:///tmp/run'])
-def test_a_url_as_workdir_is_an_error(folder):
-  with pytest.raises(
-    ValueError, match=rf'workdir {folder} is a URL; use a local or mounted folder'
-  ):
-    command_line.check_paths(['', 'runs/clip', folder])
-  command_line.check_paths(['', 'runs/clip', '/tmp/gs:/run'])
-
-
 def test_a_workdir_with_brackets_is_an_error(tmp_path, monkeypatch):
   with pytest.raises(ValueError, match=r'workdir .*lr\[1\] has a bracket'):
     command_line.check_saves(tmp_path / 'lr[1]')

@@ -19,7 +19,8 @@ from contrastive_jax.runtime import waiting
 from contrastive_jax.runtime.chips import CHIPS
 from contrastive_jax.runtime.preemption import Preempted
 from contrastive_jax.training import build, flops, loop, restore, workdir
-from contrastive_jax.training.logger import read_metrics
+from contrastive_jax.training.checkpoint import Checkpoints
+from contrastive_jax.training.logger import Logger, read_metrics
 
 
 @pytest.fixture(scope='module')
@@ -386,3 +387,14 @@ def test_a_run_says_what_it_compiles_reads_and_writes(tmp_path, source, monkeypa
   assert f'writing the checkpoint of step 2 to {folder}' in said
   saved_step(tmp_path)
   assert said[-1] == f'reading the checkpoint of step 4 from {folder}'
+
+
+def test_metrics_are_saved_before_each_checkpoint(tmp_path, source, monkeypatch):
+  calls = []
+  for kind in (Logger, Checkpoints):
+    save = kind.save
+    monkeypatch.setattr(
+      kind, 'save', lambda self, *arguments, save=save: calls.append(save) or save(self, *arguments)
+    )
+  train(tmp_path, source)
+  assert [call.__qualname__ for call in calls] == ['Logger.save', 'Checkpoints.save'] * 2

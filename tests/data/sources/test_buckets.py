@@ -1,45 +1,26 @@
 """Buckets of an S3 and of a Google Cloud Storage server, run here; `pip install .[buckets]`."""
 
 import importlib.util
-import socket
 
 import fsspec
 import pytest
 
 from contrastive_jax import data
 from contrastive_jax.data.convert import convert
+from tests import bucket_servers
 
 pytestmark = pytest.mark.slow
 
 
-def serve_s3():
-  pytest.importorskip('s3fs')
-  server = pytest.importorskip('moto.server').ThreadedMotoServer(port=0, verbose=False)
-  server.start()
-  address = 'http://{}:{}'.format(*server.get_host_and_port())
-  return server, {'endpoint_url': address, 'key': 'anyone', 'secret': 'anything'}
-
-
-def serve_gs():
-  pytest.importorskip('gcsfs')
-  create = pytest.importorskip('gcp_storage_emulator.server').create_server
-  with socket.socket() as free:
-    free.bind(('localhost', 0))
-    port = free.getsockname()[1]
-  server = create('localhost', port, in_memory=True)
-  server.start()
-  return server, {'endpoint_url': f'http://localhost:{port}', 'token': 'anon'}
-
-
-@pytest.fixture(scope='module', params=[serve_s3, serve_gs], ids=['s3', 'gs'])
+@pytest.fixture(scope='module', params=['s3', 'gs'])
 def served(request):
   """The protocol of a running server, and fsspec's options for it."""
-  with pytest.MonkeyPatch.context() as patch:
-    # gcsfs would ask over gRPC, which the server does not speak, what kind of bucket it is.
-    patch.setenv('GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT', 'false')
-    server, options = request.param()
-    yield request.param.__name__.removeprefix('serve_'), options
-    server.stop()
+  serve, options = {
+    's3': (bucket_servers.serve_s3, {'key': 'anyone', 'secret': 'anything'}),
+    'gs': (bucket_servers.serve_gs, {'token': 'anon'}),
+  }[request.param]
+  with serve() as address:
+    yield request.param, {'endpoint_url': address} | options
 
 
 @pytest.fixture
