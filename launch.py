@@ -96,7 +96,7 @@ def run_mode(config, folder: pathlib.Path) -> None:
   is_new = train and not workdir.has_checkpoint(folder)
   weights = (config.init_from, config.teacher) if is_new else ('', '')
   weights = [interop.initial_parameters(path, config.model.to_dict()) for path in weights]
-  processes.on_first_process(lambda: workdir.lock(folder, config))
+  processes.on_first_process(lambda: workdir.lock(folder, config), 'locks the workdir')
   if is_first := jax.process_index() == 0:
     logger.print_parameters(jax.eval_shape(run.definition.init, jax.random.key(0)))
   if train:

@@ -29,7 +29,9 @@ class Objective:
   def __init__(
     self,
     weights: Mapping[str, float | Mapping[str, Any]],
-    mesh: Mesh | pairwise.Ring | None = None,
+    mesh: Mesh | None = None,
+    *,
+    gather_bytes: int = 0,
     **options,
   ):
     """Makes the methods and checks names and options.
@@ -38,7 +40,8 @@ class Objective:
       weights: the weight of each method by its name in `METHODS`; or its `weight` and options, as
         in {'weight': 1.0, 'scale': 10.0}. An option of None stands for the method's default. A
         weight may be a schedule: ((step, weight), ...), linear between the steps.
-      mesh: the mesh over which the batch is sharded, or a `Ring` of it; None for one device.
+      mesh: the mesh over which the batch is sharded; None for one device.
+      gather_bytes: see `pairwise.Ring`.
       **options: further options of all methods, such as `block_size` or `kernel='pallas'`.
 
     Raises:
@@ -46,11 +49,12 @@ class Objective:
     """
     if not weights:
       raise ValueError(f'config.objective is empty; weigh some of {sorted(METHODS)}')
+    ring = None if mesh is None else pairwise.Ring(mesh, gather_bytes)
     self._weights, self.methods = {}, {}
     for name, given in weights.items():
       self._weights[name], own = _split(name, given)
       try:
-        self.methods[name] = METHODS[name](mesh=mesh, **(_accepted(name, options) | own))
+        self.methods[name] = METHODS[name](mesh=ring, **(_accepted(name, options) | own))
       except (TypeError, ValueError) as error:
         raise ValueError(f'config.objective.{name}: {error}') from error
     self.reads = sorted({read for method in self.methods.values() for read in method.reads})

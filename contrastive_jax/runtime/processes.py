@@ -17,7 +17,6 @@ from jax.experimental import multihost_utils
 from contrastive_jax.runtime.waiting import waiting
 
 _MESSAGE_BYTES = 4096  # of an error message that is broadcast
-_WAITING_SECONDS = 10  # between messages of a process that waits
 _Result = TypeVar('_Result')
 
 # Prefixes of the environment variables by which JAX detects other processes.
@@ -128,8 +127,13 @@ def _found() -> str:
   return f'The environment has {" ".join(found)}. ' if found else ''
 
 
-def on_first_process(action: Callable[[], None]) -> None:
-  """Runs an action on the first process; all wait for it, and all raise its ValueError."""
+def on_first_process(action: Callable[[], None], what: str) -> None:
+  """Runs an action on the first process; all wait for it, and all raise its ValueError.
+
+  Args:
+    action: the action.
+    what: what it does, for the log of those that wait, such as 'locks the workdir'.
+  """
   error, message = None, b''
   if jax.process_index() == 0:
     try:
@@ -138,36 +142,25 @@ def on_first_process(action: Callable[[], None]) -> None:
       error, message = raised, str(raised).encode()[:_MESSAGE_BYTES]
   if jax.process_count() > 1:
     padded = np.frombuffer(message.ljust(_MESSAGE_BYTES, b'\0'), np.uint8)
-    with waiting(_others):
+    others = f'the first process, which {what}' if jax.process_index() else 'all other processes'
+    with waiting(lambda: _waits_for(others)):
       message = bytes(multihost_utils.broadcast_one_to_all(padded)).rstrip(b'\0')
   if message:
     raise error or ValueError(message.decode(errors='replace'))
 
 
 def first_then_others(action: Callable[[], _Result], what: str) -> _Result:
-  """Runs an action on the first process, and then on the others, which log what they wait for.
+  """Runs an action on the first process, and then on the others.
 
   What the first process stores, such as an index, is there for the others. All processes must call
   this, and all raise a ValueError of the first.
 
   Args:
     action: the action; its result is returned.
-    what: what it does, for the log, such as 'opens webdataset:…'.
+    what: see `on_first_process`.
   """
   results: list[_Result] = []
-
-  def warn():
-    while not done.wait(_WAITING_SECONDS):
-      seconds = time.monotonic() - start
-      logging.warning('waiting for the first process, which %s; %.0f seconds so far', what, seconds)
-
-  done, start = threading.Event(), time.monotonic()
-  if jax.process_index() > 0:
-    threading.Thread(target=warn, daemon=True).start()
-  try:
-    on_first_process(lambda: results.append(action()))
-  finally:
-    done.set()
+  on_first_process(lambda: results.append(action()), what)
   return results[0] if results else action()
 
 
@@ -175,9 +168,9 @@ def gather(values: np.ndarray) -> np.ndarray:
   """Concatenates the values of all processes along the first axis, in order."""
   if jax.process_count() == 1:
     return values
-  with waiting(_others):
+  with waiting(lambda: _waits_for('all other processes')):
     return multihost_utils.process_allgather(values, tiled=True)
 
 
-def _others() -> str:
-  return f'waiting for all other processes; this is {jax.process_index()} of {jax.process_count()}'
+def _waits_for(others: str) -> str:
+  return f'waiting for {others}; this is process {jax.process_index()} of {jax.process_count()}'

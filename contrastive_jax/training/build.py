@@ -12,7 +12,6 @@ from ml_collections import ConfigDict
 from contrastive_jax import data
 from contrastive_jax.data.augmentation import augment, augment_on_host
 from contrastive_jax.data.images import normalize
-from contrastive_jax.losses import pairwise
 from contrastive_jax.methods import Objective, Sizes
 from contrastive_jax.models.definition import Definition, define
 from contrastive_jax.models.outputs import Outputs
@@ -107,8 +106,11 @@ def build(config: ConfigDict, devices: list | None = None, examples: int | None 
   check_config(config, mesh)
   check_inputs(config, definition.inputs)
   augment_in_step, augment_before = _augmentation(config, definition.inputs)
-  ring = pairwise.Ring(mesh, config.gather_bytes) if mesh.size > 1 else None
-  objective = Objective(config.objective.to_dict(), ring)
+  objective = Objective(
+    config.objective.to_dict(),
+    mesh if mesh.size > 1 else None,
+    gather_bytes=config.gather_bytes,
+  )
   _check_targets(config, objective)
   sizes = _sizes(config, definition, objective, examples)
   heads = objective.heads(sizes)

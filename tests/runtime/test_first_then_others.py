@@ -18,10 +18,10 @@ import functools, logging, sys, time
 from absl import logging as absl_logging
 from contrastive_jax import data
 from contrastive_jax.data.sources import files, rows
-from contrastive_jax.runtime import processes
+from contrastive_jax.runtime import processes, waiting
 coordinator, number, name, writable = sys.argv[1:]
 scan, scanned = rows._scan_lines, []
-processes._WAITING_SECONDS = 0.3
+waiting.SECONDS = 0.3
 
 def slow(path):
   time.sleep(0.5)
@@ -78,9 +78,9 @@ def test_the_first_process_indexes_and_the_others_wait_with_a_word(tmp_path):
 
   codes, (first, second) = open_with_two(name)
   assert codes == [0, 0], (first, second)
-  assert 'scanned 2 of 6' in first and 'waiting for' not in first
+  assert 'scanned 2 of 6' in first and 'waiting for the first' not in first
   assert 'scanned 0 of 6' in second
-  assert f'waiting for the first process, which opens {name}; 0 seconds so far' in second
+  assert f'waiting for the first process, which opens {name}; this is process 1 of 2' in second
 
   codes, printed = open_with_two(f'jsonl:{tmp_path}/missing.jsonl')
   assert codes == [1, 1], printed

@@ -87,11 +87,11 @@ def test_a_slow_bucket_is_named(caplog):
 def test_processes_that_wait_for_others_say_so(caplog, monkeypatch):
   monkeypatch.setattr(jax, 'process_count', lambda: 2)
   monkeypatch.setattr(jax, 'process_index', lambda: 1)
-  others = 'waiting for all other processes; this is 1 of 2'
+  others = 'waiting for all other processes; this is process 1 of 2'
   monkeypatch.setattr(multihost_utils, 'process_allgather', lasting)
   processes.gather(np.zeros(1))
   assert said(caplog, others)
   caplog.clear()
   monkeypatch.setattr(multihost_utils, 'broadcast_one_to_all', lambda padded: lasting() or padded)
-  processes.on_first_process(lambda: None)
-  assert said(caplog, others)
+  processes.on_first_process(lambda: None, 'acts')
+  assert said(caplog, 'waiting for the first process, which acts; this is process 1 of 2')
