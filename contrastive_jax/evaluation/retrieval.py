@@ -4,12 +4,13 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from contrastive_jax.evaluation.batches import compare, jit_batched, one_device
+from contrastive_jax.evaluation.batches import one_device
 from contrastive_jax.evaluation.outcomes import Outcome, checksums, means
+from contrastive_jax.losses import pairwise
+from contrastive_jax.sharding.mesh import place_padded
 
 RECALLS = (1, 5, 10)  # cutoffs of the evaluation
 
@@ -74,14 +75,15 @@ def retrieve_by_query(
     text_ids, first_rows = np.repeat(image_ids, counts).tolist(), np.cumsum(counts) - counts
     text_sums = np.repeat(sums, counts)
   text = encode(candidates)
+  of_image, of_text = hits_both_ways(image, text, image_ids, text_ids, ks, mesh=mesh)
   ways = {
-    f'{sides[0]}_to_{sides[1]}_recall': ((image, text, image_ids, text_ids), sums),
-    f'{sides[1]}_to_{sides[0]}_recall': ((text, image, text_ids, image_ids), text_sums),
+    f'{sides[0]}_to_{sides[1]}_recall': (of_image, sums),
+    f'{sides[1]}_to_{sides[0]}_recall': (of_text, text_sums),
   }
   found = {
     f'{way}@{k}': Outcome(chances, queries)
-    for way, (arguments, queries) in ways.items()
-    for k, chances in hits(*arguments, ks, mesh=mesh).items()
+    for way, (by_k, queries) in ways.items()
+    for k, chances in by_k.items()
   }
   return found, text[first_rows]
 
@@ -148,9 +150,9 @@ def hits(
   """Whether each query has a correct candidate among the k of highest score.
 
   Instead of sorting, candidates are counted whose score is above, or equal to, that of the best
-  correct one. Ties count at their expectation under random order, so a constant model scores
-  chance; NaN counts as above, so a broken model scores 0. The scores [Q, N] exist one block of rows
-  at a time.
+  correct one (`losses.pairwise.ranks`). Ties count at their expectation under random order, so a
+  constant model scores chance; NaN counts as above, so a broken model scores 0. The scores [Q, N]
+  exist one block at a time.
 
   Args:
     queries: [Q, D] embeddings.
@@ -158,7 +160,7 @@ def hits(
     query_ids: Q ids; every candidate of equal id is correct.
     candidate_ids: N ids.
     ks: cutoffs.
-    mesh: mesh over which queries are sharded; None for one device.
+    mesh: mesh over which queries and candidates are sharded; None for one device.
 
   Returns:
     By k, the probability of a hit for each query, [Q]: 0 or 1 without ties.
@@ -166,36 +168,80 @@ def hits(
   Raises:
     ValueError: if a query has no correct candidate.
   """
-  codes = {identity: code for code, identity in enumerate(dict.fromkeys(candidate_ids))}
-  missing = [identity for identity in query_ids if identity not in codes]
-  if missing:
-    raise ValueError(f'{len(missing)} queries have no right candidate, such as {missing[0]!r}')
-  wanted = np.array([codes[identity] for identity in query_ids], np.int32)
-  offered = np.array([codes[identity] for identity in candidate_ids], np.int32)
+  codes = _codes(query_ids, candidate_ids)
+  _check_answered(query_ids, *codes)
+  return _by_k(_ranks(queries, candidates, codes, mesh)[0], ks)
+
+
+def hits_both_ways(
+  x: np.ndarray,
+  y: np.ndarray,
+  x_ids: Sequence,
+  y_ids: Sequence,
+  ks: Sequence[int],
+  *,
+  mesh: Mesh | None = None,
+) -> tuple[dict[int, np.ndarray], dict[int, np.ndarray]]:
+  """The `hits` of x among y and of y among x, for little more than one product of the two.
+
+  Args:
+    x: [N, D] embeddings.
+    y: [M, D] embeddings.
+    x_ids: N ids; pairs of equal id are correct.
+    y_ids: M ids.
+    ks: see `hits`.
+    mesh: see `hits`.
+
+  Raises:
+    ValueError: see `hits`.
+  """
+  codes = _codes(x_ids, y_ids)
+  _check_answered(x_ids, *codes)
+  _check_answered(y_ids, *reversed(codes))
+  of_x, of_y = _ranks(x, y, codes, mesh)
+  return _by_k(of_x, ks), _by_k(of_y, ks)
+
+
+def _codes(*sides: Sequence) -> list[np.ndarray]:
+  """Ids as integers, equal on both sides."""
+  numbers: dict = {}
+  return [np.array([numbers.setdefault(i, len(numbers)) for i in ids], np.int32) for ids in sides]
+
+
+def _check_answered(query_ids, wanted, offered):
+  missing = np.flatnonzero(~np.isin(wanted, offered))
+  if len(missing):
+    example = query_ids[missing[0]]
+    raise ValueError(f'{len(missing)} queries have no right candidate, such as {example!r}')
+
+
+def _ranks(x, y, codes, mesh) -> list[pairwise.Ranks]:
+  """Ranks of the rows of x and of those of y, as NumPy arrays."""
   mesh = mesh or one_device()
-  greater, equal, right = compare(
-    _counter(mesh),
-    (np.asarray(candidates, np.float32), offered),
-    (np.asarray(queries, np.float32), wanted),
-    mesh,
-  )
-  return {k: _chances(k - greater, equal - right, right) for k in ks}
+  # In the order of the codes, positives are in few blocks.
+  orders = [np.argsort(own, kind='stable') for own in codes]
+  vectors, labels = [], []
+  for array, own, order in zip((x, y), codes, orders, strict=True):
+    in_order = np.array_equal(own, own[order])
+    array = np.asarray(array, np.float32)
+    vectors.append(place_padded(array if in_order else array[order], mesh))
+    labels.append(place_padded(own[order], mesh, fill=-1))
+  ranked = _ranker(mesh)(*vectors, tuple(labels))
+  places = map(np.argsort, orders)
+  return [
+    jax.tree.map(lambda a, place=place: np.asarray(a)[place], own)
+    for own, place in zip(ranked, places, strict=True)
+  ]
 
 
 @functools.cache
-def _counter(mesh: Mesh) -> Callable:
-  return jit_batched(_count, mesh)
+def _ranker(mesh: Mesh) -> Callable:
+  whole = NamedSharding(mesh, PartitionSpec())
+  return jax.jit(functools.partial(pairwise.ranks, mesh=mesh), out_shardings=whole)
 
 
-def _count(candidates, queries):
-  """Counts candidates above a query's best correct one, tied with it, and tied and correct."""
-  (vectors, offered), (rows, wanted) = candidates, queries
-  scores = jnp.dot(rows, vectors.T, precision='highest')
-  right = wanted[:, None] == offered
-  best = jnp.max(scores, axis=1, keepdims=True, where=right, initial=-jnp.inf)
-  # The negation counts NaN as above; `scores > best` would not.
-  above, tied = ~(scores <= best), scores == best
-  return jax.tree.map(lambda counted: jnp.sum(counted, axis=1), (above, tied, tied & right))
+def _by_k(ranks: pairwise.Ranks, ks: Sequence[int]) -> dict[int, np.ndarray]:
+  return {k: _chances(k - ranks.above, ranks.tied, ranks.positive) for k in ks}
 
 
 def _chances(slots: np.ndarray, wrong: np.ndarray, right: np.ndarray) -> np.ndarray:

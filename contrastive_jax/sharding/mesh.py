@@ -91,6 +91,26 @@ def place_whole(batch, mesh: Mesh):
   return place_rows(jax.tree.map(lambda array: array[own], batch), mesh, size)
 
 
+def place_padded(array: np.ndarray, mesh: Mesh, fill: float = 0) -> jax.Array:
+  """Shards an array [B, ...] that every process holds in full, for any B.
+
+  Args:
+    array: [B, ...]
+    mesh: the mesh.
+    fill: value of the last rows, which make B a multiple of the batch shards.
+  """
+  size = -(-len(array) // batch_shards(mesh)) * batch_shards(mesh)
+
+  def part(index):
+    start, stop, _ = index[0].indices(size)
+    own = array[start:stop]
+    missing = stop - start - len(own)
+    padding = [(0, missing)] + [(0, 0)] * (array.ndim - 1)
+    return np.pad(own, padding, constant_values=fill) if missing else own
+
+  return jax.make_array_from_callback((size, *array.shape[1:]), batch_sharding(mesh), part)
+
+
 def split_micro_batches(batch, parts: int, mesh: Mesh):
   """Reshapes [B, ...] to [parts, B / parts, ...] without communication between devices.
 

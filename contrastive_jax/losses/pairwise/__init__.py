@@ -9,5 +9,16 @@ from contrastive_jax.losses.pairwise.api import (
   top_k,
 )
 from contrastive_jax.losses.pairwise.arguments import Ring
+from contrastive_jax.losses.pairwise.ranking import Ranks, ranks
 
-__all__ = ['Ring', 'expectation', 'logsumexp', 'paired', 'sum', 'threshold', 'top_k']
+__all__ = [
+  'Ranks',
+  'Ring',
+  'expectation',
+  'logsumexp',
+  'paired',
+  'ranks',
+  'sum',
+  'threshold',
+  'top_k',
+]

@@ -95,7 +95,7 @@ def reduce(plan: Plan, rows: Operand, columns: Operand) -> tuple[Tree, Tree]:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _reduce(plan, rows, columns):
-  return _sharded(plan, _forward)(_cast(plan, rows), _cast(plan, columns))
+  return sharded(plan, _forward)(_cast(plan, rows), _cast(plan, columns))
 
 
 def _reduce_forward(plan, rows, columns):
@@ -110,7 +110,7 @@ def _reduce_backward(plan, saved, cotangents):
     plan.columns.residual(results[1], cotangents[1]),
   )
   cast = [_cast(plan, operand) for operand in operands]
-  gradients = _sharded(plan, _backward)(*zip(cast, residuals, strict=True))
+  gradients = sharded(plan, _backward)(*zip(cast, residuals, strict=True))
   return tuple(map(_as_cotangent, gradients, operands))
 
 
@@ -140,7 +140,7 @@ def _as_cotangent(gradient, operand):
   return Operand(vectors, scale, bias, exclude=None, data=data)
 
 
-def _sharded(plan, function):
+def sharded(plan, function):
   """`function` of each device's shard, in a ring over the plan's axes."""
   function = functools.partial(function, plan)
   if plan.mesh is None:
