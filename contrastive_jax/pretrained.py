@@ -13,6 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from contrastive_jax import data, interop
 from contrastive_jax.evaluation.batches import in_batches, jit_batched
+from contrastive_jax.evaluation.neighbors import nearest
 from contrastive_jax.evaluation.zero_shot import class_embeddings
 from contrastive_jax.interop.tokenizers import Tokenize, find_tokenizer, unknown_tokenizer
 from contrastive_jax.interop.transforms import ImageLike, Transform, read_transform
@@ -227,9 +228,9 @@ class Pretrained:
     candidates = self._embeddings_of('images', images, self.encode_image)
     if not 1 <= k <= len(candidates):
       raise ValueError(f'k = {k} of {len(candidates)} images; use 1 to {len(candidates)}')
-    cosines = self._embeddings_of('queries', queries, encode) @ candidates.T
-    indices = np.argsort(-cosines, axis=1, kind='stable')[:, :k]
-    return SearchResult(indices, np.take_along_axis(cosines, indices, axis=1))
+    embedded = self._embeddings_of('queries', queries, encode)
+    scores, indices = nearest(embedded, candidates, k, mesh=self._mesh)
+    return SearchResult(indices, scores)
 
   def _check_reads(self, name: str) -> None:
     if name not in (reads := self.model.definition.inputs):

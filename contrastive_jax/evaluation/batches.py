@@ -17,8 +17,6 @@ from contrastive_jax.sharding.mesh import (
   place_rows,
 )
 
-_BLOCK_BYTES = 2**26  # of the scores held at a time
-
 
 def jit_batched(function: Callable, mesh: Mesh) -> Callable:
   """Jits (parameters, batch) -> outputs: shards the batch over the mesh, replicates the outputs."""
@@ -67,29 +65,6 @@ def own_rows(size: int, batch_size: int, mesh: Mesh) -> np.ndarray:
 
 def _rounded(batch_size: int, mesh: Mesh) -> int:
   return -(-batch_size // batch_shards(mesh)) * batch_shards(mesh)
-
-
-def compare(function: Callable, candidates: Any, queries: Any, mesh: Mesh) -> Any:
-  """Compares queries to all candidates, in blocks of queries that bound the memory.
-
-  Args:
-    function: from `jit_batched`; (candidates [N, ...], queries [b, ...]) -> [b, ...].
-    candidates: a tree of arrays [N, ...], replicated on every device.
-    queries: a tree of arrays [Q, ...], sharded over the mesh.
-    mesh: the mesh.
-
-  Returns:
-    A tree of arrays [Q, ...].
-  """
-  copies = place_copies(candidates, mesh)
-  N, Q = (len(jax.tree.leaves(tree)[0]) for tree in (candidates, queries))
-  size = block_size(Q, N)
-  return in_batches(lambda batch: function(copies, batch), queries, size, mesh)
-
-
-def block_size(queries: int, candidates: int) -> int:
-  """Returns the number of queries per block, whose float32 scores fit the block's budget."""
-  return min(queries, max(1, _BLOCK_BYTES // (4 * candidates)))
 
 
 def place_copies(tree: Any, mesh: Mesh) -> Any:

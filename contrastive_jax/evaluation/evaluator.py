@@ -10,13 +10,14 @@ from jax.sharding import Mesh
 
 from contrastive_jax import data
 from contrastive_jax.evaluation import checks, diagnostics
-from contrastive_jax.evaluation.batches import block_size, own_rows
+from contrastive_jax.evaluation.batches import own_rows
 from contrastive_jax.evaluation.captioner import Captioner
 from contrastive_jax.evaluation.captioning import is_right, score_captions
 from contrastive_jax.evaluation.embedded import EmbeddedSplit
 from contrastive_jax.evaluation.encoder import Encoder
 from contrastive_jax.evaluation.few_shot import FewShot
 from contrastive_jax.evaluation.knn import KNN
+from contrastive_jax.evaluation.neighbors import nearest
 from contrastive_jax.evaluation.outcomes import Outcome, checksums, means
 from contrastive_jax.evaluation.pairs import find_pairs, pair_accuracies
 from contrastive_jax.evaluation.probes import linear_probe
@@ -319,11 +320,9 @@ class Evaluator:
     The baseline, `retrieved_caption`, is the candidate nearest to each image.
     """
     written = self._captioner(parameters, split.images)
-    images = split.image_embeddings
-    size = block_size(len(images), len(candidates))
-    blocks = (images[start : start + size] for start in range(0, len(images), size))
-    nearest = np.concatenate([np.argmax(block @ candidates.T, axis=1) for block in blocks])
-    texts = {'caption': written, 'retrieved_caption': [self._candidates[row] for row in nearest]}
+    _, rows = nearest(split.image_embeddings, candidates, 1, mesh=self._mesh)
+    retrieved = [self._candidates[row] for row in rows[:, 0]]
+    texts = {'caption': written, 'retrieved_caption': retrieved}
     own = self._splits[split.name].fields[self._texts[0]]
     references = [[right] if isinstance(right, str) else list(right) for right in own]
     metrics = {

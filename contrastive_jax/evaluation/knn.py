@@ -1,16 +1,12 @@
 """k-NN classification."""
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jax.sharding import Mesh
 
-from contrastive_jax.evaluation.batches import compare, jit_batched, one_device
+from contrastive_jax.evaluation.neighbors import nearest
 from contrastive_jax.evaluation.zero_shot import classify
 
 
@@ -20,7 +16,7 @@ class KNN(NamedTuple):
   Attributes:
     features: [N, D] unit vectors.
     labels: N labels.
-    mesh: mesh over which queries are sharded; None for one device.
+    mesh: mesh over which queries and examples are sharded; None for one device.
     k: number of neighbors, at most N.
     temperature: temperature of the votes' weights.
 
@@ -39,11 +35,13 @@ class KNN(NamedTuple):
     classes = sorted(set(self.labels))
     codes = {label: code for code, label in enumerate(classes)}
     numbers = np.array([codes[label] for label in self.labels], np.int32)
-    mesh = self.mesh or one_device()
-    k = min(self.k, len(numbers))
-    examples = np.asarray(self.features, np.float32), numbers
-    vote = _voter(mesh, k, self.temperature, len(classes))
-    return classes, compare(vote, examples, np.asarray(features, np.float32), mesh)
+    scores, rows = nearest(features, self.features, min(self.k, len(numbers)), mesh=self.mesh)
+    with np.errstate(invalid='ignore'):  # NaN where an example has no neighbor
+      # Weights are relative to that of the nearest example, which is 1 at any temperature.
+      weights = np.exp((scores - scores[:, :1]) / self.temperature)
+    votes = np.zeros((len(rows), len(classes)), np.float32)
+    np.add.at(votes, (np.arange(len(rows))[:, None], numbers[rows]), weights)
+    return classes, votes
 
   def metrics(self, features: np.ndarray, labels: Sequence) -> dict[str, float]:
     """Returns the accuracy of the class with most votes, and the mean per-class recall."""
@@ -53,15 +51,3 @@ class KNN(NamedTuple):
       'neighbours_accuracy': own['accuracy@1'],
       'neighbours_mean_per_class_recall': own['mean_per_class_recall'],
     }
-
-
-@functools.cache
-def _voter(mesh: Mesh, k: int, temperature: float, classes: int) -> Callable:
-  def vote(examples, features):
-    vectors, numbers = examples
-    scores, rows = lax.top_k(jnp.dot(features, vectors.T, precision='highest'), k)
-    # Weights are relative to that of the nearest example, which is 1 at any temperature.
-    weights = jnp.exp((scores - scores[:, :1]) / temperature)
-    return jnp.einsum('bn,bnk->bk', weights, jax.nn.one_hot(numbers[rows], classes))
-
-  return jit_batched(vote, mesh)

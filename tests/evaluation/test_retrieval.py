@@ -1,6 +1,7 @@
 import itertools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,13 +9,14 @@ from hypothesis import strategies as st
 
 from contrastive_jax.evaluation.retrieval import (
   _chances,
+  _ranker,
   hits,
   hits_both_ways,
   languages,
   recall,
   retrieve,
 )
-from contrastive_jax.sharding.mesh import make_mesh
+from contrastive_jax.sharding.mesh import batch_sharding, make_mesh
 
 
 def expected_recall(scores, right, k):
@@ -118,6 +120,20 @@ def test_equal_candidates_tie_wherever_they_stand(devices):
   assert found[1] <= 1 / 7 + 1e-6
   found = recall(unit, unit.repeat(7, axis=0), range(33), ids, [1, 5, 10], mesh=mesh)
   assert found == pytest.approx({1: 1 / 7, 5: 5 / 7, 10: 1})
+
+
+@pytest.mark.parametrize('devices', [1, 8])
+def test_a_hundred_thousand_by_a_hundred_thousand_need_less_than_a_gigabyte(devices):
+  N, D = 100_000, 512
+  mesh = make_mesh('data:-1', jax.devices()[:devices])
+  vectors, ids = jax.ShapeDtypeStruct((N, D), jnp.float32), jax.ShapeDtypeStruct((N,), jnp.int32)
+  vectors, ids = (
+    jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=batch_sharding(mesh)) for a in (vectors, ids)
+  )
+  memory = _ranker(mesh).lower(vectors, vectors, (ids, ids)).compile().memory_analysis()
+  # Embeddings are copied to the devices, each of which holds a share and a block.
+  held = memory.argument_size_in_bytes + memory.temp_size_in_bytes + memory.output_size_in_bytes
+  assert held * devices < 1e9
 
 
 def test_several_texts_an_image_are_candidates_of_their_own():

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from contrastive_jax.losses.pairwise import pallas, ring
 from contrastive_jax.losses.pairwise.matmul import accumulator, matmul, matmul_pairs
+from contrastive_jax.losses.pairwise.reductions import TopK
 
 Tree = Any
 
@@ -235,6 +236,10 @@ def _scan(plan, visit, rows, row_sums, columns, column_sums):
     # All rows pass by the columns on the chip.
     visit = pallas.on_chip(visit, plan.block_size)
     block_shape = row_count, plan.block_size
+  elif isinstance(plan.rows, TopK):
+    # Wider than tall: the greatest scores of each row are sorted once per block.
+    width = min(_count(columns), 4 * plan.block_size)
+    block_shape = max(plan.block_size**2 // width, 1), width
   else:
     # Blocks are taller than wide: the sums of columns are then read and written less often.
     height = min(row_count, 2 * plan.block_size)
