@@ -67,12 +67,14 @@ def compile_four_matmuls(batch, mesh):
   """Compiles only the four block matmuls of `ours`, as a function of image and text."""
 
   def local(image, text):
-    size = min(BLOCK_SIZE, len(image))
-    count = len(image) // size
+    # The blocks of `pairwise`.
+    height = min(len(image), 2 * BLOCK_SIZE)
+    width = min(len(text), BLOCK_SIZE**2 // height)
+    rows, columns = len(image) // height, len(text) // width
 
     def visit(total, index):
-      x = lax.dynamic_slice_in_dim(image, index // count % count * size, size)
-      y = lax.dynamic_slice_in_dim(text, index % count * size, size)
+      x = lax.dynamic_slice_in_dim(image, index // columns % rows * height, height)
+      y = lax.dynamic_slice_in_dim(text, index % columns * width, width)
       # The barrier keeps the matmuls in the loop when a device has a single block.
       y, total = lax.optimization_barrier((y, total))
       # Each product depends on the previous one, so that none is eliminated.
@@ -84,12 +86,25 @@ def compile_four_matmuls(batch, mesh):
       return total + lax.optimization_barrier(y_part).T, None
 
     # Local columns stand for those of all devices, without communication.
-    visits = jnp.arange(count * count * mesh.size)
-    return lax.scan(visit, jnp.zeros((size, EMBEDDING), jnp.float32), visits)[0]
+    visits = jnp.arange(rows * columns * mesh.size)
+    total = lax.scan(visit, jnp.zeros((width, EMBEDDING), jnp.float32), visits)[0]
+    return total.sum(0, keepdims=True)
 
   batch_spec = jax.P('data')
   step = jax.shard_map(local, mesh=mesh, in_specs=batch_spec, out_specs=batch_spec, check_vma=False)
   return jax.jit(step).lower(*_embeddings(batch, batch_sharding(mesh))).compile()
+
+
+def compile_three_matmuls(batch, mesh):
+  """Compiles only the three matmuls of `dense`, as a function of image and text."""
+
+  def multiply(image, text):
+    scores = _matmul(image, text, 1, 1)
+    return _matmul(scores, text, 1, 0), _matmul(scores, image, 0, 0)
+
+  rows = batch_sharding(mesh)
+  step = jax.jit(multiply, out_shardings=(rows, rows))
+  return step.lower(*_embeddings(batch, rows)).compile()
 
 
 def _embeddings(batch, sharding):

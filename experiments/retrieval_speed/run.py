@@ -1,4 +1,4 @@
-"""Time and memory of recall for N images and N texts, compared to faiss's flat index.
+"""Time and memory of recall and neighbors for N images and N texts, compared to faiss's flat index.
 
   pip install -r experiments/retrieval_speed/requirements.txt
   python -m experiments.retrieval_speed.run --size=100000
@@ -19,15 +19,13 @@ import numpy as np
 from absl import app, flags
 
 from experiments import records
-from experiments.retrieval_speed import report
+from experiments.retrieval_speed import methods, report
 
 SIZE = flags.DEFINE_integer('size', 10_000, 'N, images and as many texts.', lower_bound=1)
 WIDTH = flags.DEFINE_integer('width', 512, 'D of the embeddings.', lower_bound=1)
 REPEATS = flags.DEFINE_integer('repeats', 3, 'Measurements of each.', lower_bound=1)
-MEASURE = flags.DEFINE_enum('measure', None, ['ours', 'faiss'], 'Of a child: what it measures.')
+MEASURE = flags.DEFINE_enum('measure', None, list(methods.METHODS), 'Of a child: what it measures.')
 OUTPUT = flags.DEFINE_string('output', str(report.RESULTS), 'Output file.')
-
-KS = (1, 5, 10)
 
 
 def draw() -> tuple[np.ndarray, np.ndarray]:
@@ -42,48 +40,22 @@ def draw() -> tuple[np.ndarray, np.ndarray]:
   return image, text
 
 
-def recall_ours(image, text) -> list[float]:
-  """Computes recalls by contrastive_jax, with one device per core."""
-  from contrastive_jax.evaluation.retrieval import recall
-  from contrastive_jax.runtime import cpu
-  from contrastive_jax.sharding.mesh import make_mesh
-
-  cpu.split_cores()
-  mesh, ids = make_mesh(), range(len(image))
-  ways = (image, text), (text, image)
-  return [value for way in ways for value in recall(*way, ids, ids, KS, mesh=mesh).values()]
-
-
-def recall_faiss(image, text) -> list[float]:
-  """Computes recalls by faiss's exact search, with its default threads."""
-  import faiss
-
-  found = []
-  for queries, candidates in ((image, text), (text, image)):
-    index = faiss.IndexFlatIP(candidates.shape[1])
-    index.add(candidates)
-    _, rows = index.search(queries, max(KS))
-    right = rows == np.arange(len(queries))[:, None]
-    found += [float(right[:, :k].any(axis=1).mean()) for k in KS]
-  return found
-
-
 def measure() -> dict:
-  """Measures seconds, peak memory beyond the embeddings, and recalls of one method."""
-  function = recall_ours if MEASURE.value == 'ours' else recall_faiss
+  """Measures seconds, peak memory beyond the embeddings, and what one method found."""
+  function = methods.METHODS[MEASURE.value]
   image, text = draw()
   # Memory of libraries and compilation does not count.
   function(image[:64], text[:64])
   before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
   start, busy = time.perf_counter(), time.process_time()
-  recalls = function(image, text)
+  found = function(image, text)
   seconds, busy = time.perf_counter() - start, time.process_time() - busy
   after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
   return {
     'seconds': seconds,
     'processor_seconds': busy,
     'gigabytes': (after - before) * 1024 / 1e9,
-    'recalls': recalls,
+    'found': found,
   }
 
 
@@ -97,16 +69,20 @@ def main(_):
   output = pathlib.Path(OUTPUT.value)
   results = records.read(output)['results'] if output.exists() else []
   for repeat in range(REPEATS.value):
-    for method in ('ours', 'faiss'):
-      key = {'method': method, 'size': SIZE.value, 'width': WIDTH.value, 'repeat': repeat}
+    for name in methods.METHODS:
+      task, method = name.split('/')
+      key = {'task': task, 'method': method, 'size': SIZE.value, 'width': WIDTH.value}
+      key['repeat'] = repeat
       if any(key.items() <= row.items() for row in results):
         continue
-      command = [sys.executable, '-m', 'experiments.retrieval_speed.run', f'--measure={method}']
+      command = [sys.executable, '-m', 'experiments.retrieval_speed.run', f'--measure={name}']
       command += [f'--size={SIZE.value}', f'--width={WIDTH.value}']
-      child = subprocess.run(command, cwd=records.ROOT, check=True, capture_output=True, text=True)
+      child = subprocess.run(
+        command, cwd=records.ROOT, check=True, stdout=subprocess.PIPE, text=True
+      )
       results.append(key | json.loads(child.stdout.splitlines()[-1]))
       records.write(output, results, resumed=True)
-  print(report.recall(output))
+  print(report.speed(output))
 
 
 if __name__ == '__main__':

@@ -12,7 +12,7 @@ from contrastive_jax.losses.pairwise.matmul import accumulator, matmul
 
 Array = jax.Array
 
-_BLOCK_SIZE = 512  # faster on CPUs than larger blocks, whose scores leave the cache
+BLOCK_SIZE = 512  # faster on CPUs than larger blocks, whose scores leave the cache
 _LARGEST_BLOCK = 2**15  # two counts of a block share 32 bits
 
 
@@ -76,7 +76,7 @@ def ranks(
   labels = arguments.integers('positive', positive, sizes)
   both = tuple(a._replace(data=b) for a, b in zip(both, labels, strict=True))
   plan = arguments.make_plan(
-    *(None, None, None, both), diagonal=True, block_size=block_size or _BLOCK_SIZE, mesh=mesh
+    *(None, None, None, both), diagonal=True, block_size=block_size or BLOCK_SIZE, mesh=mesh
   )
   return _ranks(plan._replace(block_size=min(plan.block_size, _LARGEST_BLOCK)), *both)
 
