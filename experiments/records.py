@@ -210,7 +210,7 @@ def _versions() -> dict[str, str]:
 
 
 def _device() -> str:
-  """Returns, for example, 'cpu: 2 cores of AMD EPYC' or 'gpu: 8 x NVIDIA H200; 16 cores of …'."""
+  """Returns, for example, 'cpu: 2 cores of AMD EPYC with AVX2' or 'gpu: 8 x NVIDIA H200; 16 …'."""
   import jax  # Formatting tables does not need it.
 
   devices = jax.local_devices()
@@ -224,7 +224,11 @@ def _processor() -> str:
   information = pathlib.Path('/proc/cpuinfo')
   text = information.read_text() if information.exists() else ''
   model = re.search(r'^model name\s*: (.+)$', text, re.MULTILINE)
-  return model[1] if model else platform.processor() or platform.machine()
+  if not model:
+    return platform.processor() or platform.machine()
+  vectors = {'avx2': 'AVX2', 'avx512f': 'AVX-512', 'amx_tile': 'AMX'}
+  found = [name for flag, name in vectors.items() if re.search(rf'\b{flag}\b', text)]
+  return f'{model[1]} with {found[-1]}' if found else model[1]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Three methods for InfoNCE over a sharded batch, and the four matmuls of the streamed one.
+"""Three methods for InfoNCE over a sharded batch, and the matmuls of dense and of the streamed one.
 
 Shape letters: B batch, D embedding, N devices, b rows of a block.
 """

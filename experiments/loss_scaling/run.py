@@ -37,6 +37,10 @@ MOST_BYTES, MOST_SECONDS = 6e9, 60.0
 # Turns per method and batch: at least the first number, and until the second of seconds passed.
 TURNS, SECONDS = 5, 10.0
 SCALE = 1 / 0.07
+MATMULS = {
+  report.LIMIT: methods.compile_four_matmuls,
+  report.DENSE_LIMIT: methods.compile_three_matmuls,
+}
 
 
 def measure_memory(devices, batches, results):
@@ -67,7 +71,7 @@ def measure_time(devices, batches, results):
       continue
     before = {row['method']: row for row in rows if row['batch'] == batch // 2}
     calls, new = {}, {}
-    for name in (*methods.METHODS, report.LIMIT):
+    for name in (*methods.METHODS, *MATMULS):
       new[name] = {'measured': 'time', 'devices': devices, 'batch': batch, 'method': name}
       reason, calls[name] = prepare(name, batch, mesh, before.get(name, {}))
       if reason:
@@ -84,8 +88,8 @@ def prepare(name, batch, mesh, before):
     return before['left_out'], None
   if 4 * before.get('seconds', 0.0) > MOST_SECONDS:
     return f'over {MOST_SECONDS:.0f} s', None
-  if name == report.LIMIT:
-    program = methods.compile_four_matmuls(batch, mesh)
+  if name in MATMULS:
+    program = MATMULS[name](batch, mesh)
   else:
     program = methods.compile_gradients(methods.METHODS[name], batch, mesh)
     if mesh.size * program.memory_analysis().temp_size_in_bytes > MOST_BYTES:
@@ -94,7 +98,7 @@ def prepare(name, batch, mesh, before):
   vectors = random.normal(size=(2, batch, methods.EMBEDDING)).astype(np.float32)
   vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)
   arguments = jax.device_put(tuple(vectors), batch_sharding(mesh))
-  if name != report.LIMIT:
+  if name not in MATMULS:
     whole = jax.NamedSharding(mesh, jax.P())
     arguments += (jax.device_put(np.float32(SCALE), whole),)
   return None, lambda: program(*arguments)

@@ -278,7 +278,8 @@ def top_k(
     scale: scalar.
     exclude: as in `logsumexp`.
     diagonal: whether pairs i = j count.
-    block_size: as in `logsumexp`.
+    block_size: a block has block_size / 4 rows and 8 · block_size columns; by default 256 × 8,192,
+      whose scores take 8 MiB.
     mesh: as in `logsumexp`.
 
   Returns:

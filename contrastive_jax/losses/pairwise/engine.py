@@ -237,9 +237,8 @@ def _scan(plan, visit, rows, row_sums, columns, column_sums):
     visit = pallas.on_chip(visit, plan.block_size)
     block_shape = row_count, plan.block_size
   elif isinstance(plan.rows, TopK):
-    # Wider than tall: the greatest scores of each row are sorted once per block.
-    width = min(_count(columns), 4 * plan.block_size)
-    block_shape = max(plan.block_size**2 // width, 1), width
+    # Wider than tall: selecting from a row costs more per block than per column.
+    block_shape = max(plan.block_size // 4, 1), 8 * plan.block_size
   else:
     # Blocks are taller than wide: the sums of columns are then read and written less often.
     height = min(row_count, 2 * plan.block_size)
