@@ -68,8 +68,8 @@ def compile_four_matmuls(batch, mesh):
 
   def local(image, text):
     # The blocks of `pairwise`.
-    height = min(len(image), 2 * BLOCK_SIZE)
-    width = min(len(text), BLOCK_SIZE**2 // height)
+    height = min(len(image), BLOCK_SIZE)
+    width = min(len(text), BLOCK_SIZE**2 // (2 * height))
     rows, columns = len(image) // height, len(text) // width
 
     def visit(total, index):

@@ -76,7 +76,8 @@ def logsumexp(
     diagonal: whether pairs i = j count.
     dtype: of the vectors in the products; by default the one that x and y promote to. Each gradient
       is summed in float32 and returned in the dtype of its argument.
-    block_size: a block has block_size² pairs; by default 1,024², whose scores take 4 MiB.
+    block_size: a block has block_size rows and half as many columns; by default 1,024 × 512, whose
+      scores take 2 MiB.
     mesh: the mesh over whose axes named 'data' and 'fsdp' the vectors are sharded (they are
       replicated over its other axes); or a `Ring` of it, with a limit of memory; None for one
       device.

@@ -231,29 +231,33 @@ def _scaled(rows, row_sums, column_sums):
 
 
 def _scan(plan, visit, rows, row_sums, columns, column_sums):
-  row_count = _count(rows)
   if plan.kernel == 'pallas':
     # All rows pass by the columns on the chip.
     visit = pallas.on_chip(visit, plan.block_size)
-    block_shape = row_count, plan.block_size
+    shape = _count(rows), plan.block_size
   elif isinstance(plan.rows, TopK):
     # Wider than tall: selecting from a row costs more per block than per column.
-    block_shape = max(plan.block_size // 4, 1), 8 * plan.block_size
+    shape = max(plan.block_size // 4, 1), 8 * plan.block_size
   else:
-    # Blocks are taller than wide: the sums of columns are then read and written less often.
-    height = min(row_count, 2 * plan.block_size)
-    block_shape = height, max(plan.block_size**2 // height, 1)
+    shape = block_shape(plan, _count(rows))
   return ring.ring_scan(
     visit,
     rows,
     row_sums,
     columns,
     column_sums,
-    block_shape=block_shape,
+    block_shape=shape,
     axes=plan.axes,
     shards=plan.shards,
     group=plan.group,
   )
+
+
+def block_shape(plan: Plan, row_count: int) -> tuple[int, int]:
+  """The maximum number of rows, and of columns, of a block."""
+  # Blocks are taller than wide: the sums of columns are then read and written less often.
+  height = min(row_count, plan.block_size)
+  return height, max(plan.block_size**2 // (2 * height), 1)
 
 
 def _scores(rows, columns):

@@ -12,8 +12,7 @@ from contrastive_jax.losses.pairwise.matmul import accumulator, matmul
 
 Array = jax.Array
 
-BLOCK_SIZE = 512  # faster on CPUs than larger blocks, whose scores leave the cache
-_LARGEST_BLOCK = 2**15  # two counts of a block share 32 bits
+_LONGEST = 2**15  # edge of a block, of which two counts share 32 bits
 
 
 class Ranks(NamedTuple):
@@ -58,7 +57,7 @@ def ranks(
     y: [B', D] vectors, one per column.
     positive: [B] integers, or a pair of [B] and [B']; pairs of the same integer are positive.
       Vectors of a negative integer are padding, which is neither ranked nor counted.
-    block_size: a block has at most block_size² pairs; by default 512².
+    block_size: as in `logsumexp`.
     mesh: as in `logsumexp`.
 
   Returns:
@@ -76,9 +75,9 @@ def ranks(
   labels = arguments.integers('positive', positive, sizes)
   both = tuple(a._replace(data=b) for a, b in zip(both, labels, strict=True))
   plan = arguments.make_plan(
-    *(None, None, None, both), diagonal=True, block_size=block_size or BLOCK_SIZE, mesh=mesh
+    *(None, None, None, both), diagonal=True, block_size=block_size, mesh=mesh
   )
-  return _ranks(plan._replace(block_size=min(plan.block_size, _LARGEST_BLOCK)), *both)
+  return _ranks(plan, *both)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -87,6 +86,8 @@ def _ranks(plan, rows, columns):
 
 
 def _two_rounds(plan, rows, columns):
+  shape = engine.block_shape(plan, len(rows.vectors))
+
   def make_round(state, counting):
     state = ring.ring_scan(
       functools.partial(_visit, counting),
@@ -94,7 +95,7 @@ def _two_rounds(plan, rows, columns):
       state[0],
       (columns.vectors, columns.data),
       state[1],
-      block_shape=(plan.block_size, plan.block_size),
+      block_shape=(min(shape[0], _LONGEST), min(shape[1], _LONGEST)),
       axes=plan.axes,
       shards=plan.shards,
     )
