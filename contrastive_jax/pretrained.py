@@ -217,6 +217,9 @@ class Pretrained:
         paths.
       k: number of images per query, at most N.
 
+    Returns:
+      Indices and cosines; −1 and −inf where fewer than k cosines are numbers.
+
     Raises:
       ValueError: see `encode_image` and `encode_text`; or if there are fewer than k images.
     """

@@ -35,7 +35,7 @@ def retrieve(
     texts: the text or texts of each image.
     encode: texts -> unit vectors [., D].
     ks: cutoffs.
-    mesh: mesh over which queries are sharded; None for one device.
+    mesh: mesh over which queries and candidates are sharded; None for one device.
     sides: names of the two sides in the metrics; of pairs of texts ('first', 'second').
 
   Returns:

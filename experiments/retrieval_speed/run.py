@@ -67,6 +67,7 @@ def main(_):
   # Cores are compared, and the children inherit the variable.
   os.environ['JAX_PLATFORMS'] = 'cpu'
   output = pathlib.Path(OUTPUT.value)
+  output.parent.mkdir(parents=True, exist_ok=True)
   results = records.read(output)['results'] if output.exists() else []
   for repeat in range(REPEATS.value):
     for name in methods.METHODS:
