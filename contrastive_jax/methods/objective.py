@@ -31,7 +31,7 @@ class Objective:
     weights: Mapping[str, float | Mapping[str, Any]],
     mesh: Mesh | None = None,
     *,
-    gather_bytes: int = 0,
+    gather_bytes: int | None = None,
     **options,
   ):
     """Makes the methods and checks names and options.
@@ -41,7 +41,7 @@ class Objective:
         in {'weight': 1.0, 'scale': 10.0}. An option of None stands for the method's default. A
         weight may be a schedule: ((step, weight), ...), linear between the steps.
       mesh: the mesh over which the batch is sharded; None for one device.
-      gather_bytes: see `pairwise.Ring`.
+      gather_bytes: see `pairwise.Ring`, whose default is that of None.
       **options: further options of all methods, such as `block_size` or `kernel='pallas'`.
 
     Raises:
@@ -49,7 +49,7 @@ class Objective:
     """
     if not weights:
       raise ValueError(f'config.objective is empty; weigh some of {sorted(METHODS)}')
-    ring = None if mesh is None else pairwise.Ring(mesh, gather_bytes)
+    ring = mesh if gather_bytes is None or mesh is None else pairwise.Ring(mesh, gather_bytes)
     self._weights, self.methods = {}, {}
     for name, given in weights.items():
       self._weights[name], own = _split(name, given)

@@ -147,7 +147,11 @@ def _compile(config: ConfigDict, topology: Topology, analytic: dict[str, float])
   program, needed, limit = costs.compile_step(built)
   available = topology.memory if limit is None else limit
   fits = program is not None and needed <= available
-  found = {'fits': fits, 'needed_bytes': needed, 'available_bytes': available}
+  found: dict[str, Any] = {
+    'fits': fits,
+    'needed_bytes': needed,
+    'available_bytes': available,
+  }
   if fits and topology.chip is not None:
     step, hlo = costs.step_flops(built), Program(program.as_text())
     counted = {'analytic': analytic, 'traced': step.total, 'traced_float32': step.exact}
