@@ -61,7 +61,7 @@ def plan(config: ConfigDict, topology: Topology, seconds: float = 300) -> dict[s
     config: config of a run. Its data are opened only if a method has a table with a row per example
       and `config.data.examples` is 0.
     topology: from `open_topology`.
-    seconds: time for which further settings are compiled, see `search`.
+    seconds: time for which further settings are compiled, see `search`; 0 for none.
 
   Returns:
     A nested dict for JSON. Bytes are per device, FLOPs per step on all devices. Without
@@ -105,7 +105,8 @@ def plan(config: ConfigDict, topology: Topology, seconds: float = 300) -> dict[s
     }
     if topology.chip is not None:
       result['estimate'] = estimate(result['flops'], collectives, program.moved_bytes(), topology)
-  result['settings'] = list(search(config, topology, result, time.perf_counter() + seconds))
+  until = time.perf_counter() + seconds
+  result['settings'] = list(search(config, topology, result, until)) if seconds > 0 else []
   result['fastest'] = fastest(result, result['settings'])
   return result
 

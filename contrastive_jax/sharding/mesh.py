@@ -23,8 +23,8 @@ def make_mesh(shape: str = 'data:-1', devices=None) -> Mesh:
     devices: default all devices.
 
   Raises:
-    ValueError: if an axis is unknown, the sizes do not multiply to the number of devices, or the
-      number of slices does not divide 'data'.
+    ValueError: if an axis is unknown, the sizes do not multiply to the number of devices or do not
+      fit their torus, or the number of slices does not divide 'data'.
   """
   devices = jax.devices() if devices is None else devices
   sizes = dict.fromkeys(AXES, 1)
@@ -45,6 +45,14 @@ def make_mesh(shape: str = 'data:-1', devices=None) -> Mesh:
       f'config.mesh = {shape!r} does not fit {len(devices)} devices; '
       'its sizes must multiply to that, and one may be -1'
     )
+  try:
+    return _arrange(sizes, devices, shape)
+  except NotImplementedError as error:  # of JAX, where axes do not divide along a torus
+    raise ValueError(f'config.mesh = {shape!r} does not fit the torus: {error}') from error
+
+
+def _arrange(sizes: dict[str, int], devices, shape: str) -> Mesh:
+  """Makes a mesh of given sizes, whose slices are joined along 'data'."""
   types = (AxisType.Auto,) * len(AXES)
   slices = len({getattr(device, 'slice_index', 0) for device in devices})
   if slices == 1:

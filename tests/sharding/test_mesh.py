@@ -78,3 +78,12 @@ def test_cores_become_devices_unless_they_are_counted(given, cores, expected, th
   cpu.split_cores(spare_threads=True)
   assert os.environ['XLA_FLAGS'] == expected
   assert os.environ.get('PJRT_NPROC') == threads
+
+
+def test_a_mesh_that_does_not_fit_the_torus_is_an_error(monkeypatch):
+  def refuse(*_, **__):
+    raise NotImplementedError('Failed to find assignment')
+
+  monkeypatch.setattr(jax, 'make_mesh', refuse)
+  with pytest.raises(ValueError, match=r"config\.mesh = 'data:8' does not fit the torus: Failed"):
+    mesh.make_mesh('data:8')
