@@ -28,8 +28,9 @@ class Clip(nnx.Module):
     scale: initial inverse temperature.
     bias: initial value of the learned bias of similarities (SigLIP); None for no bias.
     dtype: dtype of activations and matmuls, 'float32' or 'bfloat16'; parameters are float32.
-    remat: rematerialization of the transformers' layers, see `transformer.REMATS`.
-    attention: implementation of attention, see `attention.select`.
+    remat: rematerialization of the transformers' layers, see `transformer.REMATS`; a tower may have
+      its own.
+    attention: implementation of attention, see `attention.select`; a tower may have its own.
     rngs: initializes the parameters.
 
   References:
@@ -56,8 +57,8 @@ class Clip(nnx.Module):
   ):
     make = {'dtype': jnp.dtype(dtype), 'rngs': rngs}
     towers = make | {'remat': remat, 'attention': attention}
-    self.image = ImageTower(**image, **towers)
-    self.text = TextTower(**text, **towers)
+    self.image = ImageTower(**{**towers, **image})
+    self.text = TextTower(**{**towers, **text})
     self.image_projection = projection('image', image_projection, image['width'], embed, make)
     self.text_projection = projection('text', text_projection, text['width'], embed, make)
     self.log_scale = nnx.Param(jnp.float32(math.log(scale)), axes=())

@@ -124,8 +124,9 @@ class Coca(nnx.Module):
     scale: initial inverse temperature.
     bias: initial value of the learned bias of similarities; None for no bias.
     dtype: dtype of activations and matmuls, 'float32' or 'bfloat16'; parameters are float32.
-    remat: rematerialization of the transformers' layers, see `transformer.REMATS`.
-    attention: implementation of attention, see `attention.select`.
+    remat: rematerialization of the transformers' layers, see `transformer.REMATS`; a tower and the
+      decoder may have their own.
+    attention: implementation of attention, see `attention.select`; likewise.
     rngs: initializes the parameters.
 
   References:
@@ -156,8 +157,8 @@ class Coca(nnx.Module):
     make = {'dtype': jnp.dtype(dtype), 'rngs': rngs}
     towers = make | {'remat': remat, 'attention': attention}
     self.pooling = pooler
-    self.image = ImageTower(**image, pooling='none', **towers)
-    self.text = TextTower(**text, pooling='class', **towers)
+    self.image = ImageTower(**{**towers, **image}, pooling='none')
+    self.text = TextTower(**{**towers, **text}, pooling='class')
     width = image['width']
     pool = partial(AttentionalPooler, heads=pooler_heads, attention=attention, **make)
     self.pooler = pool(queries + (pooler == 'shared'), embed, width)
@@ -168,7 +169,7 @@ class Coca(nnx.Module):
       text['width'], embed, ('embed', None), text['width'] ** -0.5, bias=False, **make
     )
     self.decoder = Decoder(
-      text['vocabulary'], text['width'], context_width=embed, **decoder, **towers
+      text['vocabulary'], text['width'], context_width=embed, **{**towers, **decoder}
     )
     self.log_scale = nnx.Param(jnp.float32(math.log(scale)), axes=())
     self.bias = None if bias is None else nnx.Param(jnp.float32(bias), axes=())

@@ -19,7 +19,8 @@ from contrastive_jax.runtime.waiting import waiting
 
 # Fields that may change on resume: they do not affect what is trained.
 _CHANGEABLE = re.compile(
-  r'config\.(mesh|gather_bytes|xla_flags|sharding\..*|micro_batches|model\.(remat|attention)|data\.(folder|workers)|profile'
+  r'config\.(mesh|gather_bytes|xla_flags|sharding\..*|micro_batches|data\.(folder|workers)|profile'
+  r'|model\.((image|text|decoder)\.)?(remat|attention)'
   r'|(log|evaluate|checkpoint)_every|keep_checkpoints|keep_best|evaluation\..*|bad_steps\.action)'
 )
 # Fields added by later versions, with the values that keep the behavior of earlier versions.

@@ -6,8 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from contrastive_jax.models import attention
+from contrastive_jax.models.clip import Clip
 from contrastive_jax.models.definition import define
 from contrastive_jax.sharding.mesh import batch_sharding, make_mesh, on_mesh
 
@@ -158,3 +160,13 @@ def test_a_model_passes_its_attention_to_every_block_and_pooler(name, fields, ke
   jax.eval_shape(lambda p, batch: definition.bind(p).encode(batch), parameters, batch)
   # Single queries, those of the contrastive pooling, are left to XLA.
   assert len(calls) == kernels, calls
+
+
+def test_a_tower_may_have_its_own_attention_and_rematerialization():
+  fields = {**TINY, 'text': {**TINY['text'], 'attention': 'xla', 'remat': 'full'}}
+  module = nnx.eval_shape(
+    lambda: Clip(**fields, attention='splash', dtype='bfloat16', rngs=nnx.Rngs(0))
+  )
+  of = lambda tower: tower.transformer.blocks[0].attention.implementation  # noqa: E731
+  assert (of(module.image), of(module.text)) == ('splash', 'xla')
+  assert module.image.transformer.remat is None and module.text.transformer.remat is not None
