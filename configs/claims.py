@@ -66,6 +66,7 @@ def recipe(stage: str) -> ConfigDict:
   config.data.tokenizer = 'emoji'
   config.data.captions = 'caption'
   config.data.size = 40
+  config.data.workers = 0
   config.augmentation = ConfigDict(
     {
       'degrees': 10.0,

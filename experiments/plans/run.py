@@ -40,10 +40,10 @@ GROUPS = {
   ],
   'after': [
     ('clip:vit_l14', 'v5e:16x16', (*_FULL, _SPLASH)),
-    ('clip:vit_l14', 'v5p:8x8x8', (_SPLASH,)),
-    ('coca:large', 'v5e:16x16', (*_FULL, _CUT, '--config.micro_batches=2')),
-    ('coca:large', 'v5p:8x8x8', _DOTS),
-    ('coca:giant', 'v5e:16x16', (*_FULL, _CUT, '--config.micro_batches=4')),
+    ('clip:vit_l14', 'v5p:8x8x8', ()),
+    ('coca:large', 'v5e:16x16', (*_FULL, _CUT)),
+    ('coca:large', 'v5p:8x8x8', ()),
+    ('coca:giant', 'v5e:16x16', (*_FULL, _CUT, '--config.micro_batches=2')),
     ('coca:giant', 'v5p:8x8x8', _FULL),
   ],
   'attention': [

@@ -78,7 +78,10 @@ class Examples:
 
   def __getitem__(self, number):
     image = np.full((8, 8, 3), 255 * (number % 2), np.uint8)
-    return {'id': number, 'image': encoded(image), 'kind': 'ab'[number % 2]}
+    return self.fields(number) | {'image': encoded(image)}
+
+  def fields(self, number):
+    return {'id': number, 'kind': 'ab'[number % 2]}
 
 
 def encoded(image):

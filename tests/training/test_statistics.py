@@ -119,6 +119,7 @@ def test_the_plan_says_how_many_examples_share_statistics():
   assert plan.normalized_together(config, definition()) == 8
   figures = {'needed_bytes': 1, 'available_bytes': 2, 'mesh': {'data': 1, 'fsdp': 1, 'tensor': 1}}
   figures |= {'config': 'simclr:smoke', 'batch_size': 16, 'topology': 'cpu:1', 'chip': 'CPU'}
+  figures |= {'settings': [], 'fastest': None}
   said = table.verdict(figures | {'simulated': True, 'fits': True, 'normalized_together': 8})
   assert 'each micro-batch, 8 examples, by its own statistics' in said
 
