@@ -9,6 +9,7 @@ differently, and may convert bfloat16 to float32.
 
 import json
 import pathlib
+import re
 import time
 from typing import Any
 
@@ -48,7 +49,7 @@ def run(
   result = plan(config, open_topology(topology), seconds)
   table.show(result)
   folder.mkdir(parents=True, exist_ok=True)
-  path = folder / f'plan_{topology.replace(":", "_")}.json'
+  path = folder / f'plan_{re.sub("[:*]", "_", topology)}.json'
   path.write_text(json.dumps(result, indent=2) + '\n')
   print(f'{path} contains this plan')
   return result

@@ -197,3 +197,17 @@ def test_the_tpu_compiler_decides_what_fits():
   large = clip.get_config('vit_b16')
   result = plan.plan(large, topology.open_topology('v5e:4x4'), seconds=0)
   assert not result['fits'] and result['needed_bytes'] > result['available_bytes']
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+  importlib.util.find_spec('libtpu') is None or jax.__version_info__ < (0, 12),
+  reason='needs libtpu and jax 0.12',
+)
+def test_slices_are_planned(tmp_path):
+  joined = config(batch_size=64, mesh='data:4,fsdp:2')
+  result = plan.run(joined, 'v5e:2x2*2', tmp_path, seconds=0)
+  assert result['fits'] and result['devices'] == 8
+  assert (tmp_path / 'plan_v5e_2x2_2.json').exists()
+  with pytest.raises(ValueError, match="data:1 on 2 slices; 'data' joins the slices"):
+    plan.plan(config(batch_size=64, mesh='fsdp:8'), topology.open_topology('v5e:2x2*2'))
