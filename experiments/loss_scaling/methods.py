@@ -1,4 +1,4 @@
-"""Three methods for InfoNCE over a sharded batch, and the matmuls of dense and of the streamed one.
+"""Methods for InfoNCE over a sharded batch, and the matmuls of dense and of the streamed one.
 
 Shape letters: B batch, D embedding, N devices, b rows of a block.
 """
@@ -45,11 +45,16 @@ def all_gather(image, text, scale, mesh):
 
 
 def ours(image, text, scale, mesh):
-  """S in blocks, on a ring of devices."""
+  """S in blocks, on a ring of groups of devices."""
   return losses.info_nce(image, text, scale=scale, block_size=BLOCK_SIZE, mesh=mesh)
 
 
-METHODS = {'dense': dense, 'all-gather': all_gather, 'ours': ours}
+def ring(image, text, scale, mesh):
+  """S in blocks, on a ring of single devices."""
+  return ours(image, text, scale, pairwise.Ring(mesh, gather_bytes=0))
+
+
+METHODS = {'dense': dense, 'all-gather': all_gather, 'ours': ours, 'ring': ring}
 
 
 def compile_gradients(method, batch, mesh):

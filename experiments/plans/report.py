@@ -14,7 +14,7 @@ HEADER = (
   *('loss, GiB', 'model FLOPs per step', 'traced to analytic', 'compute', 'memory'),
   *('interconnect', 'of which latency', 'seconds per step, estimate', 'of peak, estimate'),
 )
-LEFT = ('config', 'topology', 'flags, --config.', '')
+LEFT = ('config', 'topology', 'flags, --config.', 'collective')
 
 
 def plans(path: pathlib.Path, group: str) -> str:
@@ -25,16 +25,16 @@ def plans(path: pathlib.Path, group: str) -> str:
 
 def estimates(path: pathlib.Path) -> str:
   """Returns a row per config and topology, with the estimates before and after."""
-  before, after = (
-    map(_row, records.read(path)['results'][k].values()) for k in ('before', 'after')
-  )
+  results = records.read(path)['results']
+  earlier = {_place(plan): _row(plan) for plan in results['before'].values()}
   taken = ('per chip', 'seconds per step, estimate', 'of peak, estimate')
-  header = (*HEADER[:4], *taken, 'before: seconds', 'of peak')
-  rows = (
-    [*(new[name] for name in (*HEADER[:4], *taken)), *(old[name] for name in taken[1:])]
-    for old, new in zip(before, after, strict=True)
-  )
-  return _table(header, rows)
+  rows = []
+  for plan in results['after'].values():
+    new, old = _row(plan), earlier[_place(plan)]
+    rows.append(
+      [*(new[name] for name in (*HEADER[:4], *taken)), *(old[name] for name in taken[1:])]
+    )
+  return _table((*HEADER[:4], *taken, 'before: seconds', 'of peak'), rows)
 
 
 def attention(path: pathlib.Path) -> str:
@@ -87,6 +87,10 @@ def _table(header, rows) -> str:
   return records.markdown(''.join('l' if name in LEFT else 'r' for name in header), header, rows)
 
 
+def _place(plan: dict) -> tuple[str, str]:
+  return plan['config'], plan['topology']
+
+
 def _flags(plan: dict) -> list[str]:
   return [flag.removeprefix('--config.') for flag in plan['flags']]
 
@@ -122,8 +126,8 @@ def _row(plan: dict) -> dict[str, str]:
 
 
 TABLES = {
-  'plans': functools.partial(plans, RESULTS, 'after'),
-  'before': functools.partial(plans, RESULTS, 'before'),
+  'plans': functools.partial(plans, RESULTS, group='after'),
+  'before': functools.partial(plans, RESULTS, group='before'),
   'estimates': functools.partial(estimates, RESULTS),
   'attention': functools.partial(attention, RESULTS),
   'collectives': functools.partial(collectives, RESULTS),
