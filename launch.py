@@ -19,7 +19,7 @@ from contrastive_jax import data, interop
 from contrastive_jax.evaluation.open import open_evaluator
 from contrastive_jax.planning import plan
 from contrastive_jax.report import compare, results
-from contrastive_jax.runtime import buckets, compilation_cache, cpu, processes, xla
+from contrastive_jax.runtime import buckets, processes
 from contrastive_jax.runtime.waiting import waiting
 from contrastive_jax.training import build, command_line, logger, loop, restore, workdir
 
@@ -49,17 +49,11 @@ def main(_) -> None:
   if _MODE.value == 'train':
     command_line.check_saves(folder)
   config = workdir.upgrade(config or workdir.read_config(folder))
-  xla.set_flags(config.xla_flags)
-  if config.matmul_precision != 'highest':  # the models' own default
-    jax.config.update('jax_default_matmul_precision', config.matmul_precision)
+  command_line.set_up_programs(config)
   if _MODE.value == 'plan':
     plan.run(config, _TOPOLOGY.value, folder, _SEARCH.value)
     return
-  # A loss of pairs alone has one collective at a time.
-  losses = [*(config.get('objective') or ())]
-  cpu.split_cores(spare_threads=losses not in (['info_nce'], ['sigmoid']))
-  cpu.keep_memory()
-  compilation_cache.keep_programs()
+  command_line.set_up_process(config)
   joined = processes.distributed(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
   with joined, workdir.unlocking():
     run_mode(config, folder)

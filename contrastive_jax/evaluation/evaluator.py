@@ -193,8 +193,8 @@ class Evaluator:
       scores = class_metrics(found, right)
       metrics |= {f'zero_shot_{field}_{measure}': value for measure, value in scores.items()}
       hits |= {f'zero_shot_{field}_accuracy@{k}': chances for k, chances in found.items()}
-      nearest = np.argmax(image @ class_vectors[field].T, axis=1)
-      predictions[field] = [classes[row] for row in nearest]
+      rows = np.argmax(image @ class_vectors[field].T, axis=1)
+      predictions[field] = [classes[row] for row in rows]
     return metrics, {'classes': labels, 'predictions': predictions, 'hits': hits}
 
   def finish(self, parameters) -> tuple[dict[str, float], list[EmbeddedSplit]]:

@@ -15,7 +15,7 @@ class FewShot(NamedTuple):
   Attributes:
     features: [N, D] unit vectors.
     labels: N labels.
-    mesh: mesh over which queries are sharded; None for one device.
+    mesh: mesh over which queries and candidates are sharded; None for one device.
     shots: numbers of examples per class; a smaller class contributes all of its examples.
     draws: number of random draws over which the accuracy is averaged.
     seed: seed of the draws.

@@ -1,13 +1,14 @@
-"""Checks of command line flags, before anything is read or written."""
+"""Checks of command line flags, and what is set up by a config before anything is computed."""
 
 import itertools
 import pathlib
 from collections.abc import Iterator, Sequence
 
+import jax
 from absl import flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
-from contrastive_jax.runtime import buckets
+from contrastive_jax.runtime import buckets, compilation_cache, cpu, xla
 
 
 class _OptionalFloat(flags.FloatParser):
@@ -82,3 +83,19 @@ def check_saves(folder: pathlib.Path) -> None:
     )
   if buckets.is_bucket(folder):
     buckets.check_writable(folder)
+
+
+def set_up_programs(config: ConfigDict) -> None:
+  """Sets XLA's flags and the precision of products; call before JAX's first computation."""
+  xla.set_flags(config.xla_flags)
+  if config.matmul_precision != 'highest':  # the models' own default
+    jax.config.update('jax_default_matmul_precision', config.matmul_precision)
+
+
+def set_up_process(config: ConfigDict) -> None:
+  """Makes CPU cores devices, and keeps memory and programs; call before the first computation."""
+  # A loss of pairs alone has one collective at a time.
+  losses = [*(config.get('objective') or ())]
+  cpu.split_cores(spare_threads=losses not in (['info_nce'], ['sigmoid']))
+  cpu.keep_memory()
+  compilation_cache.keep_programs()

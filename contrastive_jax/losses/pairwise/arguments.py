@@ -142,24 +142,27 @@ def make_plan(
         f"{name} has {count} rows, which do not divide over the mesh's {plan.shards} shards; use "
         f'a multiple of {plan.shards}'
       )
-  return plan if ring is None else plan._replace(group=_group(plan, both[1], ring.gather_bytes))
+  return plan if ring is None else plan._replace(group=_group(plan, both, ring.gather_bytes))
 
 
-def _group(plan: Plan, columns: Operand, max_bytes: int) -> int:
+def _group(plan: Plan, both: tuple[Operand, ...], max_bytes: int) -> int:
   """The number of devices that gather their columns."""
-  count = len(jax.tree.leaves(columns)[0])
+  rows, count = (len(jax.tree.leaves(operand)[0]) // plan.shards for operand in both)
   # Bytes of a device's own columns: what travels, its gradients, and the results of a reduction.
   width = plan.dtype.itemsize + 4
-  sizes = [a.size // count * (width if a.ndim > 1 else 8) for a in jax.tree.leaves(columns)]
-  own = count // plan.shards * (sum(sizes) + 16)
+  leaves = jax.tree.leaves(both[1])
+  own = count * (16 + sum(a.size // len(a) * (width if a.ndim > 1 else 8) for a in leaves))
 
-  def fits(group):
+  def taken(group):
     # Those of the next hop arrive beside them.
     copies = 1 if group == plan.shards else 2
-    return (group - 1) * copies * own <= max_bytes
+    # Larger blocks: scores, and what is computed from them.
+    pairs = min(plan.block_size**2 // 2, rows * count * group)
+    return group * copies * own + 5 * 4 * pairs
 
   divisors = (group for group in range(1, plan.shards + 1) if plan.shards % group == 0)
-  return max(group for group in divisors if group == 1 or fits(group))
+  least = 2 * own + 5 * 4 * min(plan.block_size**2 // 2, rows * count)
+  return max(group for group in divisors if group == 1 or taken(group) - least <= max_bytes)
 
 
 def _sizes(x, y):

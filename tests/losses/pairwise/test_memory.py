@@ -128,9 +128,10 @@ def test_eight_devices():
   assert temporaries(32_768, reference.make_mesh('4/0')) == pytest.approx(small, rel=0.01)
 
 
-@pytest.mark.parametrize('limit', [40 * MIB, 128 * MIB])
-def test_groups_take_the_memory_they_may(limit):
-  batch = 32_768
+@pytest.mark.parametrize(
+  ('batch', 'limit'), [(32_768, 48 * MIB), (32_768, 128 * MIB), (4_096, 64 * MIB)]
+)
+def test_groups_take_the_memory_they_may(batch, limit):
   plain, gathered = (
     compiled(losses.info_nce, batch, 512, reference.make_mesh(f'8/{gather_bytes}'))
     for gather_bytes in (0, limit)

@@ -254,7 +254,7 @@ def test_mistakes_are_refused():
 
 @pytest.mark.parametrize(
   ('gather_bytes', 'group'),
-  [(0, 1), (9_000, 1), (12_000, 2), (28_000, 2), (32_000, 4), (36_000, 8)],
+  [(0, 1), (9_000, 1), (14_000, 2), (28_000, 2), (36_000, 4), (48_000, 8)],
 )
 def test_groups_are_as_large_as_their_memory_allows(gather_bytes, group):
   """Of a ring of 8 devices 8 / group hops remain."""
