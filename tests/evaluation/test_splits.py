@@ -2,18 +2,14 @@
 
 import json
 import logging
-import os
-import pathlib
 import re
-import socket
-import subprocess
-import sys
 
 import pytest
 from PIL import Image
 
 from contrastive_jax import data
 from contrastive_jax.evaluation.splits import captions_of, read_split, warn_of_repeats
+from tests import two_processes
 
 SIZE = 8
 ABSENT = object()
@@ -132,43 +128,19 @@ with processes.distributed(coordinator, 2, int(number)):
 """
 
 
-def share_between_two(name):
-  with socket.socket() as free:
-    free.bind(('127.0.0.1', 0))
-    coordinator = f'127.0.0.1:{free.getsockname()[1]}'
-  flags = f'{os.environ["XLA_FLAGS"]} --xla_force_host_platform_device_count=2'
-  started = [
-    subprocess.Popen(
-      [sys.executable, '-c', SHARES, coordinator, str(number), name],
-      env=os.environ | {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': flags},
-      cwd=pathlib.Path(__file__).parents[2],
-      stdout=subprocess.PIPE,
-      stderr=subprocess.STDOUT,
-      text=True,
-    )
-    for number in range(2)
-  ]
-  try:
-    printed = [process.communicate(timeout=120)[0] for process in started]
-  finally:
-    for process in started:
-      process.kill()
-  return [process.returncode for process in started], printed
-
-
 @pytest.mark.slow
 def test_two_processes_decode_a_share_each_and_fail_together(tmp_path):
   source = make_source(tmp_path, [*'abcdefghijk'], pictures=[0, *range(10)])
   images = data.evaluation_images(source, SIZE)
   sums = images.sum((1, 2, 3), 'int32').tolist()
   name = f'jsonl:{tmp_path}/{{split}}.jsonl'
-  codes, printed = share_between_two(name)
+  codes, printed = two_processes.run(SHARES, name, devices=2)
   assert codes == [0, 0], printed
   # Of 11 rows in batches of 8 the first process has 4 and 3; both know all digests.
   for text, share in zip(printed, (7, 4), strict=True):
     assert f'checked {share} distinct 10' in text
     assert f'sums {sums} decoded {share}' in text  # small, so decoded once
   (tmp_path / '5.png').write_bytes(b'damaged')  # a row of the second process
-  codes, printed = share_between_two(name)
+  codes, printed = two_processes.run(SHARES, name, devices=2)
   assert codes == [1, 1], printed
   assert all(re.search("ValueError: .*split 'test': example 5 cannot", text) for text in printed)

@@ -1,18 +1,13 @@
 """Laws of an action that the first process takes before the others, such as to index files."""
 
 import json
-import os
-import pathlib
-import socket
-import subprocess
-import sys
 
 import pytest
 from PIL import Image
 
 from contrastive_jax.runtime import processes
+from tests import two_processes
 
-ROOT = pathlib.Path(__file__).parents[2]
 OPEN = """
 import functools, logging, sys, time
 from absl import logging as absl_logging
@@ -42,26 +37,7 @@ with processes.distributed(coordinator, 2, int(number)):
 
 
 def open_with_two(name, writable=True):
-  with socket.socket() as free:
-    free.bind(('127.0.0.1', 0))
-    coordinator = f'127.0.0.1:{free.getsockname()[1]}'
-  started = [
-    subprocess.Popen(
-      [sys.executable, '-c', OPEN, coordinator, str(number), name, str(writable)],
-      env=os.environ | {'JAX_PLATFORMS': 'cpu'},
-      cwd=ROOT,
-      stdout=subprocess.PIPE,
-      stderr=subprocess.STDOUT,
-      text=True,
-    )
-    for number in range(2)
-  ]
-  try:
-    printed = [process.communicate(timeout=120)[0] for process in started]
-  finally:
-    for process in started:
-      process.kill()
-  return [process.returncode for process in started], printed
+  return two_processes.run(OPEN, name, str(writable))
 
 
 @pytest.mark.slow
