@@ -301,7 +301,11 @@ def top_k(
     raise ValueError(f'k = {k} of {width} columns; use 1 to {width}')
   values = terms.Logits(caller_term(term, x, rows, columns))
   plan = make_plan(
-    *(TopK(k), Nothing(), values, both), diagonal=diagonal, block_size=block_size, mesh=mesh
+    *(TopK(k), Nothing(), values, both),
+    diagonal=diagonal,
+    block_size=block_size,
+    mesh=mesh,
+    wide=True,
   )
   return reduce(plan, *both)[0]
 

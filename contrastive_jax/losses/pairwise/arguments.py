@@ -113,8 +113,13 @@ def make_plan(
   mesh: jax.sharding.Mesh | Ring | None,
   kernel: str = 'scan',
   dtype: jnp.dtype | None = None,
+  wide: bool = False,
 ) -> Plan:
-  """What to reduce, in which blocks, and over which devices."""
+  """What to reduce, in which blocks, and over which devices.
+
+  Blocks are taller than wide, so that the sums of columns are read and written less often; or
+  `wide`, for a reduction of rows that costs more per block than per column.
+  """
   ring = Ring(mesh) if isinstance(mesh, jax.sharding.Mesh) else mesh
   mesh = None if ring is None else ring.mesh
   vectors = [operand.vectors for operand in both]
@@ -132,9 +137,7 @@ def make_plan(
     raise ValueError(
       f'mesh has axis_types {mesh.axis_types}; make it with AxisType.Auto for every axis'
     )
-  plan = Plan(
-    row_reduction, column_reduction, term, diagonal, dtype, block_size, mesh, axes, kernel
-  )
+  plan = Plan(row_reduction, column_reduction, term, diagonal, dtype, (0, 0), mesh, axes, kernel)
   for name, parts in zip('xy', vectors, strict=True):
     count = len(jax.tree.leaves(parts)[0])
     if count % plan.shards:
@@ -142,7 +145,19 @@ def make_plan(
         f"{name} has {count} rows, which do not divide over the mesh's {plan.shards} shards; use "
         f'a multiple of {plan.shards}'
       )
+  rows = len(jax.tree.leaves(vectors[0])[0]) // plan.shards
+  plan = plan._replace(block_shape=_block_shape(rows, block_size, kernel, wide))
   return plan if ring is None else plan._replace(group=_group(plan, both, ring.gather_bytes))
+
+
+def _block_shape(rows: int, block_size: int, kernel: str, wide: bool) -> tuple[int, int]:
+  """The maximum number of a device's rows, and of columns, of a block."""
+  if kernel == 'pallas':
+    return rows, block_size  # all rows pass by the columns on the chip
+  if wide:
+    return max(block_size // 4, 1), 8 * block_size
+  height = min(rows, block_size)
+  return height, max(block_size**2 // (2 * height), 1)
 
 
 def _group(plan: Plan, both: tuple[Operand, ...], max_bytes: int) -> int:
@@ -150,6 +165,7 @@ def _group(plan: Plan, both: tuple[Operand, ...], max_bytes: int) -> int:
   rows, count = (len(jax.tree.leaves(operand)[0]) // plan.shards for operand in both)
   # Bytes of a device's own columns: what travels, its gradients, and the results of a reduction.
   width = plan.dtype.itemsize + 4
+  largest = math.prod(plan.block_shape)
   leaves = jax.tree.leaves(both[1])
   own = count * (16 + sum(a.size // len(a) * (width if a.ndim > 1 else 8) for a in leaves))
 
@@ -157,11 +173,11 @@ def _group(plan: Plan, both: tuple[Operand, ...], max_bytes: int) -> int:
     # Those of the next hop arrive beside them.
     copies = 1 if group == plan.shards else 2
     # Larger blocks: scores, and what is computed from them.
-    pairs = min(plan.block_size**2 // 2, rows * count * group)
+    pairs = min(largest, rows * count * group)
     return group * copies * own + 5 * 4 * pairs
 
   divisors = (group for group in range(1, plan.shards + 1) if plan.shards % group == 0)
-  least = 2 * own + 5 * 4 * min(plan.block_size**2 // 2, rows * count)
+  least = 2 * own + 5 * 4 * min(largest, rows * count)
   return max(group for group in divisors if group == 1 or taken(group) - least <= max_bytes)
 
 

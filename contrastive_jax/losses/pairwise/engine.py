@@ -14,7 +14,6 @@ import jax.numpy as jnp
 
 from contrastive_jax.losses.pairwise import pallas, ring
 from contrastive_jax.losses.pairwise.matmul import accumulator, matmul, matmul_pairs
-from contrastive_jax.losses.pairwise.reductions import TopK
 
 Tree = Any
 
@@ -71,7 +70,7 @@ class Plan(NamedTuple):
   term: Callable[[Tree, Tree, Tree], Tree]  # values from scores and side data; hashable
   diagonal: bool  # whether pairs i = j count
   dtype: jnp.dtype  # of the vectors in the products
-  block_size: int
+  block_shape: tuple[int, int]  # the maximum number of rows, and of columns, of a block
   mesh: jax.sharding.Mesh | None
   axes: tuple[str, ...]  # mesh axes over which rows and columns are sharded
   kernel: str  # 'scan' or 'pallas'
@@ -232,32 +231,18 @@ def _scaled(rows, row_sums, column_sums):
 
 def _scan(plan, visit, rows, row_sums, columns, column_sums):
   if plan.kernel == 'pallas':
-    # All rows pass by the columns on the chip.
-    visit = pallas.on_chip(visit, plan.block_size)
-    shape = _count(rows), plan.block_size
-  elif isinstance(plan.rows, TopK):
-    # Wider than tall: selecting from a row costs more per block than per column.
-    shape = max(plan.block_size // 4, 1), 8 * plan.block_size
-  else:
-    shape = block_shape(plan, _count(rows))
+    visit = pallas.on_chip(visit, plan.block_shape[1])
   return ring.ring_scan(
     visit,
     rows,
     row_sums,
     columns,
     column_sums,
-    block_shape=shape,
+    block_shape=plan.block_shape,
     axes=plan.axes,
     shards=plan.shards,
     group=plan.group,
   )
-
-
-def block_shape(plan: Plan, row_count: int) -> tuple[int, int]:
-  """The maximum number of rows, and of columns, of a block."""
-  # Blocks are taller than wide: the sums of columns are then read and written less often.
-  height = min(row_count, plan.block_size)
-  return height, max(plan.block_size**2 // (2 * height), 1)
 
 
 def _scores(rows, columns):

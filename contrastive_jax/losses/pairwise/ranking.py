@@ -86,7 +86,6 @@ def _ranks(plan, rows, columns):
 
 
 def _two_rounds(plan, rows, columns):
-  shape = engine.block_shape(plan, len(rows.vectors))
 
   def make_round(state, counting):
     state = ring.ring_scan(
@@ -95,7 +94,7 @@ def _two_rounds(plan, rows, columns):
       state[0],
       (columns.vectors, columns.data),
       state[1],
-      block_shape=(min(shape[0], _LONGEST), min(shape[1], _LONGEST)),
+      block_shape=tuple(min(edge, _LONGEST) for edge in plan.block_shape),
       axes=plan.axes,
       shards=plan.shards,
     )
