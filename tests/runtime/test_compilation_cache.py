@@ -16,7 +16,8 @@ pwd.getpwuid = unknown
 assert os.path.expanduser('~') == '~'
 import jax, launch
 from contrastive_jax.evaluation.captioning import score_captions
-launch.compilation_cache.keep_programs()
+from contrastive_jax.runtime import compilation_cache
+compilation_cache.keep_programs()
 print(jax.config.jax_compilation_cache_dir, score_captions(['a cat'], [['a cat']])['rouge_l'])
 """
 
