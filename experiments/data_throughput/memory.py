@@ -15,7 +15,7 @@ from absl import app, flags
 
 from contrastive_jax import data
 from experiments import records
-from experiments.data_throughput import report, run
+from experiments.data_throughput import pictures, report, run
 
 EPOCHS = flags.DEFINE_integer('epochs', 10, 'Passes over the pictures.')
 
@@ -88,7 +88,7 @@ def billion(example) -> dict[str, float]:
 def main(_):
   """Measures the ten epochs of each source, then the billion."""
   results = {}
-  for name, place in run.prepare(pathlib.Path(run.DATA.value)).items():
+  for name, place in pictures.prepare(pathlib.Path(run.DATA.value), run.EXAMPLES.value).items():
     source = data.open_source(place, 'train')
     source.cached = False
     for workers in (0, 2):

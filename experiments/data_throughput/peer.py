@@ -13,11 +13,10 @@ import torch
 import webdataset
 
 
-def measure(pattern, workers, batch_size, seconds, warm):
-  """Returns examples per second, from shards to batches in the parent process."""
-  torch.set_num_threads(1)
-  transform = open_clip.image_transform(224, is_train=True)
-  tokenizer = open_clip.get_tokenizer('ViT-B-32')
+def open_batches(pattern, workers, batch_size, size=224, length=77):
+  """Opens shards as endless batches of images [B, 3, S, S] and tokens [B, L]."""
+  transform = open_clip.image_transform(size, is_train=True)
+  tokenizer = open_clip.get_tokenizer('ViT-B-32', context_length=length)
   examples = (
     webdataset.WebDataset(pattern, resampled=True, shardshuffle=False)
     .shuffle(1000)
@@ -27,7 +26,13 @@ def measure(pattern, workers, batch_size, seconds, warm):
     .to_tuple('image', 'text')
     .batched(batch_size)
   )
-  batches = iter(webdataset.WebLoader(examples, batch_size=None, num_workers=workers))
+  return iter(webdataset.WebLoader(examples, batch_size=None, num_workers=workers))
+
+
+def measure(pattern, workers, batch_size, seconds, warm):
+  """Returns examples per second, from shards to batches in the parent process."""
+  torch.set_num_threads(1)
+  batches = open_batches(pattern, workers, batch_size)
   for _ in range(warm * workers):
     next(batches)
   start, count = time.perf_counter(), 0

@@ -7,7 +7,6 @@ requirements.txt of this folder. Writes results.json and prints its table.
 """
 
 import contextlib
-import io
 import json
 import multiprocessing
 import pathlib
@@ -16,66 +15,25 @@ import time
 
 import fsspec
 import numpy as np
-import tensorflow_datasets as tfds
 from absl import app, flags
 from fsspec.implementations.local import LocalFileSystem
-from PIL import Image
 
 from contrastive_jax import data
-from contrastive_jax.data import convert, images
+from contrastive_jax.data import images
 from experiments import records
-from experiments.data_throughput import report
+from experiments.data_throughput import pictures, report
 
 DATA = flags.DEFINE_string('data', None, 'Takes the pictures.', required=True)
 PEER_PYTHON = flags.DEFINE_string('peer_python', None, 'Interpreter that has open_clip.')
 ROUNDS = flags.DEFINE_integer('rounds', 3, 'Turns of each.', lower_bound=1)
 SECONDS = flags.DEFINE_float('seconds', 10.0, 'Seconds a turn.')
-EXAMPLES = flags.DEFINE_integer('examples', 6_900, 'Pictures.', lower_bound=1)
+EXAMPLES = flags.DEFINE_integer('examples', pictures.MOST, 'Pictures.', lower_bound=1)
 
-SIDE, SIZE, CROP, BATCH = 256, 224, (0.9, 1.0), 64
+SIZE, CROP, BATCH = 224, (0.9, 1.0), 64
 WARM = 8  # batches per worker before timing starts
 WAIT = 0.03  # seconds per request, the latency of a bucket in the same region
 BUFFER = 4_096  # examples, of the shuffle of shards
 CAPTIONS = {'caption': 1.0}
-
-
-def enlarged(encoded: bytes) -> bytes:
-  """Encodes an image in img2dataset's form: a JPEG of 256 pixels."""
-  picture = images.decode(encoded).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
-  buffer = io.BytesIO()
-  picture.save(buffer, 'JPEG', quality=95)
-  return buffer.getvalue()
-
-
-class Pictures(tfds.core.GeneratorBasedBuilder):
-  """The images as a TFDS dataset."""
-
-  VERSION = tfds.core.Version('1.0.0')
-
-  def _info(self):
-    features = {'image': tfds.features.Image(), 'caption': tfds.features.Text()}
-    return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
-
-  def _split_generators(self, download_manager):
-    del download_manager
-    return {'train': self._generate_examples()}
-
-  def _generate_examples(self):
-    source = data.open_source('emoji', 'train')
-    for number in range(EXAMPLES.value):
-      example = source[number]
-      yield number, {'image': enlarged(example['image']), 'caption': example['caption']}
-
-
-def prepare(folder: pathlib.Path) -> dict[str, str]:
-  """Writes the missing formats; returns the name of each source by format."""
-  builder = Pictures(data_dir=folder, file_format='array_record')
-  builder.download_and_prepare()
-  names = {'tfds': f'tfds:{builder.data_path}'}
-  for style in ('arrayrecord', 'webdataset', 'jsonl'):
-    target = f'{style}:{folder / style}'
-    names[style] = convert.convert(names['tfds'], target, shard_size=1_000)['name']
-  return names
 
 
 def rate_of(batches, seconds: float, workers: int) -> float:
@@ -185,7 +143,7 @@ def start_peer(pattern: str):
 def main(_):
   """Alternates turns, and keeps the best of each."""
   folder = pathlib.Path(DATA.value)
-  names = prepare(folder)
+  names = pictures.prepare(folder, EXAMPLES.value)
   systems = {'raw decoding': lambda workers: raw(names['arrayrecord'], workers)}
   systems |= {name: lambda workers, name=name: ours(names[name], workers) for name in names}
   away = names['webdataset'].replace('webdataset:', 'webdataset:away://')

@@ -1,7 +1,8 @@
-"""open_clip for run.py, in a separate interpreter.
+"""open_clip for run.py and from_shards.py, in a separate interpreter.
 
-Reads one JSON line per turn, {"dtype", "seconds", …sizes}, and answers with one:
-{"parameters", "steps": seconds of each step}.
+Reads one JSON line per turn, {"dtype", "seconds", …sizes}, and answers with one: {"parameters",
+"steps": seconds of each step}, on a batch in memory. With "pattern" and "workers" it trains from
+shards, after "warm" steps.
 """
 
 import functools
@@ -12,6 +13,8 @@ import time
 
 import open_clip
 import torch
+
+from experiments.data_throughput.peer import open_batches
 
 
 @functools.cache
@@ -55,21 +58,36 @@ def step(model, optimizer, images, tokens, dtype):
   optimizer.step()
 
 
+def open_ready(images, tokens):
+  """Repeats one batch."""
+  while True:
+    yield images, tokens
+
+
+def take_turn(seconds, dtype, warm=1, pattern=None, workers=0, **sizes):
+  """Returns the number of parameters and the seconds of each step."""
+  model, optimizer, *ready = build(**sizes)
+  batches = open_ready(*ready)
+  if pattern:
+    batches = open_batches(pattern, workers, sizes['batch'], sizes['size'], sizes['length'])
+  for _ in range(warm):
+    step(model, optimizer, *next(batches), dtype)
+  steps = []
+  while len(steps) < 2 or sum(steps) < seconds:
+    start = time.perf_counter()
+    step(model, optimizer, *next(batches), dtype)
+    steps.append(time.perf_counter() - start)
+  parameters = sum(parameter.numel() for parameter in model.parameters())
+  return {'parameters': parameters, 'steps': steps}
+
+
 def main():
   """Answers until the input ends."""
   torch.set_num_threads(os.cpu_count())
+  answers = sys.stdout
+  sys.stdout = sys.stderr  # Standard output carries only the answers.
   for line in sys.stdin:
-    turn = json.loads(line)
-    seconds, dtype = turn.pop('seconds'), turn.pop('dtype')
-    built = build(**turn)
-    step(*built, dtype)
-    steps = []
-    while len(steps) < 2 or sum(steps) < seconds:
-      start = time.perf_counter()
-      step(*built, dtype)
-      steps.append(time.perf_counter() - start)
-    parameters = sum(parameter.numel() for parameter in built[0].parameters())
-    print(json.dumps({'parameters': parameters, 'steps': steps}), flush=True)
+    print(json.dumps(take_turn(**json.loads(line))), file=answers, flush=True)
 
 
 if __name__ == '__main__':

@@ -8,7 +8,6 @@ its table.
 
 import functools
 import json
-import pathlib
 import subprocess
 import time
 
@@ -26,20 +25,20 @@ from experiments.throughput import report
 PEER_PYTHON = flags.DEFINE_string('peer_python', None, 'Interpreter that has open_clip.')
 ROUNDS = flags.DEFINE_integer('rounds', 6, 'Turns of each.', lower_bound=1)
 SECONDS = flags.DEFINE_float('seconds', 3.0, 'Seconds a turn, two steps at least.')
+DTYPES = flags.DEFINE_list('dtypes', list(report.DTYPES), 'Of both sides.')
 
 SHARED = {'patch': 8, 'heads': 4, 'length': 16, 'vocabulary': 4096}
 MODELS = {
   'small': {'size': 32, 'width': 128, 'image_layers': 4, 'text_layers': 2, 'batch': 256},
   'larger': {'size': 64, 'width': 256, 'image_layers': 6, 'text_layers': 4, 'batch': 128},
 }
-DTYPES = ('float32', 'bfloat16')
 
 
 @functools.cache
-def build_step(
+def build_run(
   dtype, size, patch, width, image_layers, text_layers, heads, length, vocabulary, batch
 ):
-  """Builds the step of the emoji config with a patch stem, its state and a batch."""
+  """Builds the run of the emoji config with a patch stem, and a list that holds its state."""
   config = clip.get_config()
   config.batch_size = batch
   config.optimizer.clip_norm = None
@@ -54,32 +53,39 @@ def build_step(
     {'length': length, 'vocabulary': vocabulary, 'layers': text_layers} | shared
   )
   run = build.build(config)
-  random = np.random.default_rng(0)
-  arrays = {
-    'image': random.integers(0, 256, (batch, size, size, 3), np.uint8),
-    'tokens': random.integers(1, vocabulary, (batch, length), np.int32),
-  }
-  # A list holds the state, as each step donates its buffers.
-  return run.train_step, [run.create_state(0)], jax.device_put(arrays)
+  # Each step donates the buffers of the state.
+  return run, [run.create_state(0)]
+
+
+def count_parameters(state):
+  """Returns the number of parameters."""
+  return sum(array.size for array in jax.tree.leaves(state.parameters))
 
 
 def ours(seconds, **sizes):
   """Runs one turn; returns the number of parameters and the seconds of each step."""
-  step, states, batch = build_step(**sizes)
+  run, states = build_run(**sizes)
+  batch, size = sizes['batch'], sizes['size']
+  random = np.random.default_rng(0)
+  arrays = {
+    'image': random.integers(0, 256, (batch, size, size, 3), np.uint8),
+    'tokens': random.integers(1, sizes['vocabulary'], (batch, sizes['length']), np.int32),
+  }
+  arrays = jax.device_put(arrays)
   steps = []
-  states[0], _ = jax.block_until_ready(step(states[0], batch))
+  states[0], _ = jax.block_until_ready(run.train_step(states[0], arrays))
   while len(steps) < 2 or sum(steps) < seconds:
     start = time.perf_counter()
-    states[0], _ = jax.block_until_ready(step(states[0], batch))
+    states[0], _ = jax.block_until_ready(run.train_step(states[0], arrays))
     steps.append(time.perf_counter() - start)
-  parameters = sum(array.size for array in jax.tree.leaves(states[0].parameters))
-  return {'parameters': parameters, 'steps': steps}
+  return {'parameters': count_parameters(states[0]), 'steps': steps}
 
 
 def start_peer(python):
   """Starts open_clip; returns a function like `ours`."""
   process = subprocess.Popen(
-    [python, str(pathlib.Path(__file__).with_name('peer.py'))],
+    [python, '-m', 'experiments.throughput.peer'],
+    cwd=records.ROOT,
     stdin=subprocess.PIPE,
     stdout=subprocess.PIPE,
     text=True,
@@ -105,7 +111,7 @@ def main(_):
   results = {}
   for _ in range(ROUNDS.value):
     for model, sizes in MODELS.items():
-      for dtype in DTYPES:
+      for dtype in DTYPES.value:
         for system, turn in systems.items():
           answer = turn(dtype=dtype, seconds=SECONDS.value, **sizes, **SHARED)
           row = results.setdefault(model, {}).setdefault(system, {})
