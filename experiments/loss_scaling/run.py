@@ -35,7 +35,7 @@ DEVICE_COUNTS = {'memory': (1, 8, 64, 256), 'time': (1, 8)}
 # Limits of a timed measurement: temporaries of all devices together, and seconds per call.
 MOST_BYTES, MOST_SECONDS = 6e9, 60.0
 # Turns per method and batch: at least the first number, and until the second of seconds passed.
-TURNS, SECONDS = 5, 10.0
+TURNS, SECONDS = 8, 10.0
 SCALE = 1 / 0.07
 MATMULS = {
   report.LIMIT: methods.compile_four_matmuls,
@@ -110,7 +110,8 @@ def take_turns(calls):
   start, turns = time.perf_counter(), 0
   while calls and (turns < TURNS or time.perf_counter() - start < SECONDS):
     for name, call in calls.items():
-      best[name] = min(best[name], seconds_of(call))
+      # Twice: the first call may pay for pages that the method before it has returned.
+      best[name] = min(best[name], seconds_of(call), seconds_of(call))
     turns += 1
   return best
 

@@ -1,4 +1,4 @@
-"""The tables of results.json and from_shards.json."""
+"""The tables of results.json, results_avx2.json and from_shards.json."""
 
 import functools
 import pathlib
@@ -6,6 +6,7 @@ import pathlib
 from experiments import records
 
 RESULTS = pathlib.Path(__file__).with_name('results.json')
+AVX2 = RESULTS.with_name('results_avx2.json')
 FROM_SHARDS = RESULTS.with_name('from_shards.json')
 DTYPES = 'float32', 'bfloat16'
 
@@ -44,5 +45,6 @@ def _table(path, read) -> str:
 
 TABLES = {
   'rates': functools.partial(rates, RESULTS),
+  'rates_avx2': functools.partial(rates, AVX2),
   'from_shards': functools.partial(from_shards, FROM_SHARDS),
 }

@@ -2,12 +2,13 @@
 
   python -m experiments.throughput.run --peer_python=PEER/bin/python
 
-PEER is a virtual environment with requirements.txt of this folder. Writes results.json and prints
-its table.
+PEER is a virtual environment with requirements.txt of this folder. Writes the output file and
+prints its table.
 """
 
 import functools
 import json
+import pathlib
 import subprocess
 import time
 
@@ -25,6 +26,7 @@ from experiments.throughput import report
 PEER_PYTHON = flags.DEFINE_string('peer_python', None, 'Interpreter that has open_clip.')
 ROUNDS = flags.DEFINE_integer('rounds', 6, 'Turns of each.', lower_bound=1)
 SECONDS = flags.DEFINE_float('seconds', 3.0, 'Seconds a turn, two steps at least.')
+OUTPUT = flags.DEFINE_string('output', str(report.RESULTS), 'Output file.')
 DTYPES = flags.DEFINE_list('dtypes', list(report.DTYPES), 'Of both sides.')
 
 SHARED = {'patch': 8, 'heads': 4, 'length': 16, 'vocabulary': 4096}
@@ -118,8 +120,9 @@ def main(_):
           row['parameters'] = answer['parameters']
           rate = sizes['batch'] / min(answer['steps'])
           row[dtype] = max(row.get(dtype, 0.0), rate)
-  records.write(report.RESULTS, results)
-  print(report.rates(report.RESULTS))
+  output = pathlib.Path(OUTPUT.value)
+  records.write(output, results)
+  print(report.rates(output))
 
 
 if __name__ == '__main__':
