@@ -54,7 +54,8 @@ def load(
       an export by `launch.py --mode=export`;
       an open_clip folder, with open_clip_config.json and its .safetensors;
       a Hugging Face CLIPModel or SiglipModel, with config.json and model.safetensors, possibly in
-      shards, and the transform in preprocessor_config.json or processor_config.json.
+      shards, and the transform in preprocessor_config.json or processor_config.json;
+      a .safetensors file of OpenAI's CLIP.
     tokenizer: 'clip', 'emoji', the path of a file, see `data.open_tokenizer`, or a function from N
       strings to integers [N, L], padded with 0, the end token or, for SigLIP, its own padding.
       Default: the run's tokenizer, also for exports; or CLIP's, if the vocabulary has its size and
@@ -74,8 +75,8 @@ def load(
       f'{folder} holds no checkpoints; of buckets only the workdir of a run is read, so copy other '
       'models to a disk'
     )
-  elif any((folder / name).is_file() for name in ('open_clip_config.json', 'config.json')):
-    model = interop.read(folder)
+  elif folder.is_file() or _names_config(folder):
+    model = _read_file(folder) if folder.is_file() else interop.read(folder)
     found = find_tokenizer(folder, model, tokenizer)
     if isinstance(found, data.Tokenizer):
       model = dataclasses.replace(model, end_id=found.end_id)
@@ -86,6 +87,18 @@ def load(
       "Face's (config.json and model.safetensors)"
     )
   return Pretrained(model, found, read_transform(folder, model), batch_size)
+
+
+def _names_config(folder: pathlib.Path) -> bool:
+  """Whether a folder holds the config of a model."""
+  return any((folder / name).is_file() for name in ('open_clip_config.json', 'config.json'))
+
+
+def _read_file(path: pathlib.Path) -> interop.Model:
+  """Reads a file of OpenAI's; another's config would say what its shapes do not."""
+  if _names_config(path.parent):
+    raise ValueError(f'{path} lies beside its config; give the folder, {path.parent}')
+  return interop.read_openai(path)
 
 
 def _read_run(folder: pathlib.Path, tokenizer) -> tuple[interop.Model, Tokenize]:
@@ -137,7 +150,7 @@ class Pretrained:
       ValueError: if there are none, the tokenizer is unknown, or its tokens do not fit the model.
     """
     texts = [texts] if isinstance(texts, str) else list(texts)
-    return self._in_batches(self._encode_text, _listed('texts', texts), self._tokens)
+    return self._in_batches(self._encode_text, _listed('texts', texts), self.tokenize)
 
   def encode_second_text(self, texts: str | Sequence[str]) -> np.ndarray:
     """Unit vectors [N, D], float32, of texts as the second of a pair; see `encode_text`.
@@ -147,7 +160,7 @@ class Pretrained:
     """
     self._check_reads('second_tokens')
     texts = [texts] if isinstance(texts, str) else list(texts)
-    return self._in_batches(self._encode_second_text, _listed('texts', texts), self._tokens)
+    return self._in_batches(self._encode_second_text, _listed('texts', texts), self.tokenize)
 
   def caption(self, images: Images, *, key: jax.Array | None = None, **rules) -> list[str]:
     """Generates a caption for each image.
@@ -252,7 +265,12 @@ class Pretrained:
     size = self.model.fields['image']['size']
     return np.stack([self.transform.pixels(image, size) for image in images])
 
-  def _tokens(self, texts: Sequence[str]) -> np.ndarray:
+  def tokenize(self, texts: Sequence[str]) -> np.ndarray:
+    """Tokenizes N texts to integers [N, L], padded with 0 as the model takes them.
+
+    Raises:
+      ValueError: if the tokenizer is unknown, or its tokens do not fit the model.
+    """
     if self.tokenizer is None:
       raise ValueError(unknown_tokenizer(self.model))
     given, fields = self.tokenizer(texts), self.model.fields['text']
