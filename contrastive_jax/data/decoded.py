@@ -1,10 +1,11 @@
 """The images of a split, decoded for evaluation where they are indexed."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent import futures
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from contrastive_jax.data import images
 from contrastive_jax.data.cores import available_cores
@@ -30,14 +31,17 @@ class DecodedImages:
 
   dtype, ndim = np.dtype(np.uint8), 4
 
-  def __init__(self, source, size: int):
+  def __init__(
+    self, source, size: int, resize: Callable[[Image.Image, int], np.ndarray] = images.resize
+  ):
     """Decodes nothing yet.
 
     Args:
       source: examples by number, from `open_source`.
       size: S, the side of the images.
+      resize: (decoded image, S) -> uint8 [S, S, 3].
     """
-    self._source, self._size = source, size
+    self._source, self._size, self._resize = source, size, resize
     self.shape = (len(source), size, size, 3)
     small = np.prod(self.shape, dtype=np.int64) <= CACHED_BYTES
     self._cache = np.empty(self.shape, np.uint8) if small else None
@@ -94,7 +98,7 @@ class DecodedImages:
     if 'error' in example:
       raise ValueError(f'example {example["id"]} cannot be evaluated: {example["error"]}')
     try:
-      return images.resize(images.decode(encoded_image(example)), self._size)
+      return self._resize(images.decode(encoded_image(example)), self._size)
     except ValueError as error:
       raise ValueError(
         f'example {example["id"]} cannot be evaluated: {location_of(self._source, number)}: {error}'

@@ -26,9 +26,17 @@ class Encoder:
     tokenizer: texts -> integers [., L].
     mesh: mesh over which batches are sharded.
     batch_size: images or texts per batch.
+    normalize: pixels from 0 to 255 -> what the model takes; default CLIP's.
   """
 
-  def __init__(self, definition: Definition, tokenizer: Callable, mesh: Mesh, batch_size: int):
+  def __init__(
+    self,
+    definition: Definition,
+    tokenizer: Callable,
+    mesh: Mesh,
+    batch_size: int,
+    normalize: Callable = normalize,
+  ):
     self._bind, self._tokenizer = definition.bind, tokenizer
     self._batch_size, self._mesh = batch_size, mesh
     self._encode_image = jit_batched(

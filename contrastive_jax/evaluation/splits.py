@@ -69,8 +69,26 @@ def read_split(
   if image_size is not None:
     images = data.DecodedImages(source, image_size)
     digests = _digests(where, images, share(len(source)))
+  fields = read_fields(where, source, [*texts, *([first] if images is None else [])], labels)
+  if images is not None:
+    return Split(images, fields, digests=digests)
+  if not all(isinstance(text, str) for text in fields.get(first, [None])):
+    raise ValueError(
+      f"{where} has no {first!r} of one text per example; name another field, or 'join(FIELD)'"
+    )
+  return Split(images, fields, fields[first])
+
+
+def read_fields(
+  where: str, source: data.Source, texts: Sequence[str], labels: Sequence[str]
+) -> dict[str, list]:
+  """Reads N texts and labels by field, for the fields that the examples have; see `read_split`.
+
+  Raises:
+    ValueError: if only some examples have a valid value of a field. It starts with `where`.
+  """
   kinds = dict.fromkeys(labels, _label_fault)
-  kinds |= dict.fromkeys([*texts, *([first] if images is None else [])], _text_fault)
+  kinds |= dict.fromkeys(texts, _text_fault)
   columns = {field: [] for field in kinds}
   ids = []
   for number in range(len(source)):
@@ -81,18 +99,11 @@ def read_split(
         column.append(joined_text(example, field) if is_joined(field) else example.get(field))
       except ValueError as error:
         raise ValueError(f'{where}: example {example["id"]}: {field}: {error}') from error
-  fields = {
+  return {
     field: column
     for field, column in columns.items()
     if _check_column(where, field, ids, column, kinds[field])
   }
-  if images is not None:
-    return Split(images, fields, digests=digests)
-  if not all(isinstance(text, str) for text in fields.get(first, [None])):
-    raise ValueError(
-      f"{where} has no {first!r} of one text per example; name another field, or 'join(FIELD)'"
-    )
-  return Split(images, fields, fields[first])
 
 
 def _digests(where: str, images: data.DecodedImages, rows: np.ndarray) -> np.ndarray:

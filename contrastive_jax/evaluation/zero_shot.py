@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from jax.sharding import Mesh
 
+from contrastive_jax.data.sources import files
 from contrastive_jax.evaluation.retrieval import hits
 
 ACCURACIES = (1, 5)  # cutoffs of the evaluation
@@ -109,12 +110,15 @@ def mean_per_class(right: np.ndarray, labels: Sequence) -> float:
   return float(np.mean(np.bincount(codes, right) / np.bincount(codes)))
 
 
-def read_templates(templates: Sequence[str]) -> list[str]:
+def read_templates(
+  templates: Sequence[str], setting: str = 'config.evaluation.templates'
+) -> list[str]:
   """Returns the prompts, with `{}` for the name of the class.
 
   Args:
     templates: prompts. One without `{}` names a list of prompts: 'imagenet', CLIP's 80, or a file
       with one prompt per line or a JSON list, in which '{c}' is read as '{}'.
+    setting: the setting that holds them, for errors.
 
   Raises:
     ValueError: if a file is missing, there are no prompts, or a prompt has no `{}`.
@@ -122,22 +126,21 @@ def read_templates(templates: Sequence[str]) -> list[str]:
   prompts = []
   for template in templates:
     written = re.search('[{}]', template)
-    read = [template] if written else _read(template, 'templates', 'templates')
+    read = [template] if written else _read(template, 'templates', setting)
     prompts += [prompt.replace('{c}', '{}') if _is_text(prompt) else prompt for prompt in read]
   for prompt in prompts:
     if not _is_text(prompt) or '{}' not in prompt:
-      raise ValueError(
-        f'config.evaluation.templates: {prompt!r} has no {{}} for the name of the class'
-      )
+      raise ValueError(f'{setting}: {prompt!r} has no {{}} for the name of the class')
   if not prompts:
-    raise ValueError(
-      f"config.evaluation.templates = {tuple(templates)} has no prompt; use ('{{}}',) for plain "
-      'names'
-    )
+    raise ValueError(f"{setting} = {tuple(templates)} has no prompt; use ('{{}}',) for plain names")
   return prompts
 
 
-def read_classes(field: str, values: Callable[[str], Sequence]) -> tuple[str, dict[str, str]]:
+def read_classes(
+  field: str,
+  values: Callable[[str], Sequence],
+  setting: str = 'config.evaluation.zero_shot',
+) -> tuple[str, dict[str, str]]:
   """Returns the field that holds a class, and the class names by label.
 
   Args:
@@ -145,6 +148,7 @@ def read_classes(field: str, values: Callable[[str], Sequence]) -> tuple[str, di
       'FIELD=NAMES', whose values are labels. NAMES is 'imagenet', for its WordNet ids, or a file:
       one name per line or a JSON list, for labels from 0, or a JSON mapping from labels to names.
     values: field -> its values.
+    setting: the setting that holds the field, for errors.
 
   Raises:
     ValueError: if the file is missing, or the examples lack the field.
@@ -155,16 +159,16 @@ def read_classes(field: str, values: Callable[[str], Sequence]) -> tuple[str, di
       labels = sorted({str(value) for value in values(field) if value is not None})
     except ValueError as error:
       raise ValueError(
-        f'config.evaluation.zero_shot names {field!r}, whose classes are those of the training '
-        f"data: {error}; use another field, 'FIELD=NAMES', or ()"
+        f'{setting} names {field!r}, whose classes are those of the training data: {error}; use '
+        "another field, 'FIELD=NAMES', or ()"
       ) from error
     return field, {label: label.replace('-', ' ').replace('_', ' ') for label in labels}
-  names = _read(path, 'classes', 'zero_shot')
+  names = _read(path, 'classes', setting)
   pairs = dict(names if isinstance(names, Mapping) else enumerate(names))
   wrong = [name for name in pairs.values() if not _is_text(name)]
   if wrong or not pairs:
     raise ValueError(
-      f'config.evaluation.zero_shot names {path!r}, which has {len(pairs)} names'
+      f'{setting} names {path!r}, which has {len(pairs)} names'
       + (f', of which {wrong[0]!r} is no text' if wrong else '')
       + '; give each class one'
     )
@@ -181,7 +185,7 @@ def _read(path: str, part: str, setting: str):
   try:
     if embedded.is_file():
       return json.loads(embedded.read_text(encoding='utf-8'))[part]
-    text = pathlib.Path(path).read_text(encoding='utf-8')
+    text = files.read(path).decode()
     read = json.loads(text) if path.endswith('.json') else text.splitlines()
     if not isinstance(read, list | Mapping):
       raise ValueError(f'it holds a {type(read).__name__}, no list')
@@ -189,6 +193,6 @@ def _read(path: str, part: str, setting: str):
   except (OSError, ValueError) as error:
     known = ', '.join(sorted(repr(path.stem) for path in _EMBEDDED.glob('*.json')))
     raise ValueError(
-      f'config.evaluation.{setting} names {path!r}, which cannot be read: {error}; '
+      f'{setting} names {path!r}, which cannot be read: {error}; '
       f'use {known}, a file of lines or a .json'
     ) from error

@@ -2,7 +2,7 @@
 
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import rich.console
@@ -47,9 +47,14 @@ def write(
     metrics=metrics,
     splits=splits,
   )
-  table = rich.table.Table('result', rich.table.Column('', justify='right'))
+  print_table(results)
+  print(f'{folder}/report.html shows the curves, retrieved images and mistakes')
+
+
+def print_table(results: Mapping[str, float], title: str = 'result') -> None:
+  """Prints metrics by name, fractions in percent."""
+  table = rich.table.Table(rich.markup.escape(title), rich.table.Column('', justify='right'))
   for name, value in results.items():
     shown = f'{value:.1%}' if formatting.is_fraction(name) else f'{value:,.4g}'
     table.add_row(rich.markup.escape(name), shown)
   rich.console.Console().print(table)
-  print(f'{folder}/report.html shows the curves, retrieved images and mistakes')
