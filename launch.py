@@ -2,6 +2,7 @@
 
 python launch.py --config=configs/clip.py
 python launch.py --mode=evaluate --workdir=runs/clip-default    or --mode=export
+python launch.py --mode=evaluate --model=FOLDER_OR_RUN --data=SOURCE,SOURCE
 python launch.py --mode=compare --workdirs=runs/clip-default,runs/coca-default
 python launch.py --mode=plan --config=configs/coca.py:large --topology=v5e:16x16
 """
@@ -13,9 +14,9 @@ import time
 
 import jax
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
-from contrastive_jax import data, interop
+from contrastive_jax import benchmark, data, interop
 from contrastive_jax.evaluation.open import open_evaluator
 from contrastive_jax.planning import plan
 from contrastive_jax.report import compare, results
@@ -25,12 +26,18 @@ from contrastive_jax.training import build, command_line, logger, loop, restore,
 
 command_line.accept_none()
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Config file, or FILE:VARIANT.')
-_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run; default runs/NAME-VARIANT.')
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run, or of the results of --model.')
 _WORKDIRS = flags.DEFINE_list('workdirs', [], 'Runs to compare; the first is the baseline.')
 _MODES = ['train', 'evaluate', 'compare', 'plan', 'export']
 _MODE = flags.DEFINE_enum('mode', 'train', _MODES, 'Action.')
 _TOPOLOGY = flags.DEFINE_string('topology', 'cpu:8', 'Plan for v5e:16x16, h100:64, …')
 _SEARCH = flags.DEFINE_float('search', 300, 'Seconds in which to look for faster settings.')
+_MODEL = flags.DEFINE_string('model', None, 'Run, or folder of weights, to evaluate on --data.')
+_DATA = flags.DEFINE_string('data', None, 'SOURCE,NAME=SOURCE:SPLIT,… to evaluate --model on.')
+_TASKS = flags.DEFINE_list('tasks', [], 'retrieval:FIELD, zero_shot:FIELD=NAMES; default: any.')
+_TEMPLATES = flags.DEFINE_multi_string('templates', [], 'Prompts with {}, or a file of them.')
+_TOKENIZER = flags.DEFINE_string('tokenizer', None, 'Tokenizer of --model, if it is not beside it.')
+_BATCH_SIZE = flags.DEFINE_integer('batch_size', 256, 'Images or texts per batch of --model.')
 _COORDINATOR = flags.DEFINE_string('coordinator', None, 'HOST:PORT of the first process.')
 _PROCESSES = flags.DEFINE_integer('processes', None, 'Number of processes, if not detected.')
 _PROCESS = flags.DEFINE_integer('process', None, 'Index of this process, from 0.')
@@ -42,6 +49,9 @@ def main(_) -> None:
   command_line.check_flags(sys.argv[1:])
   if _MODE.value == 'compare':
     compare_runs([buckets.open_path(folder) for folder in _WORKDIRS.value], _WORKDIR.value)
+    return
+  if _MODEL.value or _DATA.value:
+    evaluate_model()
     return
   if (config := _CONFIG.value) is None and _WORKDIR.value is None:
     raise app.UsageError('give --config=configs/clip.py, or the --workdir of a run to resume')
@@ -57,6 +67,16 @@ def main(_) -> None:
   joined = processes.distributed(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
   with joined, workdir.unlocking():
     run_mode(config, folder)
+
+
+def evaluate_model() -> None:
+  """Evaluates --model on --data, without a config."""
+  if not (_MODEL.value and _DATA.value) or _MODE.value != 'evaluate' or _CONFIG.value:
+    raise app.UsageError('--model and --data go together, with --mode=evaluate, without --config')
+  command_line.set_up_process(ConfigDict())
+  with processes.distributed(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value):
+    options = _TASKS, _TEMPLATES, _TOKENIZER, _BATCH_SIZE, _WORKDIR
+    benchmark.run(_MODEL.value, _DATA.value, **{flag.name: flag.value for flag in options})
 
 
 def compare_runs(folders: list[pathlib.Path], output: str | None) -> None:

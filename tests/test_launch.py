@@ -8,7 +8,13 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+
+import contrastive_jax
+from contrastive_jax import data, interop
+from tests.evaluation.test_benchmark import write_source
+from tests.interop.models import model_of
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -119,6 +125,9 @@ slow = functools.partial(pytest.param, marks=pytest.mark.slow)
     slow(['--workdir=runs/0', '--workdir=runs/1'], '--workdir is given twice'),
     slow([SMOKE, '--workdir=gs://b/run'], 'gs://b/run is a URL'),
     slow([SMOKE, '--workdir=lr[1]'], 'lr[1] has a bracket'),
+    slow(['--mode=evaluate', '--model=runs/0'], '--model and --data go together'),
+    slow(['--mode=evaluate', '--model=runs/0', '--data=emoji'], 'runs/0 holds no model'),
+    slow(['--mode=evaluate', '--model=runs/0', '--data=jsonl:a.jsonl'], "names 'jsonl:a.jsonl'"),
   ],
 )
 def test_mistakes_are_named(arguments, message, tmp_path):
@@ -167,6 +176,60 @@ def test_an_exported_run_can_be_started_from(finished, tmp_path):
   done = smoke(*started, '--config.model.embed=8', f'--workdir={tmp_path}/other', cwd=tmp_path)
   assert done.returncode != 0 and 'config.model.embed is 8, there 16' in done.stderr
   assert not (tmp_path / 'other').exists()
+
+
+@pytest.mark.slow
+def test_a_run_and_its_export_are_evaluated_without_a_config(finished, tmp_path):
+  workdir = of_another_version(finished[0], tmp_path / 'run')
+  done = launch('--mode=export', f'--workdir={workdir}', cwd=tmp_path)
+  assert done.returncode == 0, done.stderr
+  (workdir / 'export').rename(tmp_path / 'export')
+  expected = json.loads((workdir / 'results.json').read_text())
+  templates = json.loads((workdir / 'config.json').read_text())['evaluation']['templates']
+  for model in (workdir, tmp_path / 'export'):
+    done = launch(
+      '--mode=evaluate',
+      f'--model={model}',
+      '--data=style=emoji:heldout_style,emoji:heldout_composition[vendor=noto]',
+      '--tasks=retrieval,zero_shot:group',
+      *(f'--templates={template}' for template in templates),
+      cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert f'{model}/evaluation/benchmark.csv' in done.stdout and 'recall@1' in done.stdout
+    found = json.loads((model / 'evaluation' / 'benchmark_style.json').read_text())['metrics']
+    assert len(found) == 9
+    assert found == {name: expected[f'heldout_style/{name}'] for name in found}
+    lines = (model / 'evaluation' / 'benchmark.csv').read_text().splitlines()
+    assert len(lines) == 5 and lines[0].startswith('acc1,acc5,mean_per_class_recall,image_')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('write', [interop.write_open_clip, interop.write_hugging_face])
+def test_weights_from_elsewhere_are_evaluated_on_any_source(write, tmp_path):
+  tokenizer = data.open_tokenizer('emoji', 16)
+  text = {'vocabulary': tokenizer.vocab_size, 'length': 16}
+  model = model_of({'image': {'size': 32, 'patch': 8}, 'text': text}, end_id=tokenizer.end_id)
+  write(model, tmp_path / 'model')
+  source = write_source(tmp_path / 'data', [{'caption': f'a red heart {i}'} for i in range(20)])
+  evaluate = '--mode=evaluate', '--model=model', f'--data=hearts={source}'
+  done = launch(*evaluate, cwd=tmp_path)
+  assert done.returncode != 0 and 'needs a --tokenizer' in done.stderr
+  done = launch(*evaluate, '--tokenizer=emoji', '--workdir=out', '--batch_size=8', cwd=tmp_path)
+  assert done.returncode == 0, done.stderr
+  assert {path.name for path in (tmp_path / 'out').iterdir()} == {
+    'benchmark_hearts.json',
+    'benchmark.csv',
+  }
+  found = json.loads((tmp_path / 'out' / 'benchmark_hearts.json').read_text())
+  loaded = contrastive_jax.load(tmp_path / 'model', tokenizer='emoji')
+  images = sorted((tmp_path / 'data').glob('*.png'), key=lambda path: int(path.stem))
+  cosines = (
+    loaded.encode_image(images) @ loaded.encode_text([f'a red heart {i}' for i in range(20)]).T
+  )
+  right = np.argmax(cosines, axis=1) == np.arange(20)
+  assert found['metrics']['image_to_text_recall@1'] == pytest.approx(right.mean())
+  assert found['pretrained'] == 'model' and not (tmp_path / 'model' / 'evaluation').exists()
 
 
 @pytest.mark.slow
