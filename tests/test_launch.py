@@ -13,6 +13,7 @@ import pytest
 
 import contrastive_jax
 from contrastive_jax import data, interop
+from contrastive_jax.evaluation.zero_shot import read_classes
 from tests.evaluation.test_benchmark import write_source
 from tests.interop.models import model_of
 
@@ -185,14 +186,16 @@ def test_a_run_and_its_export_are_evaluated_without_a_config(finished, tmp_path)
   assert done.returncode == 0, done.stderr
   (workdir / 'export').rename(tmp_path / 'export')
   expected = json.loads((workdir / 'results.json').read_text())
-  templates = json.loads((workdir / 'config.json').read_text())['evaluation']['templates']
+  config = json.loads((workdir / 'config.json').read_text())
+  _, names = read_classes('group', data.open_source('emoji', config['data']['split']).values)
+  (tmp_path / 'groups.json').write_text(json.dumps(names))
   for model in (workdir, tmp_path / 'export'):
     done = launch(
       '--mode=evaluate',
       f'--model={model}',
       '--data=style=emoji:heldout_style,emoji:heldout_composition[vendor=noto]',
-      '--tasks=retrieval,zero_shot:group',
-      *(f'--templates={template}' for template in templates),
+      '--tasks=retrieval,zero_shot:group=groups.json',
+      *(f'--templates={template}' for template in config['evaluation']['templates']),
       cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
@@ -205,24 +208,28 @@ def test_a_run_and_its_export_are_evaluated_without_a_config(finished, tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('write', [interop.write_open_clip, interop.write_hugging_face])
-def test_weights_from_elsewhere_are_evaluated_on_any_source(write, tmp_path):
-  tokenizer = data.open_tokenizer('emoji', 16)
+@pytest.mark.parametrize(
+  ('write', 'name'), [(interop.write_open_clip, 'emoji'), (interop.write_hugging_face, 'clip')]
+)
+def test_weights_from_elsewhere_are_evaluated_on_any_source(write, name, tmp_path):
+  tokenizer = data.open_tokenizer(name, 16)
   text = {'vocabulary': tokenizer.vocab_size, 'length': 16}
   model = model_of({'image': {'size': 32, 'patch': 8}, 'text': text}, end_id=tokenizer.end_id)
   write(model, tmp_path / 'model')
   source = write_source(tmp_path / 'data', [{'caption': f'a red heart {i}'} for i in range(20)])
   evaluate = '--mode=evaluate', '--model=model', f'--data=hearts={source}'
-  done = launch(*evaluate, cwd=tmp_path)
-  assert done.returncode != 0 and 'needs a --tokenizer' in done.stderr
-  done = launch(*evaluate, '--tokenizer=emoji', '--workdir=out', '--batch_size=8', cwd=tmp_path)
+  given = [] if name == 'clip' else [f'--tokenizer={name}']  # CLIP's has as many ids
+  if given:
+    done = launch(*evaluate, cwd=tmp_path)
+    assert done.returncode != 0 and 'needs a --tokenizer' in done.stderr
+  done = launch(*evaluate, *given, '--workdir=out', '--batch_size=8', cwd=tmp_path)
   assert done.returncode == 0, done.stderr
   assert {path.name for path in (tmp_path / 'out').iterdir()} == {
     'benchmark_hearts.json',
     'benchmark.csv',
   }
   found = json.loads((tmp_path / 'out' / 'benchmark_hearts.json').read_text())
-  loaded = contrastive_jax.load(tmp_path / 'model', tokenizer='emoji')
+  loaded = contrastive_jax.load(tmp_path / 'model', tokenizer=name)
   images = sorted((tmp_path / 'data').glob('*.png'), key=lambda path: int(path.stem))
   cosines = (
     loaded.encode_image(images) @ loaded.encode_text([f'a red heart {i}' for i in range(20)]).T
