@@ -13,11 +13,8 @@ from sklearn.metrics import balanced_accuracy_score
 
 import contrastive_jax
 from contrastive_jax import benchmark, data, interop
-from contrastive_jax.evaluation.open import open_evaluator
-from contrastive_jax.evaluation.zero_shot import read_classes
 from contrastive_jax.models.definition import define
 from contrastive_jax.runtime import waiting
-from contrastive_jax.training import restore
 from tests import two_processes
 from tests.evaluation.test_benchmark import write_source
 from tests.interop.models import model_of
@@ -156,30 +153,6 @@ def test_the_transform_is_the_models_own(tmp_path):
   assert record['metrics'] == pytest.approx(expected(squashed, 0.5, 0.5))
   cropped = [data.preprocess(image, 32) * 0.27 + 0.45 for image in images_of(source)]
   assert record['metrics'] != pytest.approx(expected(np.array(cropped) * 255, 0.45, 0.27))
-
-
-def test_a_run_has_the_metrics_of_its_own_evaluation(tmp_path):
-  split = 'heldout_composition[vendor=noto]'
-  opened = make_run(tmp_path / 'run')
-  evaluation = opened.config.evaluation
-  evaluation.splits, evaluation.captions, evaluation.probes = (split,), {}, ()
-  evaluator = open_evaluator(opened.config, opened.definition, opened.tokenizer, opened.mesh)
-  parameters = restore.restore_parameters(opened, tmp_path / 'run').parameters
-  expected = evaluator(parameters)
-  _, groups = read_classes('group', data.open_source('emoji', opened.config.data.split).values)
-  (tmp_path / 'groups.json').write_text(json.dumps(groups))
-  benchmark.run(
-    str(tmp_path / 'run'),
-    f'emoji:{split}',
-    tasks=['retrieval', f'zero_shot:group={tmp_path}/groups.json'],
-    templates=[*evaluation.templates],
-  )
-  (path,) = (tmp_path / 'run' / 'evaluation').glob('*.json')
-  metrics = json.loads(path.read_text())['metrics']
-  assert len(metrics) == 9
-  assert {f'{split}/{name}': value for name, value in metrics.items()} == pytest.approx(
-    {f'{split}/{name}': expected[f'{split}/{name}'] for name in metrics}
-  )
 
 
 TWO = """

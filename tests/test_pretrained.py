@@ -1,5 +1,6 @@
 """A trained model as a library has it, from every kind of folder."""
 
+import copy
 import dataclasses
 import json
 import shutil
@@ -14,9 +15,10 @@ from PIL import Image
 
 import contrastive_jax
 from configs import coca
-from contrastive_jax import data, interop
+from contrastive_jax import benchmark, data, interop
 from contrastive_jax.evaluation.captioner import Captioner
 from contrastive_jax.evaluation.open import open_evaluator
+from contrastive_jax.evaluation.zero_shot import read_classes
 from contrastive_jax.training import build, restore, workdir
 from contrastive_jax.training.checkpoint import Checkpoints
 from tests.interop.models import model_of
@@ -81,6 +83,27 @@ def test_a_run_is_seen_as_its_evaluation_sees_it(saved):
     [names[best] == group for best, group in zip(shares.argmax(1), groups, strict=True)]
   )
   assert right == pytest.approx(figures[f'{SPLIT}/zero_shot_group_accuracy@1'], abs=2 / len(groups))
+
+
+def test_a_benchmark_of_a_run_has_the_metrics_of_its_own_evaluation(saved, tmp_path):
+  run, folder, _, _ = saved
+  split, config = f'{SPLIT}[vendor=noto]', copy.deepcopy(run.config)
+  config.evaluation.splits, config.evaluation.captions, config.evaluation.probes = (split,), {}, ()
+  evaluator = open_evaluator(config, run.definition, run.tokenizer, run.mesh)
+  expected = evaluator(restore.restore_parameters(run, folder).parameters)
+  # Without names, the classes would be those of the split.
+  _, groups = read_classes('group', data.open_source('emoji', config.data.split).values)
+  (tmp_path / 'groups.json').write_text(json.dumps(groups))
+  benchmark.run(
+    str(folder),
+    f'noto=emoji:{split}',
+    tasks=['retrieval', f'zero_shot:group={tmp_path}/groups.json'],
+    templates=[*config.evaluation.templates],
+    workdir=str(tmp_path / 'out'),
+  )
+  found = json.loads((tmp_path / 'out' / 'benchmark_noto.json').read_text())['metrics']
+  assert len(found) == 9
+  assert found == pytest.approx({name: expected[f'{split}/{name}'] for name in found})
 
 
 def test_a_run_is_loaded_without_what_trained_it(saved, tmp_path):

@@ -1,7 +1,6 @@
-"""Zero-shot classification and retrieval on any source, by the protocols of CLIP_benchmark [1].
+"""Zero-shot classification and retrieval on any source, by the protocols of CLIP_benchmark.
 
-References:
-  [1] https://github.com/LAION-AI/CLIP_benchmark
+See https://github.com/LAION-AI/CLIP_benchmark.
 """
 
 import os
