@@ -1,12 +1,9 @@
 """Reads of files in blocks that are kept in memory, for reads that lie close to each other."""
 
-import collections
 import math
-import threading
-from concurrent import futures
-from typing import Any
 
 from contrastive_jax.data.sources import files
+from contrastive_jax.data.sources.recent import Recent
 
 # Bytes per block; a block is a request.
 _MIN_BLOCK, _MAX_BLOCK = 2**16, 2**23
@@ -29,19 +26,7 @@ class ReadAhead:
     """
     self._size = min(max(math.ceil(stretch_bytes), _MIN_BLOCK), _MAX_BLOCK)
     # A stretch of n blocks may touch n + 1, and goes on into the next while it is left.
-    self._capacity = stretches * (math.ceil(stretch_bytes / self._size) + 2)
-    self._start()
-
-  def _start(self) -> None:
-    self._blocks: collections.OrderedDict = collections.OrderedDict()
-    self._lock = threading.Lock()
-
-  def __getstate__(self) -> dict[str, Any]:
-    return {'_size': self._size, '_capacity': self._capacity}
-
-  def __setstate__(self, state: dict[str, Any]) -> None:
-    vars(self).update(state)
-    self._start()
+    self._blocks = Recent(stretches * (math.ceil(stretch_bytes / self._size) + 2) * self._size)
 
   def read(self, path: str, offset: int, size: int) -> bytes:
     """Reads `size` bytes at an offset; fewer at the end of the file.
@@ -55,20 +40,5 @@ class ReadAhead:
     return blocks[start : start + size]
 
   def _block(self, path: str, number: int) -> bytes:
-    key = path, number
-    with self._lock:
-      if found := self._blocks.get(key):
-        self._blocks.move_to_end(key)
-      else:
-        asked = self._blocks[key] = futures.Future()
-        if len(self._blocks) > self._capacity:
-          self._blocks.popitem(last=False)
-    if found:
-      return found.result()
-    try:
-      asked.set_result(files.read(path, number * self._size, self._size))
-    except BaseException as error:
-      with self._lock:
-        self._blocks.pop(key, None)
-      asked.set_exception(error)
-    return asked.result()
+    offset = number * self._size
+    return self._blocks.get((path, number), lambda: files.read(path, offset, self._size))
