@@ -41,8 +41,11 @@ def test_texts_are_strings_and_images_encoded():
     ('emoji', 'train[vendor=acme]', 'selects no example'),
     ('emoji', 'train[vendor=noto]+heldout_style', 'select from one split'),
     ('emoji', 'train[vendor=noto,group]', "cannot read 'group'"),
-    ('emoji', 'train[score>0.3]', r"cannot read 'score>0\.3'; write field=value .*a bound, filter"),
-    ('emoji', 'train[score<=0.3]+train', r"cannot read 'score<=0\.3'"),
+    ('emoji', 'train[score>0.3]', r"\[score>0\.3\]: the data has no field 'score'"),
+    ('emoji', 'train[score<=0.3]+train', r"\[score<=0\.3\]: the data has no field 'score'"),
+    ('emoji', 'train[caption>a]', r"\[caption>a\]: 'a' in 'caption>a' is no number"),
+    ('emoji', 'train[caption>nan]', r"'nan' in 'caption>nan' is no number"),
+    ('emoji', 'train[vendor>=1,vendor=noto]', r"no example; no number is \{'vendor': 'noto'\}"),
   ],
 )
 def test_what_is_not_there_is_named(name, split, message, tmp_path):
@@ -55,6 +58,55 @@ def test_a_number_is_selected_as_it_is_written():
   chosen = lambda where: data.Source(records, where).values('id')  # noqa: E731
   assert chosen('label=7') == [0, 4] and chosen('label!=7') == [1, 2, 3]
   assert chosen('label=8') == [1] and chosen('label=0.5') == [2] and chosen('label=True') == [3]
+
+
+SCORES = [0.2, '0.3', 0.30001, np.float32(0.5), 1, None, '', 'unknown', float('nan'), -1e-3]
+
+
+@pytest.mark.parametrize(
+  ('where', 'expected'),
+  [
+    ('score>0.3', [2, 3, 4]),
+    ('score>=0.3', [1, 2, 3, 4]),
+    ('score<0.3', [0, 9]),
+    ('score<=0.3', [0, 1, 9]),
+    ('score > 2e-1, score<=1', [1, 2, 3, 4]),
+    ('score<0', [9]),
+    ('score>0.3,kind=b', [3]),
+    ('kind!=a,score>0.3', [3]),
+    ('score=unknown', [7]),
+  ],
+)
+def test_numbers_are_compared(where, expected):
+  """Tables hold them as text; what is no number is never selected."""
+  records = [{'score': score, 'kind': 'ab'[i % 2]} for i, score in enumerate(SCORES)]
+  source = data.Source(records, where)
+  assert source.values('id') == expected
+  assert [source.position(i) for i in range(len(source))] == expected
+
+
+def test_integers_are_compared_exactly():
+  big = 2**60
+  records = [{'row': big + i} for i in range(-1, 2)]
+  assert data.Source(records, f'row>{big}').values('id') == [2]
+
+
+def test_a_selection_reads_an_example_once():
+  class Counted(list):
+    reads = 0
+
+    def __getitem__(self, number):
+      self.reads += 1
+      return super().__getitem__(number)
+
+  records = Counted({'a': i, 'b': i} for i in range(50))
+  assert len(data.Source(records, 'a>9,b<20,a!=11')) == 9
+  assert records.reads == 51  # the first one is read for its fields too
+
+
+def test_a_slice_is_selected_from():
+  whole = data.open_source('emoji', 'heldout_style[:50%][group=food-drink]')
+  assert 0 < len(whole) < len(data.open_source('emoji', 'heldout_style[group=food-drink]'))
 
 
 def test_tfds_slices_work():

@@ -1,7 +1,6 @@
 """Datasets prepared by TFDS, the embedded emoji among them."""
 
 import copy
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ from tensorflow_datasets.core.dataset_info import DatasetInfoFileError
 from contrastive_jax.data import emoji
 from contrastive_jax.data.sources import tfrecord
 from contrastive_jax.data.sources.row_ids import RowRange
-from contrastive_jax.data.sources.source import BadExampleError, reading_ahead
+from contrastive_jax.data.sources.source import BadExampleError, named_split, reading_ahead
 
 _SKIP_DECODING = {'image': tfds.decode.SkipDecoding()}
 
@@ -36,10 +35,7 @@ def open_prepared(name: str, split: str, folder: str | None) -> tuple[Sequence[A
   Raises:
     ValueError: if the dataset is not prepared for random access, or has no such split.
   """
-  # TFDS itself parses a version, as in 'NAME:1.0.0'.
-  if match := re.fullmatch(r'(.+?):([a-zA-Z_][^/]*)', name):
-    name, named = match.groups()
-    split = named if split == 'train' else split
+  name, split = named_split(name, split)  # TFDS itself parses a version, as in 'NAME:1.0.0'
   try:
     if name == 'emoji':
       builder = tfds.builder_from_directory(emoji.PREPARED)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from contrastive_jax.data.sources.row_ids import RowIds, row_ranges
+from contrastive_jax.data.sources.selection import select
 
 
 class BadExampleError(ValueError):
@@ -75,7 +76,7 @@ class Source:
 
     Args:
       records: records of any format, with images encoded.
-      *wheres: conditions such as 'vendor=noto,group!=flags'; the selections are concatenated. An
+      *wheres: conditions such as 'vendor=noto,similarity>0.3'; the selections are concatenated. An
         empty condition, like none at all, selects every record.
       cached: whether to cache each record: parsing costs more than decoding.
       cache: holds cached examples by number; sources of the same records may share it. Default: an
@@ -90,7 +91,7 @@ class Source:
     self.rows = self._ids.rows
     self._records = records
     self._kept = {} if cache is None else cache
-    selections = [_select(self._fields, len(records), where) for where in wheres or ('',)]
+    selections = [select(self._fields, len(records), where) for where in wheres or ('',)]
     # A single selection stays a range: a list of a large dataset's numbers would fill the memory.
     self._numbers = selections[0] if len(selections) == 1 else [*itertools.chain(*selections)]
 
@@ -196,6 +197,18 @@ def parse_split(split: str) -> tuple[str, list[str]]:
   return plain.pop(), [where or '' for _, where in parts]
 
 
+def named_split(name: str, split: str) -> tuple[str, str]:
+  """Returns a name without its split, which follows a colon and replaces the split 'train'.
+
+  >>> named_split('/data/flowers:test[:50%]', 'train')
+  ('/data/flowers', 'test[:50%]')
+  """
+  match = re.fullmatch(r'(.+?):([a-zA-Z_][^/]*)', name)
+  if not match:
+    return name, split
+  return match[1], match[2] if split == 'train' else split
+
+
 def _text(value):
   if isinstance(value, bytes):
     try:
@@ -215,36 +228,3 @@ def _value(example: Mapping[str, Any], field: str):
   if field not in example:
     raise ValueError(f'example {example["id"]} has no field {field!r}; it has {sorted(example)}')
   return example[field]
-
-
-def _select(read, count: int, where: str) -> Sequence[int]:
-  if not where:
-    return range(count)
-  conditions = []
-  for condition in where.split(','):
-    match = re.fullmatch(r'\s*(\w+)\s*(!?=)\s*(.*?)\s*', condition)
-    if match is None:
-      raise ValueError(
-        f'[{where}]: cannot read {condition!r}; write field=value or field!=value, without commas '
-        'in the value. For other conditions, such as a score above a bound, filter the files'
-      )
-    conditions.append(match.groups())
-  for field, _, _ in conditions:
-    first = next((read(number) for number in range(count) if 'error' not in read(number)), {})
-    if field not in first:
-      raise ValueError(f'[{where}]: the data has no field {field!r}; use one of {sorted(first)}')
-  selected = [
-    number
-    for number in range(count)
-    if all(
-      _is(read(number).get(field), value) == (sign == '=') for field, sign, value in conditions
-    )
-  ]
-  if not selected:
-    raise ValueError(f'[{where}] selects no example')
-  return selected
-
-
-def _is(value: Any, text: str) -> bool:
-  """Whether a field equals the text of a condition; numbers are compared as text."""
-  return value == text or (isinstance(value, int | float | np.number) and str(value) == text)
