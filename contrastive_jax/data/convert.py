@@ -4,11 +4,11 @@
   python -m contrastive_jax.data.convert emoji webdataset:/data/emoji --split=train
 
 SOURCE is any value of config.data.name. TARGET is a folder, for ArrayRecord, or FORMAT:FOLDER with
-the format arrayrecord, webdataset or jsonl; the last line printed is the name to train with. Each
-image is decoded once. Bad examples are left out and listed in FOLDER/SPLIT.convert.json. Each shard
-is read back before it counts as written. `--workers` processes, by default one per core, write a
-shard each at a time. The same command resumes an interrupted conversion after the last shard before
-which all are complete.
+the format arrayrecord, webdataset, parquet or jsonl; the last line printed is the name to train
+with. Each image is decoded once. Bad examples are left out and listed in FOLDER/SPLIT.convert.json.
+Each shard is read back before it counts as written. `--workers` processes, by default one per core,
+write a shard each at a time. The same command resumes an interrupted conversion after the last
+shard before which all are complete.
 """
 
 import functools
@@ -36,6 +36,7 @@ from contrastive_jax.data.sources import (
   array_record,
   files,
   open_source,
+  optional,
   rows,
   webdataset,
 )
@@ -45,6 +46,11 @@ from contrastive_jax.data.sources.source import location_of
 _FORMATS = {
   'arrayrecord': ('array_record', array_record.write, array_record.ArrayRecords),
   'jsonl': ('jsonl', rows.write, functools.partial(rows.Rows, table=False)),
+  'parquet': (
+    'parquet',
+    lambda path, records: optional.load('parquet').write(path, records),
+    lambda paths: optional.load('parquet').Parquet(paths),
+  ),
   'webdataset': ('tar', webdataset.write, webdataset.WebDataset),
 }
 

@@ -15,7 +15,7 @@ from contrastive_jax.data import emoji, images
 from contrastive_jax.data.convert import convert
 from contrastive_jax.data.sources import array_record
 
-STYLES = ('arrayrecord', 'jsonl', 'webdataset')
+STYLES = ('arrayrecord', 'jsonl', 'parquet', 'webdataset')
 SPLIT = 'heldout_style[:30]'
 
 

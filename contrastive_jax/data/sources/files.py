@@ -14,6 +14,7 @@ import io
 import itertools
 import operator
 import os
+import posixpath
 import re
 import stat
 import time
@@ -104,7 +105,7 @@ def find(pattern: str) -> list[str]:
       named.append(path)
       paths.append(plain if isinstance(system, LocalFileSystem) else path)
   with futures.ThreadPoolExecutor(_THREADS) as pool:
-    there = list(pool.map(_is_file, named))
+    there = list(pool.map(is_file, named))
   missing = list(itertools.compress(named, map(operator.not_, there)))
   if missing:
     raise ValueError(
@@ -237,7 +238,8 @@ def _refused(error: Exception) -> bool:
   return isinstance(status, int) and 400 <= status < 500 and status not in (408, 429)
 
 
-def _is_file(path: str) -> bool:
+def is_file(path: str) -> bool:
+  """Whether a path is that of a file."""
   system, plain = open_system(path)
   try:
     return retry(path, system.info, plain)['type'] == 'file'
@@ -283,6 +285,23 @@ def read_image(path: str) -> bytes:
     return read(path, 0, _MAX_IMAGE_BYTES)
   except (OSError, ValueError) as error:
     raise BadExampleError(f'the image {path} cannot be read: {error}') from error
+
+
+def folders(path: str) -> list[str]:
+  """Returns the names of the folders in a folder; none where it cannot be listed."""
+  system, plain = open_system(path)
+  try:
+    entries = retry(path, system.ls, plain, detail=True)
+  except (OSError, NotImplementedError):
+    return []
+  return sorted(
+    posixpath.basename(each['name'].rstrip('/')) for each in entries if each['type'] == 'directory'
+  )
+
+
+def beside(path: str, name: str) -> str:
+  """Returns the path of a file that another one names: absolute, or relative to its folder."""
+  return name if '://' in name else posixpath.join(posixpath.dirname(path), name)
 
 
 def locate(ends: np.ndarray, number: int) -> tuple[int, int]:

@@ -13,26 +13,35 @@ from contrastive_jax.data.sources import (
   files,
   karpathy,
   mixture,
+  optional,
   prepared,
   row_ids,
   rows,
   webdataset,
 )
-from contrastive_jax.data.sources.source import Source, fields_of, parse_split, reading_ahead
+from contrastive_jax.data.sources.source import (
+  Source,
+  fields_of,
+  parse_split,
+  reading_ahead,
+)
 
 _CACHED_BYTES = 2**28
 # The examples of the embedded dataset by split: a process parses them once.
 _EMOJI: dict[str, dict[int, dict[str, Any]]] = collections.defaultdict(dict)
+
 
 # Readers by scheme: paths -> a sequence of records with `bytes`, its size or None.
 _FORMATS = {
   'arrayrecord': array_record.ArrayRecords,
   'csv': lambda paths: rows.Rows(paths, table=True),
   'jsonl': lambda paths: rows.Rows(paths, table=False),
+  'parquet': lambda paths: optional.load('parquet').Parquet(paths),
   'webdataset': webdataset.WebDataset,
 }
 # Readers of files that list several splits: (paths, split) -> a sequence of records.
 _SPLIT_READERS = {'karpathy': karpathy.Captioned}
+_SCHEMES = (*_FORMATS, *_SPLIT_READERS)
 
 
 def open_source(name: str, split: str, folder: str | None = None) -> Source | mixture.Mixture:
@@ -45,15 +54,15 @@ def open_source(name: str, split: str, folder: str | None = None) -> Source | mi
       - 'tfds:NAME', 'tfds:NAME/config', 'tfds:NAME:split' or 'tfds:FOLDER', a prepared TFDS
         dataset; 'tfds:' is optional in the first two, and a split in the name replaces 'train';
       - 'webdataset:PATTERN', tar shards; 'jsonl:PATTERN' and 'csv:PATTERN', with paths of images;
-        'arrayrecord:PATTERN', from data.convert;
+        'parquet:PATTERN'; 'arrayrecord:PATTERN', from data.convert;
       - 'karpathy:PATTERN', dataset_flickr30k.json or dataset_coco.json in the folder of the images;
       - 'A*0.7+B*0.3', a mixture by weight.
 
       A pattern may have braces, '{00000..00099}', and wildcards. '{split}' stands for the split's
       name; a pattern without it holds 'train' alone. Paths are fsspec's, including gs:// and s3://.
     split: a split such as 'train' or 'train[:50%]', or a selection by fields such as
-      'train[vendor=noto,group!=flags]'. A sum, 'train[skin_tone=]+train', concatenates the
-      selections and may repeat examples.
+      'train[vendor=noto,similarity>0.3]', by =, !=, <, <=, > and >=. A sum,
+      'train[skin_tone=]+train', concatenates the selections and may repeat examples.
     folder: folder of prepared TFDS datasets; default TFDS's own.
 
   Raises:
@@ -64,17 +73,18 @@ def open_source(name: str, split: str, folder: str | None = None) -> Source | mi
     return mixture.Mixture(sources, [weight for _, weight in parts])
   plain, wheres = parse_split(split)
   scheme, separator, rest = name.partition(':')
-  schemes = {**_FORMATS, **_SPLIT_READERS}
-  if separator and scheme not in (*schemes, 'tfds') and re.match(r'[^\d].*[/.]', rest):
+  if separator and scheme not in (*_SCHEMES, 'tfds') and re.match(r'[^\d].*[/.]', rest):
     raise ValueError(
-      f'config.data.name = {name!r} starts with {scheme!r}; use one of {[*schemes, "tfds"]}'
+      f'config.data.name = {name!r} starts with {scheme!r}; use one of {[*_SCHEMES, "tfds"]}'
     )
-  if scheme not in schemes:
+  if scheme not in _SCHEMES:
     records, size = prepared.open_prepared(name.removeprefix('tfds:'), plain, folder)
     cache = _EMOJI[plain] if name == 'emoji' else None
     return Source(records, *wheres, cached=_is_small(size), cache=cache)
   try:
     records = _open_files(scheme, rest, plain)
+    if not len(records):
+      raise ValueError('it holds no example')
     part = _Slice(records, plain)
   except ValueError as error:
     raise ValueError(f'config.data.name = {name!r}: {error}') from error
@@ -94,10 +104,7 @@ def _open_files(scheme: str, pattern: str, split: str):
       'own write {split} for its name, else drop it from config.evaluation'
     )
   paths = files.find(pattern.replace('{split}', name))
-  records = split_reader(paths, name) if split_reader else _FORMATS[scheme](paths)
-  if not len(records):
-    raise ValueError('it holds no example')
-  return records
+  return split_reader(paths, name) if split_reader else _FORMATS[scheme](paths)
 
 
 class _Slice(Sequence):

@@ -8,7 +8,6 @@ import copy
 import csv
 import json
 import pathlib
-import posixpath
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -120,6 +119,14 @@ class Rows:
     """Returns the fields of a row without its image, whose file is not opened."""
     return self._image_and_fields(number)[1]
 
+  def image_path(self, number: int) -> str | None:
+    """Returns the path of the image of a row, None where rows have none.
+
+    Raises:
+      BadExampleError: if the row does not parse, or has no path.
+    """
+    return self._image_and_fields(number)[0]
+
   def _image_and_fields(self, number: int) -> tuple[str | None, dict[str, Any]]:
     """Returns the path of the image, None where rows have none, and the other fields."""
     path, row = self._row(number)
@@ -131,7 +138,7 @@ class Rows:
     name = others.pop('image')
     if not name or not isinstance(name, str):
       raise BadExampleError(f'{path}: {self._names["image"]} = {name!r} is no path of an image')
-    return name if '://' in name else posixpath.join(posixpath.dirname(path), name), others
+    return files.beside(path, name), others
 
   def where(self, number: int) -> str:
     """Returns the file, the row, counted from 1 below the header, and the path of the image."""

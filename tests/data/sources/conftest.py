@@ -6,11 +6,13 @@ from array_record.python.array_record_module import ArrayRecordReader
 
 from contrastive_jax import data
 from contrastive_jax.data import emoji
-from contrastive_jax.data.sources import array_record, rows, webdataset
+from contrastive_jax.data.sources import array_record, parquet, rows, webdataset
+from tests.data.sources.writers import FOLDERS, write_folder, write_images
 
 WRITERS = {
   'arrayrecord': ('array_record', array_record.write),
   'jsonl': ('jsonl', rows.write),
+  'parquet': ('parquet', parquet.write),
   'webdataset': ('tar', webdataset.write),
 }
 
@@ -55,18 +57,13 @@ def prepared_as_tfrecord(tmp_path_factory):
   return folder
 
 
-def write_images(folder, examples):
-  for i, example in enumerate(examples):
-    (folder / f'{i}.png').write_bytes(example['image'])
-
-
-@pytest.fixture(
-  params=['arrayrecord', 'csv', 'emoji', 'jsonl', 'karpathy', 'mixture', 'tfrecord', 'webdataset']
-)
+@pytest.fixture(params=['csv', 'emoji', 'karpathy', 'mixture', 'tfrecord', *WRITERS, *FOLDERS])
 def open_anew(request, examples, write, prepared_as_tfrecord, tmp_path):
   """A function that opens twenty or more examples in one of the forms that a source has."""
   if request.param in WRITERS:
     name, split = write(request.param, examples), 'train'
+  elif request.param in FOLDERS:
+    name, split = write_folder(request.param, tmp_path, examples), 'train'
   elif request.param == 'karpathy':
     write_images(tmp_path, examples)
     entries = [

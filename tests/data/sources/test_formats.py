@@ -17,7 +17,7 @@ from contrastive_jax import data
 from contrastive_jax.data.sources import files, opening
 from contrastive_jax.runtime import waiting
 
-FORMATS = ('arrayrecord', 'jsonl', 'webdataset')
+FORMATS = ('arrayrecord', 'jsonl', 'parquet', 'webdataset')
 TEXTS = st.text(st.characters(codec='utf-8'))
 
 

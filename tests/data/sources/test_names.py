@@ -13,7 +13,7 @@ from contrastive_jax.data.convert import convert
 from contrastive_jax.data.train_tokenizer import train
 
 BAD = 17  # Of 24 examples, ten a file: the eighth of the second.
-FORMATS = ('arrayrecord', 'csv', 'jsonl', 'karpathy', 'mixture', 'webdataset')
+FORMATS = ('arrayrecord', 'csv', 'jsonl', 'karpathy', 'mixture', 'parquet', 'webdataset')
 
 
 @pytest.fixture(params=FORMATS)
@@ -42,6 +42,7 @@ def damaged(request, write, tmp_path):
   names = {
     'arrayrecord': rf'{folder}/pairs-00001\.array_record: record 7: ',
     'jsonl': rf'{folder}/pairs-00001\.jsonl: row 8, pairs-00001/000000017\.png: ',
+    'parquet': rf'{folder}/pairs-00001\.parquet: row 7: ',
     'webdataset': rf'{folder}/pairs-00001\.tar: 000000017\.png \(byte \d+\): ',
   }
   name = write(style, own)
