@@ -2,6 +2,7 @@
 
 import collections
 import copy
+import os
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -22,6 +23,7 @@ from contrastive_jax.data.sources import (
 from contrastive_jax.data.sources.source import (
   Source,
   fields_of,
+  named_split,
   parse_split,
   reading_ahead,
 )
@@ -41,7 +43,11 @@ _FORMATS = {
 }
 # Readers of files that list several splits: (paths, split) -> a sequence of records.
 _SPLIT_READERS = {'karpathy': karpathy.Captioned}
-_SCHEMES = (*_FORMATS, *_SPLIT_READERS)
+# Readers of folders that hold several splits: (folder, split) -> a sequence of records.
+_FOLDER_READERS = {
+  'datasets': lambda folder, split: optional.load('hugging_face').open_folder(folder, split),
+}
+_SCHEMES = (*_FORMATS, *_SPLIT_READERS, *_FOLDER_READERS)
 
 
 def open_source(name: str, split: str, folder: str | None = None) -> Source | mixture.Mixture:
@@ -55,6 +61,8 @@ def open_source(name: str, split: str, folder: str | None = None) -> Source | mi
         dataset; 'tfds:' is optional in the first two, and a split in the name replaces 'train';
       - 'webdataset:PATTERN', tar shards; 'jsonl:PATTERN' and 'csv:PATTERN', with paths of images;
         'parquet:PATTERN'; 'arrayrecord:PATTERN', from data.convert;
+      - 'datasets:FOLDER', saved by Hugging Face's datasets or of Parquet shards by split;
+        'FOLDER:split' replaces 'train';
       - 'karpathy:PATTERN', dataset_flickr30k.json or dataset_coco.json in the folder of the images;
       - 'A*0.7+B*0.3', a mixture by weight.
 
@@ -82,6 +90,8 @@ def open_source(name: str, split: str, folder: str | None = None) -> Source | mi
     cache = _EMOJI[plain] if name == 'emoji' else None
     return Source(records, *wheres, cached=_is_small(size), cache=cache)
   try:
+    if scheme in _FOLDER_READERS:
+      rest, plain = named_split(rest, plain)
     records = _open_files(scheme, rest, plain)
     if not len(records):
       raise ValueError('it holds no example')
@@ -97,6 +107,9 @@ def _is_small(size: int | None) -> bool:
 
 def _open_files(scheme: str, pattern: str, split: str):
   name = split.split('[')[0]
+  if scheme in _FOLDER_READERS:
+    folder = os.path.expanduser(pattern.replace('{split}', name)).rstrip('/')
+    return _FOLDER_READERS[scheme](folder, 'train' if '{split}' in pattern else name)
   split_reader = _SPLIT_READERS.get(scheme)
   if not split_reader and '{split}' not in pattern and name != 'train':
     raise ValueError(

@@ -6,7 +6,7 @@ import tarfile
 
 import pyarrow as pa
 
-FOLDERS = ()
+FOLDERS = ('datasets',)
 
 
 def write_images(folder, examples):
