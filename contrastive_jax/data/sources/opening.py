@@ -12,6 +12,7 @@ import tensorflow_datasets as tfds
 from contrastive_jax.data.sources import (
   array_record,
   files,
+  image_folder,
   karpathy,
   mixture,
   optional,
@@ -46,6 +47,7 @@ _SPLIT_READERS = {'karpathy': karpathy.Captioned}
 # Readers of folders that hold several splits: (folder, split) -> a sequence of records.
 _FOLDER_READERS = {
   'datasets': lambda folder, split: optional.load('hugging_face').open_folder(folder, split),
+  'imagefolder': image_folder.open_folder,
 }
 _SCHEMES = (*_FORMATS, *_SPLIT_READERS, *_FOLDER_READERS)
 
@@ -62,7 +64,7 @@ def open_source(name: str, split: str, folder: str | None = None) -> Source | mi
       - 'webdataset:PATTERN', tar shards; 'jsonl:PATTERN' and 'csv:PATTERN', with paths of images;
         'parquet:PATTERN'; 'arrayrecord:PATTERN', from data.convert;
       - 'datasets:FOLDER', saved by Hugging Face's datasets or of Parquet shards by split;
-        'FOLDER:split' replaces 'train';
+        'imagefolder:FOLDER', with a folder per class; 'FOLDER:split' replaces 'train' in these;
       - 'karpathy:PATTERN', dataset_flickr30k.json or dataset_coco.json in the folder of the images;
       - 'A*0.7+B*0.3', a mixture by weight.
 
