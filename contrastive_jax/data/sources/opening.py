@@ -11,6 +11,7 @@ import tensorflow_datasets as tfds
 
 from contrastive_jax.data.sources import (
   array_record,
+  clip_benchmark,
   files,
   image_folder,
   karpathy,
@@ -46,6 +47,7 @@ _FORMATS = {
 _SPLIT_READERS = {'karpathy': karpathy.Captioned}
 # Readers of folders that hold several splits: (folder, split) -> a sequence of records.
 _FOLDER_READERS = {
+  'clip_benchmark': clip_benchmark.open_folder,
   'datasets': lambda folder, split: optional.load('hugging_face').open_folder(folder, split),
   'imagefolder': image_folder.open_folder,
 }
@@ -64,7 +66,8 @@ def open_source(name: str, split: str, folder: str | None = None) -> Source | mi
       - 'webdataset:PATTERN', tar shards; 'jsonl:PATTERN' and 'csv:PATTERN', with paths of images;
         'parquet:PATTERN'; 'arrayrecord:PATTERN', from data.convert;
       - 'datasets:FOLDER', saved by Hugging Face's datasets or of Parquet shards by split;
-        'imagefolder:FOLDER', with a folder per class; 'FOLDER:split' replaces 'train' in these;
+        'imagefolder:FOLDER', with a folder per class; 'clip_benchmark:FOLDER', a WebDataset of
+        CLIP_benchmark; 'FOLDER:split' replaces 'train' in these;
       - 'karpathy:PATTERN', dataset_flickr30k.json or dataset_coco.json in the folder of the images;
       - 'A*0.7+B*0.3', a mixture by weight.
 

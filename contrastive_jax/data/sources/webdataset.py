@@ -4,13 +4,14 @@ The headers of a shard are read once. An example then takes one read, as its fil
 """
 
 import copy
+import functools
 import io
 import itertools
 import json
 import re
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, ClassVar, NamedTuple
 
 import numpy as np
 from absl import logging
@@ -21,8 +22,6 @@ from contrastive_jax.data.sources.read_ahead import ReadAhead
 from contrastive_jax.data.sources.row_ids import whole_files
 from contrastive_jax.data.sources.source import BadExampleError, plain
 
-_KINDS = {'image': images.ENDINGS, 'text': ('txt',), 'fields': ('json',)}
-_KIND_OF = {ending: kind for kind, endings in enumerate(_KINDS.values()) for ending in endings}
 _BLOCK = 512  # bytes per block of a tar
 _UNITS = np.array([_BLOCK, 1])  # bytes per unit of an offset and of a size in an index
 _HELP = (
@@ -39,9 +38,13 @@ class WebDataset:
   example are counted in a warning too.
 
   Attributes:
+    kinds: endings of the files of an example, by their kind.
     bytes: size of all files of the examples.
     row_ranges: the examples of each shard.
   """
+
+  kinds: ClassVar = {'image': images.ENDINGS, 'text': ('txt',), 'fields': ('json',)}
+  _index, _help = 'webdataset of samples', _HELP
 
   def __init__(self, paths: Sequence[str]):
     """Reads the headers of the shards, or their index from `SHARD.index.npz`.
@@ -53,8 +56,8 @@ class WebDataset:
       ValueError: if a shard is not an uncompressed tar.
     """
     self._paths, self._reader = paths, files
-    indices = files.scan_all(paths, _scan, 'webdataset of samples')
-    _report(paths, indices)
+    indices = files.scan_all(paths, functools.partial(_scan, kinds=self.kinds), self._index)
+    _report(paths, indices, self._help)
     self._spans = [index['places'] for index in indices]
     self._strays = [dict(index['strays'].tolist()) for index in indices]
     # What some examples have, the others must have too.
@@ -106,15 +109,15 @@ class WebDataset:
     spans = {
       kind: (offset, size)
       for kind, (offset, size) in zip(
-        _KINDS, (self._spans[shard][row] * _UNITS).tolist(), strict=True
+        self.kinds, (self._spans[shard][row] * _UNITS).tolist(), strict=True
       )
       if offset  # 0 stands for none: the content of a file follows its header
     }
     if not spans:
-      raise BadExampleError(f'{self.where(number)} has no file of a known ending; {_HELP}')
-    no_text = not spans.keys() & {'text', 'fields'}
+      raise BadExampleError(f'{self.where(number)} has no file of a known ending; {self._help}')
+    no_text = not spans.keys() - {'image'}
     if (self._has_images and 'image' not in spans) or (self._has_texts and no_text):
-      raise BadExampleError(f'{self.where(number)} has only {sorted(spans)}; {_HELP}')
+      raise BadExampleError(f'{self.where(number)} has only {sorted(spans)}; {self._help}')
     return self._paths[shard], spans
 
   def _read(self, path: str, spans: Mapping[str, tuple[int, int]]) -> dict[str, bytes]:
@@ -145,8 +148,8 @@ class WebDataset:
     self._warned_of_lines = True
     logging.warning(
       '%s: its txt has %d lines, which are one caption, here and wherever else. If each line is a '
-      'caption, as in the retrieval sets of CLIP_benchmark, give a json in place of the txt, '
-      '{"caption": ["one", "another"]}',
+      'caption, as in the retrieval sets of CLIP_benchmark, read the folder as clip_benchmark:, or '
+      'give a json in place of the txt, {"caption": ["one", "another"]}',
       self.where(number),
       len(text.strip().splitlines()),
     )
@@ -164,7 +167,7 @@ class WebDataset:
     return f'{path}: {name} (byte {block * _BLOCK})'
 
 
-def _report(paths: Sequence[str], indices: Sequence[Mapping[str, np.ndarray]]) -> None:
+def _report(paths: Sequence[str], indices: Sequence[Mapping[str, np.ndarray]], hint: str) -> None:
   """Warns of truncated and empty shards, and of files that belong to no example."""
   passed = 0
   for path, index in zip(paths, indices, strict=True):
@@ -181,7 +184,7 @@ def _report(paths: Sequence[str], indices: Sequence[Mapping[str, np.ndarray]]) -
       first = f'{path}: {index["first"]}'
     passed += int(index['passed'])
   if passed:
-    logging.warning('%d files are passed over, the first is %s; %s', passed, first, _HELP)
+    logging.warning('%d files are passed over, the first is %s; %s', passed, first, hint)
 
 
 def _object(encoded: bytes, path: str) -> dict[str, Any]:
@@ -204,12 +207,16 @@ class _File(NamedTuple):
   size: int
 
 
-def _scan(path: str) -> dict[str, np.ndarray]:
+def _scan(path: str, kinds: Mapping[str, Sequence[str]]) -> dict[str, np.ndarray]:
   """Locates the examples of a shard.
 
+  Args:
+    path: path of the shard.
+    kinds: endings of the files of an example, by their kind.
+
   Returns:
-    'places', uint32 [N, 3, 2]: offset, in blocks, and size, in bytes, of image, text and JSON,
-    zeros for none;
+    'places', uint32 [N, len(kinds), 2]: offset, in blocks, and size, in bytes, of the file of each
+    kind, zeros for none;
     'strays', uint32 [M, 2]: an example that has none of them, and the block of its first file;
     'passed' and 'first': the number of files that belong to no example, and the name of the first;
     'cut': the byte at which a damaged archive ends, 0 for an intact one.
@@ -218,7 +225,7 @@ def _scan(path: str) -> dict[str, np.ndarray]:
     ValueError: if the first block is not a tar header.
   """
   system, plain = files.open_system(path)
-  samples, start, cut = _Samples(), 0, 0
+  samples, start, cut = _Samples(kinds), 0, 0
   with system.open(plain, 'rb') as file:
     while start is not None:  # several archives may be concatenated
       first = start
@@ -289,7 +296,9 @@ def _runs(members: Iterable[_File]) -> Iterator[list[_File]]:
 class _Samples:
   """The examples found by a scan so far; see `_scan`."""
 
-  def __init__(self):
+  def __init__(self, kinds: Mapping[str, Sequence[str]]):
+    self._count = len(kinds)
+    self._kind_of = {ending: kind for kind, own in enumerate(kinds.values()) for ending in own}
     self._spans, self._strays = [], []
     self._passed, self._first = 0, ''
 
@@ -299,17 +308,17 @@ class _Samples:
     If none of them has a known ending after the first dot, as with '4.05 track.png', the key ends
     at the last dot.
     """
-    known = [file for file in run if file.ending in _KIND_OF]
+    known = [file for file in run if file.ending in self._kind_of]
     parts = [known]
     if not known:
-      dotted = (file for file in run if file.ending.rpartition('.')[2] in _KIND_OF)
+      dotted = (file for file in run if file.ending.rpartition('.')[2] in self._kind_of)
       parts = itertools.groupby(dotted, lambda file: file.name.rpartition('.')[0])
       parts = [list(part) for _, part in parts]
     used = [file for part in parts for file in self._add(part)]
     named = next((file for file in run if file.key), None)
     if named and not used:
       self._strays.append((len(self._spans), named.offset // _BLOCK))
-      self._spans.append(np.zeros((len(_KINDS), 2), np.int64))
+      self._spans.append(np.zeros((self._count, 2), np.int64))
     elif len(used) < len(run):
       self._first = self._first or next(file.name for file in run if file not in used)
       self._passed += len(run) - len(used)
@@ -318,9 +327,9 @@ class _Samples:
     """Adds an example; of two files of one kind, the first counts."""
     taken = {}
     for file in part:
-      taken.setdefault(_KIND_OF[file.ending.rpartition('.')[2]], file)
+      taken.setdefault(self._kind_of[file.ending.rpartition('.')[2]], file)
     if taken:
-      self._spans.append(np.zeros((len(_KINDS), 2), np.int64))
+      self._spans.append(np.zeros((self._count, 2), np.int64))
     for kind, file in taken.items():
       self._spans[-1][kind] = file.offset, file.size
     return [*taken.values()]
@@ -333,7 +342,7 @@ class _Samples:
       self._strays = [stray for stray in self._strays if stray[0] < len(spans)]
 
   def arrays(self) -> dict[str, np.ndarray]:
-    blocks = np.array(self._spans, np.int64).reshape(-1, len(_KINDS), 2) // _UNITS
+    blocks = np.array(self._spans, np.int64).reshape(-1, self._count, 2) // _UNITS
     return {
       # Sizes are clipped to 32 bits: such a file is no image anyway.
       'places': np.minimum(blocks, 2**32 - 1).astype(np.uint32),
