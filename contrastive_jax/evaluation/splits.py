@@ -197,7 +197,7 @@ def warn_of_repeats(name: str, digests: np.ndarray, texts: Sequence[str | Sequen
     logging.warning(
       'split %r: %d of %d rows repeat %d images with other captions. Copies of an image tie, so a '
       'perfect model has a recall@1 below 100%%, or 20%% if every image has five rows; give each '
-      'image one row with a list of captions, as in jsonl: and karpathy:',
+      'image one row with a list of captions, or join its rows by grouped:',
       name,
       count,
       len(digests),

@@ -13,6 +13,7 @@ from contrastive_jax.data.sources import (
   array_record,
   clip_benchmark,
   files,
+  grouped,
   image_folder,
   karpathy,
   mixture,
@@ -69,6 +70,8 @@ def open_source(name: str, split: str, folder: str | None = None) -> Source | mi
         'imagefolder:FOLDER', with a folder per class; 'clip_benchmark:FOLDER', a WebDataset of
         CLIP_benchmark; 'FOLDER:split' replaces 'train' in these;
       - 'karpathy:PATTERN', dataset_flickr30k.json or dataset_coco.json in the folder of the images;
+      - 'grouped:NAME' or 'grouped:FIELD:NAME', where NAME is one of files: rows of one image, or
+        with equal values of the field, are one example with a list of captions;
       - 'A*0.7+B*0.3', a mixture by weight.
 
       A pattern may have braces, '{00000..00099}', and wildcards. '{split}' stands for the split's
@@ -85,7 +88,8 @@ def open_source(name: str, split: str, folder: str | None = None) -> Source | mi
     sources = [open_source(part, split, folder) for part, _ in parts]
     return mixture.Mixture(sources, [weight for _, weight in parts])
   plain, wheres = parse_split(split)
-  scheme, separator, rest = name.partition(':')
+  field, ungrouped = grouped.parse(name, _SCHEMES)
+  scheme, separator, rest = ungrouped.partition(':')
   if separator and scheme not in (*_SCHEMES, 'tfds') and re.match(r'[^\d].*[/.]', rest):
     raise ValueError(
       f'config.data.name = {name!r} starts with {scheme!r}; use one of {[*_SCHEMES, "tfds"]}'
@@ -100,6 +104,7 @@ def open_source(name: str, split: str, folder: str | None = None) -> Source | mi
     records = _open_files(scheme, rest, plain)
     if not len(records):
       raise ValueError('it holds no example')
+    records = grouped.Grouped(records, field) if field else records
     part = _Slice(records, plain)
   except ValueError as error:
     raise ValueError(f'config.data.name = {name!r}: {error}') from error

@@ -6,7 +6,7 @@ import tarfile
 
 import pyarrow as pa
 
-FOLDERS = ('clip_benchmark', 'datasets', 'imagefolder')
+FOLDERS = ('clip_benchmark', 'datasets', 'grouped', 'imagefolder')
 
 
 def write_images(folder, examples):
