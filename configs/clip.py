@@ -62,7 +62,8 @@ def emoji() -> ConfigDict:
 
   config.data = ConfigDict()
   # Or 'tfds:NAME', 'webdataset:/data/{split}-{00000..00099}.tar', 'jsonl:…', 'csv:…',
-  # 'arrayrecord:…', or a mixture, 'A*0.7+B*0.3'; see data/sources/opening.py
+  # 'arrayrecord:…', 'parquet:…', 'imagefolder:…' and others, or a mixture, 'A*0.7+B*0.3'; see
+  # data/sources/opening.py
   config.data.name = 'emoji'
   config.data.folder = ''  # folder of prepared TFDS datasets; '' for TFDS's default
   # Nearly half of train repeats people in five skin tones; all other emoji count three times.
