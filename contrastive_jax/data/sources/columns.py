@@ -70,6 +70,13 @@ class Columns:
       return value.as_py()
     return value['path'].as_py() if value.is_valid else None
 
+  def content(self, table: pa.Table | pa.RecordBatch, row: int) -> bytes | None:
+    """Returns the encoded image of a row, None if its column has none."""
+    value = table.column(self.image)[row]
+    if not isinstance(value, pa.StructScalar):
+      return value.as_py()
+    return value['bytes'].as_py() if value.is_valid else None
+
   def read_image(
     self,
     encoded: pa.Table | pa.RecordBatch | None,
@@ -88,13 +95,7 @@ class Columns:
     Raises:
       BadExampleError: if the row has no image, or its file cannot be read.
     """
-    content = None
-    if encoded is not None:
-      value = encoded.column(self.image)[row]
-      if isinstance(value, pa.StructScalar):
-        content = value['bytes'].as_py() if value.is_valid else None
-      else:
-        content = value.as_py()
+    content = None if encoded is None else self.content(encoded, row)
     if content is not None:
       return content
     if path := self.path(light, row):

@@ -125,9 +125,9 @@ class Saved:
     self._ends = np.cumsum(self._batches[:, 2])
     lengths = np.bincount(self._batches[:, 0], self._batches[:, 2], len(paths))
     self.row_ranges = whole_files(paths, lengths)
-    self.bytes = sum(self._map(path).size for path in paths)
-    if self._columns.image and not self._columns.encoded:
-      self.bytes = None
+    self.bytes = None
+    if not self._columns.image or self._holds_images():
+      self.bytes = sum(self._map(path).size for path in paths)
 
   def __getstate__(self) -> dict[str, Any]:
     # A copy in another process maps the files itself.
@@ -166,6 +166,13 @@ class Saved:
         return f'{path}: row {number}'
       number -= count
     raise IndexError(number)
+
+  def _holds_images(self) -> bool:
+    """Whether the first row has an encoded image, and not just the path of a file."""
+    if not self._columns.encoded or not len(self):
+      return False
+    _, batch, row = self._locate(0)
+    return self._columns.content(batch, row) is not None
 
   def _locate(self, number: int) -> tuple[str, pa.RecordBatch, int]:
     """Returns the file of a row, its batch, and the row in that."""

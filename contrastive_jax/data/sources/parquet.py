@@ -69,9 +69,6 @@ class Parquet:
       if footer.rows and (missing := set(first.names) - set(footer.schema.names)):
         raise ValueError(f'{path} lacks the columns {sorted(missing)} of {paths[0]}')
     self._sizes = {path: footer.size for path, footer in zip(paths, footers, strict=True)}
-    self.bytes = sum(footer.size for footer in footers)
-    if self._columns.image and not self._columns.encoded:
-      self.bytes = None
     self.row_ranges, self._groups = [], []
     for path, footer in zip(paths, footers, strict=True):
       for group, end in enumerate(np.cumsum(footer.rows).tolist()):
@@ -86,6 +83,9 @@ class Parquet:
       )
     self._footers = Recent(_FOOTER_BYTES, operator.attrgetter('serialized_size'))
     self._kept = Recent(_GROUP_BYTES, operator.attrgetter('nbytes'))
+    self.bytes = None
+    if not self._columns.image or self._holds_images():
+      self.bytes = sum(footer.size for footer in footers)
 
   def __len__(self) -> int:
     return int(self._ends[-1]) if len(self._ends) else 0
@@ -146,6 +146,16 @@ class Parquet:
         f'{path}: the row group {self._groups[group]} cannot be read: {error}'
       ) from error
 
+  def _holds_images(self) -> bool:
+    """Whether the first row has an encoded image, and not just the path of a file."""
+    if not self._columns.encoded or not len(self):
+      return False
+    group, row = files.locate(self._ends, 0)
+    try:
+      return self._columns.content(self._read(group, encoded=True), row) is not None
+    except BadExampleError:
+      return False
+
   def _footer(self, path: str) -> pq.FileMetaData:
     return _open(path, self._sizes[path]).metadata
 
@@ -174,7 +184,9 @@ def write(path: str, records: Iterable[Mapping[str, Any]]) -> None:
     columns = {name: _column(name, fields) for name in dict.fromkeys(itertools.chain(*fields))}
     schema = pa.schema({'image': _IMAGE} | {name: each.type for name, each in columns.items()})
     kept.seek(0)
-    with pq.ParquetWriter(partial, _typed(schema)) as writer:
+    # Encoded images do not compress, and plain pages decode two to three times as fast.
+    options = {'compression': 'none', 'use_dictionary': False}
+    with pq.ParquetWriter(partial, _typed(schema), **options) as writer:
       for start in range(0, len(sizes), _WRITTEN_ROWS):
         own = [{'bytes': kept.read(size)} for size in sizes[start : start + _WRITTEN_ROWS]]
         part = {name: each.slice(start, _WRITTEN_ROWS) for name, each in columns.items()}

@@ -42,6 +42,7 @@ def test_a_folder_of_save_to_disk(table, expected, tmp_path):
   assert everything(name, 'train[8:10]') == [e | {'id': i} for i, e in enumerate(expected[8:10])]
   assert len(data.open_source(name, 'train[label=dog]')) == 12
   source = data.open_source(name, 'train')
+  assert source.cached
   assert source.where(10) == f'{tmp_path}/data-00001-of-00002.arrow: row 1'
   assert source.shard_sizes() == [9, 15]
   assert 'image' not in source.fields(3)
@@ -107,6 +108,7 @@ def test_images_may_be_paths(examples, tmp_path):
   kind = pa.struct({'bytes': pa.binary(), 'path': pa.string()})
   paths = [{'bytes': None, 'path': '0.png'}, {'bytes': None, 'path': 'gone.png'}, None]
   write_saved(tmp_path, pa.table({'image': pa.array(paths, kind), 'caption': ['a', 'b', 'c']}))
+  assert not data.open_source(f'datasets:{tmp_path}', 'train').cached
   found = everything(f'datasets:{tmp_path}')
   assert found[0]['image'] == examples[0]['image']
   assert ['error' in example for example in found] == [False, True, True]
