@@ -13,7 +13,7 @@ _COMPARISONS = {'<': operator.lt, '<=': operator.le, '>': operator.gt, '>=': ope
 
 
 def select(read: Callable[[int], Mapping[str, Any]], count: int, where: str) -> Sequence[int]:
-  """Returns the numbers of the examples that fulfil all conditions.
+  """Returns the numbers of the examples that meet all conditions.
 
   Args:
     read: number -> the fields of an example; a bad one has the field `error`.
@@ -44,7 +44,7 @@ def select(read: Callable[[int], Mapping[str, Any]], count: int, where: str) -> 
 
 
 class _Condition:
-  """A condition on one field: example -> whether it is fulfilled."""
+  """A condition on one field: example -> whether it is met."""
 
   def __init__(self, text: str, where: str):
     match = re.fullmatch(r'\s*(\w+)\s*(!=|<=|>=|[=<>])\s*(.*?)\s*', text)

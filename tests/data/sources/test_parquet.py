@@ -219,7 +219,8 @@ def test_row_groups_are_read_once_in_order_and_memory_stays_bounded(
       assert pa.total_allocated_bytes() - before < 1_000_000
 
 
-def test_a_shuffle_of_shards_decodes_a_row_group_about_once(examples, tmp_path, reads):
+def test_a_shuffle_of_shards_decodes_a_row_group_about_once(examples, tmp_path, reads, monkeypatch):
+  monkeypatch.setattr(parquet, '_GROUP_BYTES', 40_000)
   own = large(examples, rows=600, size=2_000)
   for shard in range(4):
     table = table_of(own[150 * shard : 150 * (shard + 1)])
