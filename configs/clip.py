@@ -147,8 +147,13 @@ def emoji() -> ConfigDict:
   # times the moving average (0: no bound). Bad steps stop the run; with 'skip' they are skipped.
   config.bad_steps = ConfigDict({'action': 'stop', 'spike': 0.0})
   config.optimizer = ConfigDict()
+  config.optimizer.name = 'adamw'  # or 'adafactor', 'lars', 'lion', 'muon'
   config.optimizer.learning_rate = 1e-3
   config.optimizer.warmup_fraction = 0.05
+  # After the warmup: 'constant', 'cosine', 'linear', 'rsqrt', or 'wsd', which needs a cooldown
+  config.optimizer.decay = 'cosine'
+  config.optimizer.cooldown_fraction = 0.0  # of all steps; the learning rate then falls to 0
+  config.optimizer.timescale = 10_000  # of 'rsqrt', in steps
   config.optimizer.b1 = 0.9
   config.optimizer.b2 = 0.98
   config.optimizer.epsilon = 1e-6

@@ -163,6 +163,8 @@ def _optimizer(config: ConfigDict, trained: Definition):
     learning_rate=fields.pop('learning_rate'),
     warmup_fraction=fields.pop('warmup_fraction'),
     decay=fields.pop('decay', 'cosine'),
+    cooldown_fraction=fields.pop('cooldown_fraction', 0.0),
+    timescale=fields.pop('timescale', 10_000),
     total_steps=config.total_steps,
   )
   rates = parameter_rates(trained, fields.pop('rates', ()), fields.pop('layer_decay', 1.0))

@@ -21,11 +21,15 @@ from contrastive_jax.runtime.waiting import waiting
 _CHANGEABLE = re.compile(
   r'config\.(mesh|gather_bytes|xla_flags|sharding\..*|micro_batches|data\.(folder|workers)|profile'
   r'|model\.((image|text|decoder)\.)?(remat|attention)'
-  r'|(log|evaluate|checkpoint)_every|keep_checkpoints|keep_best|evaluation\..*|bad_steps\.action)'
+  r'|tracker(_options(\..*)?)?|(log|evaluate|checkpoint)_every|keep_checkpoints|keep_best|evaluation\..*|bad_steps\.action)'
 )
 # Fields added by later versions, with the values that keep the behavior of earlier versions.
 _ADDED_FIELDS = {
   'optimizer.max_scale': 100.0,
+  'optimizer.name': 'adamw',
+  'optimizer.decay': 'cosine',
+  'optimizer.cooldown_fraction': 0.0,
+  'optimizer.timescale': 10_000,
   'augment_on': 'device',
   'views': 1,
   'texts': 1,
@@ -48,6 +52,8 @@ _ADDED_FIELDS = {
   'gather_bytes': 0,
   'matmul_precision': 'highest',
   'xla_flags': '',
+  'tracker': '',
+  'tracker_options': {},
 }
 _LOCK_FILES: list[IO[str]] = []  # Open files hold their locks until the process ends.
 _LEASES: list[Lease] = []  # Locks of workdirs in buckets.

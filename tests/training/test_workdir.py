@@ -67,6 +67,7 @@ def test_fields_that_do_not_affect_training_may_change(tmp_path):
     'keep_checkpoints': 5,
     'keep_best': 'heldout_style/image_to_text_recall@1',
     'profile': 3,
+    'tracker': 'mlflow',
     'bad_steps.action': 'skip',
     'evaluation.batch_size': 64,
     'evaluation.splits': ('heldout_style',),
@@ -77,6 +78,12 @@ def test_fields_that_do_not_affect_training_may_change(tmp_path):
     section, name = f'.{field}'.rsplit('.', 1)
     found = (after[section[1:]] if section else after)[name]
     assert found == (list(value) if isinstance(value, tuple) else value), field
+
+
+def test_the_options_of_a_tracker_may_change(tmp_path):
+  for options in ({}, {'project': 'emoji'}, {'project': 'birds', 'tags': ['a', 'b']}, {}):
+    workdir.lock(tmp_path, smoke({'tracker_options': ConfigDict(options)}))
+    assert workdir.read_config(tmp_path).tracker_options.to_dict() == options
 
 
 @pytest.mark.parametrize(
@@ -94,6 +101,8 @@ def test_fields_that_do_not_affect_training_may_change(tmp_path):
     ('model.dtype', 'bfloat16'),
     ('objective.info_nce', 2.0),
     ('optimizer.learning_rate', 1.0),
+    ('optimizer.name', 'lion'),
+    ('optimizer.decay', 'rsqrt'),
   ],
 )
 def test_fields_that_affect_training_may_not_change(tmp_path, field, value):
