@@ -15,7 +15,7 @@ class _Stateless(Method):
   function: Callable
   sources: Mapping[str, str]
   options: Mapping[str, Any]
-  operations: Callable[[Sizes], float]
+  operations: Callable[..., float]
   count: Callable | None
 
   @property
@@ -34,7 +34,7 @@ class _Stateless(Method):
     return self._call(inputs, count=total) if self.count else None
 
   def flops(self, sizes):
-    return self.operations(sizes)
+    return self.operations(sizes, **self.options)
 
   def _call(self, inputs, **total):
     given = {name: inputs.get(read.rstrip('?')) for name, read in self.sources.items()}
@@ -45,7 +45,7 @@ class _Stateless(Method):
 def stateless(
   loss: Callable,
   *,
-  flops: Callable[[Sizes], float] = lambda sizes: 0.0,
+  flops: Callable[..., float] = lambda sizes, **_: 0.0,
   count: Callable | None = None,
   **reads: str,
 ) -> Callable[..., Method]:
@@ -53,7 +53,7 @@ def stateless(
 
   Args:
     loss: a function of arrays, with options by keyword.
-    flops: see `Method`.
+    flops: see `Method`; it is called with the sizes and, by keyword, the options.
     count: (labels, pad_id) -> number of tokens, for a loss that is a mean over tokens and takes
       `count`: it is computed by micro-batch.
     **reads: what each argument of the loss reads, as in `image='first'`; with a final '?' the
@@ -77,9 +77,15 @@ def stateless(
   return make
 
 
-def streamed(products: int = 4) -> Callable[[Sizes], float]:
+def streamed(products: int = 4) -> Callable[..., float]:
   """Operations of a streamed pairwise loss that makes so many products of B x B pairs.
 
-  A log-sum-exp makes 4: one forward, the same again backward, and one per gradient.
+  A log-sum-exp makes 4: one forward, the same again backward, and one per gradient. So does the sum
+  over all scores of label smoothing.
   """
-  return lambda sizes: 2.0 * products * sizes.batch**2 * sizes.embed
+
+  def flops(sizes: Sizes, label_smoothing: float = 0.0, **_) -> float:
+    passes = products + 4 * bool(label_smoothing)
+    return 2.0 * passes * sizes.batch**2 * sizes.embed
+
+  return flops

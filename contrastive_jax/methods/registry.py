@@ -25,7 +25,7 @@ METHODS: dict[str, Callable[..., Method]] = {
     losses.captioning_streamed,
     hidden='hidden',
     vocabulary='vocabulary',
-    flops=lambda sizes: 8.0 * sizes.batch * sizes.tokens * sizes.vocabulary * sizes.hidden,
+    flops=lambda sizes, **_: 8.0 * sizes.batch * sizes.tokens * sizes.vocabulary * sizes.hidden,
     **_TOKENS,
   ),
   'cosine': stateless(losses.cosine, prediction='first', target='second'),

@@ -59,14 +59,19 @@ def counted(rows, columns, exclude=None, diagonal=True):
   return counts if diagonal else counts & ~same
 
 
-def info_nce(image, text, scale, same=None):
+def info_nce(image, text, scale, same=None, label_smoothing=0.0):
   """The loss and its gradients with respect to image, text and scale."""
   image, text, scale = (np.asarray(a, np.float64) for a in (image, text, scale))
   size = len(image)
   products = image @ text.T
-  scores = np.where(counted(size, size, same), scale * products, -np.inf)
-  loss = (logsumexp(scores, 1) + logsumexp(scores, 0)).mean() / 2 - scale * products.trace() / size
-  slope = (softmax(scores, 1) + softmax(scores, 0)) / (2 * size) - np.eye(size) / size
+  counts = counted(size, size, same)
+  scores = np.where(counts, scale * products, -np.inf)
+  # The pairs that count are the same in both directions.
+  spread = counts / counts.sum(1, keepdims=True)
+  spread = (1 - label_smoothing) * np.eye(size) + label_smoothing * (spread + spread.T) / 2
+  loss = (logsumexp(scores, 1) + logsumexp(scores, 0)).mean() / 2
+  loss -= scale * np.sum(spread * products) / size
+  slope = (softmax(scores, 1) + softmax(scores, 0)) / (2 * size) - spread / size
   return loss, (scale * slope @ text, scale * slope.T @ image, np.sum(slope * products))
 
 

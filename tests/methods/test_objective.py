@@ -1,11 +1,16 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from ml_collections import ConfigDict
 
 from contrastive_jax import losses, methods
 from contrastive_jax.methods import METHODS, Objective
 from contrastive_jax.methods.lift import stateless
 from contrastive_jax.models.outputs import Outputs
+from contrastive_jax.planning import traced_flops
+from contrastive_jax.planning.loss import loss_gradient
+from contrastive_jax.training import build
+from tests.methods import laws
 
 OUTPUTS = Outputs(image=jnp.eye(4), text=jnp.eye(4), scale=jnp.float32(2.0))
 BATCH = {'image': jnp.zeros((4, 8, 8, 3), jnp.uint8), 'tokens': jnp.ones((4, 3), int)}
@@ -23,6 +28,19 @@ def test_one_term_is_the_loss():
   loss, metrics = evaluate({'info_nce': 1.0})
   assert loss == losses.info_nce(OUTPUTS.image, OUTPUTS.text, scale=2.0)
   assert metrics == {'loss': loss}
+
+
+def test_label_smoothing_is_an_option_whose_flops_are_counted():
+  options = {'weight': 2.0, 'label_smoothing': 0.2}
+  loss, _ = evaluate({'info_nce': options})
+  plain = losses.info_nce(OUTPUTS.image, OUTPUTS.text, scale=2.0, label_smoothing=0.2)
+  assert loss == pytest.approx(2 * float(plain))
+  config = ConfigDict(laws.config_of(('info_nce',)).to_dict())
+  config.batch_size, config.objective = 256, ConfigDict({'info_nce': options})
+  run = build.build(config, jax.devices()[:1])
+  gradient, arguments = loss_gradient(run)
+  counted = traced_flops.traced(gradient, *arguments).total
+  assert run.objective.flops(run.sizes) == pytest.approx(counted, rel=0.15)
 
 
 def test_terms_are_weighted_and_each_is_a_metric(monkeypatch):

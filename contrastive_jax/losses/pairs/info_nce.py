@@ -15,6 +15,7 @@ def info_nce(
   *,
   scale: jax.Array | float,
   same: jax.Array | None = None,
+  label_smoothing: float = 0.0,
   block_size: int | None = None,
   mesh: jax.sharding.Mesh | None = None,
   kernel: str = 'scan',
@@ -24,12 +25,18 @@ def info_nce(
       L = ½ meanᵢ( logsumexpⱼ sᵢⱼ − sᵢᵢ ) + ½ meanⱼ( logsumexpᵢ sᵢⱼ − sⱼⱼ )
       s = scale · image textᵀ
 
+  With label smoothing ε, the targets of the cross entropies are 1 − ε at the pair and ε spread
+  evenly over all pairs that count, the pair itself included [2]:
+
+      L − ε meanᵢ( ½ meanⱼ sᵢⱼ + ½ meanⱼ sⱼᵢ − sᵢᵢ )
+
   Args:
     image: [B, D] unit vectors, row i paired with row i of `text`.
     text: [B, D] unit vectors.
     scale: scalar, the inverse temperature.
     same: [B] integers; rows with the same integer are not negatives of each other. Default: all
       differ.
+    label_smoothing: ε, at least 0 and below 1. A value over 0 takes a second pass over the pairs.
     block_size: as in `pairwise.logsumexp`.
     mesh: as in `pairwise.logsumexp`.
     kernel: as in `pairwise.logsumexp`.
@@ -38,11 +45,14 @@ def info_nce(
     Scalar, in nats.
 
   Raises:
-    ValueError: if the shapes differ, or as `pairwise.logsumexp`.
+    ValueError: if the shapes differ, `label_smoothing` is out of range, or as
+      `pairwise.logsumexp`.
 
   References:
     [1] Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021,
       https://arxiv.org/abs/2103.00020.
+    [2] Szegedy et al., Rethinking the Inception Architecture for Computer Vision, 2016,
+      https://arxiv.org/abs/1512.00567.
 
   See also `sigmoid`, which has no softmax, and `hard_negative`.
 
@@ -50,7 +60,8 @@ def info_nce(
   >>> round(float(info_nce(eye, eye, scale=1.0)), 4)      # log(e + 3) − 1
   0.7437
   """
-  options: dict[str, Any] = {'same': same, 'block_size': block_size, 'mesh': mesh, 'kernel': kernel}
+  options: dict[str, Any] = {'block_size': block_size, 'mesh': mesh, 'kernel': kernel}
+  options |= {'same': same, 'label_smoothing': label_smoothing}
   return jnp.mean(info_nce_per_example(image, text, scale=scale, **options))
 
 
@@ -60,6 +71,7 @@ def info_nce_per_example(
   *,
   scale: jax.Array | float,
   same: jax.Array | None = None,
+  label_smoothing: float = 0.0,
   block_size: int | None = None,
   mesh: jax.sharding.Mesh | None = None,
   kernel: str = 'scan',
@@ -74,7 +86,21 @@ def info_nce_per_example(
   [0.3133, 0.3133]
   """
   check_pairs(image=image, text=text)
+  if not 0 <= label_smoothing < 1:
+    raise ValueError(f'label_smoothing = {label_smoothing}; use a number in [0, 1)')
+  options: dict[str, Any] = {'block_size': block_size, 'mesh': mesh}
   rows, columns = pairwise.logsumexp(
-    image, text, scale=scale, exclude=same, block_size=block_size, mesh=mesh, kernel=kernel
+    image, text, scale=scale, exclude=same, kernel=kernel, **options
   )
-  return (rows + columns) / 2 - scale * pairwise.paired(image, text)
+  paired = scale * pairwise.paired(image, text)
+  losses = (rows + columns) / 2 - paired
+  if not label_smoothing:
+    return losses
+  sums = pairwise.sum(image, text, _scores_and_ones, scale=scale, exclude=same, **options)
+  means = [total / count for total, count in sums]
+  return losses - label_smoothing * ((means[0] + means[1]) / 2 - paired)
+
+
+def _scores_and_ones(scores):
+  """The term whose sums are those of the scores, and the numbers of pairs that count."""
+  return scores, jnp.ones_like(scores)

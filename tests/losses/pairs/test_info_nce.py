@@ -8,20 +8,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contrastive_jax import losses
+from contrastive_jax.losses import pairwise
 from tests.losses import reference
 
 
-@functools.partial(jax.jit, static_argnames=('block_size', 'mesh'))
-def loss_and_gradients(image, text, scale, same=None, block_size=None, mesh=None):
+@functools.partial(jax.jit, static_argnames=('block_size', 'mesh', 'label_smoothing'))
+def loss_and_gradients(image, text, scale, same=None, **options):
   def loss(image, text, scale):
-    return losses.info_nce(image, text, scale=scale, same=same, block_size=block_size, mesh=mesh)
+    return losses.info_nce(image, text, scale=scale, same=same, **options)
 
   return jax.value_and_grad(loss, (0, 1, 2))(image, text, scale)
 
 
-def check(image, text, scale, same=None, tolerance=5e-5, **options):
+def check(image, text, scale, same=None, tolerance=5e-5, label_smoothing=0.0, **options):
+  options['label_smoothing'] = label_smoothing
   value, gradients = loss_and_gradients(image, text, jnp.float32(scale), same, **options)
-  truth, expected = reference.info_nce(image, text, np.float32(scale), same)
+  truth, expected = reference.info_nce(image, text, np.float32(scale), same, label_smoothing)
   reference.assert_near(value, truth)
   floors = scale / len(image), scale / len(image), 1.0
   for got, gradient, floor in zip(gradients, expected, floors, strict=True):
@@ -90,14 +92,52 @@ def test_any_values(scale, seed, classes):
   check(image, text, scale, rng.integers(0, classes, 24), block_size=7)
 
 
+@pytest.mark.parametrize('mesh', ['none', '8', '4x2'])
+@pytest.mark.parametrize('label_smoothing', [0.1, 0.9])
+def test_label_smoothing_is_dense(label_smoothing, mesh):
+  rng = np.random.default_rng(0)
+  image, text = reference.unit(rng, 2, 104, 24)
+  options = {'block_size': 24, 'mesh': reference.make_mesh(mesh)}
+  for same in (None, rng.integers(0, 60, 104)):
+    for scale in (1.0, 30.0):
+      check(image, text, scale, same, label_smoothing=label_smoothing, **options)
+
+
+def test_label_smoothing_spreads_over_the_pairs_that_count():
+  eye = np.eye(4, dtype=np.float32)
+  # The cross entropy of targets 0.7 and 0.1 with softmax(2, 0, 0, 0).
+  expected = np.log(np.exp(2) + 3) - 0.7 * 2
+  assert losses.info_nce(eye, eye, scale=2.0, label_smoothing=0.4) == pytest.approx(expected)
+  alone = losses.info_nce(eye, eye, scale=2.0, same=np.zeros(4, int), label_smoothing=0.4)
+  assert alone == pytest.approx(0, abs=1e-6)
+
+
+def test_no_label_smoothing_has_the_bits_of_the_plain_loss():
+  rng = np.random.default_rng(0)
+  image, text = reference.unit(rng, 2, 40, 24)
+  same = rng.integers(0, 30, 40)
+  rows, columns = pairwise.logsumexp(image, text, scale=9.0, exclude=same)
+  plain = (rows + columns) / 2 - 9.0 * pairwise.paired(image, text)
+  smoothed = losses.info_nce_per_example(image, text, scale=9.0, same=same, label_smoothing=0.0)
+  np.testing.assert_array_equal(smoothed, plain)
+  np.testing.assert_array_equal(smoothed.mean(), losses.info_nce(image, text, scale=9.0, same=same))
+
+
+@pytest.mark.parametrize('label_smoothing', [-0.1, 1.0, float('nan')])
+def test_label_smoothing_out_of_range_is_an_error(label_smoothing):
+  with pytest.raises(ValueError, match=r'label_smoothing = .*; use a number in \[0, 1\)'):
+    losses.info_nce(jnp.eye(2), jnp.eye(2), scale=1.0, label_smoothing=label_smoothing)
+
+
 @pytest.mark.parametrize('mesh', ['none', '8'])
-def test_bfloat16_gives_bfloat16_gradients(mesh):
+@pytest.mark.parametrize('smoothing', [0.0, 0.1])
+def test_bfloat16_gives_bfloat16_gradients(smoothing, mesh):
   rng = np.random.default_rng(0)
   image, text = (jnp.asarray(a, jnp.bfloat16) for a in reference.unit(rng, 2, 96, 24))
-  mesh = reference.make_mesh(mesh)
-  value, gradients = loss_and_gradients(image, text, jnp.float32(20), block_size=40, mesh=mesh)
+  options = {'block_size': 40, 'mesh': reference.make_mesh(mesh), 'label_smoothing': smoothing}
+  value, gradients = loss_and_gradients(image, text, jnp.float32(20), **options)
   assert [g.dtype for g in gradients] == [jnp.bfloat16, jnp.bfloat16, jnp.float32]
-  truth, expected = reference.info_nce(image, text, 20.0)
+  truth, expected = reference.info_nce(image, text, 20.0, None, smoothing)
   # Scores and sums are float32: only the gradients' own rounding is bfloat16's.
   reference.assert_near(value, truth)
   reference.assert_near(gradients[2], expected[2])

@@ -76,6 +76,7 @@ ENGINE = (with_side_data, expected, of_two_products, over_threshold)
   ('loss', 'options'),
   [
     (losses.info_nce, {}),
+    (losses.info_nce, {'label_smoothing': 0.1}),
     (losses.sigmoid, {'bias': -10.0}),
     (losses.nt_xent, {}),
     (losses.hard_negative, {'k': 4}),
