@@ -19,10 +19,10 @@ from ml_collections import ConfigDict, config_flags
 from contrastive_jax import benchmark, data, interop
 from contrastive_jax.evaluation.open import open_evaluator
 from contrastive_jax.planning import plan
-from contrastive_jax.report import compare, results
+from contrastive_jax.report import compare, examples, results
 from contrastive_jax.runtime import buckets, processes
 from contrastive_jax.runtime.waiting import waiting
-from contrastive_jax.training import build, command_line, logger, loop, restore, workdir
+from contrastive_jax.training import build, command_line, logger, loop, restore, trackers, workdir
 
 command_line.accept_none()
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Config file, or FILE:VARIANT.')
@@ -97,6 +97,8 @@ def run_mode(config, folder: pathlib.Path) -> None:
   start = time.perf_counter()
   # Opening raises all errors of the config, before anything is written or compiled.
   train, data_folder = _MODE.value == 'train', config.data.folder or None
+  if train and config.tracker:
+    trackers.find_tracker(config.tracker)
   source = open_source(config.data.name, config.data.split, data_folder) if train else None
   run = build.build(config, examples=source.rows) if train else restore.open_run(config, folder)
   if _MODE.value == 'export':
@@ -113,19 +115,21 @@ def run_mode(config, folder: pathlib.Path) -> None:
   processes.on_first_process(lambda: workdir.lock(folder, config), 'locks the workdir')
   if is_first := jax.process_index() == 0:
     logger.print_parameters(jax.eval_shape(run.definition.init, jax.random.key(0)))
-  if train:
-    state = loop.train(run, source, folder, evaluator, *weights)
-    parameters, step = state.evaluated, int(state.step)
-  else:
-    parameters, step = restore.restore_parameters(run, folder)
-  with waiting('compiling and running the final evaluation'):
-    metrics, splits = evaluator.finish(parameters)
-  count = sum(leaf.size for leaf in jax.tree.leaves(parameters))
-  metrics |= {'step': step, 'images_seen': step * config.batch_size, 'parameters': count}
-  metrics['seconds'] = time.perf_counter() - start
-  if is_first:
-    with waiting(f'writing the report to {folder}'):
-      results.write(folder, config, metrics, splits, logger.read_metrics(folder))
+  with trackers.open_tracker(config, folder) if train else trackers.Tracking() as tracking:
+    if train:
+      state = loop.train(run, source, folder, evaluator, *weights, tracking=tracking)
+      parameters, step = state.evaluated, int(state.step)
+    else:
+      parameters, step = restore.restore_parameters(run, folder)
+    with waiting('compiling and running the final evaluation'):
+      metrics, splits = evaluator.finish(parameters)
+    count = sum(leaf.size for leaf in jax.tree.leaves(parameters))
+    metrics |= {'step': step, 'images_seen': step * config.batch_size, 'parameters': count}
+    metrics['seconds'] = time.perf_counter() - start
+    if is_first:
+      with waiting(f'writing the report to {folder}'):
+        results.write(folder, config, metrics, splits, logger.read_metrics(folder))
+      tracking.finish(metrics, folder / 'report.html', lambda: examples.strips(splits))
 
 
 if __name__ == '__main__':

@@ -184,6 +184,9 @@ def emoji() -> ConfigDict:
   # 'heldout_style/image_to_text_recall@1', and saves every evaluated step; '' for none.
   config.keep_best = ''
   config.profile = 0  # number of steps to trace, for xprof and Perfetto
+  # Experiment tracker beside metrics.jsonl: 'wandb', 'mlflow', or 'module:function'; '' for none
+  config.tracker = ''
+  config.tracker_options = ConfigDict()  # such as project and mode; see docs/train.md
   config.evaluate_every = 1000
   config.evaluation = ConfigDict()
   # Splits of the data, or other datasets as NAME=SOURCE: 'stamps=jsonl:/data/stamps.jsonl'

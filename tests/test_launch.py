@@ -49,7 +49,11 @@ def of_another_version(workdir, to):
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
   folder = tmp_path_factory.mktemp('launch')
-  done = smoke('--config.total_steps=3', cwd=folder)
+  tracker = (
+    '--config.tracker=tests.training.test_trackers:Recorder',
+    f'--config.tracker_options={{"path": "{folder}/events"}}',
+  )
+  done = smoke('--config.total_steps=3', *tracker, cwd=folder)
   assert done.returncode == 0, done.stderr
   return folder / 'runs' / 'clip-smoke', done.stdout
 
@@ -73,6 +77,22 @@ def test_a_run_leaves_what_the_readme_says(finished):
   assert list((workdir / 'tensorboard').iterdir())
   assert sorted(p.name for p in (workdir / 'checkpoints').iterdir() if p.name.isdigit())[-1] == '3'
   assert 'step 3/3' in printed and 'image/transformer' in printed and 'recall@1' in printed
+
+
+def test_a_run_is_mirrored_to_its_tracker(finished):
+  workdir, _ = finished
+  events = (workdir.parents[1] / 'events').read_text().splitlines()
+  (start, _, config), *logs, (finish, results, report, images), end = map(json.loads, events)
+  assert (start, finish, end) == ('start', 'finish', ['close', False])
+  assert config == json.loads((workdir / 'config.json').read_text())
+  rows = [{'step': step} | metrics for _, step, metrics in logs]
+  assert rows == [*map(json.loads, (workdir / 'metrics.jsonl').read_text().splitlines())]
+  assert results == json.loads((workdir / 'results.json').read_text())
+  assert report == (workdir / 'report.html').read_text()
+  assert {*images} == {'heldout_style/retrieved', 'heldout_composition/retrieved'}
+  for group in images.values():
+    assert [size for _, *size in group] == [[5 * 32, 32]] * 8
+  assert json.loads((workdir / 'tracker.json').read_text())['run_id'] == 'id of clip-smoke'
 
 
 @pytest.mark.slow
@@ -120,6 +140,7 @@ slow = functools.partial(pytest.param, marks=pytest.mark.slow)
     ([SMOKE, '--config.data.name=nothing'], 'config.data.name'),
     ([SMOKE, '--mode=evaluate'], 'no checkpoint'),
     ([], 'give --config'),
+    slow([SMOKE, '--config.tracker=comet'], "config.tracker = 'comet' is unknown"),
     slow([SMOKE, '--config.learning_rate=1'], 'learning_rate'),
     slow([SMOKE, '--config.batch_size=many'], 'batch_size'),
     slow([SMOKE, '--mode=plan', '--topology=8'], '--topology=8'),

@@ -1,10 +1,12 @@
 """Examples of a split in the report: similarities, retrievals, captions, confusions, mistakes."""
 
 import collections
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
 import numpy as np
+from PIL import Image
 
 from contrastive_jax.evaluation.captioning import is_right
 from contrastive_jax.evaluation.embedded import EmbeddedSplit
@@ -27,9 +29,7 @@ def collect(split: EmbeddedSplit) -> dict[str, Any]:
 
   The sample is drawn with a fixed seed, independently of any score.
   """
-  captions = np.array(split.captions)
-  shuffled = np.random.default_rng(SEED).permutation(len(captions))
-  sample = [int(row) for row in shuffled[_first_of_each(captions[shuffled])]][:MATRIX_SIZE]
+  captions, sample = np.array(split.captions), _sample(split)
   everything, distinct = np.arange(len(captions)), _first_of_each(captions)
   images, texts = split.image_embeddings, split.text_embeddings
   return dict(
@@ -44,6 +44,37 @@ def collect(split: EmbeddedSplit) -> dict[str, Any]:
     confusions=[_confusions(split, field) for field in split.predictions],
     **_mistakes(split),
   )
+
+
+def strips(splits: Sequence[EmbeddedSplit]) -> dict[str, list[tuple[str, Image.Image]]]:
+  """The images retrieved for some captions, as the report shows them, for trackers.
+
+  Returns:
+    By '<split>/retrieved': pairs of a caption and an image of the nearest `FOUND`, side by side.
+    Splits without images are left out.
+  """
+  return {
+    f'{split.name}/retrieved': [
+      (split.captions[row], Image.fromarray(np.concatenate(split.images[found], 1)))
+      for row, found in _nearest(split)
+    ]
+    for split in splits
+    if split.images is not None and len(split.captions)
+  }
+
+
+def _nearest(split: EmbeddedSplit) -> list[tuple[int, np.ndarray]]:
+  """The rows of sampled captions, each with those of the images nearest to it."""
+  similarity = lambda row: split.image_embeddings @ split.text_embeddings[row]  # noqa: E731
+  rows = _sample(split)[:QUERIES]
+  return [(row, np.argsort(-similarity(row), kind='stable')[:FOUND]) for row in rows]
+
+
+def _sample(split: EmbeddedSplit) -> list[int]:
+  """Rows of distinct captions, drawn with a fixed seed."""
+  captions = np.array(split.captions)
+  shuffled = np.random.default_rng(SEED).permutation(len(captions))
+  return [int(row) for row in shuffled[_first_of_each(captions[shuffled])]][:MATRIX_SIZE]
 
 
 def gradient() -> list[str]:

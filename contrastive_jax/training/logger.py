@@ -1,4 +1,4 @@
-"""Logs a run: progress on the terminal, metrics.jsonl and TensorBoard events."""
+"""Logs a run: progress on the terminal, metrics.jsonl, TensorBoard events and a tracker."""
 
 import json
 import pathlib
@@ -11,6 +11,7 @@ import tensorboardX
 
 from contrastive_jax.runtime import buckets
 from contrastive_jax.runtime.waiting import waiting
+from contrastive_jax.training.trackers import Tracking
 
 
 def read_metrics(workdir: pathlib.Path) -> list[dict[str, float]]:
@@ -24,11 +25,13 @@ def read_metrics(workdir: pathlib.Path) -> list[dict[str, float]]:
   return [json.loads(line) for line in complete]
 
 
-def open_logger(workdir: pathlib.Path, *, step: int, total_steps: int):
+def open_logger(
+  workdir: pathlib.Path, *, step: int, total_steps: int, tracking: Tracking | None = None
+):
   """Opens a `Logger` on the first process, and a `NullLogger` on all others."""
   if jax.process_index() != 0:
     return NullLogger()
-  return Logger(workdir, step=step, total_steps=total_steps)
+  return Logger(workdir, step=step, total_steps=total_steps, tracking=tracking)
 
 
 class NullLogger:
@@ -51,20 +54,29 @@ class NullLogger:
 
 
 class Logger:
-  """Writes metrics to metrics.jsonl and TensorBoard, and shows progress.
+  """Writes metrics to metrics.jsonl, TensorBoard and the tracker, and shows progress.
 
   The standard output gets a progress bar if it is a terminal, otherwise a line per call of `write`.
   In a bucket the files are written anew by `save`, at the end, and at times in between.
   """
 
-  def __init__(self, workdir: pathlib.Path, *, step: int, total_steps: int):
+  def __init__(
+    self,
+    workdir: pathlib.Path,
+    *,
+    step: int,
+    total_steps: int,
+    tracking: Tracking | None = None,
+  ):
     """Opens the files, and removes lines of metrics.jsonl after `step`, where training resumes.
 
     Args:
       workdir: folder of metrics.jsonl and TensorBoard events.
       step: the last step of the checkpoint, 0 for a new run.
       total_steps: for the progress bar.
+      tracking: the tracker; None for none.
     """
+    self._tracking = tracking or Tracking()
     kept = [row for row in read_metrics(workdir) if row['step'] <= step]
     self._files = buckets.Mirror(workdir)
     folder = self._files.local
@@ -111,6 +123,7 @@ class Logger:
     self._lines.flush()
     for name, value in metrics.items():
       self._events.add_scalar(name, value, step)
+    self._tracking.log(step, metrics)
     if self._files.is_due:
       self._events.flush()
       self._files.copy_if_due()

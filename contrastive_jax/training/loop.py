@@ -26,6 +26,7 @@ from contrastive_jax.training.checkpoint import Checkpoints
 from contrastive_jax.training.logger import Logger, NullLogger, open_logger, read_metrics
 from contrastive_jax.training.state import TrainState, start_from
 from contrastive_jax.training.timing import Profiler, StepTimer
+from contrastive_jax.training.trackers import Tracking
 from contrastive_jax.training.workers import worker_count
 
 # Steps before a trace, so that it contains no compilation.
@@ -39,6 +40,7 @@ def train(
   evaluate: Callable[[Any], dict[str, float]],
   initial: Any = None,
   teacher: Any = None,
+  tracking: Tracking | None = None,
 ) -> TrainState:
   """Trains to `config.total_steps`, resuming from the newest checkpoint in the workdir.
 
@@ -50,6 +52,7 @@ def train(
       such a step is complete before; a run interrupted in an evaluation repeats it on resume.
     initial: initial parameters, a nested dict of arrays; None to initialize them from the seed.
     teacher: parameters of the frozen target, where a method reads one.
+    tracking: takes the lines of metrics.jsonl too; None for no tracker.
 
   Returns:
     The final state. If the run is finished already, it is restored, and no step is taken.
@@ -72,7 +75,7 @@ def train(
   with (
     contextlib.closing(checkpoints),
     contextlib.closing(batches),
-    open_logger(workdir, step=first, total_steps=config.total_steps) as logger,
+    open_logger(workdir, step=first, total_steps=config.total_steps, tracking=tracking) as logger,
     Preemption() as preemption,
     Profiler(
       workdir / 'profile',
