@@ -1,15 +1,19 @@
 """Scores generated captions against one or several references each.
 
-BLEU, ROUGE and CIDEr compare lowercase words without punctuation, as COCO's evaluation does. Its
-tokenizer needs Java; this one differs only in contractions.
+BLEU, ROUGE, METEOR and CIDEr compare lowercase words without punctuation, as COCO's evaluation
+does. Its tokenizer needs Java; this one differs only in contractions.
 """
 
 import collections
+import functools
+import importlib
 import math
 import os
 import re
 import tempfile
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 from sacrebleu.metrics import BLEU
 
@@ -20,7 +24,7 @@ _LENGTH_STD = 6.0  # words, in CIDEr-D's length penalty
 def score_captions(
   candidates: Sequence[str], references: Sequence[Sequence[str]]
 ) -> dict[str, float]:
-  """Scores captions by exact match, BLEU, ROUGE and CIDEr.
+  """Scores captions by exact match, BLEU, ROUGE, CIDEr and, where WordNet is installed, METEOR.
 
   Args:
     candidates: N captions.
@@ -32,6 +36,7 @@ def score_captions(
       are left out.
     rouge_l: mean F1 of the longest common subsequence [2], from 0 to 1, with the best reference.
     cider: see `cider`.
+    meteor: see `meteor`; left out without WordNet.
 
   Raises:
     ValueError: if there are no captions, or a caption has no reference.
@@ -55,7 +60,7 @@ def score_captions(
     'bleu_4': bleu.corpus_score([' '.join(words(c)) for c in candidates], streams).score / 100,
     'rouge_l': sum(rouge.score_multi(own, c)['rougeL'].fmeasure for c, own in pairs) / len(pairs),
     'cider': cider(candidates, references),
-  }
+  } | ({} if _wordnet() is None else {'meteor': meteor(candidates, references)})
 
 
 def cider(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> float:
@@ -95,6 +100,33 @@ def cider(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> flo
   return 10 * total / len(_ORDERS) / len(candidates)
 
 
+def meteor(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+  """Mean METEOR with the best reference, from 0 to 1, by nltk [1].
+
+  Words match if they, their Porter stems, or a synonym in WordNet are equal. The parameters are
+  those of 2007, α = 0.9, β = 3 and γ = 0.5; COCO's evaluation runs METEOR 1.5 in Java, which also
+  weighs function words and matches paraphrases, so its scores differ.
+
+  Args:
+    candidates: N captions.
+    references: one or more references per caption.
+
+  Raises:
+    ValueError: see `score_captions`, and if WordNet is not installed.
+
+  References:
+    [1] Lavie and Agarwal, METEOR: An Automatic Metric for MT Evaluation with High Levels of
+      Correlation with Human Judgments, 2007.
+  """
+  _check(candidates, references)
+  if (wordnet := _wordnet()) is None:
+    raise ValueError('METEOR needs the data of WordNet; python -m nltk.downloader wordnet')
+  score = _nltk('translate.meteor_score').meteor_score
+  pairs = zip(candidates, references, strict=True)
+  scores = [score(list(map(words, own)), words(c), wordnet=wordnet) for c, own in pairs]
+  return sum(scores) / len(scores)
+
+
 def is_right(candidate: str, references: Sequence[str]) -> bool:
   """Whether a caption equals a reference, up to whitespace and case."""
   return _spelling(candidate) in map(_spelling, references)
@@ -109,11 +141,36 @@ def words(caption: str) -> list[str]:
   return re.findall(r"\w+(?:['’-]\w+)*", caption.lower())
 
 
-def _rouge():
-  """Returns the scorer of rouge_score, which is imported on use."""
+def _nltk(module: str) -> Any:
+  """Returns a module of nltk, which is imported on use."""
   if os.path.expanduser('~') == '~':
     # Importing nltk fails without a home folder, unless this variable names one.
     os.environ.setdefault('NLTK_DATA', tempfile.gettempdir())
+  return importlib.import_module(f'nltk.{module}')
+
+
+def _wordnet():
+  """Returns nltk's reader of WordNet; None if its data is not installed."""
+  return _read_wordnet(tuple(_nltk('data').path))
+
+
+@functools.lru_cache(1)
+def _read_wordnet(paths: tuple[str, ...]):
+  """Reads the first database in some folders."""
+  for place in ('corpora/wordnet', 'corpora/wordnet.zip/wordnet/'):
+    try:
+      folder = _nltk('data').find(place, paths)
+    except LookupError:
+      continue
+    with warnings.catch_warnings():
+      warnings.simplefilter('ignore')  # It reads English alone.
+      return _nltk('corpus.reader.wordnet').WordNetCorpusReader(folder, omw_reader=None)
+  return None
+
+
+def _rouge():
+  """Returns the scorer of rouge_score, which imports nltk."""
+  _nltk('data')
   from rouge_score import rouge_scorer
 
   return rouge_scorer.RougeScorer(['rougeL'], tokenizer=_Words())

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contrastive_jax.evaluation.captioning import cider, score_captions, words
+from contrastive_jax.evaluation.captioning import cider, meteor, score_captions, words
 
 CAPTIONS = ['a red bird sits on a tree', 'two dogs play in the snow', 'grinning face', 'cat']
 VOCABULARY = ['a', 'red', 'green', 'bird', 'dog', 'on', 'the', 'tree']
@@ -115,3 +115,42 @@ def test_mistakes_are_named(candidates, references, message):
   for score in (score_captions, cider):
     with pytest.raises(ValueError, match=message):
       score(candidates, references)
+
+
+@pytest.fixture
+def wordnet(tmp_path, monkeypatch):
+  """The database of one synset, {car, auto}, in WordNet's format."""
+  folder = tmp_path / 'corpora' / 'wordnet'
+  folder.mkdir(parents=True)
+  for part in ('adj', 'adv', 'noun', 'verb'):
+    for name in (f'data.{part}', f'index.{part}', f'{part}.exc'):
+      (folder / name).write_text('')
+  for name in ('cntlist.rev', 'index.sense'):
+    (folder / name).write_text('')
+  (folder / 'lexnames').write_text('00\tnoun.artifact\t1\n')
+  header = '  1 a database for tests\n'
+  synset = f'{len(header):08} 00 n 02 car 0 auto 0 000 | a motor vehicle  \n'
+  (folder / 'data.noun').write_text(header + synset)
+  lines = [f'{word} n 1 0 1 0 {len(header):08}  \n' for word in ('auto', 'car')]
+  (folder / 'index.noun').write_text(''.join(lines))
+  monkeypatch.setattr('nltk.data.path', [str(tmp_path)])
+
+
+def test_meteor_by_hand(wordnet):
+  # Three matches in one chunk: a word, a synonym, a stem. Precision 3/3, recall 3/4.
+  mean = (1 * 0.75) / (0.9 * 1 + 0.1 * 0.75)
+  expected = (1 - 0.5 * (1 / 3) ** 3) * mean
+  candidate, references = 'the car runs', ['the auto running fast', 'nothing']
+  assert meteor([candidate], [references]) == pytest.approx(expected)
+  assert score_captions([candidate], [references])['meteor'] == pytest.approx(expected)
+  # Two chunks; no match; an empty caption.
+  two = (1 - 0.5 * (2 / 2) ** 3) * 1
+  candidates = ['runs car', 'bird', '']
+  assert meteor(candidates, [['car runs'], ['dog'], ['dog']]) == pytest.approx(two / 3)
+
+
+def test_meteor_needs_wordnet_and_is_left_out_without(tmp_path, monkeypatch):
+  monkeypatch.setattr('nltk.data.path', [str(tmp_path)])
+  assert 'meteor' not in score_captions(['cat'], [['cat']])
+  with pytest.raises(ValueError, match=r'needs the data of WordNet; python -m nltk\.downloader'):
+    meteor(['cat'], [['cat']])
