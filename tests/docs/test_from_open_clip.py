@@ -1,0 +1,68 @@
+"""The page for users of open_clip names flags that exist, of both."""
+
+import importlib
+import inspect
+import pathlib
+import re
+
+import pytest
+
+from configs import clip, coca, siglip
+from contrastive_jax.models.image import ImageTower
+from contrastive_jax.models.text import TextTower
+from contrastive_jax.training.config_checks import leaves
+
+ROOT = pathlib.Path(__file__).parents[2]
+PAGES = [ROOT / 'docs' / f'from_{name}.md' for name in ('open_clip', 'big_vision')]
+# What a table's left column names.
+THEIRS = re.findall(
+  r'`(--[a-z0-9-]+)',
+  ''.join(
+    line.split('|')[1] for line in PAGES[0].read_text().splitlines() if line.startswith('| `')
+  ),
+)
+
+
+def fields():
+  """Every field of the configs, and of their sections."""
+  configs = [
+    recipe.get_config(variant) for recipe in (clip, siglip, coca) for variant in recipe.VARIANTS
+  ]
+  found = {field for config in configs for field, _ in leaves(config.to_dict())}
+  parts = (field.split('.') for field in found)
+  sections = {'.'.join(names[:end]) for names in parts for end in range(1, len(names) + 1)}
+  empty = {name for config in configs for name, value in config.items() if not value}
+  return sections | empty
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.stem)
+def test_our_flags_exist(page):
+  # The left column of a table is theirs.
+  ours = re.sub(r'^\|[^|]*\|', '', page.read_text(), flags=re.MULTILINE)
+  named = set(re.findall(r'\bconfig\.([a-z0-9_.]+[a-z0-9_])', ours))
+  arguments = {
+    f'model.{name}.{argument}'
+    for name, tower in (('image', ImageTower), ('text', TextTower))
+    for argument in inspect.signature(tower.__init__).parameters
+  }
+  assert named and named <= fields() | arguments, sorted(named - fields() - arguments)
+  launch = (ROOT / 'launch.py').read_text()
+  flags = set(re.findall(r'--([a-z]+)=', ours)) - {'config'}
+  assert flags and all(f"'{flag}'" in launch for flag in flags), flags
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.stem)
+def test_named_variants_exist(page):
+  for recipe, variant in re.findall(r'configs/(\w+)\.py:(\w+)', page.read_text()):
+    if variant != 'batch_size':
+      importlib.import_module(f'configs.{recipe}').get_config(variant)
+
+
+def test_no_flag_of_theirs_is_named_twice():
+  assert len(THEIRS) == len(set(THEIRS)) == 90
+
+
+def test_every_flag_of_theirs_is_named():
+  params = pytest.importorskip('open_clip_train.params', reason='pip install open_clip_torch==3.3')
+  flags = re.findall(r"""add_argument\(\s*["'](--[a-z0-9-]+)""", inspect.getsource(params))
+  assert set(flags) == set(THEIRS)
