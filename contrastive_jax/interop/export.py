@@ -13,6 +13,7 @@ from etils import epath
 from contrastive_jax.interop import native, open_clip
 from contrastive_jax.interop.model import Model, unstack_layers
 from contrastive_jax.interop.table import UnsupportedError
+from contrastive_jax.models.towers import image_class, text_class
 
 # File name of an exported tokenizer, distinct from those that other libraries open or write.
 TOKENIZER = 'contrastive_jax_tokenizer'
@@ -63,7 +64,11 @@ def _card(config, model: Model, metrics: Mapping[str, float], form: str) -> str:
   normalized = ''
   if 'image' in config['model']:
     normalized = " Images are normalized by CLIP's mean and standard deviation."
-  towers = [line for tower, line in _TOWERS.items() if tower in config['model']]
+  towers = [
+    f'| {tower} tower | {find(config["model"][tower]).describe(config["model"][tower])} |'
+    for tower, find in (('image', image_class), ('text', text_class))
+    if tower in config['model']
+  ]
   tokenizer = ''
   if 'text' in config['model']:
     tokenizer = f' Tokenizer: `{config["data"]["tokenizer"]}`, padded with 0.'
@@ -88,7 +93,7 @@ def _card(config, model: Model, metrics: Mapping[str, float], form: str) -> str:
     '',
     '| | |',
     '|---|---|',
-    *(line.format(**config['model']) for line in towers),
+    *towers,
     f'| shared space | {config["model"]["embed"]} dimensions |',
     f'| objective | {", ".join(f"{v} {k}" for k, v in config["objective"].items())} |',
     '',
@@ -107,15 +112,6 @@ def _card(config, model: Model, metrics: Mapping[str, float], form: str) -> str:
     _usage(config, form),
   ]
   return '\n'.join(lines) + '\n'
-
-
-# Lines of the card by tower, filled from the model's config.
-_TOWERS = {
-  'image': '| image tower | {image[layers]} layers of width {image[width]}, {image[size]} x '
-  '{image[size]} pixels in patches of {image[patch]} |',
-  'text': '| text tower | {text[layers]} layers of width {text[width]}, {text[length]} tokens of '
-  '{text[vocabulary]} |',
-}
 
 
 def _usage(config, form: str) -> str:

@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 
 from contrastive_jax.interop.table import UnsupportedError
 
-# Fields that only matter for how a model runs, or in training.
-_IGNORED = ('scan', 'patch_dropout')
+# Fields that only matter for how a model runs, or in training; and the tower's name, which has a
+# table of its own.
+_IGNORED = ('tower', 'scan', 'patch_dropout')
 
 
 def identity(value, _width):

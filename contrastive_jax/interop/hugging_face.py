@@ -248,10 +248,12 @@ def write_hugging_face(model: Model, folder: str | pathlib.Path) -> None:
 def _write_config(kind: str, model: Model) -> dict[str, Any]:
   towers, fields = _KINDS[kind], with_defaults(model.fields)
   form = towers.architecture
-  for name, value in {'name': 'clip', **towers.fixed}.items():
+  names = {'name': 'clip', 'image/tower': 'vit', 'text/tower': 'transformer'}
+  for name, value in {**names, **towers.fixed}.items():
     if fields[name] != value:
+      field = name.replace('/', '.')
       raise UnsupportedError(
-        f'model.{name} = {fields[name]!r} is not supported by {form}; {value!r} is'
+        f'model.{field} = {fields[name]!r} is not supported by {form}; {value!r} is'
       )
   if fields.pop('text/mask_padding') and not fields['text/causal']:
     raise UnsupportedError(f'text.mask_padding = True is not supported by {form}; False is')

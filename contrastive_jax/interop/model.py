@@ -14,9 +14,8 @@ import numpy as np
 from contrastive_jax.interop.table import Shapes, Tensors
 from contrastive_jax.models.coca import Decoder
 from contrastive_jax.models.definition import MODELS, Definition, define
-from contrastive_jax.models.image import ImageTower
 from contrastive_jax.models.outputs import Outputs
-from contrastive_jax.models.text import TextTower
+from contrastive_jax.models.towers import image_class, text_class
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -123,21 +122,15 @@ class Model:
     Raises:
       ValueError: if the size is not a multiple of the patch.
     """
-    image = self.fields['image']
+    image, parameters = self.fields['image'], self.parameters
     if image_size == image['size']:
       return self
-    if image_size < 1 or image_size % image['patch']:
-      raise ValueError(
-        f'image_size = {image_size} is not a multiple of image.patch = {image["patch"]}'
-      )
-    fields = {**self.fields, 'image': {**image, 'size': image_size}}
-    table = np.asarray(self.parameters['image']['positions'])
-    old, new = (size // image['patch'] for size in (image['size'], image_size))
-    first, grid = np.split(table, [len(table) - old * old])
-    grid = jax.image.resize(grid.reshape(old, old, -1), (new, new, grid.shape[-1]), 'bicubic')
-    table = np.concatenate([first, np.asarray(grid).reshape(new * new, -1)])
-    resized = {**self.parameters, 'image': {**self.parameters['image'], 'positions': table}}
-    return dataclasses.replace(self, fields=fields, parameters=resized)
+    resized = image_class(image).resize(image, parameters['image'], image_size)
+    return dataclasses.replace(
+      self,
+      fields={**self.fields, 'image': {**image, 'size': image_size}},
+      parameters={**parameters, 'image': resized},
+    )
 
 
 def shapes_of(fields: Mapping[str, Any]) -> Shapes:
@@ -183,21 +176,27 @@ def stack_layers(flat: Tensors, fields: Mapping[str, Any]) -> Any:
   return jax.tree_util.tree_map_with_path(leaf, _abstract(fields))
 
 
-_TOWERS = {'image': ImageTower, 'text': TextTower, 'decoder': Decoder}
-# Arguments that a model sets for its towers, and defaults of those that a decoder passes to layers.
+_TOWERS = {'image': image_class, 'text': text_class, 'decoder': lambda _: Decoder}
+# Arguments that a model sets for its towers; and further ones with their defaults: the name of a
+# tower, and those that a decoder passes to layers.
 _GIVEN = ('self', 'rngs', 'dtype', 'remat', 'attention', 'fields', 'context_width', *_TOWERS)
 _GIVEN_BY_COCA = ('image/pooling', 'text/pooling', 'decoder/vocabulary', 'decoder/width')
-_OF_LAYERS = {'mlp_ratio': 4, 'activation': 'gelu', 'head_width': None, 'scan': False}
+_MORE = {
+  'image': {'tower': 'vit'},
+  'text': {'tower': 'transformer'},
+  'decoder': {'mlp_ratio': 4, 'activation': 'gelu', 'head_width': None, 'scan': False},
+}
 
 
 def with_defaults(fields: Mapping[str, Any]) -> dict[str, Any]:
   """Returns all fields by path, 'image/width', with defaults filled in."""
   found = {'name': fields['name']}
-  builders = {'': MODELS[fields['name']]} | {k: v for k, v in _TOWERS.items() if k in fields}
+  towers = {name: find(fields[name]) for name, find in _TOWERS.items() if name in fields}
+  builders = {'': MODELS[fields['name']]} | towers
   for tower, builder in builders.items():
     defaults = {k: v.default for k, v in inspect.signature(builder.__init__).parameters.items()}
     given = fields[tower] if tower else fields
-    defaults |= _OF_LAYERS if tower == 'decoder' else {}
+    defaults |= _MORE.get(tower, {})
     found |= {
       f'{tower}/{name}' if tower else name: given.get(name, default)
       for name, default in defaults.items()

@@ -107,9 +107,14 @@ def _read_shards(index: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def write(path: pathlib.Path, tensors: dict[str, np.ndarray]) -> None:
-  """Writes tensors as float32; creates the folder."""
+  """Writes floats as float32, and integers as they are; creates the folder."""
   path.parent.mkdir(parents=True, exist_ok=True)
-  arrays = {name: np.asarray(tensor, np.float32, order='C') for name, tensor in tensors.items()}
+  arrays = {
+    name: np.asarray(
+      tensor, None if np.issubdtype(np.asarray(tensor).dtype, np.integer) else np.float32, order='C'
+    )
+    for name, tensor in tensors.items()
+  }
   safetensors.numpy.save_file(arrays, path, metadata={'format': 'pt'})
 
 

@@ -6,11 +6,9 @@ from typing import Any
 import jax.numpy as jnp
 from flax import nnx
 
-from contrastive_jax.models import transformer
-from contrastive_jax.models.image import ImageTower
+from contrastive_jax.models import towers, transformer
 from contrastive_jax.models.linear import Linear
 from contrastive_jax.models.outputs import Outputs
-from contrastive_jax.models.text import TextTower
 
 PROJECTIONS = ('linear', 'affine', 'none')
 
@@ -20,8 +18,9 @@ class Clip(nnx.Module):
 
   Args:
     embed: D, the width of the shared space.
-    image: arguments of `ImageTower`.
-    text: arguments of `TextTower`.
+    image: arguments of the image tower, by default an `ImageTower`; `tower` names another, see
+      `towers`.
+    text: arguments of the text tower, by default a `TextTower`; likewise.
     image_projection: projection from the tower's width to D: 'linear', 'affine' (with a bias), or
       'none' (the width is D).
     text_projection: likewise for text.
@@ -56,11 +55,11 @@ class Clip(nnx.Module):
     rngs: nnx.Rngs,
   ):
     make = {'dtype': jnp.dtype(dtype), 'rngs': rngs}
-    towers = make | {'remat': remat, 'attention': attention}
-    self.image = ImageTower(**{**towers, **image})
-    self.text = TextTower(**{**towers, **text})
-    self.image_projection = projection('image', image_projection, image['width'], embed, make)
-    self.text_projection = projection('text', text_projection, text['width'], embed, make)
+    shared = {'remat': remat, 'attention': attention}
+    self.image = towers.image_tower({**shared, **image}, **make)
+    self.text = towers.text_tower({**shared, **text}, **make)
+    self.image_projection = projection('image', image_projection, self.image.width, embed, make)
+    self.text_projection = projection('text', text_projection, self.text.width, embed, make)
     self.log_scale = nnx.Param(jnp.float32(math.log(scale)), axes=())
     self.bias = None if bias is None else nnx.Param(jnp.float32(bias), axes=())
 

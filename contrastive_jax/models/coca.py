@@ -7,12 +7,10 @@ from typing import Any
 import jax.numpy as jnp
 from flax import nnx
 
-from contrastive_jax.models import transformer
-from contrastive_jax.models.image import ImageTower
+from contrastive_jax.models import towers, transformer
 from contrastive_jax.models.linear import Linear
 from contrastive_jax.models.outputs import Outputs
 from contrastive_jax.models.pooler import AttentionalPooler
-from contrastive_jax.models.text import TextTower
 
 
 class DecoderBlock(nnx.Module):
@@ -113,8 +111,8 @@ class Coca(nnx.Module):
 
   Args:
     embed: D, the width of the shared space and of the poolers.
-    image: arguments of `ImageTower`, without pooling.
-    text: arguments of `TextTower`, without pooling.
+    image: arguments of the image tower, see `Clip`, without pooling.
+    text: arguments of the text tower, without pooling.
     decoder: arguments of `Decoder`, without vocabulary, width and context width.
     pooler: pooling of the image tokens: 'cascade' (K queries form the captioner's memory, to which
       one contrastive query attends), 'parallel' (both attend to the tokens), or 'shared' (one
@@ -155,21 +153,21 @@ class Coca(nnx.Module):
   ):
     transformer.choose('pooler', pooler, dict.fromkeys(POOLERS))
     make = {'dtype': jnp.dtype(dtype), 'rngs': rngs}
-    towers = make | {'remat': remat, 'attention': attention}
+    shared = {'remat': remat, 'attention': attention}
     self.pooling = pooler
-    self.image = ImageTower(**{**towers, **image}, pooling='none')
-    self.text = TextTower(**{**towers, **text}, pooling='class')
-    width = image['width']
+    self.image = towers.image_tower({**shared, **image}, pooling='none', **make)
+    self.text = towers.text_tower({**shared, **text}, pooling='class', **make)
+    width, text_width = self.image.width, self.text.width
     pool = partial(AttentionalPooler, heads=pooler_heads, attention=attention, **make)
     self.pooler = pool(queries + (pooler == 'shared'), embed, width)
     context_width = embed if pooler == 'cascade' else width
     self.contrastive_pooler = None if pooler == 'shared' else pool(1, embed, context_width)
     self.image_projection = Linear(embed, embed, ('embed', None), embed**-0.5, bias=False, **make)
     self.text_projection = Linear(
-      text['width'], embed, ('embed', None), text['width'] ** -0.5, bias=False, **make
+      text_width, embed, ('embed', None), text_width**-0.5, bias=False, **make
     )
     self.decoder = Decoder(
-      text['vocabulary'], text['width'], context_width=embed, **{**towers, **decoder}
+      text['vocabulary'], text_width, context_width=embed, **{**shared, **decoder}, **make
     )
     self.log_scale = nnx.Param(jnp.float32(math.log(scale)), axes=())
     self.bias = None if bias is None else nnx.Param(jnp.float32(bias), axes=())

@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from contrastive_jax.models import transformer
-from contrastive_jax.models.image import ImageTower
+from contrastive_jax.models import towers, transformer
 from contrastive_jax.models.linear import Linear
 from contrastive_jax.models.outputs import Outputs
 
@@ -22,7 +21,7 @@ class Encoder(nnx.Module):
 
   Args:
     embed: D, the width of the embeddings.
-    image: arguments of `ImageTower`.
+    image: arguments of the image tower, see `Clip`.
     projector: widths of the hidden layers of the projector, a multilayer perceptron without norm
       from the features to D, as MoCo v2's; () for none: the embeddings are the features, and D is
       their width.
@@ -52,8 +51,9 @@ class Encoder(nnx.Module):
     attention: str = 'auto',
     rngs: nnx.Rngs,
   ):
-    width, make = image['width'], {'dtype': jnp.dtype(dtype), 'rngs': rngs}
-    self.image = ImageTower(**image, remat=remat, attention=attention, **make)
+    make = {'dtype': jnp.dtype(dtype), 'rngs': rngs}
+    self.image = towers.image_tower(image, remat=remat, attention=attention, **make)
+    width = self.image.width
     if not projector and width != embed:
       raise ValueError(
         f'projector = () needs image.width = {width} to equal embed = {embed}; give both the same '

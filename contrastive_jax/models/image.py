@@ -1,10 +1,12 @@
 """The image tower: a vision transformer with a patch or a convolutional stem."""
 
+import re
 from collections.abc import Sequence
 from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from contrastive_jax.models import transformer
@@ -57,6 +59,9 @@ class ImageTower(nnx.Module):
     attention: see `attention.select`.
   """
 
+  # Kernels that are applied to pixels, which have no gradient.
+  on_pixels = ('stem/embed/', 'stem/convolutions/0/')
+
   def __init__(
     self,
     size: int,
@@ -87,7 +92,8 @@ class ImageTower(nnx.Module):
     if not 0 <= patch_dropout < 1:
       raise ValueError(f'image.patch_dropout = {patch_dropout} is not in [0, 1)')
     transformer.choose('image.pooling', pooling, dict.fromkeys(POOLINGS))
-    self.size, self.pooling, self.patch_dropout = size, pooling, patch_dropout
+    self.size, self.width = size, width
+    self.pooling, self.patch_dropout = pooling, patch_dropout
     make = {'dtype': dtype, 'rngs': rngs}
     if stem_blocks is not None and stem != 'convolution':
       raise ValueError(f"image.stem_blocks = {stem_blocks} need image.stem = 'convolution'")
@@ -141,6 +147,42 @@ class ImageTower(nnx.Module):
     if self.pooling == 'class':
       return tokens[:, 0], tokens[:, 1:]
     return (tokens.mean(axis=1) if self.pool is None else self.pool(tokens)), tokens
+
+  @staticmethod
+  def lengths(fields, path):
+    """Positions per image that the kernel at a path is applied to, and keys they attend to."""
+    if halving := re.match(r'stem/(?:convolutions|blocks)/(\d+)/', path):
+      pixels = (fields['size'] >> (int(halving[1]) + 1)) ** 2
+      return pixels, pixels
+    patches = (fields['size'] // fields['patch']) ** 2
+    if path.startswith('stem/'):
+      return patches, patches
+    kept = max(1, round(patches * (1 - fields.get('patch_dropout', 0.0))))
+    has_class = fields.get('pooling', 'class') == 'class' or fields.get('class_token', False)
+    tokens = kept + has_class
+    return (1 if path.startswith('pool/') else tokens), tokens
+
+  @staticmethod
+  def resize(fields, parameters, size):
+    """Returns the parameters for another size of the images, see `interop.Model.resize`."""
+    patch = fields['patch']
+    if size < 1 or size % patch:
+      raise ValueError(f'image_size = {size} is not a multiple of image.patch = {patch}')
+    table = np.asarray(parameters['positions'])
+    old, new = (side // patch for side in (fields['size'], size))
+    first, grid = np.split(table, [len(table) - old * old])
+    grid = jax.image.resize(grid.reshape(old, old, -1), (new, new, grid.shape[-1]), 'bicubic')
+    table = np.concatenate([first, np.asarray(grid).reshape(new * new, -1)])
+    return {**parameters, 'positions': table}
+
+  @staticmethod
+  def describe(fields):
+    """Describes the tower in a model card."""
+    size = fields['size']
+    return (
+      f'{fields["layers"]} layers of width {fields["width"]}, {size} x {size} pixels in patches of '
+      f'{fields["patch"]}'
+    )
 
   def _drop(self, tokens, keys):
     P = tokens.shape[1]

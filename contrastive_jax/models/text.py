@@ -62,7 +62,7 @@ class TextTower(nnx.Module):
     transformer.choose('text.pooling', pooling, dict.fromkeys(POOLINGS))
     if shift_mask and pooling != 'class':
       raise ValueError(f"text.shift_mask needs text.pooling = 'class', not {pooling!r}")
-    self.length, self.pooling = length, pooling
+    self.length, self.width, self.pooling = length, width, pooling
     self.causal, self.mask_padding, self.shift_mask = causal, mask_padding, shift_mask
     make = {'dtype': dtype, 'rngs': rngs}
     self.embed = nnx.Embed(
@@ -124,6 +124,21 @@ class TextTower(nnx.Module):
     """
     x = transformer.add_parameter(self._embed_tokens(tokens), self.positions[position])
     return self.transformer.step(x, cache, self.transformer.project(), parents, position)
+
+  @staticmethod
+  def lengths(fields, path):
+    """Positions per text that the kernel at a path is applied to, and keys they attend to."""
+    del path
+    states = fields['length'] + (fields.get('pooling', 'end') == 'class')
+    return states, states
+
+  @staticmethod
+  def describe(fields):
+    """Describes the tower in a model card."""
+    return (
+      f'{fields["layers"]} layers of width {fields["width"]}, {fields["length"]} tokens of '
+      f'{fields["vocabulary"]}'
+    )
 
   def _embed_tokens(self, tokens):
     # The cast follows the gather, so that the gradient of a frequent token is summed in float32.

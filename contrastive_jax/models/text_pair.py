@@ -1,14 +1,15 @@
 """A dual encoder of pairs of texts."""
 
 import math
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
 
+from contrastive_jax.models import towers
 from contrastive_jax.models.clip import project, projection
 from contrastive_jax.models.outputs import Outputs
-from contrastive_jax.models.text import TextTower
 
 
 class TextPair(nnx.Module):
@@ -16,7 +17,7 @@ class TextPair(nnx.Module):
 
   Args:
     embed: D, the width of the shared space.
-    text: arguments of `TextTower`.
+    text: arguments of the text tower, see `Clip`.
     shared: encode both sides by one tower and one projection; otherwise each side has its own.
     text_projection: from the tower's width to D, see `Clip`.
     scale: the inverse temperature at the start.
@@ -49,11 +50,13 @@ class TextPair(nnx.Module):
   ):
     make = {'dtype': jnp.dtype(dtype), 'rngs': rngs}
     self.shared = shared
-    self.text = TextTower(**text, remat=remat, attention=attention, **make)
-    self.text_projection = projection('text', text_projection, text['width'], embed, make)
+    make_text = partial(towers.text_tower, text, remat=remat, attention=attention, **make)
+    self.text = make_text()
+    width = self.text.width
+    self.text_projection = projection('text', text_projection, width, embed, make)
     if not shared:
-      self.second_text = TextTower(**text, remat=remat, attention=attention, **make)
-      self.second_text_projection = projection('text', text_projection, text['width'], embed, make)
+      self.second_text = make_text()
+      self.second_text_projection = projection('text', text_projection, width, embed, make)
     self.log_scale = nnx.Param(jnp.float32(math.log(scale)), axes=())
     self.bias = None if bias is None else nnx.Param(jnp.float32(bias), axes=())
 

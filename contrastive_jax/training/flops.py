@@ -12,6 +12,7 @@ from contrastive_jax.methods import Objective, Sizes
 from contrastive_jax.methods.inputs import fields, parse
 from contrastive_jax.models.definition import MODELS
 from contrastive_jax.models.outputs import Outputs
+from contrastive_jax.models.towers import image_class, text_class
 
 
 def analytic(
@@ -37,6 +38,8 @@ def analytic(
   names = ('image', 'text', 'second_text', 'captioner', 'loss', 'targets')
   parts = dict.fromkeys(names, 0.0)
   forwards = dict(parts)
+  image = config.model.get('image')
+  pixels = tuple(f'image/{name}' for name in image_class(image).on_pixels) if image else ()
   for path, leaf in jax.tree_util.tree_leaves_with_path(parameters):
     name = jax.tree_util.keystr(path, simple=True, separator='/')
     if not name.endswith('kernel'):
@@ -45,7 +48,7 @@ def analytic(
     forward = 2 * leaf.size * (keys if 'key_value' in name else queries)
     if name.endswith('attention/out/kernel'):
       forward += 4 * queries * keys * (leaf.size // leaf.shape[-1])
-    first = name.startswith(('image/stem/embed', 'image/stem/convolutions/0/'))
+    first = name.startswith(pixels)
     forwards[part] += B * forward
     parts[part] += B * forward * (2 if first else 3)
   if config.model.get('shared', 'second_tokens' in MODELS[config.model.name].inputs):
@@ -82,32 +85,24 @@ def _lengths(config: ConfigDict, name: str) -> tuple[str, int, int]:
 
   Outside of attention, the number of queries is the number of tokens.
   """
-  model = config.model
-  image, captions = model.get('image', {'size': 1, 'patch': 1}), 'decoder' in model
-  patches = (image['size'] // image['patch']) ** 2
-  kept = max(1, round(patches * (1 - image.get('patch_dropout', 0.0))))
-  pooling = image.get('pooling', 'none' if captions else 'class')
-  tokens = kept + (pooling == 'class' or image.get('class_token', False))
-  text = model.get('text', {'length': 0})
-  length = text['length']
-  # CoCa's text tower has a class token after the text.
-  states = length + (captions or text.get('pooling') == 'class')
+  model, captions = config.model, 'decoder' in config.model
+  by_model = {'image': {'pooling': 'none'}, 'text': {'pooling': 'class'}} if captions else {}
+  for tower, find in (('image', image_class), ('text', text_class), ('second_text', text_class)):
+    if name.startswith(f'{tower}/'):
+      fields = {**model[tower.removeprefix('second_')], **by_model.get(tower, {})}
+      return tower, *find(fields).lengths(fields, name.removeprefix(f'{tower}/'))
+  tokens, length = 0, 0
+  if captions:
+    image = {**model.image, **by_model['image']}
+    tokens, length = image_class(image).lengths(image, 'transformer/')[1], model.text.length
   queries = model.get('queries', 0)
   cascade = model.get('pooler') == 'cascade'
   shared = model.get('pooler') == 'shared'
-  if halving := re.match(r'image/stem/(?:convolutions|blocks)/(\d+)/', name):
-    pixels = (image['size'] >> (int(halving[1]) + 1)) ** 2
-    return 'image', pixels, pixels
   logits = length - 1 if 'captioning' in config.objective else 0
   table = {
-    'image/stem/': ('image', patches, patches),
-    'image/transformer/': ('image', tokens, tokens),
-    'image/pool/': ('image', 1, tokens),
     'image_projection': ('image', 1, 1),
     'projector/': ('image', 1, 1),
-    'text/': ('text', states, states),
     'text_projection': ('text', 1, 1),
-    'second_text/': ('second_text', states, states),
     'second_text_projection': ('second_text', 1, 1),
     'pooler/': ('image', queries + shared, tokens),
     'contrastive_pooler/': ('image', 1, queries if cascade else tokens),

@@ -10,8 +10,8 @@ import pytest
 import safetensors.numpy
 
 from contrastive_jax import interop, losses
-from contrastive_jax.interop import open_clip_names, table
 from contrastive_jax.interop.model import unstack_layers, with_defaults
+from contrastive_jax.interop.open_clip import folder as open_clip_folder
 from tests.interop.models import assert_same_parameters, model_of
 from tests.interop.parity import CASES, FOLDER, expected, sampled
 
@@ -77,9 +77,8 @@ def test_features_losses_and_gradients_equal_open_clips(case):
     distance = np.max(np.abs(here[name] - there[name]))
     assert distance <= 2e-4 * np.max(np.abs(there[name])), name
 
-  custom = model.source['model_cfg']['custom_text']
-  fields = {'text_projection': 'linear', **with_defaults(model.fields)}
-  theirs = table.write(open_clip_names.rows(fields, custom), unstack_layers(gradient))
+  config = model.source['model_cfg']
+  theirs = open_clip_folder.to_tensors(gradient, model.fields, config)
   samples = there['gradient_samples']
   for name, norm in zip(sorted(theirs), there['gradient_norms'], strict=True):
     mine = sampled(theirs[name])
@@ -183,7 +182,7 @@ def test_the_papers_coca_has_no_form_in_open_clip(field, value, tmp_path):
 @pytest.mark.parametrize(
   ('case', 'entries', 'message'),
   [
-    ('siglip', {'vision_cfg__timm_model_name': 'vit_base_patch16_siglip_224'}, 'timm_model_name'),
+    ('siglip', {'vision_cfg__timm_model_name': 'vit_novelty_224'}, 'timm_model_name'),
     ('siglip', {'text_cfg__hf_model_name': 'roberta-base'}, r'text_cfg\.hf_model_name'),
     ('clip', {'vision_cfg__layers': [3, 4, 6, 3]}, r'vision_cfg\.layers = \[3, 4, 6, 3\]'),
     ('clip', {'vision_cfg__pool_type': 'avg'}, r"vision_cfg\.pool_type = 'avg'"),

@@ -1,0 +1,31 @@
+"""The tensors of open_clip's own transformers, and of its attentional pooler."""
+
+from contrastive_jax.interop.table import Row, under
+
+FUSED = (('query/kernel key_value/kernel', 'in_proj_weight', 'd * h e -> (* h e) d'),)
+# PyTorch stores three separate matrices if queries and tokens differ in width.
+APART = (
+  ('query/kernel', 'q_proj_weight', 'd h e -> (h e) d'),
+  ('key_value/kernel', 'k_proj_weight v_proj_weight', 'd * h e -> * (h e) d'),
+)
+ATTENTION = (
+  ('query/bias key_value/bias', 'in_proj_bias', '* h e -> (* h e)'),
+  ('out/kernel', 'out_proj.weight', 'h e d -> d (h e)'),
+  ('out/bias', 'out_proj.bias', 'd -> d'),
+)
+BLOCK = (
+  ('attention_norm/scale', 'ln_1.weight', 'd -> d'),
+  ('attention_norm/bias', 'ln_1.bias', 'd -> d'),
+  *under('attention/', 'attn.', (*FUSED, *ATTENTION)),
+  ('mlp_norm/scale', 'ln_2.weight', 'd -> d'),
+  ('mlp_norm/bias', 'ln_2.bias', 'd -> d'),
+  ('mlp/up/kernel', 'mlp.c_fc.weight', 'i o -> o i'),
+  ('mlp/up/bias', 'mlp.c_fc.bias', 'o -> o'),
+  ('mlp/down/kernel', 'mlp.c_proj.weight', 'i o -> o i'),
+  ('mlp/down/bias', 'mlp.c_proj.bias', 'o -> o'),
+)
+
+
+def transformer(tower: str) -> list[Row]:
+  """Rows of the layers of a tower, 'image' or 'text'."""
+  return under(f'{tower}/transformer/blocks/{{layer}}/', 'transformer.resblocks.{layer}.', BLOCK)

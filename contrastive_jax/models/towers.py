@@ -1,0 +1,54 @@
+"""Towers by name, the values of `config.model.image.tower` and `config.model.text.tower`.
+
+A tower is an nnx module, built from its section of the config. It has
+
+    width                             width of the pooled vectors, and of the tokens
+    __call__(images)                  (pooled [B, width], tokens [B, P, width]) of a batch
+    lengths(fields, path)             positions per example that a kernel is applied to, and keys
+                                      that they attend to, for counting FLOPs
+    describe(fields)                  a line of the model card
+
+and, if it reads images,
+
+    size                              side of the images, in pixels
+    on_pixels                         prefixes of kernels that are applied to pixels
+    resize(fields, parameters, size)  the parameters for another size of the images
+
+Static methods take the section of the config, `fields`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from flax import nnx
+
+from contrastive_jax.models.image import ImageTower
+from contrastive_jax.models.text import TextTower
+from contrastive_jax.models.transformer import choose
+
+IMAGE_TOWERS: dict[str, type[nnx.Module]] = {'vit': ImageTower}
+TEXT_TOWERS: dict[str, type[nnx.Module]] = {'transformer': TextTower}
+
+
+def image_class(fields: Mapping[str, Any]) -> Any:
+  """The class of an image tower, given its section of the config."""
+  return choose('image.tower', fields.get('tower', 'vit'), IMAGE_TOWERS)
+
+
+def text_class(fields: Mapping[str, Any]) -> Any:
+  """The class of a text tower, given its section of the config."""
+  return choose('text.tower', fields.get('tower', 'transformer'), TEXT_TOWERS)
+
+
+def image_tower(fields: Mapping[str, Any], **shared) -> Any:
+  """Builds an image tower; `shared` arguments are those of both towers, such as `dtype`."""
+  return image_class(fields)(**shared, **_without_name(fields))
+
+
+def text_tower(fields: Mapping[str, Any], **shared) -> Any:
+  """Builds a text tower; likewise."""
+  return text_class(fields)(**shared, **_without_name(fields))
+
+
+def _without_name(fields):
+  return {name: value for name, value in fields.items() if name != 'tower'}
