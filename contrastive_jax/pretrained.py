@@ -58,8 +58,9 @@ def load(
       a .safetensors file of OpenAI's CLIP.
     tokenizer: 'clip', 'emoji', the path of a file, see `data.open_tokenizer`, or a function from N
       strings to integers [N, L], padded with 0, the end token or, for SigLIP, its own padding.
-      Default: the run's tokenizer, also for exports; or CLIP's, if the vocabulary has its size and
-      the files name no other. Without a tokenizer only images can be encoded.
+      Default: the run's tokenizer, also for exports; of open_clip's and SigLIP's folders, the
+      Hugging Face tokenizer beside the weights, with its own padding; or CLIP's, if the vocabulary
+      has its size and the files name no other. Without a tokenizer only images can be encoded.
     batch_size: images or texts per batch, on all devices of this process.
 
   Raises:

@@ -188,15 +188,18 @@ def file_type(encoded: bytes) -> str:
     raise ValueError(f'{len(encoded)} bytes are not an image: {error}') from error
 
 
-def resize(image: Image.Image, size: int) -> np.ndarray:
+def resize(
+  image: Image.Image, size: int, resampling: Image.Resampling = Image.Resampling.BICUBIC
+) -> np.ndarray:
   """CLIP's evaluation transform without the normalization: shorter side to S, center crop.
 
-  Resampling is bicubic. Conversion to RGB comes last, as in open_clip: a palette is resized by
-  nearest neighbor, and transparent pixels do not bleed into opaque ones.
+  Conversion to RGB comes last, as in open_clip: a palette is resized by nearest neighbor, and
+  transparent pixels do not bleed into opaque ones.
 
   Args:
     image: an image of any mode and size.
     size: S, pixels.
+    resampling: bicubic, as CLIP's, or another filter of PIL.
 
   Returns:
     uint8 [S, S, 3].
@@ -212,7 +215,7 @@ def resize(image: Image.Image, size: int) -> np.ndarray:
       f'{MAX_PIXELS} pixels; crop it first'
     )
   target = (size, longer) if width <= height else (longer, size)
-  image = image.resize(target, Image.Resampling.BICUBIC)
+  image = image.resize(target, resampling)
   left, top = (round((side - size) / 2) for side in target)
   return np.asarray(image.crop((left, top, left + size, top + size)).convert('RGB'))
 

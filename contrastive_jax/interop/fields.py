@@ -4,10 +4,23 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from contrastive_jax.interop.table import UnsupportedError
+from contrastive_jax.models import transformer
 
 # Fields that only matter for how a model runs, or in training; and the tower's name, which has a
 # table of its own.
-_IGNORED = ('tower', 'scan', 'patch_dropout')
+_IGNORED = ('tower', 'scan', 'patch_dropout', 'dropout', 'drop_path')
+# Options that a format supports at their default, unless its table has them.
+_OPTIONS: dict[str, Any] = {
+  **transformer.OPTIONS,
+  'drop_remainder': False,
+  'class_position': True,
+  'final_norm': 'tokens',
+  'rope': None,
+  'rope_grid': None,
+  'rope_offset': 0.0,
+  'pool_heads': None,
+  'pool_mlp_ratio': None,
+}
 
 
 def identity(value, _width):
@@ -136,6 +149,8 @@ def write(
       continue
     refused = f'{tower}.{name} = {value!r} is not supported by {form}'
     row = table.get(name)
+    if row is None and name in _OPTIONS:
+      row = Field(name, '', _OPTIONS[name])
     if row is None:
       raise UnsupportedError(refused)
     if row.theirs:

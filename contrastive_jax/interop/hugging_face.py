@@ -219,6 +219,9 @@ def _read_config(kind: str, config: Mapping[str, Any]) -> tuple[dict[str, Any], 
     **towers.fixed,
   }
   fields['text']['mask_padding'] = fields['text']['causal']
+  # Their patch embedding leaves out pixels that do not fill a patch.
+  if fields['image']['size'] % fields['image']['patch']:
+    fields['image']['drop_remainder'] = True
   if kind == 'siglip':
     fields['embed'] = text.get('projection_size') or fields['text']['width']
     return fields | {'scale': 10.0, 'bias': -10.0}, None
@@ -257,6 +260,7 @@ def _write_config(kind: str, model: Model) -> dict[str, Any]:
       )
   if fields.pop('text/mask_padding') and not fields['text/causal']:
     raise UnsupportedError(f'text.mask_padding = True is not supported by {form}; False is')
+  fields.pop('image/drop_remainder', None)
   source = model.source if model.source.get('model_type') == kind else {}
   kept = {k: v for k, v in source.items() if not k.endswith('_config_dict')}
   sections = {

@@ -14,7 +14,8 @@ from contrastive_jax.interop.model import (
 )
 
 # Fields that may differ, and fields whose differences show in the shapes of parameters.
-_IGNORED = ('scale', 'image/scan', 'text/scan', 'image/patch_dropout')
+_TRAINING = ('scan', 'patch_dropout', 'dropout', 'drop_path')
+_IGNORED = ('scale', *(f'{tower}/{name}' for tower in ('image', 'text') for name in _TRAINING))
 _SEEN_IN_SHAPES = ('image/mlp_ratio', 'text/mlp_ratio')
 
 
@@ -63,7 +64,8 @@ def initial_parameters(folder: str | pathlib.Path, fields: Mapping[str, Any]) ->
   model = read(folder, image_size=fields['image']['size'] if 'image' in fields else None)
   theirs, ours = with_defaults(model.fields), with_defaults(fields)
   for each in (theirs, ours):
-    each['bias'] = each['bias'] is not None
+    for name in ('bias', 'image/layer_scale', 'text/layer_scale'):
+      each[name] = each.get(name) is not None
     each['text/mask_padding'] &= not each['text/causal']  # a causal token never attends to it
   differing = [
     f'config.model.{name.replace("/", ".")} is {ours.get(name)!r}, there {theirs.get(name)!r}'

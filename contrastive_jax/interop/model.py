@@ -16,6 +16,7 @@ from contrastive_jax.models.coca import Decoder
 from contrastive_jax.models.definition import MODELS, Definition, define
 from contrastive_jax.models.outputs import Outputs
 from contrastive_jax.models.towers import image_class, text_class
+from contrastive_jax.models.transformer import OPTIONS
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -135,17 +136,30 @@ class Model:
 
 def shapes_of(fields: Mapping[str, Any]) -> Shapes:
   """Returns the shapes of a model's parameters by path, with its layers unstacked."""
-  return {path: leaf.shape for path, leaf in _flat(_abstract(unscanned(fields))).items()}
+  shapes = {}
+  for path, leaf in _flat(_abstract(scanned(fields))).items():
+    before, layers, after = _stacked(path)
+    if layers:
+      number, *shape = leaf.shape
+      shapes |= {f'{before}{layers}{i}/{after}': tuple(shape) for i in range(number)}
+    else:
+      shapes[path] = leaf.shape
+  return shapes
 
 
-def unscanned(fields: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the fields without `scan`."""
+def scanned(fields: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the fields with `scan` where a tower has it, which traces all layers as one."""
+  known = with_defaults(fields)
   return {
-    name: {key: each for key, each in value.items() if key != 'scan'}
-    if isinstance(value, Mapping)
-    else value
+    name: {**value, 'scan': True} if f'{name}/scan' in known and value['layers'] else value
     for name, value in fields.items()
   }
+
+
+def _stacked(path: str) -> tuple[str, str, str]:
+  """Parts the path of a stacked parameter at its layers; of another one, the rest is empty."""
+  before, layers, after = path.partition('/blocks/')
+  return (before, layers, after) if layers and not after[0].isdigit() else (path, '', '')
 
 
 def unstack_layers(parameters: Any) -> Tensors:
@@ -155,9 +169,9 @@ def unstack_layers(parameters: Any) -> Tensors:
   """
   flat = {}
   for path, leaf in _flat(parameters).items():
-    before, blocks, after = path.partition('/blocks/')
-    if blocks and not after[0].isdigit():
-      flat |= {f'{before}{blocks}{i}/{after}': each for i, each in enumerate(np.asarray(leaf))}
+    before, layers, after = _stacked(path)
+    if layers:
+      flat |= {f'{before}{layers}{i}/{after}': each for i, each in enumerate(np.asarray(leaf))}
     else:
       flat[path] = np.asarray(leaf)
   return flat
@@ -196,13 +210,15 @@ def with_defaults(fields: Mapping[str, Any]) -> dict[str, Any]:
   for tower, builder in builders.items():
     defaults = {k: v.default for k, v in inspect.signature(builder.__init__).parameters.items()}
     given = fields[tower] if tower else fields
-    defaults |= _MORE.get(tower, {})
+    defaults |= (OPTIONS if 'fields' in defaults else {}) | _MORE.get(tower, {})
     found |= {
       f'{tower}/{name}' if tower else name: given.get(name, default)
       for name, default in defaults.items()
       if name not in _GIVEN
     }
   given = _GIVEN_BY_COCA if fields['name'] == 'coca' else ()
+  # Without a pooler the image tower pools.
+  given = given[found.get('pooler') == 'none' :]
   # Lists from JSON become tuples.
   return {
     path: tuple(value) if isinstance(value, list) else value

@@ -65,7 +65,7 @@ def read(rows: Iterable[Row], theirs: Tensors, shapes: Shapes, where: str) -> Te
     UnsupportedError: if a parameter has no row.
   """
   rows = _matching(rows, shapes)
-  expected = {name: shape for row in rows for name, shape in _their_shapes(row, shapes).items()}
+  expected = _all_their_shapes(rows, shapes)
   faults = [f'{name} is missing' for name in expected.keys() - theirs.keys()]
   faults += [f'{name} is unexpected' for name in theirs.keys() - expected.keys()]
   faults += [
@@ -89,6 +89,19 @@ def read(rows: Iterable[Row], theirs: Tensors, shapes: Shapes, where: str) -> Te
     parts = _split(joined, [shapes[path] for path in paths], our_axes)
     ours |= dict(zip(paths, parts, strict=True))
   return ours
+
+
+def their_shapes(rows: Iterable[Row], shapes: Shapes) -> Shapes:
+  """Returns the shapes of their tensors by name, from those of our parameters by path.
+
+  Raises:
+    UnsupportedError: if a parameter has no row.
+  """
+  return _all_their_shapes(_matching(rows, shapes), shapes)
+
+
+def _all_their_shapes(rows: Iterable[Row], shapes: Shapes) -> Shapes:
+  return {name: shape for row in rows for name, shape in _their_shapes(row, shapes).items()}
 
 
 def write(rows: Iterable[Row], ours: Tensors) -> Tensors:

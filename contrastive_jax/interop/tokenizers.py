@@ -10,6 +10,8 @@ from absl import logging
 from contrastive_jax import data
 from contrastive_jax.interop import Model
 from contrastive_jax.interop.export import TOKENIZER
+from contrastive_jax.interop.padded_tokenizer import PaddedTokenizer, find_files
+from contrastive_jax.interop.table import UnsupportedError
 
 Tokenize = Callable[[Sequence[str]], np.ndarray]
 
@@ -37,6 +39,8 @@ def find_tokenizer(
   if callable(given) or 'text' not in model.fields:
     return given
   exported = min(folder.glob(f'{TOKENIZER}.*'), default=None)
+  if given is None and not exported and (padded := _padded(folder, model)):
+    return padded
   length, vocabulary = (model.fields['text'][name] for name in ('length', 'vocabulary'))
   if given is None:
     given = exported or _default(folder, model)
@@ -58,6 +62,32 @@ def find_tokenizer(
     raise ValueError(
       f'tokenizer = {str(given)!r} ends texts with the id {tokenizer.end_id}, and the model in '
       f'{folder} with {model.end_id}; give the one that it was trained with'
+    )
+  return tokenizer
+
+
+def _padded(folder: pathlib.Path, model: Model) -> PaddedTokenizer | None:
+  """The tokenizer beside a model whose config names one of Hugging Face, or of a SiglipModel."""
+  text = _text_config(model)
+  is_siglip = model.source.get('model_type') == 'siglip'
+  if not (text.get('hf_tokenizer_name') or is_siglip) or not find_files(folder):
+    return None
+  options = {'clean': 'whitespace', **(text.get('tokenizer_kwargs') or {})}
+  if is_siglip:
+    # transformers' SiglipTokenizer cleans by itself; a tokenizer.json holds its normalization.
+    options = {'clean': 'none' if (folder / 'tokenizer.json').is_file() else 'siglip'}
+  if text.get('tokenizer_mode') or options.keys() - {'clean', 'strip_sep_token'}:
+    raise UnsupportedError(
+      f'text_cfg.tokenizer_mode = {text.get("tokenizer_mode")!r} with tokenizer_kwargs = '
+      f'{text.get("tokenizer_kwargs")!r} is not supported; give tokenizer a function from strings '
+      'to tokens'
+    )
+  length, vocabulary = (model.fields['text'][name] for name in ('length', 'vocabulary'))
+  tokenizer = PaddedTokenizer(folder, length, **options)
+  if tokenizer.vocab_size > vocabulary:
+    raise ValueError(
+      f'the tokenizer in {folder} has {tokenizer.vocab_size} ids, and the model {vocabulary}; give '
+      'the one that it was trained with, or a function from strings to tokens'
     )
   return tokenizer
 

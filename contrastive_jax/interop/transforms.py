@@ -15,6 +15,7 @@ ImageLike = Image.Image | np.ndarray | str | pathlib.Path
 
 # Files of Hugging Face's processors; transformers 5 saves only the second, which holds the first.
 PROCESSOR, PROCESSORS = 'preprocessor_config.json', 'processor_config.json'
+_RESAMPLINGS = {'bicubic': Image.Resampling.BICUBIC, 'bilinear': Image.Resampling.BILINEAR}
 _SIGLIP = {'image_mean': [0.5] * 3, 'image_std': [0.5] * 3}
 # Entries without effect on the pixels, as all images become RGB.
 _NEUTRAL = {
@@ -32,18 +33,21 @@ class Transform(NamedTuple):
       shorter side and crop the center.
     mean: [3], per channel, on the scale from 0 to 1.
     std: [3], per channel, on the scale from 0 to 1.
+    interpolation: 'bicubic' or 'bilinear'.
   """
 
   squash: bool = False
   mean: Sequence[float] = tuple(clip.MEAN)
   std: Sequence[float] = tuple(clip.STANDARD_DEVIATION)
+  interpolation: str = 'bicubic'
 
   def pixels(self, image: ImageLike, size: int) -> np.ndarray:
     """Resizes an image, see `open_image`; returns uint8 [S, S, 3]."""
     opened = open_image(image)
+    resampling = _RESAMPLINGS[self.interpolation]
     if not self.squash:
-      return clip.resize(opened, size)
-    return np.asarray(opened.resize((size, size), Image.Resampling.BICUBIC).convert('RGB'))
+      return clip.resize(opened, size, resampling)
+    return np.asarray(opened.resize((size, size), resampling).convert('RGB'))
 
   def normalize(self, pixels):
     """Normalizes pixels [..., 3] from 0 to 255; returns float32 [..., 3]."""
@@ -123,7 +127,7 @@ def _of_open_clip(given: Mapping[str, Any], size: int) -> Transform:
   how = {'shortest': False, 'squash': True}
   allowed = {
     'resize_mode': (*how,),
-    'interpolation': ('bicubic',),
+    'interpolation': (*_RESAMPLINGS,),
     'size': (size, [size, size]),
     'mode': ('RGB',),
   }
@@ -132,6 +136,7 @@ def _of_open_clip(given: Mapping[str, Any], size: int) -> Transform:
     how[given.get('resize_mode', 'shortest')],
     given.get('mean', Transform().mean),
     given.get('std', Transform().std),
+    given.get('interpolation', 'bicubic'),
   )
 
 
@@ -140,7 +145,7 @@ def _of_hugging_face(where: str, given: Mapping[str, Any], size: int) -> Transfo
   shorter, both = {'shortest_edge': size}, {'height': size, 'width': size}
   squash = given.get('size') == both
   allowed = {
-    'resample': (Image.Resampling.BICUBIC,),
+    'resample': (*_RESAMPLINGS.values(),),
     'size': (size, shorter, both),
     'crop_size': (size, both),
     'do_resize': (True,),
@@ -155,6 +160,7 @@ def _of_hugging_face(where: str, given: Mapping[str, Any], size: int) -> Transfo
     squash,
     given.get('image_mean', Transform().mean),
     given.get('image_std', Transform().std),
+    Image.Resampling(given.get('resample', Image.Resampling.BICUBIC)).name.lower(),
   )
 
 

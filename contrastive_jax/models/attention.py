@@ -16,10 +16,13 @@ from jax.experimental.pallas.ops.tpu.splash_attention import (
 )
 
 from contrastive_jax.models.linear import Linear, matmul_precision
+from contrastive_jax.models.rope import rotate
 from contrastive_jax.sharding.mesh import BATCH_AXES, batch_shards
 
 # Values of config.model.attention.
 ATTENTIONS = ('auto', 'xla', 'cudnn', 'splash')
+# Values of attention_bias: which projections have one.
+BIASES = ('all', 'query_value', 'none')
 
 # Splash attention takes lengths that are multiples of the lanes of a TPU's vector register. 'auto'
 # selects it where padding multiplies the number of scores by at most _MAX_PADDING.
@@ -192,6 +195,17 @@ def _pad(array, missing: int):
 _KERNELS: dict[str, Callable] = {'xla': _xla, 'cudnn': _cudnn, 'splash': _splash}
 
 
+class Bias(nnx.Module):
+  """A learned bias of trailing axes, added in float32."""
+
+  def __init__(self, shape, axes):
+    self.bias = nnx.Param(jnp.zeros(shape), axes=axes)
+
+  def __call__(self, x):
+    """Maps x [..., *shape] to the same shape and dtype."""
+    return (x.astype(jnp.float32) + self.bias[...]).astype(x.dtype)
+
+
 class Attention(nnx.Module):
   """Multi-head attention of x [B, L, D] over itself or over a context [B, M, C]."""
 
@@ -204,42 +218,79 @@ class Attention(nnx.Module):
     context_width=None,
     depth=1,
     implementation='auto',
+    bias='all',
+    qk_norm=None,
+    inner_norm=None,
     dtype,
     rngs,
   ):
-    """`depth`, the number of residual layers, scales the initialization of the output."""
+    """Builds the projections.
+
+    Args:
+      width: D.
+      heads: number of heads, H.
+      head_width: E, width of a head; default D / H.
+      context_width: C; default D.
+      depth: number of residual layers, which scales the initialization of the output.
+      implementation: see `select`.
+      bias: projections with a bias, one of `BIASES`; the output always has one.
+      qk_norm: makes the norms of queries and keys, each over a head, from E; None for none.
+      inner_norm: makes the norm of the attended values, over all heads, from H E; None for none.
+      dtype: dtype of the activations.
+      rngs: initializes the parameters.
+    """
     if head_width is None and width % heads:
       raise ValueError(f'width = {width} does not divide over heads = {heads}')
     if implementation not in ATTENTIONS:
       raise ValueError(
         f'config.model.attention = {implementation!r} is unknown; use one of {ATTENTIONS}'
       )
+    if bias not in BIASES:
+      raise ValueError(f'attention_bias = {bias!r} is unknown; use one of {BIASES}')
     self.implementation = implementation
     context_width = context_width or width
     shape = (heads, head_width or width // heads)
     axes = ('heads', None)
     make = partial(Linear, dtype=dtype, rngs=rngs)
-    self.query = make(width, shape, ('embed', *axes), width**-0.5)
-    self.key_value = make(context_width, (2, *shape), ('embed', None, *axes), context_width**-0.5)
+    self.query = make(width, shape, ('embed', *axes), width**-0.5, bias=bias != 'none')
+    self.key_value = make(
+      context_width, (2, *shape), ('embed', None, *axes), context_width**-0.5, bias=bias == 'all'
+    )
     self.out = make(shape, width, (*axes, 'embed'), (math.prod(shape) * 2 * depth) ** -0.5)
+    self.value = Bias(shape, axes) if bias == 'query_value' else None
+    self.query_norm = None if qk_norm is None else qk_norm(shape[1])
+    self.key_norm = None if qk_norm is None else qk_norm(shape[1])
+    self.inner_norm = None if inner_norm is None else inner_norm(math.prod(shape))
 
-  def __call__(self, x, context=None, *, mask=None, causal=False):
-    """Returns [B, L, D]; `mask` [B, 1, L, M] is true where a query may attend."""
-    key_value = self.key_value(x if context is None else context)
-    key, value = key_value[..., 0, :, :], key_value[..., 1, :, :]
-    return self.out(self._attend(x, key, value, mask=mask, causal=causal))
+  def __call__(self, x, context=None, *, mask=None, causal=False, rotation=None):
+    """Attends from x to itself or to the context.
+
+    Args:
+      x: [B, L, D].
+      context: [B, M, C] or None.
+      mask: [B, 1, L, M], true where a query may attend; None for all.
+      causal: whether query i attends to keys up to i only.
+      rotation: [2, L, E] or [2, B, L, E], rotates queries and keys of self-attention, see `rope`.
+
+    Returns:
+      [B, L, D].
+    """
+    key, value = self._key_value(x if context is None else context)
+    if rotation is not None:
+      key = rotate(key, rotation)
+    return self._attend(x, key, value, rotation, mask=mask, causal=causal)
 
   def project(self, context):
     """Returns keys and values of a context [..., M, C], each [..., H, M, D / H].
 
     Heads come first, so that attending from one position needs no transpose.
     """
-    return tuple(jnp.moveaxis(self.key_value(context), -3, 0).swapaxes(-3, -2))
+    return tuple(part.swapaxes(-3, -2) for part in self._key_value(context))
 
   def attend(self, x, projected, *, mask=None):
     """Returns [B, L, D], given the keys and values from `project`."""
     key, value = (part.swapaxes(1, 2) for part in projected)
-    return self.out(self._attend(x, key, value, mask=mask))
+    return self._attend(x, key, value, mask=mask)
 
   def empty_cache(self, B, K, L):
     """Returns an empty cache for `step`: keys and values, each [B, K, H, L, D / H]."""
@@ -270,6 +321,18 @@ class Attention(nnx.Module):
     attended = self.attend(x.reshape(-1, 1, x.shape[-1]), texts, mask=written)
     return attended.reshape(x.shape), cache
 
-  def _attend(self, x, key, value, **masks):
+  def _key_value(self, context):
+    key_value = self.key_value(context)
+    key, value = key_value[..., 0, :, :], key_value[..., 1, :, :]
+    key = key if self.key_norm is None else self.key_norm(key)
+    return key, value if self.value is None else self.value(value)
+
+  def _attend(self, x, key, value, rotation=None, **masks):
     query = self.query(x)
-    return attend(query, key, value, implementation=self.implementation, **masks)
+    query = query if self.query_norm is None else self.query_norm(query)
+    query = query if rotation is None else rotate(query, rotation)
+    attended = attend(query, key, value, implementation=self.implementation, **masks)
+    if self.inner_norm is not None:
+      joined = attended.reshape(*attended.shape[:-2], -1)
+      attended = self.inner_norm(joined).reshape(attended.shape)
+    return self.out(attended)

@@ -76,9 +76,9 @@ class Clip(nnx.Module):
     features = self.image(images, keys=keys)[0]
     return project(self.image_projection, features), features
 
-  def text_embedding(self, tokens):
+  def text_embedding(self, tokens, *, keys=None):
     """Unit vectors [B, D] of tokens, and the pooled features [B, W] before the projection."""
-    features = self.text(tokens)[0]
+    features = self.text(tokens, keys=keys)[0]
     return project(self.text_projection, features), features
 
   def encode(self, batch, *, keys=None) -> Outputs:
@@ -91,13 +91,13 @@ class Clip(nnx.Module):
     Args:
       images: [B, H, W, 3] floats, normalized.
       tokens: [B, L] integers, padded with 0.
-      keys: [B] random keys, one per image; only for training.
+      keys: [B] random keys, one per example; only for training.
 
     Raises:
       ValueError: if images or tokens have a shape that the model does not take.
     """
     image_features, image_tokens = self.image(images, keys=keys)
-    text_features, text_tokens = self.text(tokens)
+    text_features, text_tokens = self.text(tokens, keys=keys)
     return Outputs(
       image=project(self.image_projection, image_features),
       text=project(self.text_projection, text_features),

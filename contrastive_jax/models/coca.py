@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from contrastive_jax.models import towers, transformer
+from contrastive_jax.models.dropout import fold
 from contrastive_jax.models.linear import Linear
 from contrastive_jax.models.outputs import Outputs
 from contrastive_jax.models.pooler import AttentionalPooler
@@ -22,9 +23,11 @@ class DecoderBlock(nnx.Module):
     self.causal = transformer.Block(width, heads, hidden if mlps == 2 else None, **fields)
     self.cross = transformer.Block(width, heads, hidden, context_width=context_width, **fields)
 
-  def __call__(self, x, context, *, mask=None, causal=True):
-    """Maps x [B, L, D] and a context [B, M, C] to [B, L, D]; `mask` and `causal` apply to x."""
-    return self.cross(self.causal(x, mask=mask, causal=causal), context)
+  def __call__(self, x, context, *, mask=None, causal=True, rotation=None, drop=None):
+    """Maps x [B, L, D] and a context [B, M, C] to [B, L, D]; masks and rotation apply to x."""
+    x = self.causal(x, mask=mask, causal=causal, rotation=rotation, drop=drop)
+    drop = drop and drop._replace(keys=fold(drop.keys, 2))
+    return self.cross(x, context, drop=drop)
 
   def empty_cache(self, B, K, L):
     """See `Block.empty_cache`."""
@@ -95,12 +98,13 @@ class Decoder(nnx.Module):
       **make,
     )
 
-  def __call__(self, states, memory):
+  def __call__(self, states, memory, *, keys=None):
     """Maps states [B, L, D] and a memory [B, K, C] to hidden states [B, L, D] for `output`."""
-    return self.norm(self.transformer(states, memory, causal=True))
+    keys = keys if keys is None else fold(keys, 3)
+    return self.norm(self.transformer(states, memory, causal=True, keys=keys))
 
 
-POOLERS = ('cascade', 'parallel', 'shared')
+POOLERS = ('cascade', 'parallel', 'shared', 'none')
 
 
 class Coca(nnx.Module):
@@ -115,8 +119,9 @@ class Coca(nnx.Module):
     text: arguments of the text tower, without pooling.
     decoder: arguments of `Decoder`, without vocabulary, width and context width.
     pooler: pooling of the image tokens: 'cascade' (K queries form the captioner's memory, to which
-      one contrastive query attends), 'parallel' (both attend to the tokens), or 'shared' (one
-      pooler of 1 + K queries, the contrastive one first, as in open_clip's released models).
+      one contrastive query attends), 'parallel' (both attend to the tokens), 'shared' (one pooler
+      of 1 + K queries, the contrastive one first, as in open_clip's released models), or 'none'
+      (the image tower pools, and its tokens are the memory, as in open_clip's coca_base).
     queries: K, number of queries of the captioner's memory.
     pooler_heads: number of heads of the poolers.
     scale: initial inverse temperature.
@@ -155,19 +160,22 @@ class Coca(nnx.Module):
     make = {'dtype': jnp.dtype(dtype), 'rngs': rngs}
     shared = {'remat': remat, 'attention': attention}
     self.pooling = pooler
-    self.image = towers.image_tower({**shared, **image}, pooling='none', **make)
+    pooling = {} if pooler == 'none' else {'pooling': 'none'}
+    self.image = towers.image_tower({**shared, **image}, **pooling, **make)
     self.text = towers.text_tower({**shared, **text}, pooling='class', **make)
     width, text_width = self.image.width, self.text.width
     pool = partial(AttentionalPooler, heads=pooler_heads, attention=attention, **make)
-    self.pooler = pool(queries + (pooler == 'shared'), embed, width)
+    pooled = width if pooler == 'none' else embed
+    self.pooler = None if pooler == 'none' else pool(queries + (pooler == 'shared'), embed, width)
     context_width = embed if pooler == 'cascade' else width
-    self.contrastive_pooler = None if pooler == 'shared' else pool(1, embed, context_width)
-    self.image_projection = Linear(embed, embed, ('embed', None), embed**-0.5, bias=False, **make)
+    is_apart = pooler in ('cascade', 'parallel')
+    self.contrastive_pooler = pool(1, embed, context_width) if is_apart else None
+    self.image_projection = Linear(pooled, embed, ('embed', None), pooled**-0.5, bias=False, **make)
     self.text_projection = Linear(
       text_width, embed, ('embed', None), text_width**-0.5, bias=False, **make
     )
     self.decoder = Decoder(
-      text['vocabulary'], text_width, context_width=embed, **{**shared, **decoder}, **make
+      text['vocabulary'], text_width, context_width=pooled, **{**shared, **decoder}, **make
     )
     self.log_scale = nnx.Param(jnp.float32(math.log(scale)), axes=())
     self.bias = None if bias is None else nnx.Param(jnp.float32(bias), axes=())
@@ -185,9 +193,9 @@ class Coca(nnx.Module):
     pooled = self.pool_image(images, keys=keys)[0]
     return transformer.unit(self.image_projection(pooled)), pooled
 
-  def text_embedding(self, tokens):
+  def text_embedding(self, tokens, *, keys=None):
     """Unit vectors [B, D] of tokens, and the pooled features [B, W] before the projection."""
-    pooled = self.text(tokens)[0]
+    pooled = self.text(tokens, keys=keys)[0]
     return transformer.unit(self.text_projection(pooled)), pooled
 
   def encode(self, batch, *, keys=None) -> Outputs:
@@ -195,8 +203,13 @@ class Coca(nnx.Module):
     return self(batch['image'], batch['tokens'], keys=keys)
 
   def pool_image(self, images, *, keys=None):
-    """Pooled features [B, D], and the captioner's memory [B, K, D]."""
-    tokens = self.image(images, keys=keys)[1]
+    """Pooled features [B, D], and the captioner's memory [B, K, D].
+
+    Without a pooler they are the image tower's, [B, W] and [B, P, W].
+    """
+    pooled, tokens = self.image(images, keys=keys)
+    if self.pooling == 'none':
+      return pooled, tokens
     memory = self.pooler(tokens)
     if self.pooling == 'shared':
       pooled, memory = memory[:, 0], memory[:, 1:]
@@ -235,14 +248,14 @@ class Coca(nnx.Module):
     Args:
       images: [B, H, W, 3] floats, normalized.
       tokens: [B, L] integers, padded with 0.
-      keys: [B] random keys, one per image; only for training.
+      keys: [B] random keys, one per example; only for training.
 
     Raises:
       ValueError: if images or tokens have a shape that the model does not take.
     """
     image_features, memory = self.pool_image(images, keys=keys)
-    text_features, states = self.text(tokens)
-    hidden = self.decoder(states[:, :-1], memory)
+    text_features, states = self.text(tokens, keys=keys)
+    hidden = self.decoder(states[:, :-1], memory, keys=keys)
     return Outputs(
       image=transformer.unit(self.image_projection(image_features)),
       text=transformer.unit(self.text_projection(text_features)),

@@ -9,9 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from contrastive_jax.models import rope as ropes
 from contrastive_jax.models import transformer
 from contrastive_jax.models.attention import Attention
-from contrastive_jax.models.stem import ConvolutionStem, PatchStem
+from contrastive_jax.models.dropout import fold
+from contrastive_jax.models.stem import ConvolutionStem, NestedStem, PatchStem
 
 
 class AttentionPool(nnx.Module):
@@ -34,8 +36,9 @@ class AttentionPool(nnx.Module):
     return (pooled + self.mlp(self.norm(pooled)))[:, 0]
 
 
-STEMS = {'patch': PatchStem, 'convolution': ConvolutionStem}
-POOLINGS = ('class', 'mean', 'attention', 'none')
+STEMS = {'patch': PatchStem, 'convolution': ConvolutionStem, 'nested': NestedStem}
+POOLINGS = ('class', 'mean', 'patch_mean', 'attention', 'none')
+FINAL_NORMS = ('tokens', 'pooled')
 
 
 class ImageTower(nnx.Module):
@@ -44,23 +47,34 @@ class ImageTower(nnx.Module):
   Attributes:
     size: side of the square images, in pixels.
     patch: side of a patch, in pixels.
-    stem: 'patch' or 'convolution'.
+    drop_remainder: whether to ignore the pixels at the right and below that do not fill a patch, as
+      in SigLIP with 384 pixels and patches of 14; otherwise the patch must divide the size.
+    stem: 'patch', 'convolution' or 'nested'.
     stem_bias: whether the patch stem has a bias, as in SigLIP; a convolutional stem always has.
     stem_blocks: residual blocks after each halving of a convolutional stem; None for none.
     stem_norm: norm of these blocks, 'layer' or 'batch', see `stem.BatchNorm`.
-    pooling: 'class' (a class token), 'mean', 'attention' (a learned query), or 'none' (unnormalized
-      tokens).
+    pooling: 'class' (a class token), 'mean' (of all tokens), 'patch_mean' (without the class token,
+      as in CLIPA), 'attention' (a learned query), or 'none' (unnormalized tokens).
     class_token: whether to prepend a class token with a pooling other than 'class'; it is then one
       of the tokens.
+    class_position: whether the class token has a position embedding.
     pre_norm: whether to normalize the tokens before the first layer, as in CLIP.
+    final_norm: whether to normalize all 'tokens' before pooling, or the 'pooled' vector, as in
+      CLIPA.
+    rope: rotary positions beside the learned ones: None, 'yx' or 'xy', see `rope.rotation`.
+    rope_grid: grid to whose extent rotary positions are scaled; None for no scaling.
+    rope_offset: rotary position of the first patch.
+    pool_heads: number of heads of the attention pool; default that of the layers.
+    pool_mlp_ratio: likewise.
     patch_dropout: share of patches dropped at random from each training image.
     epsilon: epsilon of the layer norms.
     scan, remat: see `Transformer`.
     attention: see `attention.select`.
+    fields: options of the layers, `transformer.OPTIONS`.
   """
 
   # Kernels that are applied to pixels, which have no gradient.
-  on_pixels = ('stem/embed/', 'stem/convolutions/0/')
+  on_pixels = ('stem/embed/', 'stem/convolutions/0/', 'stem/patches/0/')
 
   def __init__(
     self,
@@ -71,13 +85,21 @@ class ImageTower(nnx.Module):
     heads: int,
     *,
     mlp_ratio: float = 4,
+    drop_remainder: bool = False,
     stem: str = 'patch',
     stem_bias: bool = False,
     stem_blocks: Sequence[int] | None = None,
     stem_norm: str = 'layer',
     pooling: str = 'class',
     class_token: bool = False,
+    class_position: bool = True,
     pre_norm: bool = True,
+    final_norm: str = 'tokens',
+    rope: str | None = None,
+    rope_grid: int | None = None,
+    rope_offset: float = 0.0,
+    pool_heads: int | None = None,
+    pool_mlp_ratio: float | None = None,
     patch_dropout: float = 0.0,
     activation: str = 'gelu',
     epsilon: float = 1e-5,
@@ -86,73 +108,101 @@ class ImageTower(nnx.Module):
     attention: str = 'auto',
     dtype,
     rngs,
+    **fields,
   ):
-    if size % patch:
+    transformer.check_options('image', fields)
+    if size % patch and not drop_remainder:
       raise ValueError(f'image.size = {size} is not a multiple of image.patch = {patch}')
     if not 0 <= patch_dropout < 1:
       raise ValueError(f'image.patch_dropout = {patch_dropout} is not in [0, 1)')
     transformer.choose('image.pooling', pooling, dict.fromkeys(POOLINGS))
-    self.size, self.width = size, width
-    self.pooling, self.patch_dropout = pooling, patch_dropout
+    transformer.choose('image.final_norm', final_norm, dict.fromkeys(FINAL_NORMS))
+    if rope not in (None, *ropes.ROPES):
+      raise ValueError(f'image.rope = {rope!r} is unknown; use None or one of {ropes.ROPES}')
+    if rope is None and (rope_grid is not None or rope_offset):
+      raise ValueError(
+        f'image.rope_grid = {rope_grid} and image.rope_offset = {rope_offset} need image.rope, one '
+        f'of {ropes.ROPES}'
+      )
+    if pooling != 'attention' and (pool_heads or pool_mlp_ratio):
+      raise ValueError(
+        f'image.pool_heads = {pool_heads} and image.pool_mlp_ratio = {pool_mlp_ratio} need '
+        f"image.pooling = 'attention', not {pooling!r}"
+      )
+    self.size, self.patch, self.width = size, patch, width
+    self.pooling, self.patch_dropout, self.final_norm = pooling, patch_dropout, final_norm
     make = {'dtype': dtype, 'rngs': rngs}
-    if stem_blocks is not None and stem != 'convolution':
-      raise ValueError(f"image.stem_blocks = {stem_blocks} need image.stem = 'convolution'")
-    if stem_norm != 'layer' and stem != 'convolution':
-      raise ValueError(f"image.stem_norm = {stem_norm!r} needs image.stem = 'convolution'")
-    options = {'blocks': stem_blocks, 'norm': stem_norm}
-    options = {'bias': stem_bias} if stem == 'patch' else options
-    self.stem = transformer.choose('image.stem', stem, STEMS)(patch, width, **options, **make)
+    self.stem = _stem(patch, width, stem, stem_bias, stem_blocks, stem_norm, make)
     table = partial(transformer.position_table, width=width, std=width**-0.5, rngs=rngs)
-    class_token = class_token or pooling == 'class'
-    self.positions = table((size // patch) ** 2 + class_token)
-    self.class_token = table(1) if class_token else None
+    has_class = class_token or pooling == 'class'
+    grid = size // patch
+    self.positions = table(grid**2 + (has_class and class_position))
+    self.class_token = table(1) if has_class else None
+    # Arguments of `rope.rotation`.
+    prefix = int(has_class)
+    self.rotation = rope and (grid, width // heads, rope, rope_grid, rope_offset, prefix)
     norm = partial(transformer.layer_norm, width, epsilon=epsilon, **make)
     self.pre_norm = norm() if pre_norm else None
-    shared = {
-      'mlp_ratio': mlp_ratio,
-      'activation': activation,
-      'epsilon': epsilon,
-      'attention': attention,
-    }
+    shared = {'activation': activation, 'epsilon': epsilon, 'attention': attention}
     self.transformer = transformer.Transformer(
-      width, layers, heads, **shared, scan=scan, remat=remat, **make
+      width, layers, heads, mlp_ratio=mlp_ratio, **shared, scan=scan, remat=remat, **fields, **make
     )
     self.norm = None if pooling == 'none' else norm()
-    self.pool = AttentionPool(width, heads, **shared, **make) if pooling == 'attention' else None
+    ratio = mlp_ratio if pool_mlp_ratio is None else pool_mlp_ratio
+    pool = partial(AttentionPool, width, pool_heads or heads, mlp_ratio=ratio, **shared, **make)
+    self.pool = pool() if pooling == 'attention' else None
 
   def __call__(self, images, *, keys=None):
     """Encodes images [B, size, size, 3] to pooled vectors [B, width] and tokens [B, P, width].
 
     With pooling 'none' the vectors are None, and the tokens include the class token, if any. `keys`
-    [B] choose the dropped patches; without keys, as in evaluation, none are dropped.
+    [B] choose what is dropped; without keys, as in evaluation, nothing is.
     """
     if images.ndim != 4 or images.shape[1:] != (self.size, self.size, 3):
       raise ValueError(
         f'images have shape {images.shape}; the model takes [B, {self.size}, {self.size}, 3]'
       )
-    tokens = self.stem(images)
+    rest = self.size % self.patch
+    tokens = self.stem(images[:, : self.size - rest, : self.size - rest] if rest else images)
     positions = self.positions[...]
-    if self.class_token is None:
-      tokens = self._drop(transformer.add_parameter(tokens, positions), keys)
-    else:
-      tokens = self._drop(transformer.add_parameter(tokens, positions[1:]), keys)
-      first = transformer.repeat(self.class_token[...] + positions[:1], len(tokens), tokens.dtype)
+    P = tokens.shape[1]
+    tokens = transformer.add_parameter(tokens, positions[-P:])
+    rotation = None if self.rotation is None else ropes.rotation(*self.rotation)
+    tokens, rotation = self._drop(tokens, rotation, keys)
+    if self.class_token is not None:
+      first = self.class_token[...]
+      first = first + positions[:1] if len(positions) > P else first
+      first = transformer.repeat(first, len(tokens), tokens.dtype)
       tokens = jnp.concatenate([first, tokens], axis=1)
     if self.pre_norm is not None:
       tokens = self.pre_norm(tokens)
-    tokens = self.transformer(tokens)
+    keys = None if keys is None else fold(keys, 1)
+    return self._pooled(self.transformer(tokens, rotation=rotation, keys=keys))
+
+  def _pooled(self, tokens):
     if self.pooling == 'none':
       return None, tokens
-    tokens = self.norm(tokens)
+    if self.final_norm == 'tokens':
+      tokens = self.norm(tokens)
     if self.pooling == 'class':
-      return tokens[:, 0], tokens[:, 1:]
-    return (tokens.mean(axis=1) if self.pool is None else self.pool(tokens)), tokens
+      pooled, tokens = tokens[:, 0], tokens[:, 1:]
+    elif self.pool is not None:
+      pooled = self.pool(tokens)
+    else:
+      has_class = self.pooling == 'patch_mean' and self.class_token is not None
+      tokens = tokens[:, 1:] if has_class else tokens
+      pooled = tokens.mean(axis=1)
+    return pooled if self.final_norm == 'tokens' else self.norm(pooled), tokens
 
   @staticmethod
   def lengths(fields, path):
-    """Positions per image that the kernel at a path is applied to, and keys they attend to."""
-    if halving := re.match(r'stem/(?:convolutions|blocks)/(\d+)/', path):
-      pixels = (fields['size'] >> (int(halving[1]) + 1)) ** 2
+    """Positions per image that the kernel at a path is applied to, and keys they attend to.
+
+    For the path '' the number of tokens that the tower returns.
+    """
+    if halving := re.match(r'stem/(convolutions|blocks|patches)/(\d+)/', path):
+      halvings = int(halving[2]) + (2 if halving[1] == 'patches' else 1)
+      pixels = (fields['size'] >> halvings) ** 2
       return pixels, pixels
     patches = (fields['size'] // fields['patch']) ** 2
     if path.startswith('stem/'):
@@ -160,13 +210,15 @@ class ImageTower(nnx.Module):
     kept = max(1, round(patches * (1 - fields.get('patch_dropout', 0.0))))
     has_class = fields.get('pooling', 'class') == 'class' or fields.get('class_token', False)
     tokens = kept + has_class
+    if not path:
+      return kept if fields.get('pooling', 'class') in ('class', 'patch_mean') else tokens, tokens
     return (1 if path.startswith('pool/') else tokens), tokens
 
   @staticmethod
   def resize(fields, parameters, size):
     """Returns the parameters for another size of the images, see `interop.Model.resize`."""
     patch = fields['patch']
-    if size < 1 or size % patch:
+    if size < 1 or (size % patch and not fields.get('drop_remainder')):
       raise ValueError(f'image_size = {size} is not a multiple of image.patch = {patch}')
     table = np.asarray(parameters['positions'])
     old, new = (side // patch for side in (fields['size'], size))
@@ -184,10 +236,26 @@ class ImageTower(nnx.Module):
       f'{fields["patch"]}'
     )
 
-  def _drop(self, tokens, keys):
+  def _drop(self, tokens, rotation, keys):
     P = tokens.shape[1]
     keep = max(1, round(P * (1 - self.patch_dropout)))
     if keys is None or keep == P:
-      return tokens
+      return tokens, rotation
     kept = jnp.argsort(jax.vmap(lambda key: jax.random.uniform(key, P))(keys), axis=1)[:, :keep]
-    return jnp.take_along_axis(tokens, kept[..., None], axis=1)
+    if rotation is not None:
+      prefix = rotation.shape[1] - P
+      every = jnp.broadcast_to(jnp.arange(prefix), (len(kept), prefix))
+      rotation = jnp.asarray(rotation)[:, jnp.concatenate([every, prefix + kept], axis=1)]
+    return jnp.take_along_axis(tokens, kept[..., None], axis=1), rotation
+
+
+def _stem(patch, width, stem, bias, blocks, norm, make):
+  """Builds the stem; its options are those of `ImageTower`."""
+  if blocks is not None and stem != 'convolution':
+    raise ValueError(f"image.stem_blocks = {blocks} need image.stem = 'convolution'")
+  if norm != 'layer' and stem != 'convolution':
+    raise ValueError(f"image.stem_norm = {norm!r} needs image.stem = 'convolution'")
+  options = {'patch': {'bias': bias}, 'convolution': {'blocks': blocks, 'norm': norm}}
+  return transformer.choose('image.stem', stem, STEMS)(
+    patch, width, **options.get(stem, {}), **make
+  )

@@ -30,10 +30,63 @@ class PatchStem(nnx.Module):
 
   def __call__(self, images):
     """Maps images [B, H, W, 3] to tokens [B, P, D]."""
-    B, H, W, _ = images.shape
-    patch = self.patch
-    squares = images.reshape(B, H // patch, patch, W // patch, patch, 3)
-    return self.embed(squares.swapaxes(2, 3)).reshape(B, -1, self.embed.outputs[0])
+    tokens = self.embed(_squares(images, self.patch))
+    return tokens.reshape(len(images), -1, self.embed.outputs[0])
+
+
+def _squares(x, side):
+  """Cuts [B, H, W, C] into squares [B, H / side, W / side, side, side, C]."""
+  B, H, W, C = x.shape
+  return x.reshape(B, H // side, side, W // side, side, C).swapaxes(2, 3)
+
+
+class NestedStem(nnx.Module):
+  """Patches of patches, as in MobileCLIP-B: 4 x 4 pixels, and 2 x 2 of those until `patch`.
+
+  Batch norm and a GELU follow each but the last.
+
+  Args:
+    patch: 4 times a power of two, at least 8.
+    width: D, width of the tokens, a multiple of 4; a quarter before the last.
+    dtype: dtype of the activations.
+    rngs: initializes the parameters.
+
+  References:
+    Vasu et al., MobileCLIP: Fast Image-Text Models through Multi-Modal Reinforced Training, 2024.
+  """
+
+  def __init__(self, patch: int, width: int, *, dtype, rngs):
+    halvings = patch.bit_length() - 3
+    if patch != 4 << max(halvings, 0) or halvings < 1 or width % 4:
+      raise ValueError(
+        f"image.patch = {patch} and image.width = {width} do not suit image.stem = 'nested'; use a "
+        'power of two from 8, and a multiple of 4'
+      )
+    make = {'dtype': dtype, 'rngs': rngs}
+    sides, channels = (4, *[2] * halvings), (3, *[width // 4] * halvings, width)
+    self.patches = nnx.List(
+      [
+        Linear(
+          (side, side, before),
+          after,
+          (None, None, None, 'embed'),
+          (side * side * before) ** -0.5,
+          bias=after == width,
+          **make,
+        )
+        for side, (before, after) in zip(sides, itertools.pairwise(channels), strict=True)
+      ]
+    )
+    self.norms = nnx.List([BatchNorm(size, **make) for size in channels[1:-1]])
+
+  def __call__(self, images):
+    """Maps images [B, H, W, 3] to tokens [B, P, D]."""
+    x = images
+    for index, embed in enumerate(self.patches):
+      x = embed(_squares(x, embed.inputs[0]))
+      if index < len(self.norms):
+        x = activations.gelu(self.norms[index](x))
+    return x.reshape(len(x), -1, x.shape[-1])
 
 
 class ConvolutionStem(nnx.Module):

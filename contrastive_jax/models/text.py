@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from contrastive_jax.models import transformer
+from contrastive_jax.models.dropout import fold
 
 
 def end_positions(tokens, pad_id: int = 0):
@@ -35,6 +36,7 @@ class TextTower(nnx.Module):
     epsilon: epsilon of the layer norms.
     scan, remat: see `Transformer`.
     attention: see `attention.select`.
+    fields: options of the layers, `transformer.OPTIONS`.
   """
 
   def __init__(
@@ -58,7 +60,9 @@ class TextTower(nnx.Module):
     attention: str = 'auto',
     dtype,
     rngs,
+    **fields,
   ):
+    transformer.check_options('text', fields)
     transformer.choose('text.pooling', pooling, dict.fromkeys(POOLINGS))
     if shift_mask and pooling != 'class':
       raise ValueError(f"text.shift_mask needs text.pooling = 'class', not {pooling!r}")
@@ -82,14 +86,16 @@ class TextTower(nnx.Module):
       scan=scan,
       remat=remat,
       attention=attention,
+      **fields,
       **make,
     )
     self.norm = transformer.layer_norm(width, epsilon=epsilon, **make)
 
-  def __call__(self, tokens):
+  def __call__(self, tokens, *, keys=None):
     """Encodes tokens [B, L] to pooled vectors [B, width] and states [B, L, width].
 
-    With a class token the states are unnormalized: a decoder continues from them.
+    With a class token the states are unnormalized: a decoder continues from them. `keys` [B] choose
+    what is dropped; without keys, as in evaluation, nothing is.
     """
     if tokens.ndim != 2 or tokens.shape[1] != self.length:
       raise ValueError(f'tokens have shape {tokens.shape}; the model takes [B, {self.length}]')
@@ -100,7 +106,8 @@ class TextTower(nnx.Module):
       last = transformer.repeat(self.class_token[...], len(x), x.dtype)
       x = jnp.concatenate([x, last], axis=1)
     x = transformer.add_parameter(x, self.positions[...])
-    x = self.transformer(x, mask=self._mask(tokens, written), causal=self.causal)
+    keys = None if keys is None else fold(keys, 2)
+    x = self.transformer(x, mask=self._mask(tokens, written), causal=self.causal, keys=keys)
     if self.pooling == 'class':
       return self.norm(x[:, -1]), x[:, :-1]
     x = self.norm(x)

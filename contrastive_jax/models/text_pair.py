@@ -9,6 +9,7 @@ from flax import nnx
 
 from contrastive_jax.models import towers
 from contrastive_jax.models.clip import project, projection
+from contrastive_jax.models.dropout import fold
 from contrastive_jax.models.outputs import Outputs
 
 
@@ -66,13 +67,16 @@ class TextPair(nnx.Module):
 
   def encode_second_text(self, tokens):
     """Unit vectors [B, D] of tokens [B, L], as the second text of a pair."""
-    if self.shared:
-      return self.encode_text(tokens)
-    return project(self.second_text_projection, self.second_text(tokens)[0])
+    return self._second(tokens, None)
 
-  def text_embedding(self, tokens):
+  def _second(self, tokens, keys):
+    if self.shared:
+      return self.text_embedding(tokens, keys=keys)[0]
+    return project(self.second_text_projection, self.second_text(tokens, keys=keys)[0])
+
+  def text_embedding(self, tokens, *, keys=None):
     """Unit vectors [B, D] of first texts, and the pooled features [B, W] before the projection."""
-    features = self.text(tokens)[0]
+    features = self.text(tokens, keys=keys)[0]
     return project(self.text_projection, features), features
 
   def encode(self, batch, *, keys=None) -> Outputs:
@@ -85,15 +89,16 @@ class TextPair(nnx.Module):
     Args:
       tokens: [B, L] integers, padded with 0: the first text of each pair.
       second_tokens: [B, L] integers, padded with 0: the second text.
-      keys: [B] random keys; unused.
+      keys: [B] random keys, one per pair; only for training.
 
     Raises:
       ValueError: if the tokens have another shape than the model was built for.
     """
-    text, features = self.text_embedding(tokens)
+    second_keys = None if keys is None else fold(keys, 1)
+    text, features = self.text_embedding(tokens, keys=keys)
     return Outputs(
       text=text,
-      second_text=self.encode_second_text(second_tokens),
+      second_text=self._second(second_tokens, second_keys),
       text_features=features,
       scale=jnp.exp(self.log_scale[...]),
       bias=None if self.bias is None else self.bias[...],

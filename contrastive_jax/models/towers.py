@@ -3,9 +3,11 @@
 A tower is an nnx module, built from its section of the config. It has
 
     width                             width of the pooled vectors, and of the tokens
-    __call__(images)                  (pooled [B, width], tokens [B, P, width]) of a batch
+    __call__(images, keys=None)       (pooled [B, width], tokens [B, P, width]) of a batch; keys [B]
+                                      choose what is dropped in training
     lengths(fields, path)             positions per example that a kernel is applied to, and keys
-                                      that they attend to, for counting FLOPs
+                                      that they attend to, for counting FLOPs; of images, the number
+                                      of tokens for the path ''
     describe(fields)                  a line of the model card
 
 and, if it reads images,

@@ -4,14 +4,19 @@ Every parameter names its logical axes ('embed', 'mlp', 'heads', 'vocab', 'layer
 `axes`. `sharding.rules` maps them to a mesh.
 """
 
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from contrastive_jax.models.activations import ACTIVATIONS
 from contrastive_jax.models.attention import Attention
+from contrastive_jax.models.dropout import Drop, fold
+from contrastive_jax.models.layer_scale import LayerScale
 from contrastive_jax.models.linear import Linear
 from contrastive_jax.sharding.mesh import constrain_batch
 
@@ -22,6 +27,28 @@ REMATS: dict[str, dict | None] = {
   'dots': {'policy': jax.checkpoint_policies.dots_with_no_batch_dims_saveable},
   'full': {},
 }
+
+
+MLPS = ('plain', 'swiglu')
+# Options of the layers with their defaults: each is a field of config.model.image and
+# config.model.text. See `Block` and `Transformer`.
+OPTIONS: dict[str, Any] = {
+  'layer_scale': None,
+  'post_norm': False,
+  'qk_norm': False,
+  'attention_bias': 'all',
+  'attention_inner_norm': False,
+  'mlp': 'plain',
+  'mlp_inner_norm': False,
+  'dropout': 0.0,
+  'drop_path': 0.0,
+}
+
+
+def check_options(tower: str, fields: Mapping[str, Any]) -> None:
+  """Raises ValueError for a field of a tower, 'image' or 'text', that is none of `OPTIONS`."""
+  for name in fields.keys() - OPTIONS.keys():
+    raise ValueError(f'config.model.{tower}.{name} is unknown; the options are {[*OPTIONS]}')
 
 
 def choose(field: str, name: str, choices):
@@ -76,36 +103,60 @@ class LayerNorm(nnx.LayerNorm):
     return normalize(x.astype(self.dtype), self.scale[...], self.bias[...], self.epsilon)
 
 
-def layer_norm(width: int, *, epsilon: float = 1e-5, dtype, rngs) -> LayerNorm:
+def layer_norm(width: int, *, epsilon: float = 1e-5, axis='embed', dtype, rngs) -> LayerNorm:
   """Layer normalization over the last axis, with PyTorch's epsilon."""
   return LayerNorm(
     width,
     epsilon=epsilon,
-    scale_init=nnx.with_metadata(nnx.initializers.ones, axes=('embed',)),
-    bias_init=nnx.with_metadata(nnx.initializers.zeros, axes=('embed',)),
+    scale_init=nnx.with_metadata(nnx.initializers.ones, axes=(axis,)),
+    bias_init=nnx.with_metadata(nnx.initializers.zeros, axes=(axis,)),
     dtype=dtype,
     rngs=rngs,
   )
 
 
 class Mlp(nnx.Module):
-  """Two linear maps with an activation between."""
+  """Two linear maps with an activation between, or with a gate, SwiGLU [1].
 
-  def __init__(self, width, hidden, *, activation='gelu', depth=1, dtype, rngs):
+  References:
+    [1] Shazeer, GLU Variants Improve Transformer, 2020.
+  """
+
+  def __init__(
+    self, width, hidden, *, kind='plain', activation='gelu', inner_norm=None, depth=1, dtype, rngs
+  ):
+    """`kind` is one of `MLPS`; `inner_norm` makes the norm of the hidden units, None for none."""
     make = partial(Linear, dtype=dtype, rngs=rngs)
+    choose('mlp', kind, dict.fromkeys(MLPS))
     self.activation = choose('activation', activation, ACTIVATIONS)
     self.up = make(width, hidden, ('embed', 'mlp'), (2 * width) ** -0.5)
     self.down = make(hidden, width, ('mlp', 'embed'), (width * 2 * depth) ** -0.5)
+    gated = kind == 'swiglu'
+    self.gate = make(width, hidden, ('embed', 'mlp'), (2 * width) ** -0.5) if gated else None
+    self.inner_norm = None if inner_norm is None else inner_norm(hidden)
 
   def __call__(self, x):
     """Maps x [..., D] to [..., D]."""
-    return self.down(self.activation(self.up(x)))
+    if self.gate is None:
+      hidden = self.activation(self.up(x))
+    else:
+      hidden = jax.nn.silu(self.gate(x)) * self.up(x)
+    return self.down(hidden if self.inner_norm is None else self.inner_norm(hidden))
 
 
 class Block(nnx.Module):
   """x + attention(norm(x)), then x + mlp(norm(x)) of width `hidden`; None for no MLP.
 
   With a `context_width`, x attends to the normalized context.
+
+  Args:
+    layer_scale: initial value of a learned factor of either branch; None for no factor.
+    post_norm: x + norm(attention(x)), then x + norm(mlp(x)).
+    qk_norm: whether to normalize queries and keys per head.
+    attention_bias: projections of attention with a bias, one of `attention.BIASES`.
+    attention_inner_norm: whether to normalize the attended values before the output projection.
+    mlp: 'plain', or 'swiglu', whose gate has another matrix of the size of the first one.
+    mlp_inner_norm: whether to normalize the hidden units of the MLP.
   """
 
   def __init__(
@@ -120,11 +171,20 @@ class Block(nnx.Module):
     depth=1,
     epsilon=1e-5,
     attention='auto',
+    layer_scale=None,
+    post_norm=False,
+    qk_norm=False,
+    attention_bias='all',
+    attention_inner_norm=False,
+    mlp='plain',
+    mlp_inner_norm=False,
     dtype,
     rngs,
   ):
     make = {'dtype': dtype, 'rngs': rngs}
     norm = partial(layer_norm, epsilon=epsilon, **make)
+    inner = partial(norm, axis=None)
+    self.post_norm = post_norm
     self.attention_norm = norm(width)
     self.context_norm = norm(context_width) if context_width else None
     self.attention = Attention(
@@ -134,19 +194,43 @@ class Block(nnx.Module):
       context_width=context_width,
       depth=depth,
       implementation=attention,
+      bias=attention_bias,
+      qk_norm=inner if qk_norm else None,
+      inner_norm=inner if attention_inner_norm else None,
       **make,
     )
+    scale = partial(LayerScale, width, layer_scale)
+    self.attention_scale = None if layer_scale is None else scale()
     self.mlp_norm = norm(width) if hidden else None
-    self.mlp = Mlp(width, hidden, activation=activation, depth=depth, **make) if hidden else None
+    options = {'kind': mlp, 'activation': activation, 'depth': depth}
+    options |= {'inner_norm': inner if mlp_inner_norm else None}
+    self.mlp = Mlp(width, hidden, **options, **make) if hidden else None
+    self.mlp_scale = scale() if hidden and layer_scale is not None else None
 
-  def __call__(self, x, context=None, *, mask=None, causal=False):
-    """Maps x [B, L, D], and the context [B, M, C] if any, to [B, L, D]."""
+  def __call__(self, x, context=None, *, mask=None, causal=False, rotation=None, drop=None):
+    """Maps x [B, L, D], and the context [B, M, C] if any, to [B, L, D].
+
+    See `Attention` for the mask and the rotation; `drop` is a `Drop`, or None in evaluation.
+    """
     context = None if self.context_norm is None else self.context_norm(context)
-    return self._add(x, self.attention(self.attention_norm(x), context, mask=mask, causal=causal))
+    before = self._before(self.attention_norm, x)
+    attended = self.attention(before, context, mask=mask, causal=causal, rotation=rotation)
+    return self._add(x, attended, drop)
 
-  def _add(self, x, attended):
-    x = x + attended
-    return x if self.mlp is None else x + self.mlp(self.mlp_norm(x))
+  def _before(self, norm, x):
+    return x if self.post_norm else norm(x)
+
+  def _add(self, x, attended, drop=None):
+    x = x + self._after(attended, self.attention_norm, self.attention_scale, drop, 0)
+    if self.mlp is None:
+      return x
+    hidden = self.mlp(self._before(self.mlp_norm, x))
+    return x + self._after(hidden, self.mlp_norm, self.mlp_scale, drop, 1)
+
+  def _after(self, x, norm, scale, drop, branch):
+    x = norm(x) if self.post_norm else x
+    x = x if scale is None else scale(x)
+    return x if drop is None else drop(x, branch)
 
   def empty_cache(self, B, K, L):
     """Returns an empty cache for `step`, for K texts of up to L tokens in each of B rows."""
@@ -160,11 +244,12 @@ class Block(nnx.Module):
 
   def attend(self, x, context):
     """Maps x [B, K, D] to [B, K, D], given the keys and values from `project`."""
-    return self._add(x, self.attention.attend(self.attention_norm(x), context))
+    return self._add(x, self.attention.attend(self._before(self.attention_norm, x), context))
 
   def step(self, x, cache, context, parents, position):
     """Computes one position of causal self-attention; see `Attention.step`."""
-    attended, cache = self.attention.step(self.attention_norm(x), cache, parents, position)
+    before = self._before(self.attention_norm, x)
+    attended, cache = self.attention.step(before, cache, parents, position)
     return self._add(x, attended), cache
 
 
@@ -174,6 +259,9 @@ class Transformer(nnx.Module):
   Scanned layers compile once, whatever their number; unrolled ones run faster on a CPU. Stacked
   parameters have a leading axis 'layers'. `remat`, a key of `REMATS`, selects the activations saved
   for the backward pass; the others are rematerialized.
+
+  In training, `dropout` is the probability of dropping a unit of a branch's output, and `drop_path`
+  that of dropping a branch of the last layer for an example; it grows linearly from 0 in the first.
   """
 
   def __init__(
@@ -186,10 +274,16 @@ class Transformer(nnx.Module):
     block=Block,
     scan=False,
     remat='none',
+    dropout=0.0,
+    drop_path=0.0,
     rngs,
     **fields,
   ):
     """Builds the layers, of class `block` with further arguments `fields`."""
+    for name, share in (('dropout', dropout), ('drop_path', drop_path)):
+      if not 0 <= share < 1:
+        raise ValueError(f'{name} = {share} is not in [0, 1)')
+    self.layers, self.dropout, self.drop_path = layers, dropout, drop_path
     self.remat = choose('remat', remat, REMATS)
     if self.remat is not None:
       # Common subexpression elimination would undo the remat of an unrolled layer; a scan prevents
@@ -205,16 +299,23 @@ class Transformer(nnx.Module):
       if isinstance(parameter, nnx.Param):
         parameter.set_metadata('axes', ('layers', *parameter.get_metadata('axes')))
 
-  def __call__(self, x, context=None, *, mask=None, causal=False):
-    """Maps x [B, L, D], and the context [B, M, C] if any, to [B, L, D]."""
+  def __call__(self, x, context=None, *, mask=None, causal=False, rotation=None, keys=None):
+    """Maps x [B, L, D], and the context [B, M, C] if any, to [B, L, D].
 
-    def layer(block, x):
-      apply = partial(block, mask=mask, causal=causal)
+    See `Attention` for the mask and the rotation; `keys` [B] choose what is dropped, in training.
+    """
+    drops = keys is not None and (self.dropout or self.drop_path)
+    rates = np.linspace(0, self.drop_path, self.layers, dtype=np.float32)
+    inputs = (np.arange(self.layers), rates) if drops else ()
+
+    def layer(block, x, *own):
+      drop = Drop(fold(keys, own[0]), self.dropout, own[1]) if own else None
+      apply = partial(block, mask=mask, causal=causal, rotation=rotation, drop=drop)
       if self.remat is not None:
         apply = jax.checkpoint(apply, **self.remat)
       return apply(constrain_batch(x), context), None
 
-    return constrain_batch(self._scan_layers(layer, x)[0])
+    return constrain_batch(self._scan_layers(layer, x, *inputs)[0])
 
   def empty_cache(self, B, K, L):
     """Returns an empty cache for `step`, by layer; see `Block.empty_cache`."""

@@ -87,6 +87,8 @@ def _lengths(config: ConfigDict, name: str) -> tuple[str, int, int]:
   """
   model, captions = config.model, 'decoder' in config.model
   by_model = {'image': {'pooling': 'none'}, 'text': {'pooling': 'class'}} if captions else {}
+  if model.get('pooler') == 'none':
+    by_model['image'] = {}
   for tower, find in (('image', image_class), ('text', text_class), ('second_text', text_class)):
     if name.startswith(f'{tower}/'):
       fields = {**model[tower.removeprefix('second_')], **by_model.get(tower, {})}
@@ -94,8 +96,8 @@ def _lengths(config: ConfigDict, name: str) -> tuple[str, int, int]:
   tokens, length = 0, 0
   if captions:
     image = {**model.image, **by_model['image']}
-    tokens, length = image_class(image).lengths(image, 'transformer/')[1], model.text.length
-  queries = model.get('queries', 0)
+    tokens, length = image_class(image).lengths(image, '')[0], model.text.length
+  queries = tokens if model.get('pooler') == 'none' else model.get('queries', 0)
   cascade = model.get('pooler') == 'cascade'
   shared = model.get('pooler') == 'shared'
   logits = length - 1 if 'captioning' in config.objective else 0

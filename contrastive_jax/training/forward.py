@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from contrastive_jax.methods import Objective, inputs
 from contrastive_jax.models.definition import Definition, join_statistics, updated_statistics
+from contrastive_jax.models.dropout import fold
 from contrastive_jax.models.outputs import Outputs
 from contrastive_jax.sharding.mesh import merge_micro_batches, split_micro_batches
 
@@ -131,7 +132,9 @@ class Forward:
       outputs = outputs.replace(views=vectors, view_features=features)
     if (texts := first.get('texts')) is not None:
       B, K, L = texts.shape
-      others = model.text_embedding(texts[:, 1:].reshape(-1, L))
+      if keys is not None:
+        keys = jnp.stack([fold(keys, number) for number in range(1, K)], 1).reshape(-1)
+      others = model.text_embedding(texts[:, 1:].reshape(-1, L), keys=keys)
       vectors, features = (
         jnp.concatenate([own[:, None], more.reshape(B, K - 1, -1)], 1)
         for own, more in zip((outputs.text, outputs.text_features), others, strict=True)

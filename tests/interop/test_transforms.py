@@ -136,6 +136,16 @@ def test_open_clips_entries_are_followed(tmp_path):
   np.testing.assert_allclose(transform.normalize(pixels), pixels / 127.5 - 1, atol=1e-6)
 
 
+@pytest.mark.parametrize(('mode', 'squash'), [('squash', True), ('shortest', False)])
+def test_bilinear_resampling_is_followed(mode, squash, tmp_path):
+  folder = open_clip_folder(tmp_path / 'model', resize_mode=mode, interpolation='bilinear')
+  transform = read_transform(folder, interop.read(folder))
+  picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8))
+  resized = picture.resize((32, 32) if squash else (48, 32), Image.Resampling.BILINEAR)
+  expected = resized if squash else resized.crop((8, 0, 40, 32))
+  np.testing.assert_array_equal(transform.pixels(picture, 32), expected)
+
+
 @pytest.mark.parametrize('entry', [{'resize_mode': 'longest'}, {'interpolation': 'nearest'}])
 def test_an_entry_without_a_form_is_named(entry, tmp_path):
   folder = open_clip_folder(tmp_path / 'model', **entry)
@@ -156,7 +166,7 @@ def test_hugging_faces_models_are_shown_what_their_processors_show(tmp_path):
   assert found == Transform(False, [0.1, 0.2, 0.3], [1, 1, 1])
   (tmp_path / 'siglip' / PROCESSOR).write_text(json.dumps({'size': {'shortest_edge': 8}}))
   assert not read_transform(tmp_path / 'siglip', interop.read(tmp_path / 'siglip')).squash
-  for entry, name in (({'resample': 2}, 'resample = 2'), ({'size': 9}, r'size = 9 .* \[8, ')):
+  for entry, name in (({'resample': 0}, 'resample = 0'), ({'size': 9}, r'size = 9 .* \[8, ')):
     (tmp_path / 'clip' / PROCESSOR).write_text(json.dumps(processor | entry))
     with pytest.raises(interop.UnsupportedError, match=name):
       read_transform(tmp_path / 'clip', interop.read(tmp_path / 'clip'))
@@ -216,7 +226,7 @@ def test_both_files_of_hugging_faces_processors_are_read(clip_folder, caplog):
 @pytest.mark.parametrize(
   'entry',
   [
-    {'resample': 2},
+    {'resample': 0},
     {'size': {'shortest_edge': 9}},
     {'crop_size': {'height': 4, 'width': 4}},
     {'do_resize': False},

@@ -78,6 +78,14 @@ def described(recipe, **overrides):
 
 
 PATCHES = {'model.image.stem': 'patch', 'model.image.stem_blocks': None, 'model.image.layers': 2}
+OPTIONS = {
+  **{f'model.{tower}.mlp': 'swiglu' for tower in ('image', 'text')},
+  'model.image.rope': 'yx',
+  'model.image.qk_norm': True,
+  'model.image.layer_scale': 0.1,
+  'model.image.attention_bias': 'query_value',
+  'model.image.drop_path': 0.1,
+}
 SCANNED = {'model.image.scan': True, 'model.text.scan': True}
 
 
@@ -90,6 +98,9 @@ SCANNED = {'model.image.scan': True, 'model.text.scan': True}
     (clip, PATCHES | {'model.image.patch_dropout': 0.5}),
     (clip, {'mesh': 'data:2,fsdp:4'}),
     (siglip, PATCHES | {'model.image.pooling': 'attention'}),
+    (clip, PATCHES | OPTIONS),
+    (clip, PATCHES | {'model.image.stem': 'nested'}),
+    (coca, PATCHES | {'model.pooler': 'none'}),
     (coca, {}),
     (coca, PATCHES | SCANNED | {'model.decoder.scan': True}),
     (coca, {'objective': ConfigDict({'info_nce': 1.0, 'captioning_streamed': 2.0})}),

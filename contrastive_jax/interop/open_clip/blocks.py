@@ -13,6 +13,7 @@ ATTENTION = (
   ('out/kernel', 'out_proj.weight', 'h e d -> d (h e)'),
   ('out/bias', 'out_proj.bias', 'd -> d'),
 )
+_NORM = (('scale', 'weight', 'd -> d'), ('bias', 'bias', 'd -> d'))
 BLOCK = (
   ('attention_norm/scale', 'ln_1.weight', 'd -> d'),
   ('attention_norm/bias', 'ln_1.bias', 'd -> d'),
@@ -23,6 +24,13 @@ BLOCK = (
   ('mlp/up/bias', 'mlp.c_fc.bias', 'o -> o'),
   ('mlp/down/kernel', 'mlp.c_proj.weight', 'i o -> o i'),
   ('mlp/down/bias', 'mlp.c_proj.bias', 'o -> o'),
+  # Options of either transformer.
+  ('attention_scale/scale', 'ls_1.gamma', 'd -> d'),
+  ('mlp_scale/scale', 'ls_2.gamma', 'd -> d'),
+  *under('attention/query_norm/', 'attn.ln_q.', _NORM),
+  *under('attention/key_norm/', 'attn.ln_k.', _NORM),
+  *under('attention/inner_norm/', 'attn.ln_inner.', _NORM),
+  *under('mlp/inner_norm/', 'mlp.ln.', _NORM),
 )
 
 

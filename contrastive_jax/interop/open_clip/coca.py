@@ -30,6 +30,9 @@ def read(model_cfg: Section, width: int) -> dict[str, Any]:
       f'multimodal_cfg.width = {given.get("width", 512)} is not supported with text_cfg.width = '
       f'{width}; the same width is'
     )
+  if not vision.get('attentional_pool'):
+    decoder = field_table.read(_DECODER, given, 'multimodal_cfg', None)
+    return {'pooler': 'none', 'decoder': decoder}
   return {
     'pooler': 'shared',
     'decoder': field_table.read(_DECODER, given, 'multimodal_cfg', None),
@@ -47,7 +50,15 @@ def write(fields: Mapping[str, Any], before: Section, text: Section) -> dict[str
 def write_pooler(fields: Mapping[str, Any]) -> dict[str, Any]:
   """Returns the entries of the vision_cfg about the pooler."""
   # open_clip's released CoCa differs from the paper: its poolers are one.
-  require(fields, 'pooler', 'shared')
+  require(fields, 'pooler', 'shared', 'none')
+  memory = 'image/width' if fields['pooler'] == 'none' else 'embed'
+  if fields[memory] != fields['text/width']:
+    raise UnsupportedError(
+      f'text.width = {fields["text/width"]} is not supported by open_clip with '
+      f'{memory.replace("/", ".")} = {fields[memory]}; the same width is'
+    )
+  if fields['pooler'] == 'none':
+    return {'output_tokens': True}
   return {
     'attn_pooler_queries': fields['queries'] + 1,
     'attn_pooler_heads': fields['pooler_heads'],

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from contrastive_jax.interop.model import Model, with_defaults
+from contrastive_jax.interop.model import Model, scanned, with_defaults
 from contrastive_jax.interop.open_clip import coca, towers
 from contrastive_jax.interop.open_clip.kind import Kind, Section, require
 from contrastive_jax.interop.table import Row, UnsupportedError, under
@@ -38,13 +38,7 @@ def check_open_clip(model_cfg: Mapping[str, Any]) -> None:
   given = model_cfg.get('model_cfg', model_cfg)
   if not isinstance(given, Mapping) or 'embed_dim' not in given:
     raise ValueError('model_cfg has no embed_dim')
-  fields = read_config(given)[0]
-  known = with_defaults(fields)
-  scanned = {
-    name: {**value, 'scan': True} if f'{name}/scan' in known and value['layers'] else value
-    for name, value in fields.items()
-  }
-  define(**scanned)
+  define(**scanned(read_config(given)[0]))
 
 
 def is_custom(model_cfg: Section) -> bool:
@@ -60,12 +54,13 @@ def rows(fields: Mapping[str, Any], model_cfg: Section) -> list[Row]:
     fields: all fields of the model by path, 'image/width'.
     model_cfg: its config.
   """
-  image = towers.kind_of(towers.IMAGE, model_cfg.get('vision_cfg', {}))
-  text = towers.kind_of(towers.TEXT, model_cfg.get('text_cfg', {}))
+  vision, text = model_cfg.get('vision_cfg', {}), model_cfg.get('text_cfg', {})
+  image_rows = towers.kind_of(towers.IMAGE, vision).rows(fields, vision)
+  text_rows = towers.kind_of(towers.TEXT, text).rows(fields, text)
   return [
     *under('', '', _SCALARS),
-    *under('', 'visual.', image.rows(fields)),
-    *under('', 'text.' if is_custom(model_cfg) else '', text.rows(fields)),
+    *under('', 'visual.', image_rows),
+    *under('', 'text.' if is_custom(model_cfg) else '', text_rows),
     *(coca.rows(fields) if 'multimodal_cfg' in model_cfg else ()),
   ]
 

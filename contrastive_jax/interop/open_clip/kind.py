@@ -22,8 +22,8 @@ class Kind(NamedTuple):
       support.
     write: (all fields of the model by path, the section as read before or {}) -> the section. The
       fields include 'end_id'. Raises UnsupportedError.
-    rows: all fields by path -> rows of the tower and its projection. Names of open_clip's tensors
-      are relative to `visual.`, or to the text tower.
+    rows: (all fields by path, section) -> rows of the tower and its projection. Their names are
+      relative to `visual.`, or to the text tower.
     quick_gelu: whether `model_cfg.quick_gelu` applies to the tower.
     custom_text: whether the tower is always a submodule of the model, `text.*`.
   """
@@ -32,7 +32,7 @@ class Kind(NamedTuple):
   matches: Callable[[Section], bool]
   read: Callable[[Section, Section], dict[str, Any]]
   write: Callable[[Mapping[str, Any], Section], dict[str, Any]]
-  rows: Callable[[Mapping[str, Any]], list[Row]]
+  rows: Callable[[Mapping[str, Any], Section], list[Row]]
   quick_gelu: bool = False
   custom_text: bool = False
 
@@ -84,18 +84,23 @@ def _write_activation(name, _width):
   return {'gelu': None, 'gelu_tanh': {'approximate': 'tanh'}}[name]
 
 
+def _option(ours: str, theirs: str, default: Any) -> Field:
+  """A field that is written unless it has its default."""
+  return Field(ours, theirs, default, write=lambda value, _: None if value == default else value)
+
+
 # Fields of open_clip's own transformers.
 TOWER = (
   Field('layers', 'layers', 12, field_table.number),
   Field('mlp_ratio', 'mlp_ratio', 4.0),
   Field('activation', 'act_kwargs', None, _read_activation, _write_activation),
-  Field('', 'ls_init_value', None),
-  Field('', 'qk_norm', False),
+  _option('layer_scale', 'ls_init_value', None),
+  _option('qk_norm', 'qk_norm', False),
+  _option('attention_inner_norm', 'scale_attn_inner', False),
+  _option('mlp_inner_norm', 'scale_fc', False),
   Field('', 'scaled_cosine_attn', False),
   Field('', 'scale_heads', False),
-  Field('', 'scale_attn_inner', False),
   Field('', 'scale_attn', False),
-  Field('', 'scale_fc', False),
 )
 EPSILON = Field('epsilon', 'norm_kwargs', None, _read_epsilon, _write_epsilon)
 NEGATED = {False: True, True: False}

@@ -97,7 +97,7 @@ _PROJECTION_ROWS = {
 }
 
 
-def _rows(fields: Mapping[str, Any]) -> list[Row]:
+def _rows(fields: Mapping[str, Any], _section: Section) -> list[Row]:
   projection = _PROJECTION_ROWS[fields.get('text_projection', 'linear')]
   return [*under('', '', (*_ROWS, *projection)), *blocks.transformer('text')]
 

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 from contrastive_jax.interop.open_clip.kind import Kind, Section
 from contrastive_jax.interop.open_clip.text import TRANSFORMER
+from contrastive_jax.interop.open_clip.timm_vit import TIMM_VIT
 from contrastive_jax.interop.open_clip.vit import VIT
 
 # Kinds by section of a model_cfg. The first one that matches reads the section; a model that was
 # not read from open_clip is written as the first one that can.
-IMAGE: tuple[Kind, ...] = (VIT,)
+IMAGE: tuple[Kind, ...] = (VIT, TIMM_VIT)
 TEXT: tuple[Kind, ...] = (TRANSFORMER,)
 
 

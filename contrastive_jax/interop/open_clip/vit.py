@@ -15,7 +15,7 @@ from contrastive_jax.interop.open_clip.kind import (
   require,
   write_section,
 )
-from contrastive_jax.interop.table import Row, under
+from contrastive_jax.interop.table import Row, UnsupportedError, under
 
 _SHARED = (
   Field('', 'timm_model_name', None),
@@ -34,7 +34,7 @@ _SHARED = (
 _CLIP = (
   *_SHARED,
   EPSILON,
-  words('pooling', 'pool_type', 'tok', {'tok': 'class'}),
+  words('pooling', 'pool_type', 'tok', {'tok': 'class', 'avg': 'patch_mean'}),
   words('class_token', 'attentional_pool', False, {False: False}),
 )
 # The attentional pooler follows, which belongs to the model.
@@ -50,17 +50,31 @@ _NEUTRAL = ('final_ln_after_pool', 'pool_type')
 
 
 def _read(section: Section, model_cfg: Section) -> dict[str, Any]:
-  if 'multimodal_cfg' in model_cfg:
+  if 'multimodal_cfg' in model_cfg and section.get('attentional_pool'):
     return {'image': read_section(_COCA, section, 'vision_cfg', _NEUTRAL)}
   image = read_section(_CLIP, section, 'vision_cfg', _NEUTRAL)
-  return {'image': image, 'image_projection': 'linear'}
+  if image['pooling'] == 'patch_mean':
+    pooled = section.get('final_ln_after_pool', False)
+    image |= {'class_token': True, 'final_norm': 'pooled' if pooled else 'tokens'}
+  projection = {} if 'multimodal_cfg' in model_cfg else {'image_projection': 'linear'}
+  return {'image': image, **projection}
 
 
 def _write(fields: Mapping[str, Any], before: Section) -> dict[str, Any]:
-  if fields['name'] == 'coca':
+  if fields['name'] == 'clip':
+    require(fields, 'image_projection', 'linear')
+  elif fields['pooler'] != 'none':
     return write_section(_COCA, fields, 'image', before)
-  require(fields, 'image_projection', 'linear')
-  return write_section(_CLIP, fields, 'image', before)
+  after = {}
+  if fields['image/pooling'] == 'patch_mean':
+    if not fields['image/class_token']:
+      raise UnsupportedError(
+        "image.class_token = False is not supported by open_clip with image.pooling = 'patch_mean'"
+        '; True is'
+      )
+    after = {'final_ln_after_pool': fields['image/final_norm'] == 'pooled'}
+    fields = {**fields, 'image/class_token': False, 'image/final_norm': 'tokens'}
+  return write_section(_CLIP, fields, 'image', before) | after
 
 
 _ROWS = (
@@ -75,7 +89,7 @@ _ROWS = (
 )
 
 
-def _rows(_fields: Mapping[str, Any]) -> list[Row]:
+def _rows(_fields: Mapping[str, Any], _section: Section) -> list[Row]:
   return [*under('', '', _ROWS), *blocks.transformer('image')]
 
 

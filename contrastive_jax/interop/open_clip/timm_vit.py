@@ -1,0 +1,212 @@
+"""timm's vision transformers, which open_clip builds by name."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from contrastive_jax.interop.fields import square
+from contrastive_jax.interop.model import with_defaults
+from contrastive_jax.interop.open_clip.kind import Kind, Section
+from contrastive_jax.interop.open_clip.timm_names import NETWORKS, Network
+from contrastive_jax.interop.table import Row, UnsupportedError, under
+
+_NAME = 'timm_model_name'
+# Our fields of training, which the network's name does not determine.
+_TRAINING = ('tower', 'scan', 'patch_dropout', 'dropout', 'drop_path')
+
+
+def _unsupported(section: Section, name: str, default: Any, works: Any = '') -> UnsupportedError:
+  told = works and f' with {_NAME} = {section[_NAME]!r}; {works!r} is'
+  return UnsupportedError(
+    f'vision_cfg.{name} = {section.get(name, default)!r} is not supported{told}'
+  )
+
+
+def _read(section: Section, model_cfg: Section) -> dict[str, Any]:
+  network = NETWORKS.get(section[_NAME])
+  if network is None or 'multimodal_cfg' in model_cfg:
+    raise _unsupported(section, _NAME, None)
+  size = network.fields['size']
+  try:
+    matches = square(section.get('image_size', 224), 0) == size
+  except (KeyError, TypeError):
+    matches = False
+  if not matches:
+    raise _unsupported(section, 'image_size', 224, size)
+  projection = _projection(section)
+  if projection is None:
+    raise _unsupported(section, 'timm_proj', 'linear', 'linear')
+  pool = section.get('timm_pool', 'avg')
+  # Without a projection of its own, open_clip has the network pool as it says.
+  if pool not in network.pools or (pool == '' and section.get('timm_proj') != 'linear'):
+    raise _unsupported(section, 'timm_pool', 'avg', network.pools[0])
+  if section.get('timm_drop', 0):
+    raise _unsupported(section, 'timm_drop', 0, 0.0)
+  training = {
+    'drop_path': section.get('timm_drop_path') or 0.0,
+    'patch_dropout': section.get('patch_dropout', 0.0),
+  }
+  return {'image': {**network.fields, **training}, 'image_projection': projection}
+
+
+def _projection(section: Section) -> str | None:
+  """Our name of a section's projection; None if it is not supported."""
+  kind = section.get('timm_proj', 'linear')
+  linear = 'affine' if section.get('timm_proj_bias') else 'linear'
+  return {'linear': linear, 'none': 'none', 'mlp': None}.get(kind, 'affine')
+
+
+_PROJECTIONS = {
+  'linear': {'timm_proj': 'linear', 'timm_proj_bias': False},
+  'affine': {'timm_proj': None},
+  'none': {'timm_proj': 'none'},
+}
+
+
+def _write(fields: Mapping[str, Any], before: Section) -> dict[str, Any]:
+  name = _name_of(fields, before.get(_NAME))
+  network, projection = NETWORKS[name], fields['image_projection']
+  kept = before and projection == _projection(before)
+  training = {
+    'timm_drop_path': fields['image/drop_path'] or None,
+    'patch_dropout': fields['image/patch_dropout'] or None,
+  }
+  known = {_NAME, 'image_size', *training}
+  return {
+    'timm_model_pretrained': False,
+    'timm_pool': network.pools[0],
+    **{entry: value for entry, value in before.items() if entry not in known},
+    **({} if kept else _PROJECTIONS[projection]),
+    _NAME: name,
+    'image_size': network.fields['size'],
+    **{entry: value for entry, value in training.items() if value is not None},
+  }
+
+
+def _name_of(fields: Mapping[str, Any], before: str | None) -> str:
+  """The network's name: the one before, or any other of these sizes and options."""
+  wanted = _comparable(fields)
+  for name in sorted(NETWORKS, key=lambda name: name != before):
+    if _comparable(with_defaults({'name': 'clip', 'image': NETWORKS[name].fields})) == wanted:
+      return name
+  if before is None:
+    raise UnsupportedError('no network of timm is the image tower')
+  there = _comparable(with_defaults({'name': 'clip', 'image': NETWORKS[before].fields}))
+  field, value = next((k, v) for k, v in wanted.items() if there.get(k) != v)
+  raise UnsupportedError(
+    f'{field.replace("/", ".")} = {value!r} is not supported by open_clip with {_NAME} = '
+    f'{before!r}; {there.get(field)!r} is'
+  )
+
+
+def _comparable(fields: Mapping[str, Any]) -> dict[str, Any]:
+  ignored = {f'image/{name}' for name in _TRAINING}
+  found = {k: v for k, v in fields.items() if k.startswith('image/') and k not in ignored}
+  found['image/mlp_ratio'] = int(found['image/width'] * found['image/mlp_ratio'])
+  found['image/layer_scale'] = found['image/layer_scale'] is not None
+  return found
+
+
+_STEM = (
+  ('image/stem/embed/kernel', 'patch_embed.proj.weight', 'p q c d -> d c p q'),
+  ('image/stem/embed/bias', 'patch_embed.proj.bias', 'd -> d'),
+  ('image/class_token', 'cls_token', '1 d -> 1 1 d'),
+  ('image/positions', 'pos_embed', 'p d -> 1 p d'),
+  ('image/pre_norm/scale', 'norm_pre.weight', 'd -> d'),
+  ('image/pre_norm/bias', 'norm_pre.bias', 'd -> d'),
+  *under(
+    'image/stem/patches/{layer}/',
+    'patch_embed.backbone.{layer}.conv.',
+    (('kernel', 'weight', 'p q c d -> d c p q'), ('bias', 'bias', 'd -> d')),
+  ),
+  *under(
+    'image/stem/norms/{layer}/',
+    'patch_embed.backbone.{layer}.bn.',
+    (
+      ('scale', 'weight', 'd -> d'),
+      ('bias', 'bias', 'd -> d'),
+      ('mean', 'running_mean', 'd -> d'),
+      ('variance', 'running_var', 'd -> d'),
+    ),
+  ),
+)
+_QKV = ('query/kernel key_value/kernel', 'qkv.weight', 'd * h e -> (* h e) d')
+_ATTENTION = {
+  'fused': (_QKV, ('query/bias key_value/bias', 'qkv.bias', '* h e -> (* h e)')),
+  'fused_query_value': (
+    _QKV,
+    ('query/bias', 'q_bias', 'h e -> (h e)'),
+    ('value/bias', 'v_bias', 'h e -> (h e)'),
+  ),
+  'split': (
+    ('query/kernel', 'q_proj.weight', 'd h e -> (h e) d'),
+    ('key_value/kernel', 'k_proj.weight v_proj.weight', 'd * h e -> * (h e) d'),
+    ('query/bias', 'q_proj.bias', 'h e -> (h e)'),
+    ('value/bias', 'v_proj.bias', 'h e -> (h e)'),
+  ),
+}
+_LINEAR = (('kernel', 'weight', 'i o -> o i'), ('bias', 'bias', 'o -> o'))
+_NORM = (('scale', 'weight', 'd -> d'), ('bias', 'bias', 'd -> d'))
+_OUT = (('out/kernel', 'proj.weight', 'h e d -> d (h e)'), ('out/bias', 'proj.bias', 'd -> d'))
+_PLAIN = (*under('up/', 'fc1.', _LINEAR), *under('down/', 'fc2.', _LINEAR))
+_MLPS = {
+  'plain': (*_PLAIN, *under('inner_norm/', 'norm.', _NORM)),
+  'swiglu': (
+    *under('gate/', 'fc1_g.', _LINEAR),
+    *under('up/', 'fc1_x.', _LINEAR),
+    *under('inner_norm/', 'norm.', _NORM),
+    *under('down/', 'fc2.', _LINEAR),
+  ),
+}
+_POOL = (
+  ('query', 'latent', '1 d -> 1 1 d'),
+  ('attention/query/kernel', 'q.weight', 'd h e -> (h e) d'),
+  ('attention/query/bias', 'q.bias', 'h e -> (h e)'),
+  ('attention/key_value/kernel', 'kv.weight', 'd k h e -> (k h e) d'),
+  ('attention/key_value/bias', 'kv.bias', 'k h e -> (k h e)'),
+  *under('attention/', '', _OUT),
+  *under('norm/', 'norm.', _NORM),
+  *under('mlp/', 'mlp.', _PLAIN),
+)
+
+
+def _block(network: Network, mlp: str) -> list[Row]:
+  attention = (
+    *_ATTENTION[network.attention],
+    *_OUT,
+    *under('query_norm/', 'q_norm.', _NORM),
+    *under('key_norm/', 'k_norm.', _NORM),
+    *under('inner_norm/', 'norm.', _NORM),
+  )
+  scales = [(f'{name}/scale', network.scale.format(number), 'd -> d') for name, number in _BRANCHES]
+  return [
+    *under('attention_norm/', 'norm1.', _NORM),
+    *under('attention/', 'attn.', attention),
+    *under('mlp_norm/', 'norm2.', _NORM),
+    *under('mlp/', 'mlp.', _MLPS[mlp]),
+    *under('', '', scales),
+  ]
+
+
+_BRANCHES = (('attention_scale', 1), ('mlp_scale', 2))
+
+
+def _rows(fields: Mapping[str, Any], section: Section) -> list[Row]:
+  block = _block(NETWORKS[section[_NAME]], fields['image/mlp'])
+  norm = {'tokens': 'norm', 'pooled': 'fc_norm'}[fields['image/final_norm']]
+  head = 'head.proj.' if section.get('timm_proj', 'linear') == 'linear' else 'trunk.head.'
+  return [
+    *under('', 'trunk.', _STEM),
+    *under('image/transformer/blocks/{layer}/', 'trunk.blocks.{layer}.', block),
+    *under('image/norm/', f'trunk.{norm}.', _NORM),
+    *under('image/pool/', 'trunk.attn_pool.', _POOL),
+    *under('image_projection/', head, _LINEAR),
+  ]
+
+
+TIMM_VIT = Kind(
+  tower='vit',
+  matches=lambda section: bool(section.get(_NAME)),
+  read=_read,
+  write=_write,
+  rows=_rows,
+)

@@ -1,0 +1,51 @@
+"""The small cases of open_clip's zoo, see tests/interop/peer/zoo.py."""
+
+import json
+import pathlib
+
+import numpy as np
+
+from contrastive_jax.interop.open_clip.timm_names import NETWORKS
+
+FOLDER = pathlib.Path(__file__).parent.parent / 'parity_data' / 'zoo'
+CASES = tuple(sorted(path.name for path in FOLDER.iterdir()))
+# Our fields by arguments of timm's classes.
+_FIELDS = {
+  'img_size': 'size',
+  'patch_size': 'patch',
+  'embed_dim': 'width',
+  'depth': 'layers',
+  'num_heads': 'heads',
+  'mlp_ratio': 'mlp_ratio',
+  'ref_feat_shape': 'rope_grid',
+  'attn_pool_num_heads': 'pool_heads',
+}
+
+
+def shrink(monkeypatch, case):
+  """Gives the case's network of timm the sizes of the case."""
+  config = json.loads((FOLDER / case / 'open_clip_config.json').read_text())
+  name = config['model_cfg']['vision_cfg'].get('timm_model_name')
+  if name is None:
+    return
+  sizes = {
+    _FIELDS[key]: value[0] if isinstance(value, list) else value
+    for key, value in config['trunk'].items()
+    if value is not None
+  }
+  network = NETWORKS[name]
+  monkeypatch.setitem(NETWORKS, name, network._replace(fields={**network.fields, **sizes}))
+
+
+def expected(case):
+  """The arrays of a case, its images as [B, H, W, 3]."""
+  with np.load(FOLDER / case / 'expected.npz') as arrays:
+    found = dict(arrays)
+  found['image'] = found['image'].transpose(0, 2, 3, 1)
+  return found
+
+
+def sampled(gradient):
+  """Every n-th entry of a gradient, as many as expected.npz keeps of it."""
+  flat = gradient.reshape(-1)
+  return flat[:: max(1, flat.size // 23)]
