@@ -10,6 +10,7 @@ from contrastive_jax.runtime import cpu
 
 # It makes what a test expects, with CLIP_benchmark, which is not installed here.
 collect_ignore = ['evaluation/clip_benchmark/make.py']
+collect_ignore_glob = ['interop/peer/*.py']  # which run where open_clip is
 
 # Before any computation: all of this is fixed once the backend starts.
 jax.config.update('jax_platforms', 'cpu')

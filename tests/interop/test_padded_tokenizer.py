@@ -116,7 +116,7 @@ def test_load_finds_the_tokenizer_of_a_siglip_of_open_clip(tmp_path):
   np.testing.assert_array_equal(*loaded.encode_text(['A red fish!', 'a red fish']))
   # The padding is seen: it is not zeroed.
   tokens = loaded.tokenizer(['a red fish'])
-  np.testing.assert_array_equal(loaded._tokens(['a red fish']), tokens)
+  np.testing.assert_array_equal(loaded.tokenize(['a red fish']), tokens)
   config['model_cfg']['text_cfg']['tokenizer_kwargs'] = {'novelty': 1}
   (tmp_path / 'open_clip_config.json').write_text(json.dumps(config))
   with pytest.raises(interop.UnsupportedError, match='novelty'):
