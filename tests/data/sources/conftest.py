@@ -6,7 +6,7 @@ from array_record.python.array_record_module import ArrayRecordReader
 
 from contrastive_jax import data
 from contrastive_jax.data import emoji
-from contrastive_jax.data.sources import array_record, parquet, rows, webdataset
+from contrastive_jax.data.sources import array_record, files, parquet, rows, webdataset
 from tests.data.sources.writers import FOLDERS, write_folder, write_images
 
 WRITERS = {
@@ -36,6 +36,19 @@ def write(tmp_path):
     return f'{style}:{tmp_path}/pairs-*.{ending}'
 
   return write_as
+
+
+@pytest.fixture
+def bytes_read(monkeypatch):
+  """A list of the numbers of bytes that each read of a file returns."""
+  read, sizes = files.read, []
+
+  def count(*arguments):
+    sizes.append(len(content := read(*arguments)))
+    return content
+
+  monkeypatch.setattr(files, 'read', count)
+  return sizes
 
 
 @pytest.fixture(scope='session')

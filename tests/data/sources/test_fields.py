@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 
 from contrastive_jax import data
-from contrastive_jax.data.sources import files
 from contrastive_jax.evaluation.splits import captions_of
 
 KINDS = ('cat', 'dog', 'cat', 'cow')
@@ -71,18 +70,6 @@ WRITERS = {
   'jsonl': lambda folder: write_table(folder, False),
   'karpathy': write_karpathy,
 }
-
-
-@pytest.fixture
-def bytes_read(monkeypatch):
-  read, sizes = files.read, []
-
-  def count(*arguments):
-    sizes.append(len(content := read(*arguments)))
-    return content
-
-  monkeypatch.setattr(files, 'read', count)
-  return sizes
 
 
 @pytest.mark.parametrize('name', WRITERS)

@@ -16,7 +16,7 @@ from absl import logging
 
 from contrastive_jax import data
 from contrastive_jax.data.convert import convert
-from contrastive_jax.data.sources import files, parquet
+from contrastive_jax.data.sources import parquet
 from tests.data.sources.writers import hugging_face_table
 
 PICTURES = {
@@ -172,18 +172,6 @@ def large(examples, rows=60, size=20_000):
   return [{'image': noise.bytes(size), 'caption': f'caption {i}'} for i in range(rows)]
 
 
-@pytest.fixture
-def reads(monkeypatch):
-  read, sizes = files.read, []
-
-  def count(*arguments):
-    sizes.append(len(content := read(*arguments)))
-    return content
-
-  monkeypatch.setattr(files, 'read', count)
-  return sizes
-
-
 def open_uncached(name, split='train'):
   source = data.open_source(name, split)
   source.cached = False  # as large data
@@ -191,26 +179,26 @@ def open_uncached(name, split='train'):
 
 
 @pytest.mark.parametrize('form', ['struct', 'bytes'])
-def test_fields_leave_images_unread(form, examples, tmp_path, reads):
+def test_fields_leave_images_unread(form, examples, tmp_path, bytes_read):
   own = large(examples)
   pq.write_table(table_of(own, form), tmp_path / 'a.parquet', row_group_size=10)
   source = open_uncached(f'parquet:{tmp_path}/a.parquet')
-  reads.clear()
+  bytes_read.clear()
   assert [source.fields(i)['caption'] for i in range(60)] == [e['caption'] for e in own]
-  assert sum(reads) < 100_000  # of 1.2 MB; the footer is read by blocks of 64 KiB
+  assert sum(bytes_read) < 100_000  # of 1.2 MB; the footer is read by blocks of 64 KiB
 
 
 def test_row_groups_are_read_once_in_order_and_memory_stays_bounded(
-  examples, tmp_path, reads, monkeypatch
+  examples, tmp_path, bytes_read, monkeypatch
 ):
   own = large(examples, rows=400)
   pq.write_table(table_of(own), tmp_path / 'a.parquet', row_group_size=10)
   monkeypatch.setattr(parquet, '_GROUP_BYTES', 600_000)  # three row groups of 40
   source = open_uncached(f'parquet:{tmp_path}/a.parquet')
-  reads.clear()
+  bytes_read.clear()
   before = pa.total_allocated_bytes()
   assert all(source[i]['image'] == own[i]['image'] for i in range(400))
-  assert 7_600_000 < sum(reads) < 8_400_000
+  assert 7_600_000 < sum(bytes_read) < 8_400_000
   order = [*range(400)]
   for epoch in range(2):
     random.Random(epoch).shuffle(order)
@@ -219,7 +207,9 @@ def test_row_groups_are_read_once_in_order_and_memory_stays_bounded(
       assert pa.total_allocated_bytes() - before < 1_000_000
 
 
-def test_a_shuffle_of_shards_decodes_a_row_group_about_once(examples, tmp_path, reads, monkeypatch):
+def test_a_shuffle_of_shards_decodes_a_row_group_about_once(
+  examples, tmp_path, bytes_read, monkeypatch
+):
   monkeypatch.setattr(parquet, '_GROUP_BYTES', 40_000)
   own = large(examples, rows=600, size=2_000)
   for shard in range(4):
@@ -227,7 +217,7 @@ def test_a_shuffle_of_shards_decodes_a_row_group_about_once(examples, tmp_path, 
     pq.write_table(table, tmp_path / f'{shard}.parquet', row_group_size=10)
   source = open_uncached(f'parquet:{tmp_path}/*.parquet')
   assert source.shard_sizes() == [10] * 60
-  reads.clear()
+  bytes_read.clear()
   batches, _ = data.training_batches(
     source,
     lambda texts: np.zeros([len(texts), 2], np.int32),
@@ -241,7 +231,7 @@ def test_a_shuffle_of_shards_decodes_a_row_group_about_once(examples, tmp_path, 
   )
   ids = np.concatenate([next(batches)['id'] for _ in range(75)])
   assert sorted(ids.tolist()) == [*range(600)]
-  assert sum(reads) < 3 * 600 * 2_100
+  assert sum(bytes_read) < 3 * 600 * 2_100
 
 
 def test_a_damaged_row_group_is_as_many_bad_examples(examples, name, tmp_path):
