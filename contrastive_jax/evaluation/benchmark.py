@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from contrastive_jax import data
 from contrastive_jax.data.captions import is_joined
 from contrastive_jax.data.sources import files
+from contrastive_jax.data.sources.source import named_split
 from contrastive_jax.evaluation.encoder import Encoder
 from contrastive_jax.evaluation.retrieval import RECALLS, retrieve
 from contrastive_jax.evaluation.splits import Split, read_fields, warn_of_repeats
@@ -107,9 +108,10 @@ def own_files(source: str) -> tuple[str, list[str]]:
     source: a name for `open_named`. 'clip_benchmark:FOLDER:SPLIT' has its class names and prompts
       in files of the folder, of which a set for retrieval has none.
   """
-  if not (match := re.fullmatch(r'clip_benchmark:(.+?)(?::[A-Za-z_][^/]*)?', source)):
+  scheme, _, rest = source.partition(':')
+  if scheme != 'clip_benchmark' or not rest:
     return '', []
-  folder = os.path.expanduser(match[1]).rstrip('/')
+  folder = os.path.expanduser(named_split(rest, 'train')[0]).rstrip('/')
   names, templates = (f'{folder}/{name}.txt' for name in ('classnames', _OWN_TEMPLATES))
   return f'cls={names}' if _exists(names) else '', [templates] if _exists(templates) else []
 
