@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 from contrastive_jax.interop.table import UnsupportedError
 from contrastive_jax.models import transformer
 
-# Fields that only matter for how a model runs, or in training; and the tower's name, which has a
-# table of its own.
-_IGNORED = ('tower', 'scan', 'patch_dropout', 'dropout', 'drop_path')
+# Fields of a tower that only matter for how a model runs, or in training.
+TRAINING = ('scan', 'patch_dropout', 'dropout', 'drop_path')
+# The tower's name has a table of its own.
+_IGNORED = ('tower', *TRAINING)
 # Options that a format supports at their default, unless its table has them.
 _OPTIONS: dict[str, Any] = {
   **transformer.OPTIONS,

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from contrastive_jax.interop import hugging_face, native, open_clip, tensors
+from contrastive_jax.interop.fields import TRAINING
 from contrastive_jax.interop.model import (
   Model,
   shapes_of,
@@ -14,8 +15,7 @@ from contrastive_jax.interop.model import (
 )
 
 # Fields that may differ, and fields whose differences show in the shapes of parameters.
-_TRAINING = ('scan', 'patch_dropout', 'dropout', 'drop_path')
-_IGNORED = ('scale', *(f'{tower}/{name}' for tower in ('image', 'text') for name in _TRAINING))
+_IGNORED = ('scale', *(f'{tower}/{name}' for tower in ('image', 'text') for name in TRAINING))
 _SEEN_IN_SHAPES = ('image/mlp_ratio', 'text/mlp_ratio')
 
 

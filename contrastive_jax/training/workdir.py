@@ -21,7 +21,8 @@ from contrastive_jax.runtime.waiting import waiting
 _CHANGEABLE = re.compile(
   r'config\.(mesh|gather_bytes|xla_flags|sharding\..*|micro_batches|data\.(folder|workers)|profile'
   r'|model\.((image|text|decoder)\.)?(remat|attention)'
-  r'|tracker(_options(\..*)?)?|(log|evaluate|checkpoint)_every|keep_checkpoints|keep_best|evaluation\..*|bad_steps\.action)'
+  r'|tracker(_options(\..*)?)?|(log|evaluate|checkpoint)_every|keep_checkpoints|keep_best'
+  r'|evaluation\..*|bad_steps\.action)'
 )
 # Fields added by later versions, with the values that keep the behavior of earlier versions.
 _ADDED_FIELDS = {

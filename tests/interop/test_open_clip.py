@@ -13,7 +13,7 @@ from contrastive_jax import interop, losses
 from contrastive_jax.interop.model import unstack_layers, with_defaults
 from contrastive_jax.interop.open_clip import folder as open_clip_folder
 from tests.interop.models import assert_same_parameters, model_of
-from tests.interop.parity import CASES, FOLDER, expected, sampled
+from tests.interop.parity import CASES, FOLDER, assert_same_bytes, expected, sampled
 
 WEIGHTS = 'open_clip_model.safetensors'
 CONFIG = 'open_clip_config.json'
@@ -92,11 +92,7 @@ def test_features_losses_and_gradients_equal_open_clips(case):
 def test_what_is_read_and_written_has_the_same_bytes(case, tmp_path):
   model = interop.read_open_clip(FOLDER / case)
   interop.write_open_clip(model, tmp_path)
-  before = safetensors.numpy.load_file(FOLDER / case / WEIGHTS)
-  after = safetensors.numpy.load_file(tmp_path / WEIGHTS)
-  assert before.keys() == after.keys()
-  for name, tensor in before.items():
-    assert after[name].shape == tensor.shape and after[name].tobytes() == tensor.tobytes(), name
+  assert_same_bytes(FOLDER / case / WEIGHTS, tmp_path / WEIGHTS)
   again = interop.read_open_clip(tmp_path)
   assert with_defaults(again.fields) == with_defaults(model.fields)
   assert again.source['model_cfg']['custom_text'] == (case in ('siglip', 'coca'))

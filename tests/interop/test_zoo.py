@@ -10,7 +10,6 @@ import jax
 import numpy as np
 import optax
 import pytest
-import safetensors.numpy
 
 from contrastive_jax import interop, losses
 from contrastive_jax.interop import table
@@ -19,6 +18,7 @@ from contrastive_jax.interop.open_clip import config as open_clip_config
 from contrastive_jax.interop.open_clip import folder as open_clip_folder
 from contrastive_jax.interop.open_clip.timm_names import NETWORKS
 from contrastive_jax.models.definition import join_statistics, updated_statistics
+from tests.interop.parity import assert_same_bytes
 from tests.interop.zoo import CASES, FOLDER, expected, sampled, shrink
 
 WEIGHTS = 'open_clip_model.safetensors'
@@ -82,12 +82,7 @@ def test_a_family_comes_back_with_the_same_bytes(case, monkeypatch, tmp_path):
   shrink(monkeypatch, case)
   model = interop.read_open_clip(FOLDER / case)
   interop.write_open_clip(model, tmp_path)
-  before = safetensors.numpy.load_file(FOLDER / case / WEIGHTS)
-  after = safetensors.numpy.load_file(tmp_path / WEIGHTS)
-  assert before.keys() == after.keys()
-  for name, tensor in before.items():
-    assert (after[name].dtype, after[name].shape) == (tensor.dtype, tensor.shape), name
-    assert after[name].tobytes() == tensor.tobytes(), name
+  assert_same_bytes(FOLDER / case / WEIGHTS, tmp_path / WEIGHTS)
   again = interop.read_open_clip(tmp_path)
   assert with_defaults(again.fields) == with_defaults(model.fields)
   sections = [

@@ -1,13 +1,12 @@
 """The small cases of open_clip's zoo, see tests/interop/peer/zoo.py."""
 
+import functools
 import json
-import pathlib
-
-import numpy as np
 
 from contrastive_jax.interop.open_clip.timm_names import NETWORKS
+from tests.interop import parity
 
-FOLDER = pathlib.Path(__file__).parent.parent / 'parity_data' / 'zoo'
+FOLDER = parity.FOLDER / 'zoo'
 CASES = tuple(sorted(path.name for path in FOLDER.iterdir()))
 # Our fields by arguments of timm's classes.
 _FIELDS = {
@@ -37,15 +36,5 @@ def shrink(monkeypatch, case):
   monkeypatch.setitem(NETWORKS, name, network._replace(fields={**network.fields, **sizes}))
 
 
-def expected(case):
-  """The arrays of a case, its images as [B, H, W, 3]."""
-  with np.load(FOLDER / case / 'expected.npz') as arrays:
-    found = dict(arrays)
-  found['image'] = found['image'].transpose(0, 2, 3, 1)
-  return found
-
-
-def sampled(gradient):
-  """Every n-th entry of a gradient, as many as expected.npz keeps of it."""
-  flat = gradient.reshape(-1)
-  return flat[:: max(1, flat.size // 23)]
+expected = functools.partial(parity.expected, folder=FOLDER)
+sampled = functools.partial(parity.sampled, count=23)

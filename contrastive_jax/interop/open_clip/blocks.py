@@ -13,13 +13,11 @@ ATTENTION = (
   ('out/kernel', 'out_proj.weight', 'h e d -> d (h e)'),
   ('out/bias', 'out_proj.bias', 'd -> d'),
 )
-_NORM = (('scale', 'weight', 'd -> d'), ('bias', 'bias', 'd -> d'))
+NORM = (('scale', 'weight', 'd -> d'), ('bias', 'bias', 'd -> d'))
 BLOCK = (
-  ('attention_norm/scale', 'ln_1.weight', 'd -> d'),
-  ('attention_norm/bias', 'ln_1.bias', 'd -> d'),
+  *under('attention_norm/', 'ln_1.', NORM),
   *under('attention/', 'attn.', (*FUSED, *ATTENTION)),
-  ('mlp_norm/scale', 'ln_2.weight', 'd -> d'),
-  ('mlp_norm/bias', 'ln_2.bias', 'd -> d'),
+  *under('mlp_norm/', 'ln_2.', NORM),
   ('mlp/up/kernel', 'mlp.c_fc.weight', 'i o -> o i'),
   ('mlp/up/bias', 'mlp.c_fc.bias', 'o -> o'),
   ('mlp/down/kernel', 'mlp.c_proj.weight', 'i o -> o i'),
@@ -27,10 +25,10 @@ BLOCK = (
   # Options of either transformer.
   ('attention_scale/scale', 'ls_1.gamma', 'd -> d'),
   ('mlp_scale/scale', 'ls_2.gamma', 'd -> d'),
-  *under('attention/query_norm/', 'attn.ln_q.', _NORM),
-  *under('attention/key_norm/', 'attn.ln_k.', _NORM),
-  *under('attention/inner_norm/', 'attn.ln_inner.', _NORM),
-  *under('mlp/inner_norm/', 'mlp.ln.', _NORM),
+  *under('attention/query_norm/', 'attn.ln_q.', NORM),
+  *under('attention/key_norm/', 'attn.ln_k.', NORM),
+  *under('attention/inner_norm/', 'attn.ln_inner.', NORM),
+  *under('mlp/inner_norm/', 'mlp.ln.', NORM),
 )
 
 

@@ -30,12 +30,12 @@ def read(model_cfg: Section, width: int) -> dict[str, Any]:
       f'multimodal_cfg.width = {given.get("width", 512)} is not supported with text_cfg.width = '
       f'{width}; the same width is'
     )
+  decoder = field_table.read(_DECODER, given, 'multimodal_cfg', None)
   if not vision.get('attentional_pool'):
-    decoder = field_table.read(_DECODER, given, 'multimodal_cfg', None)
     return {'pooler': 'none', 'decoder': decoder}
   return {
     'pooler': 'shared',
-    'decoder': field_table.read(_DECODER, given, 'multimodal_cfg', None),
+    'decoder': decoder,
     'queries': vision.get('attn_pooler_queries', 256) - 1,
     'pooler_heads': vision.get('attn_pooler_heads', 8),
   }
@@ -68,22 +68,17 @@ def write_pooler(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 _CROSS = (
   *blocks.BLOCK,
-  ('context_norm/scale', 'ln_1_kv.weight', 'd -> d'),
-  ('context_norm/bias', 'ln_1_kv.bias', 'd -> d'),
+  *under('context_norm/', 'ln_1_kv.', blocks.NORM),
 )
 _POOLER = (
   ('queries', 'query', 'q d -> q d'),
-  ('query_norm/scale', 'ln_q.weight', 'd -> d'),
-  ('query_norm/bias', 'ln_q.bias', 'd -> d'),
-  ('context_norm/scale', 'ln_k.weight', 'd -> d'),
-  ('context_norm/bias', 'ln_k.bias', 'd -> d'),
+  *under('query_norm/', 'ln_q.', blocks.NORM),
+  *under('context_norm/', 'ln_k.', blocks.NORM),
   *under('attention/', 'attn.', blocks.ATTENTION),
 )
 _ROWS = (
-  ('pooler/norm/scale', 'visual.ln_post.weight', 'd -> d'),
-  ('pooler/norm/bias', 'visual.ln_post.bias', 'd -> d'),
-  ('decoder/norm/scale', 'text_decoder.ln_final.weight', 'd -> d'),
-  ('decoder/norm/bias', 'text_decoder.ln_final.bias', 'd -> d'),
+  *under('pooler/norm/', 'visual.ln_post.', blocks.NORM),
+  *under('decoder/norm/', 'text_decoder.ln_final.', blocks.NORM),
   ('decoder/output/kernel', 'text_decoder.text_projection', 'i o -> i o'),
 )
 

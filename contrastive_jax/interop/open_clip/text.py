@@ -84,8 +84,7 @@ _ROWS = (
   ('text/embed/embedding', 'token_embedding.weight', 'v d -> v d'),
   ('text/positions', 'positional_embedding', 'l d -> l d'),
   ('text/class_token', 'cls_emb', '1 d -> d'),
-  ('text/norm/scale', 'ln_final.weight', 'd -> d'),
-  ('text/norm/bias', 'ln_final.bias', 'd -> d'),
+  *under('text/norm/', 'ln_final.', blocks.NORM),
 )
 _PROJECTION_ROWS = {
   'none': (),

@@ -3,15 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-from contrastive_jax.interop.fields import square
+from contrastive_jax.interop.fields import TRAINING, square
 from contrastive_jax.interop.model import with_defaults
+from contrastive_jax.interop.open_clip.blocks import NORM
 from contrastive_jax.interop.open_clip.kind import Kind, Section
 from contrastive_jax.interop.open_clip.timm_names import NETWORKS, Network
 from contrastive_jax.interop.table import Row, UnsupportedError, under
 
 _NAME = 'timm_model_name'
-# Our fields of training, which the network's name does not determine.
-_TRAINING = ('tower', 'scan', 'patch_dropout', 'dropout', 'drop_path')
 
 
 def _unsupported(section: Section, name: str, default: Any, works: Any = '') -> UnsupportedError:
@@ -99,7 +98,8 @@ def _name_of(fields: Mapping[str, Any], before: str | None) -> str:
 
 
 def _comparable(fields: Mapping[str, Any]) -> dict[str, Any]:
-  ignored = {f'image/{name}' for name in _TRAINING}
+  # A network's name does not determine the fields of training.
+  ignored = {f'image/{name}' for name in ('tower', *TRAINING)}
   found = {k: v for k, v in fields.items() if k.startswith('image/') and k not in ignored}
   found['image/mlp_ratio'] = int(found['image/width'] * found['image/mlp_ratio'])
   found['image/layer_scale'] = found['image/layer_scale'] is not None
@@ -111,8 +111,7 @@ _STEM = (
   ('image/stem/embed/bias', 'patch_embed.proj.bias', 'd -> d'),
   ('image/class_token', 'cls_token', '1 d -> 1 1 d'),
   ('image/positions', 'pos_embed', 'p d -> 1 p d'),
-  ('image/pre_norm/scale', 'norm_pre.weight', 'd -> d'),
-  ('image/pre_norm/bias', 'norm_pre.bias', 'd -> d'),
+  *under('image/pre_norm/', 'norm_pre.', NORM),
   *under(
     'image/stem/patches/{layer}/',
     'patch_embed.backbone.{layer}.conv.',
@@ -122,8 +121,7 @@ _STEM = (
     'image/stem/norms/{layer}/',
     'patch_embed.backbone.{layer}.bn.',
     (
-      ('scale', 'weight', 'd -> d'),
-      ('bias', 'bias', 'd -> d'),
+      *NORM,
       ('mean', 'running_mean', 'd -> d'),
       ('variance', 'running_var', 'd -> d'),
     ),
@@ -145,15 +143,14 @@ _ATTENTION = {
   ),
 }
 _LINEAR = (('kernel', 'weight', 'i o -> o i'), ('bias', 'bias', 'o -> o'))
-_NORM = (('scale', 'weight', 'd -> d'), ('bias', 'bias', 'd -> d'))
 _OUT = (('out/kernel', 'proj.weight', 'h e d -> d (h e)'), ('out/bias', 'proj.bias', 'd -> d'))
 _PLAIN = (*under('up/', 'fc1.', _LINEAR), *under('down/', 'fc2.', _LINEAR))
 _MLPS = {
-  'plain': (*_PLAIN, *under('inner_norm/', 'norm.', _NORM)),
+  'plain': (*_PLAIN, *under('inner_norm/', 'norm.', NORM)),
   'swiglu': (
     *under('gate/', 'fc1_g.', _LINEAR),
     *under('up/', 'fc1_x.', _LINEAR),
-    *under('inner_norm/', 'norm.', _NORM),
+    *under('inner_norm/', 'norm.', NORM),
     *under('down/', 'fc2.', _LINEAR),
   ),
 }
@@ -164,7 +161,7 @@ _POOL = (
   ('attention/key_value/kernel', 'kv.weight', 'd k h e -> (k h e) d'),
   ('attention/key_value/bias', 'kv.bias', 'k h e -> (k h e)'),
   *under('attention/', '', _OUT),
-  *under('norm/', 'norm.', _NORM),
+  *under('norm/', 'norm.', NORM),
   *under('mlp/', 'mlp.', _PLAIN),
 )
 
@@ -173,15 +170,15 @@ def _block(network: Network, mlp: str) -> list[Row]:
   attention = (
     *_ATTENTION[network.attention],
     *_OUT,
-    *under('query_norm/', 'q_norm.', _NORM),
-    *under('key_norm/', 'k_norm.', _NORM),
-    *under('inner_norm/', 'norm.', _NORM),
+    *under('query_norm/', 'q_norm.', NORM),
+    *under('key_norm/', 'k_norm.', NORM),
+    *under('inner_norm/', 'norm.', NORM),
   )
   scales = [(f'{name}/scale', network.scale.format(number), 'd -> d') for name, number in _BRANCHES]
   return [
-    *under('attention_norm/', 'norm1.', _NORM),
+    *under('attention_norm/', 'norm1.', NORM),
     *under('attention/', 'attn.', attention),
-    *under('mlp_norm/', 'norm2.', _NORM),
+    *under('mlp_norm/', 'norm2.', NORM),
     *under('mlp/', 'mlp.', _MLPS[mlp]),
     *under('', '', scales),
   ]
@@ -197,7 +194,7 @@ def _rows(fields: Mapping[str, Any], section: Section) -> list[Row]:
   return [
     *under('', 'trunk.', _STEM),
     *under('image/transformer/blocks/{layer}/', 'trunk.blocks.{layer}.', block),
-    *under('image/norm/', f'trunk.{norm}.', _NORM),
+    *under('image/norm/', f'trunk.{norm}.', NORM),
     *under('image/pool/', 'trunk.attn_pool.', _POOL),
     *under('image_projection/', head, _LINEAR),
   ]

@@ -81,10 +81,8 @@ _ROWS = (
   ('image/stem/embed/kernel', 'conv1.weight', 'p q c d -> d c p q'),
   ('image/class_token', 'class_embedding', '1 d -> d'),
   ('image/positions', 'positional_embedding', 'p d -> p d'),
-  ('image/pre_norm/scale', 'ln_pre.weight', 'd -> d'),
-  ('image/pre_norm/bias', 'ln_pre.bias', 'd -> d'),
-  ('image/norm/scale', 'ln_post.weight', 'd -> d'),
-  ('image/norm/bias', 'ln_post.bias', 'd -> d'),
+  *under('image/pre_norm/', 'ln_pre.', blocks.NORM),
+  *under('image/norm/', 'ln_post.', blocks.NORM),
   ('image_projection/kernel', 'proj', 'i o -> i o'),
 )
 
