@@ -30,7 +30,7 @@ def collect(split: EmbeddedSplit) -> dict[str, Any]:
   The sample is drawn with a fixed seed, independently of any score.
   """
   captions, sample = np.array(split.captions), _sample(split)
-  everything, distinct = np.arange(len(captions)), _first_of_each(captions)
+  distinct = _first_of_each(captions)
   images, texts = split.image_embeddings, split.text_embeddings
   return dict(
     name=split.name,
@@ -38,7 +38,7 @@ def collect(split: EmbeddedSplit) -> dict[str, Any]:
     size=len(captions),
     distinct=len(distinct),
     matrix=_matrix(split, sample),
-    images=[_retrieve(split, row, texts, images, everything) for row in sample[:QUERIES]],
+    images=_retrieved_images(split, sample),
     captions=[_retrieve(split, row, images, texts, distinct) for row in sample[:QUERIES]],
     written=[] if split.generated is None else [_write(split, row) for row in sample[:WRITTEN]],
     confusions=[_confusions(split, field) for field in split.predictions],
@@ -55,19 +55,19 @@ def strips(splits: Sequence[EmbeddedSplit]) -> dict[str, list[tuple[str, Image.I
   """
   return {
     f'{split.name}/retrieved': [
-      (split.captions[row], Image.fromarray(np.concatenate(split.images[found], 1)))
-      for row, found in _nearest(split)
+      (query['caption'], Image.fromarray(np.concatenate([x['image'] for x in query['found']], 1)))
+      for query in _retrieved_images(split, _sample(split))
     ]
     for split in splits
     if split.images is not None and len(split.captions)
   }
 
 
-def _nearest(split: EmbeddedSplit) -> list[tuple[int, np.ndarray]]:
-  """The rows of sampled captions, each with those of the images nearest to it."""
-  similarity = lambda row: split.image_embeddings @ split.text_embeddings[row]  # noqa: E731
-  rows = _sample(split)[:QUERIES]
-  return [(row, np.argsort(-similarity(row), kind='stable')[:FOUND]) for row in rows]
+def _retrieved_images(split: EmbeddedSplit, sample: list[int]) -> list[dict]:
+  """Returns what some captions of a sample retrieve, see `_retrieve`."""
+  images, texts = split.image_embeddings, split.text_embeddings
+  everything = np.arange(len(split.captions))
+  return [_retrieve(split, row, texts, images, everything) for row in sample[:QUERIES]]
 
 
 def _sample(split: EmbeddedSplit) -> list[int]:
