@@ -170,9 +170,9 @@ class BatchNorm(nnx.Module):
   """Normalizes each channel over batch and places, with PyTorch's epsilon and momentum.
 
   A training step normalizes by the mean and variance of the batch, over all devices, and moves the
-  running ones a tenth of the way toward them, once per view. With `config.micro_batches` above 1
-  each part is normalized by its own, and the running ones move by the mean over the parts.
-  Evaluation normalizes by the running ones.
+  running ones a tenth of the way toward the mean and the unbiased variance, once per view, as in
+  PyTorch. With `config.micro_batches` above 1 each part is normalized by its own, and the running
+  ones move by the mean over the parts. Evaluation normalizes by the running ones.
 
   Attributes:
     use_running_average: normalize by the running statistics; a training step sets it to False.
@@ -180,10 +180,11 @@ class BatchNorm(nnx.Module):
 
   momentum, epsilon = 0.9, 1e-5
 
-  def __init__(self, channels, *, dtype, rngs):
+  def __init__(self, channels, *, scale=1.0, dtype, rngs):
+    """`scale` is the initial value of the learned scale."""
     del rngs
     self.dtype, self.use_running_average = dtype, True
-    self.scale = nnx.Param(jnp.ones(channels), axes=('embed',))
+    self.scale = nnx.Param(jnp.full(channels, scale, jnp.float32), axes=('embed',))
     self.bias = nnx.Param(jnp.zeros(channels), axes=('embed',))
     self.mean = nnx.BatchStat(jnp.zeros(channels), axes=(None,))
     self.variance = nnx.BatchStat(jnp.ones(channels), axes=(None,))
@@ -195,7 +196,9 @@ class BatchNorm(nnx.Module):
     if not self.use_running_average:
       mean = jnp.mean(x, (0, 1, 2))
       variance = jnp.mean(jnp.square(x - mean), (0, 1, 2))
-      for running, new in ((self.mean, mean), (self.variance, variance)):
+      count = x.size // x.shape[-1]
+      unbiased = variance * (count / max(count - 1, 1))
+      for running, new in ((self.mean, mean), (self.variance, unbiased)):
         moved = self.momentum * running[...] + (1 - self.momentum) * new
         running[...] = lax.stop_gradient(moved)
     y = (x - mean) * lax.rsqrt(variance + self.epsilon)
@@ -225,36 +228,51 @@ class Convolution(nnx.Conv):
 
   def __call__(self, x):
     """Maps [B, H, W, C] to [B, H / stride, W / stride, D]."""
-    y = convolve(x.astype(self.dtype), self.kernel[...], self.strides)
-    return transformer.add_parameter(y, self.bias[...])
+    y = convolve(
+      x.astype(self.dtype), self.kernel[...], self.strides, self.padding, self.feature_group_count
+    )
+    return y if self.bias is None else transformer.add_parameter(y, self.bias[...])
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def convolve(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-  """Convolves x [B, H, W, C] with a float32 kernel [h, w, C, D] in the dtype of x, padded."""
-  return _convolve(x, kernel.astype(x.dtype), stride, matmul_precision(x.dtype))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def convolve(
+  x: jax.Array,
+  kernel: jax.Array,
+  stride: int,
+  padding: str | tuple[tuple[int, int], ...] = 'SAME',
+  groups: int = 1,
+) -> jax.Array:
+  """Convolves x [B, H, W, C] with a float32 kernel [h, w, C / groups, D] in the dtype of x."""
+  return _convolve(x, kernel.astype(x.dtype), stride, padding, groups)
 
 
-def _convolve(x, kernel, stride, precision):
-  layout = ('NHWC', 'HWIO', 'NHWC')
+def _convolve(x, kernel, stride, padding, groups, precision=None):
   return lax.conv_general_dilated(
-    x, kernel, (stride, stride), 'SAME', dimension_numbers=layout, precision=precision
+    x,
+    kernel,
+    (stride, stride),
+    padding,
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    feature_group_count=groups,
+    precision=precision or matmul_precision(x.dtype),
   )
 
 
-def _convolve_backward(stride, saved, gradient):
+def _convolve_backward(stride, padding, groups, saved, gradient):
   x, kernel = saved
-  precision = matmul_precision(x.dtype)
+  fields = stride, padding, groups
   pull = lambda of, at, gradient: jax.vjp(of, at)[1](gradient)[0]  # noqa: E731
-  of_x = pull(lambda x: _convolve(x, kernel.astype(x.dtype), stride, precision), x, gradient)
+  of_x = pull(lambda x: _convolve(x, kernel.astype(x.dtype), *fields), x, gradient)
   # Operands and result are float32; at default precision an accelerator is as fast as in bfloat16.
-  wide = x.astype(kernel.dtype), gradient.astype(kernel.dtype)
-  of_kernel = pull(lambda kernel: _convolve(wide[0], kernel, stride, precision), kernel, wide[1])
+  wide, precision = x.astype(kernel.dtype), matmul_precision(x.dtype)
+  of_kernel = pull(
+    lambda kernel: _convolve(wide, kernel, *fields, precision), kernel, gradient.astype(wide.dtype)
+  )
   return of_x, of_kernel
 
 
 convolve.defvjp(
-  lambda x, kernel, stride: (convolve(x, kernel, stride), (x, kernel)), _convolve_backward
+  lambda x, kernel, *fields: (convolve(x, kernel, *fields), (x, kernel)), _convolve_backward
 )
 
 

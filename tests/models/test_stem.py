@@ -1,3 +1,5 @@
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -5,7 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from contrastive_jax.models.stem import ConvolutionStem, convolution
+from contrastive_jax.models.stem import Convolution, ConvolutionStem, convolution
 from tests.models.towers import tiny
 
 
@@ -53,6 +55,16 @@ def test_blocks_that_do_not_fit_are_refused(image, message):
     tiny(image=image)
 
 
+def test_bfloat16_gradients_per_channel_are_float32_sums():
+  layer = per_channel(dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+  graph, state = nnx.split(layer)
+  images = jnp.ones((512, 6, 6, 3), jnp.bfloat16)
+  loss = lambda state: nnx.merge(graph, state)(images).astype(jnp.float32).sum()  # noqa: E731
+  kernel = nnx.to_pure_dict(jax.grad(loss)(state))['kernel']
+  counts = np.outer([4, 5, 6, 5, 4], [4, 5, 6, 5, 4])[..., None, None] * 512.0
+  np.testing.assert_array_equal(kernel, np.broadcast_to(counts, (5, 5, 1, 3)))
+
+
 def test_bfloat16_gradients_are_float32_sums():
   """With inputs and cotangents of one, each gradient counts the outputs that a weight serves."""
   layer = convolution(2, 3, strides=2, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
@@ -66,9 +78,16 @@ def test_bfloat16_gradients_are_float32_sums():
   np.testing.assert_array_equal(gradient['kernel'], np.broadcast_to(counts, (3, 3, 2, 3)))
 
 
+def per_channel(**options):
+  """A depthwise convolution without bias, padded as in PyTorch."""
+  options |= {'feature_group_count': 3, 'use_bias': False, 'padding': ((2, 2), (2, 2))}
+  return Convolution(3, 3, (5, 5), **options)
+
+
 @pytest.mark.parametrize('strides', [1, 2])
-def test_a_convolution_is_that_of_flax(strides, images):
-  layer = convolution(3, 4, strides=strides, dtype=jnp.float32, rngs=nnx.Rngs(0))
+@pytest.mark.parametrize('make', [functools.partial(convolution, 3, 4), per_channel])
+def test_a_convolution_is_that_of_flax(make, strides, images):
+  layer = make(strides=strides, dtype=jnp.float32, rngs=nnx.Rngs(0))
   graph, state = nnx.split(layer)
 
   def value_and_gradient(call):

@@ -70,7 +70,7 @@ def test_a_step_moves_the_running_statistics_by_its_own():
   x = np.asarray(inner(before), np.float64)
   own = at(after.statistics, *PATH)
   np.testing.assert_allclose(own['mean'], 0.1 * x.mean((0, 1, 2)), rtol=1e-4, atol=1e-6)
-  np.testing.assert_allclose(own['variance'], 0.9 + 0.1 * x.var((0, 1, 2)), rtol=1e-4)
+  np.testing.assert_allclose(own['variance'], 0.9 + 0.1 * x.var((0, 1, 2), ddof=1), rtol=1e-4)
   assert set(at(after.parameters, *PATH)) == {'scale', 'bias'}
 
 
@@ -81,7 +81,7 @@ def test_micro_batches_normalize_by_their_own_and_move_the_running_ones_by_the_m
   own = at(after.statistics, *PATH)
   np.testing.assert_allclose(own['mean'], at(whole.statistics, *PATH)['mean'], rtol=1e-4, atol=1e-6)
   # The variance within parts is less than that of the whole.
-  np.testing.assert_allclose(own['variance'], 0.9 + 0.1 * parts.var(1).mean(0), rtol=1e-4)
+  np.testing.assert_allclose(own['variance'], 0.9 + 0.1 * parts.var(1, ddof=1).mean(0), rtol=1e-4)
 
 
 def test_devices_share_the_statistics():
