@@ -6,11 +6,11 @@ from typing import Any
 import jax.numpy as jnp
 from flax import nnx
 
-from contrastive_jax.models import towers, transformer
+from contrastive_jax.models import activations, towers, transformer
 from contrastive_jax.models.linear import Linear
 from contrastive_jax.models.outputs import Outputs
 
-PROJECTIONS = ('linear', 'affine', 'none')
+PROJECTIONS = ('linear', 'affine', 'mlp', 'none')
 
 
 class Clip(nnx.Module):
@@ -21,8 +21,8 @@ class Clip(nnx.Module):
     image: arguments of the image tower, by default an `ImageTower`; `tower` names another, see
       `towers`.
     text: arguments of the text tower, by default a `TextTower`; likewise.
-    image_projection: projection from the tower's width to D: 'linear', 'affine' (with a bias), or
-      'none' (the width is D).
+    image_projection: projection from the tower's width to D: 'linear', 'affine' (with a bias),
+      'mlp' (see `MlpProjection`), or 'none' (the width is D).
     text_projection: likewise for text.
     scale: initial inverse temperature.
     bias: initial value of the learned bias of similarities (SigLIP); None for no bias.
@@ -110,9 +110,25 @@ class Clip(nnx.Module):
     )
 
 
+class MlpProjection(nnx.Module):
+  """timm's MLP as a projection: 2 D hidden units, a GELU, and D outputs without bias."""
+
+  def __init__(self, width, embed, *, dtype, rngs):
+    make = {'dtype': dtype, 'rngs': rngs}
+    hidden = 2 * embed
+    self.up = Linear(width, hidden, ('embed', 'mlp'), width**-0.5, **make)
+    self.down = Linear(hidden, embed, ('mlp', None), hidden**-0.5, bias=False, **make)
+
+  def __call__(self, features):
+    """Maps [B, W] to [B, D]."""
+    return self.down(activations.gelu(self.up(features)))
+
+
 def projection(tower: str, kind: str, width: int, embed: int, make: dict[str, Any]):
   """A projection from a tower's width to the shared space, of a kind of `PROJECTIONS`."""
   transformer.choose(f'{tower}_projection', kind, dict.fromkeys(PROJECTIONS))
+  if kind == 'mlp':
+    return MlpProjection(width, embed, **make)
   if kind != 'none':
     return Linear(width, embed, ('embed', None), width**-0.5, bias=kind == 'affine', **make)
   if width != embed:

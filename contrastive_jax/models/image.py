@@ -220,12 +220,8 @@ class ImageTower(nnx.Module):
     patch = fields['patch']
     if size < 1 or (size % patch and not fields.get('drop_remainder')):
       raise ValueError(f'image_size = {size} is not a multiple of image.patch = {patch}')
-    table = np.asarray(parameters['positions'])
     old, new = (side // patch for side in (fields['size'], size))
-    first, grid = np.split(table, [len(table) - old * old])
-    grid = jax.image.resize(grid.reshape(old, old, -1), (new, new, grid.shape[-1]), 'bicubic')
-    table = np.concatenate([first, np.asarray(grid).reshape(new * new, -1)])
-    return {**parameters, 'positions': table}
+    return {**parameters, 'positions': resize_positions(parameters['positions'], old, new)}
 
   @staticmethod
   def describe(fields):
@@ -259,3 +255,10 @@ def _stem(patch, width, stem, bias, blocks, norm, make):
   return transformer.choose('image.stem', stem, STEMS)(
     patch, width, **options.get(stem, {}), **make
   )
+
+
+def resize_positions(table, old: int, new: int) -> np.ndarray:
+  """Resamples the last old² of position embeddings [P, D] to new², as `interop.Model.resize`."""
+  first, grid = np.split(np.asarray(table), [len(table) - old * old])
+  grid = jax.image.resize(grid.reshape(old, old, -1), (new, new, grid.shape[-1]), 'bicubic')
+  return np.concatenate([first, np.asarray(grid).reshape(new * new, -1)])

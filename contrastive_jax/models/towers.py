@@ -24,11 +24,21 @@ from typing import Any
 
 from flax import nnx
 
+from contrastive_jax.models.convnext import ConvNext
+from contrastive_jax.models.fastvit import FastVit
 from contrastive_jax.models.image import ImageTower
+from contrastive_jax.models.resnet import ResNet
 from contrastive_jax.models.text import TextTower
 from contrastive_jax.models.transformer import choose
+from contrastive_jax.models.vitamin import Vitamin
 
-IMAGE_TOWERS: dict[str, type[nnx.Module]] = {'vit': ImageTower}
+IMAGE_TOWERS: dict[str, type[nnx.Module]] = {
+  'vit': ImageTower,
+  'resnet': ResNet,
+  'convnext': ConvNext,
+  'vitamin': Vitamin,
+  'fastvit': FastVit,
+}
 TEXT_TOWERS: dict[str, type[nnx.Module]] = {'transformer': TextTower}
 
 

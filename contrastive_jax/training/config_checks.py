@@ -179,6 +179,8 @@ _HINTS = {
 
 def rule_of(field: str, value: Any = None) -> Rule | None:
   """Rule of a field such as 'model.image.width'; without a rule, floats must be finite."""
+  if field == 'model.image.layers' and isinstance(value, (list, tuple)):
+    return _COUNT._replace(each=True)  # of each stage of a convolutional tower
   parts = field.split('.')
   for pattern, rule in RULES.items():
     names = pattern.split('.')

@@ -46,8 +46,8 @@ def analytic(
       continue
     part, queries, keys = _lengths(config, name)
     forward = 2 * leaf.size * (keys if 'key_value' in name else queries)
-    if name.endswith('attention/out/kernel'):
-      forward += 4 * queries * keys * (leaf.size // leaf.shape[-1])
+    if name.endswith('query/kernel'):
+      forward += 4 * queries * keys * (leaf.size // leaf.shape[-3])
     first = name.startswith(pixels)
     forwards[part] += B * forward
     parts[part] += B * forward * (2 if first else 3)

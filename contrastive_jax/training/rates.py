@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,10 @@ import numpy as np
 from contrastive_jax.models.definition import Definition
 
 # Parts of a tower below its layers; all other parts are above them.
-_BELOW_LAYERS = ('stem', 'embed', 'positions', 'class_token', 'pre_norm')
+_BELOW_LAYERS = ('stem', 'stem_norm', 'embed', 'positions', 'class_token', 'pre_norm')
+# Layers of a transformer; or stages of a convolutional tower and their blocks, and what halves the
+# image before a stage.
+_LAYER = re.compile(r'(.*?)/(transformer/blocks|stages|halving_norms|halvings)/(\d+)/(?:(\d+)/)?.*')
 
 
 def parameter_rates(
@@ -50,7 +53,7 @@ def parameter_rates(
   names = jax.tree_util.tree_map_with_path(_names, shapes, axes)
   all_names = [name for stack in jax.tree.leaves(names, is_leaf=_is_stack) for name in stack]
   _check_matches(checked, all_names)
-  layers = _count_layers(all_names)
+  layers = _order_layers(all_names)
 
   def multiplier(name):
     rate = next((rate for pattern, rate in checked if pattern.fullmatch(name)), 1.0)
@@ -134,23 +137,29 @@ def _names(path, shape, axes) -> tuple[str, ...]:
   return tuple(name.replace('/blocks/', f'/blocks/{layer}/') for layer in range(shape.shape[0]))
 
 
-def _count_layers(names) -> dict[str, int]:
-  """Number of layers of each tower."""
-  layers: dict[str, int] = {}
-  for name in names:
-    if match := re.fullmatch(r'(.*?)/transformer/blocks/(\d+)/.*', name):
-      tower, layer = match.groups()
-      layers[tower] = max(layers.get(tower, 0), int(layer) + 1)
-  return layers
+def _layer(name: str) -> tuple[str, tuple[int, int]] | None:
+  """Tower and position of the layer that a parameter is in; None outside of the layers."""
+  match = _LAYER.fullmatch(name)
+  if match is None:
+    return None
+  tower, kind, first, second = match.groups()
+  halves = kind.startswith('halving')
+  return tower, (int(first) + halves, int(second or 0))
 
 
-def _depth_from_top(name: str, layers: dict[str, int]) -> int:
+def _order_layers(names) -> dict[str, list[tuple[int, int]]]:
+  """The layers of each tower, in order."""
+  layers: dict[str, set[tuple[int, int]]] = {}
+  for tower, layer in filter(None, map(_layer, names)):
+    layers.setdefault(tower, set()).add(layer)
+  return {tower: sorted(found) for tower, found in layers.items()}
+
+
+def _depth_from_top(name: str, layers: Mapping[str, list[tuple[int, int]]]) -> int:
   """Exponent of the layer decay: 0 above the layers of a tower, 1 in the last layer."""
-  for tower, number in layers.items():
-    if name.startswith(f'{tower}/'):
-      part, *rest = name[len(tower) + 1 :].split('/')
-      if part in _BELOW_LAYERS:
-        return number + 1
-      if part == 'transformer':
-        return number - int(rest[1])
-  return 0
+  if found := _layer(name):
+    tower, layer = found
+    return len(layers[tower]) - layers[tower].index(layer)
+  tower, _, path = name.partition('/')
+  is_below = path.partition('/')[0] in _BELOW_LAYERS
+  return len(layers[tower]) + 1 if tower in layers and is_below else 0

@@ -24,24 +24,29 @@ COCA = {'name': 'coca', 'queries': 4, 'pooler_heads': 2, 'decoder': {'layers': 2
 SIGLIP_IMAGE = {'pooling': 'attention', 'pre_norm': False, 'stem_bias': True}
 SIGLIP_TEXT = {'pooling': 'last', 'causal': False, 'mask_padding': False}
 HYBRID_IMAGE = {'stem': 'convolution', 'stem_blocks': (0, 0, 1), 'pooling': 'mean'}
+RESNET = {'tower': 'resnet', 'size': 32, 'width': 8, 'layers': (1, 1, 1, 1), 'heads': 4}
+CONVNEXT = {'tower': 'convnext', 'size': 32, 'width': 8, 'layers': (1, 1, 1, 1), 'layer_scale': 1.0}
 # (model, image tower, text tower, objective)
 MODELS = {
   'clip': ({'name': 'clip'}, {}, {}, {'info_nce': 1.0}),
   'scanned': ({'name': 'clip'}, {'scan': True}, {'scan': True}, {'info_nce': 1.0}),
   'siglip': ({'name': 'clip', 'bias': -10.0}, SIGLIP_IMAGE, SIGLIP_TEXT, {'sigmoid': 1.0}),
   'hybrid': ({'name': 'clip'}, HYBRID_IMAGE, {'pooling': 'mean'}, {'info_nce': 1.0}),
+  'resnet': ({'name': 'clip', 'image_projection': 'affine'}, RESNET, {}, {'info_nce': 1.0}),
+  'convnext': ({'name': 'clip'}, CONVNEXT, {}, {'info_nce': 1.0}),
   'coca': (COCA, {}, {}, {'info_nce': 1.0, 'captioning': 2.0}),
   'streamed': (COCA, {}, {}, {'info_nce': 1.0, 'captioning_streamed': 2.0}),
 }
 TABLES = ('text/embed/embedding', 'decoder/output/kernel')
 
 
-def batch(size, seed):
+def batch(name, size, seed):
   """Texts of few words, half of which are one word, and images that show the first word."""
+  side = fields_of(name)['image']['size']
   random = np.random.default_rng(seed)
   words = 4 + random.integers(0, 12, (size, LENGTH))
-  looks = random.integers(0, 256, (16, SIZE, SIZE, 3))
-  images = (looks[words[:, 1]] + random.integers(0, 256, (size, SIZE, SIZE, 3))) // 2
+  looks = random.integers(0, 256, (16, side, side, 3))
+  images = (looks[words[:, 1]] + random.integers(0, 256, (size, side, side, 3))) // 2
   words[:, 2:] = np.where(random.random((size, LENGTH - 2)) < 0.5, 3, words[:, 2:])
   position, end = np.arange(LENGTH), random.integers(LENGTH // 2, LENGTH, (size, 1))
   tokens = np.select([position == 0, position < end, position == end], [1, words, 2])
@@ -51,12 +56,16 @@ def batch(size, seed):
 @functools.cache
 def draw(name, seed):
   """Initial parameters; this random generator compiles four times faster."""
-  return jax.jit(define(**fields_of(name)).init)(jax.random.key(seed, impl='unsafe_rbg'))
+  drawn = jax.jit(define(**fields_of(name)).init)(jax.random.key(seed, impl='unsafe_rbg'))
+  # Scales that start at 0 would hide the gradients below.
+  wake = lambda path, a: a + (path[-1].key == 'scale' and not a.any())  # noqa: E731
+  return jax.tree_util.tree_map_with_path(wake, drawn)
 
 
 def fields_of(name, dtype='float32'):
   fields, image, text, _ = MODELS[name]
-  return fields | {'embed': 64, 'image': IMAGE | image, 'text': TEXT | text, 'dtype': dtype}
+  image = image if 'tower' in image else IMAGE | image
+  return fields | {'embed': 64, 'image': image, 'text': TEXT | text, 'dtype': dtype}
 
 
 @functools.cache
@@ -71,9 +80,10 @@ def compiled(name, dtype, shape, micro_batches):
   step = make_train_step(definition, objective, optimizer, mesh, micro_batches=micro_batches)
 
   def create(seed):
-    parameters = jax.device_get(draw(name, seed))
+    parameters, statistics = definition.part(jax.device_get(draw(name, seed)))
     state = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), abstract)
     state = state.replace(parameters=parameters, optimizer_state=optimizer.init(parameters))
+    state = state.replace(statistics=statistics or None)
     return jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), state, abstract)
 
   return jit_train_step(step, abstract, mesh), create
@@ -84,7 +94,7 @@ def gradients(name, dtype, size, seed, shape='data:1', micro_batches=1):
   step, create = compiled(name, dtype, shape, micro_batches)
   before = create(seed)
   held = jax.device_get(before.parameters)
-  after = jax.device_get(step(before, batch(size, seed))[0].parameters)
+  after = jax.device_get(step(before, batch(name, size, seed))[0].parameters)
   difference = jax.tree.map(lambda a, b: np.float64(a) - np.float64(b), held, after)
   return {
     jax.tree_util.keystr(path, simple=True, separator='/'): leaf
@@ -137,13 +147,15 @@ def equations(jaxpr):
     pytest.param('clip', 1, marks=pytest.mark.slow),
     pytest.param('siglip', 1, marks=pytest.mark.slow),
     pytest.param('hybrid', 1, marks=pytest.mark.slow),
+    pytest.param('resnet', 1, marks=pytest.mark.slow),
+    pytest.param('convnext', 1, marks=pytest.mark.slow),
     ('streamed', 2),
   ],
 )
 def test_sums_over_the_batch_are_float32(name, micro_batches):
   step, create = compiled(name, 'bfloat16', 'data:1', micro_batches)
   size = 512
-  found = list(equations(jax.make_jaxpr(step)(create(0), batch(size, 0)).jaxpr))
+  found = list(equations(jax.make_jaxpr(step)(create(0), batch(name, size, 0)).jaxpr))
   sums = [e.outvars[0].aval.dtype for e in found if terms(e) >= size // micro_batches]
   assert jnp.float32 in sums and jnp.bfloat16 not in sums
 

@@ -89,6 +89,37 @@ OPTIONS = {
 SCANNED = {'model.image.scan': True, 'model.text.scan': True}
 
 
+RESNET = {'tower': 'resnet', 'size': 64, 'width': 4, 'layers': (1, 2, 1, 2), 'heads': 4}
+CONVNEXT = {'tower': 'convnext', 'size': 64, 'width': 8, 'layers': (1, 1, 2, 1)}
+VITAMIN = {'tower': 'vitamin', 'size': 64, 'width': 16, 'layers': 2, 'heads': 2}
+VITAMIN |= {'stem_widths': (8, 16)}
+FASTVIT = {'tower': 'fastvit', 'size': 64, 'width': 16, 'layers': (1, 1, 2, 1)}
+FASTVIT_LARGE = FASTVIT | {'layers': (1, 1, 1, 1, 2), 'attention_stages': 2, 'stem_point': False}
+
+
+@pytest.mark.parametrize(
+  ('tower', 'projection'),
+  [
+    (RESNET, 'affine'),
+    (CONVNEXT, 'linear'),
+    (CONVNEXT, 'mlp'),
+    (VITAMIN, 'linear'),
+    (FASTVIT, 'affine'),
+    (FASTVIT_LARGE, 'affine'),
+  ],
+)
+def test_traced_flops_of_convolutional_towers_equal_analytic_flops(tower, projection):
+  config = clip.get_config('smoke')
+  config.augmentation = ConfigDict()
+  config.data.size = tower['size']
+  config.model.image, config.model.image_projection = ConfigDict(tower), projection
+  run = build.build(config)
+  batch = abstract_batch(run.config, run.definition)
+  traced = traced_flops.traced(run.train_step, run.abstract_state, batch)
+  analytic = flops.analytic(run.config, run.abstract_state.parameters, run.objective, run.sizes)
+  assert traced.total == sum(analytic.values())
+
+
 @pytest.mark.parametrize(
   ('recipe', 'overrides'),
   [

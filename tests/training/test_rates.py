@@ -119,6 +119,36 @@ def test_layer_decay_counts_from_the_top_of_each_tower(scan):
     np.testing.assert_allclose(stacked.ravel(), [0.5**3, 0.5**2, 0.5])
 
 
+def test_layer_decay_counts_the_blocks_of_a_convolutional_tower():
+  image = {'size': 32, 'width': 4, 'layers': (1, 1, 2, 1)}
+  text = {'vocabulary': 32, 'length': 6, 'width': 16, 'layers': 2, 'heads': 2}
+
+  def rates(tower, **more):
+    fields = {'image': {'tower': tower, **image, **more}, 'text': text}
+    projection = {'image_projection': 'affine'}
+    model = define('clip', embed=12, **fields, **projection)
+    return paths(parameter_rates(model, layer_decay=0.5))
+
+  found = rates('convnext') | {f'resnet/{k}': v for k, v in rates('resnet', heads=4).items()}
+  for name, power in {
+    'image/stem/embed/kernel': 6,
+    'image/stem_norm/scale': 6,
+    'image/stages/0/0/mlp/up/kernel': 5,
+    # What halves the image belongs to the block after it.
+    'image/halvings/1/embed/kernel': 3,
+    'image/halving_norms/1/scale': 3,
+    'image/stages/2/0/layer_scale/scale': 3,
+    'image/stages/2/1/layer_scale/scale': 2,
+    'image/stages/3/0/norm/bias': 1,
+    'image/norm/scale': 0,
+    'resnet/image/stem/0/convolution/kernel': 6,
+    'resnet/image/stages/2/1/expand/norm/scale': 2,
+    'resnet/image/pool/positions': 0,
+    'text/transformer/blocks/0/mlp/up/bias': 2,
+  }.items():
+    assert found[name] == 0.5**power, name
+
+
 def test_the_first_match_counts_and_scanned_layers_match_by_number():
   rates = (('image/transformer/blocks/[01]/.*', 0.0), ('image/.*', 0.5))
   scanned, unrolled = (paths(parameter_rates(definition(scan), rates)) for scan in (True, False))

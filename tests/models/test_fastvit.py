@@ -1,0 +1,121 @@
+"""FastViT."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from contrastive_jax.models.definition import define, join_statistics, updated_statistics
+from contrastive_jax.models.fastvit import Branches, SqueezeExcite
+from tests.models.towers import drawn
+
+IMAGE = {'tower': 'fastvit', 'size': 32, 'width': 4, 'layers': (1, 1, 2, 1)}
+TEXT = {'vocabulary': 32, 'length': 6, 'width': 16, 'layers': 1, 'heads': 2}
+MAKE = {'dtype': jnp.float32}
+
+
+def clip_of(dtype='float32', **image):
+  fields = {'image': IMAGE | image, 'text': TEXT, 'image_projection': 'affine'}
+  return define('clip', embed=12, dtype=dtype, **fields)
+
+
+@functools.cache
+def parameters():
+  # Variances are above 0.
+  fold = lambda path, a: jnp.abs(a) + 0.5 if path[-1].key == 'variance' else a  # noqa: E731
+  return jax.tree_util.tree_map_with_path(fold, drawn(clip_of()))
+
+
+@pytest.fixture(scope='module')
+def images():
+  return np.random.default_rng(0).normal(size=(3, 32, 32, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+  ('image', 'tokens'),
+  [
+    ({}, (3, 1, 64)),
+    ({'layers': (1, 1, 1, 1, 1), 'attention_stages': 2, 'norm': 'layer', 'size': 64}, (3, 1, 128)),
+  ],
+)
+def test_shapes_and_dtype(image, tokens):
+  for dtype in ('float32', 'bfloat16'):
+    model = clip_of(dtype, **image)
+    encode = lambda key, images: model.bind(model.init(key)).image(images)  # noqa: E731, B023
+    side = model.bind(jax.eval_shape(model.init, jax.random.key(0))).image.size
+    found = jax.eval_shape(encode, jax.random.key(0), np.zeros((3, side, side, 3), np.float32))
+    assert found[0].shape == (3, tokens[-1]) and found[1].shape == tokens
+    assert found[0].dtype == found[1].dtype == dtype
+
+
+def merged(normalized):
+  """Kernel [h, w, C, D] and bias [D] of a convolution and the running statistics of its norm."""
+  norm = normalized.norm
+  factor = norm.scale[...] / jnp.sqrt(norm.variance[...] + 1e-5)
+  kernel = normalized.convolution.kernel[...]
+  kernel = kernel.reshape(1, 1, *kernel.shape) if kernel.ndim == 2 else kernel
+  return kernel * factor, norm.bias[...] - norm.mean[...] * factor
+
+
+def test_branches_are_one_convolution_in_evaluation(images):
+  block = Branches(3, 3, 3, activate=False, rngs=nnx.Rngs(0), **MAKE)
+  random = np.random.default_rng(0)
+  for norm in (block.large.norm, block.point.norm, block.identity):
+    for parameter in (norm.scale, norm.bias, norm.mean):
+      parameter[...] = random.normal(size=3).astype(np.float32)
+    norm.variance[...] = random.uniform(0.5, 2, 3).astype(np.float32)
+  (kernel, bias), (point, point_bias) = merged(block.large), merged(block.point)
+  factor = block.identity.scale[...] / jnp.sqrt(block.identity.variance[...] + 1e-5)
+  kernel = kernel.at[1, 1].add(point[0, 0] + jnp.diag(factor))
+  bias += point_bias + block.identity.bias[...] - block.identity.mean[...] * factor
+  layout = ('NHWC', 'HWIO', 'NHWC')
+  one = jax.lax.conv_general_dilated(images, kernel, (1, 1), 'SAME', dimension_numbers=layout)
+  np.testing.assert_allclose(block(images), one + bias, atol=1e-4)
+
+
+def test_squeeze_and_excite_scales_channels(images):
+  layer = SqueezeExcite(3, 2, rngs=nnx.Rngs(0), **MAKE)
+  ratio = np.asarray(layer(images) / images)
+  np.testing.assert_allclose(ratio, np.broadcast_to(ratio[:, :1, :1], ratio.shape), rtol=1e-4)
+  assert ratio.min() > 0 and ratio.max() < 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('remat', ['dots', 'full'])
+def test_remat_changes_neither_gradients_nor_statistics(remat, images):
+  def value_and_gradient(definition):
+    trained, statistics = definition.part(parameters())
+
+    def loss(trained):
+      model = definition.bind(join_statistics(trained, statistics))
+      model.set_attributes(use_running_average=False, raise_if_not_found=False)
+      return jnp.sum(model.image(images)[0] ** 2), updated_statistics(model)
+
+    return jax.jit(jax.value_and_grad(loss, has_aux=True))(trained)
+
+  (loss, moved), gradient = value_and_gradient(clip_of())
+  again = value_and_gradient(clip_of(remat=remat))
+  for one, other in zip(
+    jax.tree.leaves(((loss, moved), gradient)), jax.tree.leaves(again), strict=True
+  ):
+    assert np.linalg.norm(one - other) <= 1e-4 * np.linalg.norm(one) + 1e-4
+  before = clip_of().part(parameters())[1]
+  for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(moved), strict=True):
+    assert np.abs(old - new).max() > 0
+
+
+@pytest.mark.parametrize(
+  ('image', 'message'),
+  [
+    ({'size': 48}, r'image\.size = 48 is not a multiple of 32, which this FastViT needs'),
+    ({'layers': (1, 1, 1, 1, 1)}, r'image\.size = 32 is not a multiple of 64'),
+    ({'layers': (1,)}, r'image\.layers = \(1,\); a FastViT has several stages'),
+    ({'norm': 'group'}, r"image\.norm = 'group'"),
+  ],
+)
+def test_fields_that_do_not_fit_are_refused(image, message):
+  with pytest.raises(ValueError, match=message):
+    clip_of(**image)

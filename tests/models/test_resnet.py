@@ -1,0 +1,126 @@
+"""CLIP's ResNet."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from contrastive_jax.models.definition import define, join_statistics, updated_statistics
+from contrastive_jax.models.resnet import Bottleneck, MeanAttentionPool, average_pool
+from tests.models.towers import drawn
+
+MAKE = {'dtype': jnp.float32, 'rngs': nnx.Rngs(0)}
+IMAGE = {'tower': 'resnet', 'size': 64, 'width': 4, 'layers': (1, 2, 1, 1), 'heads': 4}
+TEXT = {'vocabulary': 32, 'length': 6, 'width': 16, 'layers': 1, 'heads': 2}
+
+
+def clip_of(**image):
+  fields = {'image': IMAGE | image, 'text': TEXT, 'image_projection': 'affine'}
+  return define('clip', embed=12, **fields)
+
+
+@pytest.fixture(scope='module')
+def images():
+  return np.random.default_rng(0).normal(size=(3, 64, 64, 3)).astype(np.float32)
+
+
+@functools.cache
+def parameters():
+  # Variances are above 0.
+  fold = lambda path, a: jnp.abs(a) + 0.5 if path[-1].key == 'variance' else a  # noqa: E731
+  return jax.tree_util.tree_map_with_path(fold, drawn(clip_of()))
+
+
+def test_shapes_and_dtype(images):
+  for dtype in ('float32', 'bfloat16'):
+    model = define('clip', embed=12, image=IMAGE, text=TEXT, image_projection='affine', dtype=dtype)
+    encode = lambda p, images: model.bind(p).image(images)  # noqa: E731, B023
+    pooled, tokens = jax.eval_shape(encode, parameters(), images)
+    assert pooled.shape == (3, 128) and tokens.shape == (3, 4, 128)
+    assert pooled.dtype == tokens.dtype == dtype
+
+
+def test_a_block_starts_as_its_shortcut(images):
+  block = Bottleneck(8, 2, halve=False, **MAKE)
+  x = jnp.abs(images[:, :8, :8, :1] + jnp.arange(8.0))
+  assert block.shortcut is None
+  np.testing.assert_array_equal(block(x), x)
+  halving = Bottleneck(8, 4, halve=True, **MAKE)
+  expected = jax.nn.relu(halving.shortcut(average_pool(x)))
+  np.testing.assert_allclose(halving(x), expected, atol=1e-6)
+
+
+def test_every_pixel_counts_under_a_stride():
+  block = Bottleneck(1, 2, halve=True, **MAKE)
+  block.expand.norm.scale[...] += 1.0
+  x = 3 + jnp.asarray(np.random.default_rng(0).uniform(size=(1, 4, 4, 1)), jnp.float32)
+  assert block(x).shape == (1, 2, 2, 8)
+  gradient = jax.grad(lambda x: jnp.sum(block.shortcut(average_pool(x)) ** 2))(x)
+  assert np.abs(gradient).min() > 0
+
+
+def test_the_pool_attends_from_the_mean():
+  width, heads = 8, 2
+  pool = MeanAttentionPool(4, width, heads, **MAKE)
+  tokens = np.random.default_rng(0).normal(size=(3, 4, width))
+  all_tokens = np.concatenate([tokens.mean(1, keepdims=True), tokens], 1) + np.float64(
+    pool.positions[...]
+  )
+  part = lambda layer: (np.float64(layer.kernel[...]), np.float64(layer.bias[...]))  # noqa: E731
+  (query, _), (key_value, _) = part(pool.query), part(pool.key_value)
+  q = np.einsum('bd,dhe->bhe', all_tokens[:, 0], query)
+  k, v = np.moveaxis(np.einsum('bpd,dkhe->bpkhe', all_tokens, key_value), 2, 0)
+  weights = np.exp(np.einsum('bhe,bphe->bhp', q, k) / np.sqrt(width / heads))
+  weights /= weights.sum(-1, keepdims=True)
+  expected = np.einsum('bhp,bphe->bhe', weights, v).reshape(3, width)
+  np.testing.assert_allclose(pool(jnp.float32(tokens)), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize('remat', [pytest.param('dots', marks=pytest.mark.slow), 'full'])
+def test_remat_changes_neither_gradients_nor_statistics(remat, images):
+  def value_and_gradient(definition):
+    trained, statistics = definition.part(parameters())
+
+    def loss(trained):
+      model = definition.bind(join_statistics(trained, statistics))
+      model.set_attributes(use_running_average=False, raise_if_not_found=False)
+      return jnp.sum(model.image(images)[0] ** 2), updated_statistics(model)
+
+    return jax.jit(jax.value_and_grad(loss, has_aux=True))(trained)
+
+  (loss, moved), gradient = value_and_gradient(clip_of())
+  again = value_and_gradient(clip_of(remat=remat))
+  for one, other in zip(
+    jax.tree.leaves(((loss, moved), gradient)), jax.tree.leaves(again), strict=True
+  ):
+    assert np.linalg.norm(one - other) <= 1e-4 * np.linalg.norm(one) + 1e-4
+  before = clip_of().part(parameters())[1]
+  for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(moved), strict=True):
+    assert np.abs(old - new).max() > 0
+
+
+@pytest.mark.parametrize(
+  ('image', 'message'),
+  [
+    ({'size': 48}, r'image\.size = 48 is not a multiple of 32'),
+    ({'layers': (1, 2, 1)}, r'image\.layers = \(1, 2, 1\); a ResNet has 4 stages'),
+    ({'layers': 12}, r'image\.layers = 12'),
+    ({'layers': (1, 0, 1, 1)}, r'image\.layers = \(1, 0, 1, 1\)'),
+    ({'heads': 3}, r'image\.heads = 3 does not divide the 128 features'),
+    ({'width': 3}, r'image\.width = 3 is odd'),
+    ({'remat': 'some'}, r"remat = 'some'"),
+    ({'patch': 16}, r"config\.model does not fit Clip: .*'patch'"),
+    ({'tower': 'resnets'}, r"image\.tower = 'resnets'"),
+  ],
+)
+def test_fields_that_do_not_fit_are_refused(image, message):
+  with pytest.raises(ValueError, match=message):
+    clip_of(**image)
+
+
+def test_images_of_another_size_are_refused(images):
+  with pytest.raises(ValueError, match=r'the model takes \[B, 64, 64, 3\]'):
+    clip_of().bind(parameters()).image(images[:, :32])
