@@ -30,12 +30,15 @@ class Model:
       transformers wrote the model, for the largest id of each text, as these find it.
     source: the config of the files read. When the model is written in the same format, entries
       other than sizes, such as the tokenizer's name, are kept.
+    counters: the training steps that PyTorch's batch norms counted, by the name of the tensor; kept
+      likewise.
   """
 
   fields: dict[str, Any]
   parameters: Any
   end_id: int | None = None
   source: dict[str, Any] = dataclasses.field(default_factory=dict)
+  counters: Tensors = dataclasses.field(default_factory=dict)
 
   @functools.cached_property
   def definition(self) -> Definition:

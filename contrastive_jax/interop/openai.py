@@ -7,14 +7,14 @@ import re
 from contrastive_jax.interop import tensors
 from contrastive_jax.interop.model import Model
 from contrastive_jax.interop.open_clip import from_tensors
-from contrastive_jax.interop.table import Shapes, UnsupportedError
+from contrastive_jax.interop.table import Shapes
 
 _HEAD_WIDTH = 64  # in every CLIP of OpenAI
 _NOT_WEIGHTS = ('input_resolution', 'context_length', 'vocab_size')
 
 
 def read_openai(path: str | pathlib.Path, *, image_size: int | None = None) -> Model:
-  """Reads a vision transformer of OpenAI's CLIP; write it with `write_open_clip`.
+  """Reads a CLIP of OpenAI, with a ViT or a ResNet; write it with `write_open_clip`.
 
   Args:
     path: a .safetensors file of the state dict, or a folder that holds model.safetensors.
@@ -23,7 +23,7 @@ def read_openai(path: str | pathlib.Path, *, image_size: int | None = None) -> M
 
   Raises:
     ValueError: if the file is incomplete or a pickle; if tensors are missing, unexpected, or of
-      another shape; if the image tower is a ResNet.
+      another shape.
   """
   path = pathlib.Path(path)
   if path.is_dir():
@@ -35,11 +35,11 @@ def read_openai(path: str | pathlib.Path, *, image_size: int | None = None) -> M
 
 
 def _config(shapes: Shapes, path: pathlib.Path) -> dict:
-  if 'visual.layer1.0.conv1.weight' in shapes:
-    raise UnsupportedError(f'the image tower of {path} is a ResNet, which is not supported')
+  is_resnet = 'visual.layer1.0.conv1.weight' in shapes
+  positions = f'visual.{"attnpool." if is_resnet else ""}positional_embedding'
   needed = {
     'visual.conv1.weight': 4,
-    'visual.positional_embedding': 2,
+    positions: 2,
     'token_embedding.weight': 2,
     'positional_embedding': 2,
     'text_projection': 2,
@@ -49,19 +49,22 @@ def _config(shapes: Shapes, path: pathlib.Path) -> dict:
     raise ValueError(f'{path} is no CLIP of OpenAI: {", ".join(missing)} are missing')
 
   def layers(prefix):
-    found = re.compile(re.escape(prefix) + r'transformer\.resblocks\.(\d+)\.')
+    found = re.compile(re.escape(prefix) + r'\.(\d+)\.')
     return len({match[1] for match in map(found.match, shapes) if match})
 
   width, _, _, patch = shapes['visual.conv1.weight']
+  vision = {'layers': layers('visual.transformer.resblocks'), 'patch_size': patch, 'width': width}
+  if is_resnet:
+    # The first convolutions have half of the width, and the tower divides the image by 32.
+    stages = [layers(f'visual.layer{stage}') for stage in range(1, 5)]
+    patch, vision = 32, {'layers': stages, 'patch_size': None, 'width': 2 * width}
   vocabulary, text_width = shapes['token_embedding.weight']
   return {
     'embed_dim': shapes['text_projection'][1],
     'quick_gelu': True,
     'vision_cfg': {
-      'image_size': patch * math.isqrt(shapes['visual.positional_embedding'][0] - 1),
-      'patch_size': patch,
-      'width': width,
-      'layers': layers('visual.'),
+      'image_size': patch * math.isqrt(shapes[positions][0] - 1),
+      **vision,
       'head_width': _HEAD_WIDTH,
     },
     'text_cfg': {
@@ -69,6 +72,6 @@ def _config(shapes: Shapes, path: pathlib.Path) -> dict:
       'vocab_size': vocabulary,
       'width': text_width,
       'heads': text_width // _HEAD_WIDTH,
-      'layers': layers(''),
+      'layers': layers('transformer.resblocks'),
     },
   }

@@ -54,13 +54,14 @@ def from_tensors(weights: table.Tensors, config: Mapping[str, Any], where: str) 
   source = {name: value for name, value in config.items() if name not in ('kind', 'open_clip')}
   source['model_cfg'] = given
   fields, end_id = read_config(given)
-  weights = {name: value for name, value in weights.items() if not name.endswith(_COUNTER)}
+  counters = {name: value for name, value in weights.items() if name.endswith(_COUNTER)}
+  weights = {name: value for name, value in weights.items() if name not in counters}
   for name in ('logit_scale', 'logit_bias'):
     if name in weights and weights[name].shape == (1,):
       weights = {**weights, name: weights[name].reshape(())}
   names = rows(with_defaults(fields), given)
   parameters = stack_layers(table.read(names, weights, shapes_of(fields), where), fields)
-  return Model(fields, parameters, end_id, source)
+  return Model(fields, parameters, end_id, source, counters)
 
 
 def write_open_clip(model: Model, folder: str | pathlib.Path) -> None:
@@ -74,6 +75,7 @@ def write_open_clip(model: Model, folder: str | pathlib.Path) -> None:
   """
   config = write_config(model)
   weights = to_tensors(model.parameters, model.fields, config['model_cfg'])
+  weights |= {name: value for name, value in model.counters.items() if name in weights}
   tensors.write_json(pathlib.Path(folder) / CONFIG, config)
   tensors.write(pathlib.Path(folder) / WEIGHTS[0], weights)
 
