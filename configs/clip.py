@@ -7,14 +7,14 @@ Radford et al., Learning Transferable Visual Models From Natural Language Superv
   python launch.py --config=configs/clip.py:validation  the default without the held-out splits, to
       choose hyperparameters
   python launch.py --config=configs/clip.py:vit_b16 --config.data.name=NAME    the paper's recipe,
-      on data with the fields `image` and `caption`; also vit_b32 and vit_l14
+      on data with the fields `image` and `caption`; also vit_b32, vit_l14 and rn50
 """
 
 from ml_collections import ConfigDict
 
 SHARED = ('default', 'smoke', 'validation')  # also in configs/methods/
 PAPER = ('vit_b32', 'vit_b16', 'vit_l14')
-VARIANTS = (*SHARED, *PAPER)
+VARIANTS = (*SHARED, *PAPER, 'rn50')
 
 
 def get_config(variant: str = 'default') -> ConfigDict:
@@ -233,6 +233,7 @@ def make_paper(config: ConfigDict, variant: str) -> None:
     'vit_b32': (32, 768, 12, 12, 512, 8, 512, 5e-4),
     'vit_b16': (16, 768, 12, 12, 512, 8, 512, 5e-4),
     'vit_l14': (14, 1024, 24, 16, 768, 12, 768, 4e-4),
+    'rn50': (32, 64, (3, 4, 6, 3), 32, 512, 8, 1024, 5e-4),
   }
   patch, width, layers, heads, text_width, text_heads, embed, learning_rate = sizes[variant]
   config.data.name = 'laion400m'
@@ -256,6 +257,10 @@ def make_paper(config: ConfigDict, variant: str) -> None:
       'scan': True,
     }
   )
+  if variant == 'rn50':
+    resnet = {'tower': 'resnet', 'size': 224, 'width': width, 'layers': layers, 'heads': heads}
+    config.model.image = ConfigDict(resnet)
+    config.model.image_projection = 'affine'
   config.model.text = ConfigDict(
     {
       'vocabulary': 49_408,

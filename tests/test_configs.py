@@ -16,14 +16,19 @@ METHODS = [
 ]
 
 # Of the models that OpenAI published.
-PUBLISHED = {'vit_b32': 151_277_313, 'vit_b16': 149_620_737, 'vit_l14': 427_616_513}
+PUBLISHED = {
+  'vit_b32': 151_277_313,
+  'vit_b16': 149_620_737,
+  'vit_l14': 427_616_513,
+  'rn50': 102_007_137,
+}
 
 
 @pytest.mark.parametrize('variant', PUBLISHED)
 def test_the_papers_models_have_the_published_number_of_parameters(variant):
   definition = define(**clip.get_config(variant).model.to_dict())
-  shapes = jax.eval_shape(definition.init, jax.random.key(0))
-  assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)) == PUBLISHED[variant]
+  trained, _ = definition.part(jax.eval_shape(definition.init, jax.random.key(0)))
+  assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(trained)) == PUBLISHED[variant]
 
 
 @pytest.mark.parametrize(

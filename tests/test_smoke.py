@@ -7,7 +7,11 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from PIL import Image
+
+import contrastive_jax
 
 ROOT = pathlib.Path(__file__).parents[1]
 CONFIGS = sorted(path.relative_to(ROOT) for path in (ROOT / 'configs').rglob('*.py'))
@@ -78,3 +82,49 @@ def test_the_plan_shows_heads_and_memory_by_kind(name, tmp_path):
   (path,) = tmp_path.glob('plan_*.json')
   kinds = json.loads(path.read_text())['memory']['kinds']
   assert all(kinds[kind] > 0 and kind in printed for kind in METHODS[name])
+
+
+CONVOLUTIONAL = """
+from ml_collections import ConfigDict
+
+from configs import clip
+
+
+def get_config(variant='smoke'):
+  config = clip.get_config(variant)
+  config.model.image = ConfigDict({image})
+  config.model.image_projection = {projection!r}
+  return config
+"""
+TOWERS = {
+  'resnet': ({'width': 4, 'layers': (1, 1, 1, 1), 'heads': 4}, 'affine', 'open_clip'),
+  # open_clip names ConvNeXts by timm's sizes, which this is none of.
+  'convnext': ({'width': 8, 'layers': (1, 1, 1, 1)}, 'mlp', 'contrastive_jax'),
+}
+
+
+@pytest.mark.parametrize('tower', TOWERS)
+def test_a_convolutional_tower_trains_resumes_and_is_exported(tower, tmp_path):
+  image, projection, form = TOWERS[tower]
+  image = {'tower': tower, 'size': 32, **image}
+  path = tmp_path / 'config.py'
+  path.write_text(CONVOLUTIONAL.format(image=image, projection=projection))
+  own = (*SMALL, '--config.micro_batches=2', '--config.mesh=data:-1')
+  folder = tmp_path / 'through'
+  launch(f'--config={path}', *own, f'--workdir={folder}', devices=8)
+  shutil.copytree(folder, tmp_path / 'killed')
+  (tmp_path / 'killed' / 'checkpoints' / '4').rename(tmp_path / 'killed' / 'lost')
+  launch(f'--workdir={tmp_path / "killed"}', devices=8)
+  assert losses(folder) == losses(tmp_path / 'killed') and len(losses(folder)) == 4
+  assert fingerprint(folder) == fingerprint(tmp_path / 'killed')
+  before = (folder / 'results.json').read_text()
+  launch('--mode=evaluate', f'--workdir={folder}', devices=8)
+  metrics = [json.loads(text) for text in (before, (folder / 'results.json').read_text())]
+  recalls = [{k: v for k, v in found.items() if 'recall' in k} for found in metrics]
+  assert recalls[0] == recalls[1] and recalls[0]
+  assert form in launch('--mode=export', f'--workdir={folder}')
+  model = contrastive_jax.load(folder / 'export')
+  pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+  assert model.encode_image(list(map(Image.fromarray, pixels))).shape == (2, 16)
+  printed = launch('--mode=plan', '--search=0', f'--config={path}', f'--workdir={tmp_path}')
+  assert ('by its own statistics' in printed) == (tower == 'resnet')
