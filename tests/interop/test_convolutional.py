@@ -86,7 +86,8 @@ def built(tmp_path_factory):
   def build(case):
     if case not in made:
       path = tmp_path_factory.mktemp(case)
-      write_request(path, BUILT[case], TEXT, batch=8, steps=3)
+      # AdamW turns rounding into steps of full size, which a third loss would show.
+      write_request(path, BUILT[case], TEXT, batch=8, steps=2)
       run('convolutional.py', 'make', path)
       made[case] = path
     return made[case]
@@ -107,8 +108,9 @@ def assert_gradients(model, gradient, there, prefix=''):
   worst = 0.0
   for name, norm in zip(sorted(mine), there[f'{prefix}gradient_norms'], strict=True):
     other, samples = np.split(samples, [sampled(mine[name]).size])
-    # A gradient that is zero but for rounding has no relative error.
-    floor = 1e-6 * np.linalg.norm(there[f'{prefix}gradient_norms'])
+    # A gradient that is zero but for rounding has no relative error: that of a key's bias, and in
+    # training that of a factor per channel below batch norm.
+    floor = (1e-4 if prefix else 1e-6) * np.linalg.norm(there[f'{prefix}gradient_norms'])
     difference = np.linalg.norm(sampled(mine[name]) - other) / max(np.linalg.norm(other), floor)
     worst = max(worst, difference, abs(np.linalg.norm(mine[name]) - norm) / max(norm, floor))
     assert worst <= 1e-3, name
