@@ -49,7 +49,11 @@ def make_kind(
     size = sizes[_name(section)]._asdict()
     image = {'tower': tower, **read_section(table, section, 'vision_cfg', ('image_size',)), **size}
     given = section.get('image_size', 224)
-    if {*([given] if isinstance(given, int) else given)} != {image['size']}:
+    sides = {*([given] if isinstance(given, int) else given)}
+    if len(sides) == 1 and not image.get('positions', True):
+      # Without positions a network takes any size, such as ViTamin-XL-384 of open_clip 256.
+      (image['size'],) = sides
+    if sides != {image['size']}:
       raise UnsupportedError(
         f'vision_cfg.image_size = {given!r} is not supported with timm_model_name = '
         f'{section["timm_model_name"]!r}; {image["size"]} is'
