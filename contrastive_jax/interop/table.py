@@ -26,6 +26,9 @@ import numpy as np
 Tensors = dict[str, np.ndarray]
 Shapes = dict[str, tuple[int, ...]]
 
+# An error lists at most this many tensors.
+_LISTED = 12
+
 
 class Row(NamedTuple):
   """A row of the table: names on either side, and the axes."""
@@ -61,7 +64,8 @@ def read(rows: Iterable[Row], theirs: Tensors, shapes: Shapes, where: str) -> Te
     Our parameters by path, float32.
 
   Raises:
-    ValueError: lists the tensors that are missing, unexpected, of another shape, or not floats.
+    ValueError: lists the first tensors that are missing, unexpected, of another shape, or not
+      floats.
     UnsupportedError: if a parameter has no row.
   """
   rows = _matching(rows, shapes)
@@ -79,7 +83,10 @@ def read(rows: Iterable[Row], theirs: Tensors, shapes: Shapes, where: str) -> Te
     if not jnp.issubdtype(theirs[name].dtype, jnp.floating)
   ]
   if faults:
-    raise ValueError(f'{where} does not hold the model of its config: {"; ".join(sorted(faults))}')
+    listed = '; '.join(sorted(faults)[:_LISTED])
+    more = len(faults) - _LISTED
+    listed += f'; and {more} more' if more > 0 else ''
+    raise ValueError(f'{where} does not hold the model of its config: {listed}')
   ours = {}
   for row in rows:
     our_axes, their_axes = row.axes.split('->')
