@@ -9,7 +9,7 @@ from flax import nnx
 from contrastive_jax.models import transformer
 from contrastive_jax.models.layer_scale import LayerScale
 from contrastive_jax.models.linear import Linear
-from contrastive_jax.models.resnet import (
+from contrastive_jax.models.stages import (
   check_images,
   check_size,
   check_stages,

@@ -11,13 +11,8 @@ from contrastive_jax.models import activations, transformer
 from contrastive_jax.models.attention import Attention
 from contrastive_jax.models.layer_scale import LayerScale
 from contrastive_jax.models.linear import Linear
-from contrastive_jax.models.resnet import (
-  NormalizedConvolution,
-  check_images,
-  describe_stages,
-  path_drops,
-  visit,
-)
+from contrastive_jax.models.resnet import NormalizedConvolution
+from contrastive_jax.models.stages import check_images, describe_stages, path_drops, visit
 from contrastive_jax.models.stem import BatchNorm, Convolution
 
 NORMS = {'layer': transformer.layer_norm, 'batch': BatchNorm}

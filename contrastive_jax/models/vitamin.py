@@ -10,7 +10,7 @@ from flax import nnx
 from contrastive_jax.models import activations, transformer
 from contrastive_jax.models.image import resize_positions
 from contrastive_jax.models.linear import Linear
-from contrastive_jax.models.resnet import check_images, visit
+from contrastive_jax.models.stages import check_images, visit
 from contrastive_jax.models.stem import Convolution
 
 # Side of the pixels of a token: the stem halves the image four times.

@@ -12,7 +12,7 @@ from contrastive_jax.interop.open_clip.kind import (
   write_section,
 )
 from contrastive_jax.interop.table import Row, under
-from contrastive_jax.models.resnet import STAGES
+from contrastive_jax.models.stages import STAGES
 
 
 def _layers(value, _width):
