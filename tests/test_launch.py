@@ -138,8 +138,8 @@ slow = functools.partial(pytest.param, marks=pytest.mark.slow)
   [
     ([f'--config={ROOT}/configs/clip.py:huge'], "no variant 'huge'"),
     ([SMOKE, '--config.data.name=nothing'], 'config.data.name'),
-    ([SMOKE, '--mode=evaluate'], 'no checkpoint'),
-    ([], 'give --config'),
+    slow([SMOKE, '--mode=evaluate'], 'no checkpoint'),
+    slow([], 'give --config'),
     slow([SMOKE, '--config.tracker=comet'], "config.tracker = 'comet' is unknown"),
     slow([SMOKE, '--config.learning_rate=1'], 'learning_rate'),
     slow([SMOKE, '--config.batch_size=many'], 'batch_size'),
@@ -269,6 +269,7 @@ def test_a_workdir_of_another_config_is_left_alone(finished):
   assert {p: p.read_bytes() for p in workdir.rglob('*') if p.is_file()} == before
 
 
+@pytest.mark.slow
 def test_a_plan_opens_no_data_and_needs_no_devices(tmp_path):
   done = smoke('--mode=plan', '--topology=h100:4', '--config.data.name=none', cwd=tmp_path)
   assert done.returncode == 0, done.stderr

@@ -53,6 +53,7 @@ def test_the_probe_learns_over_a_frozen_tower_on_eight_devices_as_on_one():
   chex.assert_trees_all_close(jax.device_get(one), jax.device_get(trained), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_finetuning_moves_all():
   start, trained, accuracy = train((), layer_decay=0.75)
   assert accuracy == 1

@@ -43,7 +43,7 @@ slow = functools.partial(pytest.param, marks=pytest.mark.slow)
 @pytest.mark.parametrize(
   ('names', 'mesh', 'devices', 'micro_batches'),
   [
-    (OTHERS, 'data:1', 1, 4),
+    slow(OTHERS, 'data:1', 1, 4),
     (KINDS, 'data:2,fsdp:2,tensor:2', 8, 4),  # mesh and parts in one program
     slow(KINDS, 'data:8', 8, 1),
     slow(laws.NAMES, 'data:1', 1, 4),

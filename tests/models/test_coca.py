@@ -211,6 +211,7 @@ def test_the_memory_has_as_many_rows_as_queries(pooler):
   assert memory.shape == (3, 5, 12)
 
 
+@pytest.mark.slow
 def test_scanned_layers_equal_unrolled_ones():
   parameters, forward = model()
   images, tokens = batch_of()

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -13,6 +15,7 @@ from contrastive_jax.training.batch import abstract_batch
 
 MATRIX = jax.ShapeDtypeStruct((8, 8), jnp.float32)
 PRODUCT = 2 * 8**3
+slow = functools.partial(pytest.param, marks=pytest.mark.slow)
 
 
 def multiply(x, y):
@@ -102,10 +105,10 @@ FASTVIT_LARGE = FASTVIT | {'layers': (1, 1, 1, 1, 2), 'attention_stages': 2, 'st
   [
     (RESNET, 'affine'),
     (CONVNEXT, 'linear'),
-    (CONVNEXT, 'mlp'),
+    slow(CONVNEXT, 'mlp'),
     (VITAMIN, 'linear'),
-    (FASTVIT, 'affine'),
-    (FASTVIT_LARGE, 'affine'),
+    slow(FASTVIT, 'affine'),
+    slow(FASTVIT_LARGE, 'affine'),
   ],
 )
 def test_traced_flops_of_convolutional_towers_equal_analytic_flops(tower, projection):
@@ -124,16 +127,16 @@ def test_traced_flops_of_convolutional_towers_equal_analytic_flops(tower, projec
   ('recipe', 'overrides'),
   [
     (clip, {}),
-    (clip, PATCHES),
-    (clip, PATCHES | SCANNED),
+    slow(clip, PATCHES),
+    slow(clip, PATCHES | SCANNED),
     (clip, PATCHES | {'model.image.patch_dropout': 0.5}),
     (clip, {'mesh': 'data:2,fsdp:4'}),
     (siglip, PATCHES | {'model.image.pooling': 'attention'}),
     (clip, PATCHES | OPTIONS),
     (clip, PATCHES | {'model.image.stem': 'nested'}),
-    (coca, PATCHES | {'model.pooler': 'none'}),
+    slow(coca, PATCHES | {'model.pooler': 'none'}),
     (coca, {}),
-    (coca, PATCHES | SCANNED | {'model.decoder.scan': True}),
+    slow(coca, PATCHES | SCANNED | {'model.decoder.scan': True}),
     (coca, {'objective': ConfigDict({'info_nce': 1.0, 'captioning_streamed': 2.0})}),
     (coca, {'model.pooler': 'parallel'}),
   ],

@@ -289,6 +289,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, source, poisoned):
   assert saved_step(tmp_path) == 2
 
 
+@pytest.mark.slow
 def test_bad_steps_are_skipped_and_counted(tmp_path, source, poisoned):
   state = train(tmp_path, source, **{'bad_steps.action': 'skip'})
   rows = read_metrics(tmp_path)

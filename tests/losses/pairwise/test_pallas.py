@@ -57,7 +57,7 @@ def check(rows, columns, dtype, form, mesh, classes=9, diagonal=True):
   jax.tree.map(functools.partial(reference.assert_near, tolerance=tolerance), pallas, scan)
 
 
-@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+@pytest.mark.parametrize('dtype', ['float32', pytest.param('bfloat16', marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
   ('rows', 'columns', 'form', 'mesh'),
   [
