@@ -94,8 +94,20 @@ def set_up_programs(config: ConfigDict) -> None:
 
 def set_up_process(config: ConfigDict) -> None:
   """Makes CPU cores devices, and keeps memory and programs; call before the first computation."""
-  # A loss of pairs alone has one collective at a time.
-  losses = [*(config.get('objective') or ())]
-  cpu.split_cores(spare_threads=losses not in (['info_nce'], ['sigmoid']))
+  cpu.split_cores(spare_threads=not runs_collectives_in_turn(config))
   cpu.keep_memory()
   compilation_cache.keep_programs()
+
+
+def runs_collectives_in_turn(config: ConfigDict) -> bool:
+  """Whether a step of a config has one collective at a time; see `cpu.reserve_threads`.
+
+  So has a single loss of pairs on a mesh of 'data'. Sharded parameters are gathered side by side,
+  and gradients are summed beside the statistics of batch norms.
+  """
+  losses, mesh = [*config.get('objective', ())], config.get('mesh', '')
+  image = config.get('model', {}).get('image', {})
+  has_batch_norm = image.get('tower', 'vit') != 'vit' or image.get('stem') == 'nested'
+  has_batch_norm = has_batch_norm or image.get('stem_norm') == 'batch'
+  pairs_alone = losses in (['info_nce'], ['sigmoid'])
+  return pairs_alone and not has_batch_norm and 'fsdp' not in mesh and 'tensor' not in mesh

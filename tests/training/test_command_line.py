@@ -4,8 +4,9 @@ import pathlib
 
 import pytest
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
+from configs import clip
 from contrastive_jax.training import command_line
 
 CONFIG = pathlib.Path(__file__).parents[2] / 'configs' / 'clip.py'
@@ -71,3 +72,25 @@ def test_a_workdir_with_brackets_is_an_error(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path / 'old [a]')
   with pytest.raises(ValueError, match='has a bracket'):
     command_line.check_saves(pathlib.Path('runs/clip-default'))
+
+
+@pytest.mark.parametrize(
+  ('overrides', 'in_turn'),
+  [
+    ({}, True),
+    ({'mesh': 'data:2'}, True),
+    ({'mesh': 'data:1,fsdp:2'}, False),
+    ({'mesh': 'tensor:2'}, False),
+    ({'model.image.stem': 'nested'}, False),
+    ({'objective': ConfigDict({'info_nce': 1.0, 'reweighted_info_nce': 1.0})}, False),
+  ],
+)
+def test_collectives_side_by_side_are_foreseen(overrides, in_turn):
+  config = clip.get_config('smoke')
+  config.update_from_flattened_dict(overrides)
+  assert command_line.runs_collectives_in_turn(config) == in_turn
+
+
+def test_towers_with_batch_norm_have_collectives_side_by_side():
+  assert not command_line.runs_collectives_in_turn(clip.get_config('rn50'))
+  assert not command_line.runs_collectives_in_turn(ConfigDict())
