@@ -21,13 +21,14 @@ from contrastive_jax.models.linear import Linear
 from contrastive_jax.sharding.mesh import constrain_batch
 
 # Options of `jax.checkpoint` by name. 'none' saves all activations of a layer, 'dots' the results
-# of matmuls outside of attention, 'full' only the layer's input.
+# of matmuls outside of attention, 'full' only the layer's input, and 'pairs' that of every second
+# layer of a transformer; 'full' and 'pairs' are the same for an odd number of layers.
 REMATS: dict[str, dict | None] = {
   'none': None,
   'dots': {'policy': jax.checkpoint_policies.dots_with_no_batch_dims_saveable},
   'full': {},
+  'pairs': {},
 }
-
 
 MLPS = ('plain', 'swiglu')
 # Options of the layers with their defaults: each is a field of config.model.image and
@@ -257,8 +258,7 @@ class Transformer(nnx.Module):
   """`layers` blocks, unrolled or, with `scan`, stacked for `lax.scan`.
 
   Scanned layers compile once, whatever their number; unrolled ones run faster on a CPU. Stacked
-  parameters have a leading axis 'layers'. `remat`, a key of `REMATS`, selects the activations saved
-  for the backward pass; the others are rematerialized.
+  parameters have a leading axis 'layers'. `remat` is a key of `REMATS`.
 
   In training, `dropout` is the probability of dropping a unit of a branch's output, and `drop_path`
   that of dropping a branch of the last layer for an example; it grows linearly from 0 in the first.
@@ -285,6 +285,7 @@ class Transformer(nnx.Module):
         raise ValueError(f'{name} = {share} is not in [0, 1)')
     self.layers, self.dropout, self.drop_path = layers, dropout, drop_path
     self.remat = choose('remat', remat, REMATS)
+    self.group = 2 if remat == 'pairs' and layers % 2 == 0 else 1
     if self.remat is not None:
       # Common subexpression elimination would undo the remat of an unrolled layer; a scan prevents
       # that by itself.
@@ -310,12 +311,11 @@ class Transformer(nnx.Module):
 
     def layer(block, x, *own):
       drop = Drop(fold(keys, own[0]), self.dropout, own[1]) if own else None
-      apply = partial(block, mask=mask, causal=causal, rotation=rotation, drop=drop)
-      if self.remat is not None:
-        apply = jax.checkpoint(apply, **self.remat)
-      return apply(constrain_batch(x), context), None
+      x = block(x, context, mask=mask, causal=causal, rotation=rotation, drop=drop)
+      return constrain_batch(x), None
 
-    return constrain_batch(self._scan_layers(layer, x, *inputs)[0])
+    remat = {'group': self.group, 'remat': self.remat}
+    return self._scan_layers(layer, constrain_batch(x), *inputs, **remat)[0]
 
   def empty_cache(self, B, K, L):
     """Returns an empty cache for `step`, by layer; see `Block.empty_cache`."""
@@ -341,20 +341,36 @@ class Transformer(nnx.Module):
     layer = lambda block, x, cache, context: block.step(x, cache, context, parents, position)  # noqa: E731
     return self._scan_layers(layer, x, cache, context)
 
-  def _scan_layers(self, layer, x=None, *inputs):
-    """Carries x through layer(block, x, *inputs) -> (x, output), with inputs, outputs by layer."""
+  def _scan_layers(self, layer, x=None, *inputs, group=1, remat=None):
+    """Carries x through layer(block, x, *inputs) -> (x, output), with inputs, outputs by layer.
+
+    `remat` has the options of `jax.checkpoint`, of `group` layers at once.
+    """
+    saved = partial(jax.checkpoint, **remat) if remat is not None else lambda run: run
     if not self.scan:
-      outputs = []
-      for block, *own in zip(self.blocks, *inputs, strict=True):
-        x, output = layer(block, x, *own)
-        outputs.append(output)
+
+      def unrolled(x, layers):
+        outputs = []
+        for block, *own in layers:
+          x, output = layer(block, x, *own)
+          outputs.append(output)
+        return x, outputs
+
+      layers, outputs = [*zip(self.blocks, *inputs, strict=True)], []
+      for first in range(0, self.layers, group):
+        x, found = saved(partial(unrolled, layers=layers[first : first + group]))(x)
+        outputs += found
       return x, outputs
     definition, stacked = nnx.split(self.blocks)
 
     def scanned(x, own):
       return layer(nnx.merge(definition, own[0]), x, *own[1:])
 
-    return jax.lax.scan(scanned, x, (stacked, *inputs))
+    layers, run = (stacked, *inputs), scanned
+    if group > 1:
+      layers = jax.tree.map(lambda a: a.reshape(-1, group, *a.shape[1:]), layers)
+      run = lambda x, own: jax.lax.scan(scanned, x, own, unroll=True)  # noqa: E731
+    return jax.lax.scan(saved(run), x, layers)
 
 
 def position_table(length: int, width: int, std: float, *, rngs) -> nnx.Param:

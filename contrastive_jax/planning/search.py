@@ -23,7 +23,7 @@ from contrastive_jax.training import build
 _FIELDS = ('model.remat', 'model.attention', 'micro_batches', 'mesh')
 # FLOPs that are computed again, to those of the model: by rematerialization, and by gradient
 # caching, which repeats the forward pass. They order the settings; compiled ones are counted.
-_RECOMPUTED = {'none': 0.0, 'dots': 0.05, 'full': 0.33}
+_RECOMPUTED = {'none': 0.0, 'dots': 0.05, 'full': 0.33, 'pairs': 0.33}
 _FORWARD = 0.33
 _MAX_FSDP = 16
 

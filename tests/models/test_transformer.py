@@ -1,3 +1,5 @@
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -76,12 +78,35 @@ def rematerialized(jaxpr):
       yield from rematerialized(inner)
 
 
-@pytest.mark.parametrize('remat', ['none', 'dots', 'full'])
+@pytest.mark.parametrize('remat', transformer.REMATS)
 @pytest.mark.parametrize('scan', [False, True])
 def test_a_compiler_cannot_undo_rematerialization(scan, remat):
   """An unrolled layer is protected by a barrier, a scanned one by its scan."""
   fields = {'scan': scan, 'remat': remat, 'dtype': jnp.float32, 'rngs': nnx.Rngs(0)}
-  graph, state = nnx.split(transformer.Transformer(8, 3, 2, **fields))
+  graph, state = nnx.split(transformer.Transformer(8, 4, 2, **fields))
   loss = lambda state, x: nnx.merge(graph, state)(x).sum()  # noqa: E731
   found = rematerialized(jax.make_jaxpr(jax.value_and_grad(loss))(state, jnp.ones((2, 4, 8))).jaxpr)
   assert set(found) == (set() if remat == 'none' else {not scan})
+
+
+@pytest.mark.parametrize('scan', [False, True])
+@pytest.mark.parametrize(('layers', 'of_pairs'), [(4, 2), (3, 3)])
+def test_rematerialization_saves_inputs_of_layers(scan, layers, of_pairs):
+  x = jnp.linspace(-1, 1, 2 * 3 * 8).reshape(2, 3, 8)
+
+  def pulled(remat):
+    fields = {'scan': scan, 'remat': remat, 'drop_path': 0.5, 'dtype': jnp.float32}
+    graph, state = nnx.split(transformer.Transformer(8, layers, 2, **fields, rngs=nnx.Rngs(0)))
+    keys = jax.random.split(jax.random.key(0), len(x))
+    value, pull = jax.vjp(lambda state, x: nnx.merge(graph, state)(x, keys=keys), state, x)
+    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(pull)]
+    # A scan stacks what it saves of its layers.
+    inputs = sum(math.prod(shape[:-3]) for shape in shapes if shape[-3:] == x.shape)
+    return jax.tree.leaves((value, pull(jnp.cos(x)))), inputs
+
+  expected, all_of_them = pulled('none')
+  for remat, number in (('full', layers), ('pairs', of_pairs)):
+    found, inputs = pulled(remat)
+    assert inputs == number < all_of_them
+    for a, b in zip(found, expected, strict=True):
+      np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)

@@ -96,7 +96,7 @@ def search_as_if(monkeypatch, needed, seconds, **options):
 
 def test_the_fastest_setting_that_fits_is_found(monkeypatch):
   """As if all parameters and activations took 100 GiB, and FSDP saved 30 of them."""
-  remats = {'none': 0, 'dots': 10, 'full': 40}
+  remats = {'none': 0, 'dots': 10, 'full': 40, 'pairs': 50}
   found, fastest = search_as_if(
     monkeypatch,
     needed=lambda c: 100 - remats[c.model.remat] - 30 * ('fsdp' in c.mesh),

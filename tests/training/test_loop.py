@@ -329,7 +329,10 @@ def test_a_trace_is_written(tmp_path, source):
   [
     ({'batch_size': 16, 'micro_batches': 3}, r'config\.micro_batches = 3 .* per-shard batch of 2 '),
     ({'bad_steps.action': 'hope'}, r"config\.bad_steps\.action = 'hope'.*'stop' or 'skip'"),
-    ({'model.remat': 'some'}, r"remat = 'some' is unknown; use one of \['dots', 'full', 'none'\]"),
+    (
+      {'model.remat': 'some'},
+      r"remat = 'some' is unknown; use one of \['dots', 'full', 'none', 'pairs'\]",
+    ),
     ({'batch_size': 100}, r'config\.batch_size = 100 .* 8 data shards; use a multiple of 8'),
     ({'total_steps': 0}, r'config\.total_steps = 0'),
     ({'seed': -1}, r'config\.seed = -1; use an integer in \[0, 2147483647\]'),
