@@ -113,7 +113,8 @@ def _open_split(
       return other[1], open_source(other[2], 'train', folder)
     return split, open_source(name, split, folder)
   except ValueError as error:
+    meant = '; {split} stands for train in NAME=SOURCE' if other and '{split}' in split else ''
     raise ValueError(
-      f'config.evaluation.{setting} names {split!r}: {error}; config.evaluation.'
+      f'config.evaluation.{setting} names {split!r}: {error}{meant}; config.evaluation.'
       f'{_OPTIONAL[setting]} = () does without'
     ) from error

@@ -187,6 +187,7 @@ def open_with(**fields):
   [
     ({'splits': ('heldout',)}, r"splits names 'heldout': .*splits = \(\) does without"),
     ({'splits': ('other=jsonl:/no.jsonl',)}, "splits names 'other=jsonl:/no.jsonl': "),
+    ({'splits': ('other=jsonl:/{split}.jsonl',)}, r'splits .*\{split\} stands for train'),
     ({'probes': ('linear',), 'probe_split': 'no'}, r"probe_split names 'no': .*probes = \(\) does"),
     ({'pairs': ('concept',), 'partners': 'no'}, r"partners names 'no': .*pairs = \(\) does"),
     ({'zero_shot': ('kind',)}, "zero_shot names 'kind', .* has no field 'kind'"),
@@ -196,7 +197,17 @@ def open_with(**fields):
     ({'templates': ()}, r'templates = \(\) has no prompt'),
   ],
   ids=[
-    *('split', 'source', 'probe_split', 'partners', 'classes', 'twice', 'texts', 'languages'),
+    *(
+      'split',
+      'source',
+      'pattern',
+      'probe_split',
+      'partners',
+      'classes',
+      'twice',
+      'texts',
+      'languages',
+    ),
     'templates',
   ],
 )
