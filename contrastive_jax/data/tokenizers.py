@@ -16,7 +16,8 @@ import tokenizers
 from contrastive_jax.data import emoji
 
 # Names of the padding, start and end tokens, by kind of file. The padding must have the id 0, even
-# if that id has another meaning too. Where a file has no start token, one is added.
+# if that id has another meaning too. Where a file has no start token, one is added. Of other
+# paddings only fairseq's is known.
 _SPECIALS = (
   ('<pad>', '<start>', '<end>'),  # ours, from data.train_tokenizer
   ('!', '<|startoftext|>', '<|endoftext|>'),  # CLIP's, in Hugging Face's spelling
@@ -27,6 +28,9 @@ _SPECIALS = (
   ('<pad>', '<s>', '</s>'),
   ('<pad>', None, '</s>'),  # T5
 )
+# Tokens of fairseq in the order of their ids. RoBERTa's texts start with the first one, NLLB's with
+# the token of their language, here English.
+_FAIRSEQ, _NLLB_START = ('<s>', '<pad>', '</s>', '<unk>'), 'eng_Latn'
 
 _CLIP_VOCABULARY = pathlib.Path(__file__).parent / 'clip_vocabulary/bpe_simple_vocab_16e6.txt.gz'
 _CLIP_MERGES = 48_894  # the file has more, which the model was not trained with
@@ -50,7 +54,7 @@ class Tokenizer:
   Attributes:
     length: L, ids per text.
     vocab_size: V; every id is below it.
-    pad_id: 0.
+    pad_id: 0; of RoBERTa's, XLM-RoBERTa's and NLLB's files, 1.
     start_id: the first id of every text; for a file without a start token, the id after its last.
     adds_start: whether the file has no start token.
     end_id: the last id of every text before the padding.
@@ -65,7 +69,8 @@ class Tokenizer:
 
     Args:
       path: a `tokenizer.json` whose padding (id 0), start and end tokens have the names that
-        `data.train_tokenizer`, CLIP, BERT, Gemma, Llama or T5 use.
+        `data.train_tokenizer`, CLIP, BERT, Gemma, Llama or T5 use; or RoBERTa's or NLLB's, whose
+        padding has the id 1.
       length: L, ids per text, start and end included.
 
     Raises:
@@ -76,7 +81,7 @@ class Tokenizer:
       self._bpe = tokenizers.Tokenizer.from_str(pathlib.Path(path).read_text(encoding='utf-8'))
     except Exception as error:  # the library raises nothing narrower
       raise ValueError(f'{path} is no tokenizer.json: {error}') from error
-    pad, start, end = _find_specials(self._bpe, path)
+    pad, self.pad_id, start, end = _find_specials(self._bpe, path)
     self._bpe.no_padding()
     self._bpe.no_truncation()
     self._bpe.encode_special_tokens = True  # '<end>' in a caption becomes ordinary tokens
@@ -111,7 +116,7 @@ class Tokenizer:
       texts: B strings.
 
     Returns:
-      int32 [B, L]: start, ids of the text, end, zeros.
+      int32 [B, L]: start, ids of the text, end, padding.
 
     Raises:
       ValueError: if `texts` is one string, or holds something other than strings.
@@ -146,12 +151,14 @@ class Tokenizer:
     return self._text(list(ids)).strip()
 
 
-def _find_specials(bpe: tokenizers.Tokenizer, path) -> tuple[str, int | None, int]:
-  """Returns the padding token, the id of the start token or None, and the id of the end token."""
+def _find_specials(bpe: tokenizers.Tokenizer, path) -> tuple[str, int, int | None, int]:
+  """Returns the padding token and its id, the start token's id or None, and the end token's id."""
   for pad, start, end in _SPECIALS:
     ids = [0 if token is None else bpe.token_to_id(token) for token in (pad, start, end)]
     if ids[0] == 0 and None not in ids:
-      return pad, None if start is None else ids[1], ids[2]
+      return pad, 0, None if start is None else ids[1], ids[2]
+  if [*map(bpe.token_to_id, _FAIRSEQ)] == [0, 1, 2, 3]:
+    return _FAIRSEQ[1], 1, bpe.token_to_id(_NLLB_START) or 0, 2
   known = ', '.join(f'({pad}, {start or "none"}, {end})' for pad, start, end in _SPECIALS)
   raise ValueError(
     f'{path} has {bpe.id_to_token(0)!r} for id 0, and no padding of id 0 with start and end tokens '

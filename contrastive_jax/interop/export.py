@@ -13,7 +13,7 @@ from etils import epath
 from contrastive_jax.interop import native, open_clip
 from contrastive_jax.interop.model import Model, unstack_layers
 from contrastive_jax.interop.table import UnsupportedError
-from contrastive_jax.models.towers import image_class, text_class
+from contrastive_jax.models.towers import image_class, pad_id_of, text_class
 
 # File name of an exported tokenizer, distinct from those that other libraries open or write.
 TOKENIZER = 'contrastive_jax_tokenizer'
@@ -71,7 +71,8 @@ def _card(config, model: Model, metrics: Mapping[str, float], form: str) -> str:
   ]
   tokenizer = ''
   if 'text' in config['model']:
-    tokenizer = f' Tokenizer: `{config["data"]["tokenizer"]}`, padded with 0.'
+    padding = f'padded with {pad_id_of(config["model"]["text"])}'
+    tokenizer = f' Tokenizer: `{config["data"]["tokenizer"]}`, {padding}.'
   count = sum(leaf.size for leaf in jax.tree.leaves(unstack_layers(model.parameters)))
   seen = metrics.get('images_seen')
   rows = '\n'.join(

@@ -39,4 +39,5 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
   'gelu': gelu,
   'gelu_tanh': partial(jax.nn.gelu, approximate=True),
   'quick_gelu': quick_gelu,
+  'relu': jax.nn.relu,
 }

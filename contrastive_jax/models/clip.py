@@ -10,7 +10,7 @@ from contrastive_jax.models import activations, towers, transformer
 from contrastive_jax.models.linear import Linear
 from contrastive_jax.models.outputs import Outputs
 
-PROJECTIONS = ('linear', 'affine', 'mlp', 'none')
+PROJECTIONS = ('linear', 'affine', 'mlp', 'mlp_mean', 'none')
 
 
 class Clip(nnx.Module):
@@ -22,7 +22,9 @@ class Clip(nnx.Module):
       `towers`.
     text: arguments of the text tower, by default a `TextTower`; likewise.
     image_projection: projection from the tower's width to D: 'linear', 'affine' (with a bias),
-      'mlp' (see `MlpProjection`), or 'none' (the width is D).
+      'mlp' (timm's MLP of 2 D hidden units), 'mlp_mean' (open_clip's over Hugging Face's text
+      towers: as many hidden units as the mean of the tower's width and D, no biases), or 'none'
+      (the width is D).
     text_projection: likewise for text.
     scale: initial inverse temperature.
     bias: initial value of the learned bias of similarities (SigLIP); None for no bias.
@@ -111,12 +113,11 @@ class Clip(nnx.Module):
 
 
 class MlpProjection(nnx.Module):
-  """timm's MLP as a projection: 2 D hidden units, a GELU, and D outputs without bias."""
+  """An MLP as a projection: hidden units, a GELU, and D outputs without bias."""
 
-  def __init__(self, width, embed, *, dtype, rngs):
+  def __init__(self, width, embed, hidden, *, bias, dtype, rngs):
     make = {'dtype': dtype, 'rngs': rngs}
-    hidden = 2 * embed
-    self.up = Linear(width, hidden, ('embed', 'mlp'), width**-0.5, **make)
+    self.up = Linear(width, hidden, ('embed', 'mlp'), width**-0.5, bias=bias, **make)
     self.down = Linear(hidden, embed, ('mlp', None), hidden**-0.5, bias=False, **make)
 
   def __call__(self, features):
@@ -128,7 +129,9 @@ def projection(tower: str, kind: str, width: int, embed: int, make: dict[str, An
   """A projection from a tower's width to the shared space, of a kind of `PROJECTIONS`."""
   transformer.choose(f'{tower}_projection', kind, dict.fromkeys(PROJECTIONS))
   if kind == 'mlp':
-    return MlpProjection(width, embed, **make)
+    return MlpProjection(width, embed, 2 * embed, bias=True, **make)
+  if kind == 'mlp_mean':
+    return MlpProjection(width, embed, (width + embed) // 2, bias=False, **make)
   if kind != 'none':
     return Linear(width, embed, ('embed', None), width**-0.5, bias=kind == 'affine', **make)
   if width != embed:

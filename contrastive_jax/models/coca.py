@@ -157,6 +157,10 @@ class Coca(nnx.Module):
     rngs: nnx.Rngs,
   ):
     transformer.choose('pooler', pooler, dict.fromkeys(POOLERS))
+    if (tower := text.get('tower', 'transformer')) != 'transformer':
+      raise ValueError(
+        f"text.tower = {tower!r} sees the tokens that a captioner predicts; use 'transformer'"
+      )
     make = {'dtype': jnp.dtype(dtype), 'rngs': rngs}
     shared = {'remat': remat, 'attention': attention}
     self.pooling = pooler

@@ -39,6 +39,8 @@ class TextTower(nnx.Module):
     fields: options of the layers, `transformer.OPTIONS`.
   """
 
+  pad_id = 0
+
   def __init__(
     self,
     vocabulary: int,

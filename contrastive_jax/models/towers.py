@@ -10,7 +10,11 @@ A tower is an nnx module, built from its section of the config. It has
                                       of tokens for the path ''
     describe(fields)                  a line of the model card
 
-and, if it reads images,
+and, if it reads texts,
+
+    pad_id                            id of the padding; of the class, where the fields have none
+
+or, if it reads images,
 
     size                              side of the images, in pixels
     on_pixels                         prefixes of kernels that are applied to pixels
@@ -27,7 +31,9 @@ from flax import nnx
 from contrastive_jax.models.convnext import ConvNext
 from contrastive_jax.models.fastvit import FastVit
 from contrastive_jax.models.image import ImageTower
+from contrastive_jax.models.nllb import NllbTower
 from contrastive_jax.models.resnet import ResNet
+from contrastive_jax.models.roberta import RobertaTower
 from contrastive_jax.models.text import TextTower
 from contrastive_jax.models.transformer import choose
 from contrastive_jax.models.vitamin import Vitamin
@@ -39,7 +45,11 @@ IMAGE_TOWERS: dict[str, type[nnx.Module]] = {
   'vitamin': Vitamin,
   'fastvit': FastVit,
 }
-TEXT_TOWERS: dict[str, type[nnx.Module]] = {'transformer': TextTower}
+TEXT_TOWERS: dict[str, type[nnx.Module]] = {
+  'transformer': TextTower,
+  'roberta': RobertaTower,
+  'nllb': NllbTower,
+}
 
 
 def image_class(fields: Mapping[str, Any]) -> Any:
@@ -50,6 +60,11 @@ def image_class(fields: Mapping[str, Any]) -> Any:
 def text_class(fields: Mapping[str, Any]) -> Any:
   """The class of a text tower, given its section of the config."""
   return choose('text.tower', fields.get('tower', 'transformer'), TEXT_TOWERS)
+
+
+def pad_id_of(fields: Mapping[str, Any]) -> int:
+  """The id of the padding that a text tower takes, given its section of the config."""
+  return fields.get('pad_id', text_class(fields).pad_id)
 
 
 def image_tower(fields: Mapping[str, Any], **shared) -> Any:

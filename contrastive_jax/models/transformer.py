@@ -222,16 +222,16 @@ class Block(nnx.Module):
     return x if self.post_norm else norm(x)
 
   def _add(self, x, attended, drop=None):
-    x = x + self._after(attended, self.attention_norm, self.attention_scale, drop, 0)
+    x = self._join(x, attended, self.attention_norm, self.attention_scale, drop, 0)
     if self.mlp is None:
       return x
     hidden = self.mlp(self._before(self.mlp_norm, x))
-    return x + self._after(hidden, self.mlp_norm, self.mlp_scale, drop, 1)
+    return self._join(x, hidden, self.mlp_norm, self.mlp_scale, drop, 1)
 
-  def _after(self, x, norm, scale, drop, branch):
-    x = norm(x) if self.post_norm else x
-    x = x if scale is None else scale(x)
-    return x if drop is None else drop(x, branch)
+  def _join(self, x, branch, norm, scale, drop, number):
+    branch = norm(branch) if self.post_norm else branch
+    branch = branch if scale is None else scale(branch)
+    return x + (branch if drop is None else drop(branch, number))
 
   def empty_cache(self, B, K, L):
     """Returns an empty cache for `step`, for K texts of up to L tokens in each of B rows."""

@@ -15,6 +15,7 @@ from contrastive_jax.data.images import normalize
 from contrastive_jax.methods import Objective, Sizes
 from contrastive_jax.models.definition import Definition, define
 from contrastive_jax.models.outputs import Outputs
+from contrastive_jax.models.towers import pad_id_of
 from contrastive_jax.sharding.mesh import make_mesh
 from contrastive_jax.training.batch import abstract_batch, abstract_inputs
 from contrastive_jax.training.config_checks import check_config, check_inputs, check_model
@@ -178,6 +179,11 @@ def _open_tokenizer(config: ConfigDict) -> data.Tokenizer:
     raise ValueError(
       f'config.model.text.vocabulary = {config.model.text.vocabulary} is too small for the '
       f'tokenizer {config.data.tokenizer!r}; use {tokenizer.vocab_size} or more'
+    )
+  if (pad_id := pad_id_of(config.model.text)) != tokenizer.pad_id:
+    raise ValueError(
+      f'config.data.tokenizer = {config.data.tokenizer!r} pads with {tokenizer.pad_id}, and '
+      f'config.model.text takes texts padded with {pad_id}; make them the same'
     )
   return tokenizer
 

@@ -11,7 +11,10 @@ import numpy as np
 from contrastive_jax.models.definition import Definition
 
 # Parts of a tower below its layers; all other parts are above them.
-_BELOW_LAYERS = ('stem', 'stem_norm', 'embed', 'positions', 'class_token', 'pre_norm')
+_BELOW_LAYERS = (
+  *('stem', 'stem_norm', 'pre_norm'),
+  *('embed', 'positions', 'class_token', 'token_type', 'embed_norm'),
+)
 # Layers of a transformer; or stages of a convolutional tower and their blocks, and what halves the
 # image before a stage.
 _LAYER = re.compile(r'(.*?)/(transformer/blocks|stages|halving_norms|halvings)/(\d+)/(?:(\d+)/)?.*')

@@ -124,6 +124,30 @@ def test_traced_flops_of_convolutional_towers_equal_analytic_flops(tower, projec
 
 
 @pytest.mark.parametrize(
+  ('text', 'projection'),
+  [({'tower': 'roberta', 'pooling': 'pooler'}, 'mlp_mean'), ({'tower': 'nllb'}, 'linear')],
+)
+def test_traced_flops_of_hugging_faces_text_towers_equal_analytic_flops(text, projection):
+  config = clip.get_config('smoke')
+  config.augmentation, config.data.size = ConfigDict(), config.model.image.size
+  sizes = {'vocabulary': 4096, 'length': 16, 'width': 32, 'layers': 2, 'heads': 2, 'pad_id': 0}
+  config.model.text, config.model.text_projection = ConfigDict(sizes | text), projection
+  run = build.build(config)
+  batch = abstract_batch(run.config, run.definition)
+  traced = traced_flops.traced(run.train_step, run.abstract_state, batch)
+  analytic = flops.analytic(run.config, run.abstract_state.parameters, run.objective, run.sizes)
+  assert traced.total == sum(analytic.values())
+
+
+def test_a_tokenizer_must_pad_as_the_tower_reads():
+  config = clip.get_config('smoke')
+  sizes = {'vocabulary': 4096, 'length': 16, 'width': 32, 'layers': 1, 'heads': 2}
+  config.model.text = ConfigDict(sizes | {'tower': 'roberta'})
+  with pytest.raises(ValueError, match=r"data\.tokenizer = 'emoji' pads with 0, .* padded with 1"):
+    build.build(config)
+
+
+@pytest.mark.parametrize(
   ('recipe', 'overrides'),
   [
     (clip, {}),

@@ -119,6 +119,17 @@ def test_layer_decay_counts_from_the_top_of_each_tower(scan):
     np.testing.assert_allclose(stacked.ravel(), [0.5**3, 0.5**2, 0.5])
 
 
+def test_layer_decay_of_a_roberta_counts_its_embeddings_below_the_layers():
+  image = {'size': 8, 'patch': 4, 'width': 16, 'layers': 1, 'heads': 2}
+  text = {'vocabulary': 32, 'length': 6, 'width': 16, 'layers': 2, 'heads': 2, 'tower': 'roberta'}
+  model = define('clip', embed=12, image=image, text={**text, 'pooling': 'pooler'})
+  found = paths(parameter_rates(model, layer_decay=0.5))
+  for name in ('embed/embedding', 'positions', 'token_type', 'embed_norm/scale'):
+    assert found[f'text/{name}'] == 0.5**3, name
+  assert found['text/transformer/blocks/1/mlp_norm/scale'] == 0.5
+  assert found['text/pooler/kernel'] == 1
+
+
 def test_layer_decay_counts_the_blocks_of_a_convolutional_tower():
   image = {'size': 32, 'width': 4, 'layers': (1, 1, 2, 1)}
   text = {'vocabulary': 32, 'length': 6, 'width': 16, 'layers': 2, 'heads': 2}
