@@ -66,7 +66,8 @@ def initial_parameters(folder: str | pathlib.Path, fields: Mapping[str, Any]) ->
   for each in (theirs, ours):
     for name in ('bias', 'image/layer_scale', 'text/layer_scale'):
       each[name] = each.get(name) is not None
-    each['text/mask_padding'] &= not each['text/causal']  # a causal token never attends to it
+    if each.get('text/causal'):
+      each['text/mask_padding'] = False  # a causal token never attends to it
   differing = [
     f'config.model.{name.replace("/", ".")} is {ours.get(name)!r}, there {theirs.get(name)!r}'
     for name in sorted(ours.keys() | theirs.keys())

@@ -2,12 +2,15 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
 from contrastive_jax import interop
 from contrastive_jax.interop.model import unstack_layers
+from contrastive_jax.models.definition import define
 from tests.interop.models import model_of
+from tests.models.towers import IMAGE
 
 
 def test_parameters_fit_a_config_that_scans_and_sees_larger_images(tmp_path):
@@ -20,6 +23,15 @@ def test_parameters_fit_a_config_that_scans_and_sees_larger_images(tmp_path):
   for path, array in flat.items():
     np.testing.assert_array_equal(array, resized[path])
   assert initial['image']['transformer']['blocks']['mlp']['up']['kernel'].shape == (2, 16, 64)
+
+
+def test_an_encoder_without_texts_begins_with_its_weights(tmp_path):
+  fields = {'name': 'encoder', 'embed': 16, 'image': IMAGE}
+  shapes = jax.eval_shape(define(**fields).init, jax.random.key(0))
+  parameters = jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), shapes)
+  interop.write_model(interop.Model(fields, parameters), tmp_path)
+  initial = interop.initial_parameters(tmp_path, fields)
+  jax.tree.map(np.testing.assert_array_equal, initial, parameters)
 
 
 def test_no_folder_gives_no_parameters():
