@@ -51,7 +51,7 @@ class Model:
     Args:
       *inputs: what the model reads, in the order of `definition.inputs`: images [B, H, W, 3],
         normalized floats; tokens [B, L], integers padded with 0 or with the end token, see
-        `zero_padded`.
+        `zero_padded`; with the tower's `pad_id`, if it has one.
 
     Raises:
       ValueError: if images or tokens have a wrong shape; see also `zero_padded`.
@@ -65,8 +65,8 @@ class Model:
 
     The text tower takes the last nonzero token for the end, while Hugging Face's CLIP tokenizers
     pad with the end token. Texts without an end token are unchanged, as are all texts of models
-    that pool the last position (SigLIP). If the end token is unknown, the vocabulary's largest id
-    counts as one if only padding follows it.
+    that pool the last position (SigLIP) or have a `pad_id` (RoBERTa). If the end token is unknown,
+    the vocabulary's largest id counts as one if only padding follows it.
 
     Args:
       tokens: [B, L] integers.
@@ -79,7 +79,7 @@ class Model:
         than 0 and the end token, would change the embedding. Traced tokens are not checked.
     """
     fields, traced = with_defaults(self.fields), isinstance(tokens, jax.core.Tracer)
-    vocabulary, causal = fields['text/vocabulary'], fields['text/causal']
+    vocabulary, causal = fields['text/vocabulary'], fields.get('text/causal')
     pooling = fields.get('text/pooling', 'class')
     tokens = tokens if traced else np.asarray(tokens)
     if not traced and not np.all((tokens >= 0) & (tokens < vocabulary)):
@@ -87,7 +87,7 @@ class Model:
         f'tokens are from {tokens.min()} to {tokens.max()}; the model takes ids from 0, below '
         f'{vocabulary}'
       )
-    if tokens.ndim != 2 or pooling == 'last':
+    if tokens.ndim != 2 or pooling == 'last' or 'text/pad_id' in fields:
       return tokens
     is_known = self.end_id is not None or bool(self.source)
     end = vocabulary - 1 if self.end_id is None else self.end_id

@@ -179,7 +179,7 @@ def test_the_papers_coca_has_no_form_in_open_clip(field, value, tmp_path):
   ('case', 'entries', 'message'),
   [
     ('siglip', {'vision_cfg__timm_model_name': 'vit_novelty_224'}, 'timm_model_name'),
-    ('siglip', {'text_cfg__hf_model_name': 'roberta-base'}, r'text_cfg\.hf_model_name'),
+    ('siglip', {'text_cfg__hf_model_name': 'google/mt5-base'}, r'text_cfg\.hf_model_name'),
     ('clip', {'vision_cfg__layers': [3, 4, 6]}, r'vision_cfg\.layers = \[3, 4, 6\]'),
     ('clip', {'vision_cfg__pool_type': 'none'}, r"vision_cfg\.pool_type = 'none'"),
     ('clip', {'vision_cfg__scale_heads': True}, r'vision_cfg\.scale_heads'),

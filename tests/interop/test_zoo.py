@@ -19,6 +19,7 @@ from contrastive_jax.interop.open_clip import folder as open_clip_folder
 from contrastive_jax.interop.open_clip.timm_names import NETWORKS
 from contrastive_jax.models.definition import join_statistics, updated_statistics
 from tests.interop.parity import assert_same_bytes
+from tests.interop.peer import run as peer
 from tests.interop.zoo import CASES, FOLDER, expected, sampled, shrink
 
 WEIGHTS = 'open_clip_model.safetensors'
@@ -35,11 +36,7 @@ def loss_of(outputs, tokens):
   return loss
 
 
-@pytest.mark.parametrize('case', CASES)
-def test_a_family_has_open_clips_features(case, monkeypatch):
-  shrink(monkeypatch, case)
-  model, there = interop.read_open_clip(FOLDER / case), expected(case)
-
+def assert_computes(model, there):
   def encode(parameters, image, tokens):
     bound = model.definition.bind(parameters)
     return bound.encode_image(image), bound.encode_text(tokens)
@@ -49,11 +46,7 @@ def test_a_family_has_open_clips_features(case, monkeypatch):
   np.testing.assert_allclose(text, there['text_features'], atol=2e-4)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('case', CASES)
-def test_a_family_learns_as_in_open_clip(case, monkeypatch):
-  shrink(monkeypatch, case)
-  model, there = interop.read_open_clip(FOLDER / case), expected(case)
+def assert_learns(model, there):
   definition, optimizer = model.definition, optax.adamw(1e-3, eps=1e-6, weight_decay=0.0)
   trained, statistics = definition.part(model.parameters)
 
@@ -90,19 +83,48 @@ def test_a_family_learns_as_in_open_clip(case, monkeypatch):
   np.testing.assert_allclose(curve, there['losses'], rtol=1e-4)
 
 
+def assert_comes_back(folder, model, tmp_path):
+  interop.write_open_clip(model, tmp_path)
+  assert_same_bytes(folder / WEIGHTS, tmp_path / WEIGHTS)
+  again = interop.read_open_clip(tmp_path)
+  assert with_defaults(again.fields) == with_defaults(model.fields)
+  before, after = (
+    json.loads((each / 'open_clip_config.json').read_text())['model_cfg']
+    for each in (folder, tmp_path)
+  )
+  for section in ('vision_cfg', 'text_cfg'):
+    assert before[section].items() <= after[section].items()
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_a_family_computes_as_in_open_clip(case, monkeypatch):
+  shrink(monkeypatch, case)
+  assert_computes(interop.read_open_clip(FOLDER / case), expected(case))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('case', CASES)
+def test_a_family_learns_as_in_open_clip(case, monkeypatch):
+  shrink(monkeypatch, case)
+  assert_learns(interop.read_open_clip(FOLDER / case), expected(case))
+
+
 @pytest.mark.parametrize('case', CASES)
 def test_a_family_comes_back_with_the_same_bytes(case, monkeypatch, tmp_path):
   shrink(monkeypatch, case)
-  model = interop.read_open_clip(FOLDER / case)
-  interop.write_open_clip(model, tmp_path)
-  assert_same_bytes(FOLDER / case / WEIGHTS, tmp_path / WEIGHTS)
-  again = interop.read_open_clip(tmp_path)
-  assert with_defaults(again.fields) == with_defaults(model.fields)
-  sections = [
-    {**json.loads((folder / 'open_clip_config.json').read_text())['model_cfg']['vision_cfg']}
-    for folder in (FOLDER / case, tmp_path)
-  ]
-  assert sections[0].items() <= sections[1].items()
+  assert_comes_back(FOLDER / case, interop.read_open_clip(FOLDER / case), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('case', ['roberta_pooler', 'xlm_roberta_class', 'nllb_siglip'])
+def test_a_larger_text_tower_of_hugging_face_is_open_clips(case, monkeypatch, tmp_path):
+  peer.run('zoo.py', 'cases', tmp_path, case)
+  shrink(monkeypatch, case, tmp_path)
+  model = interop.read_open_clip(tmp_path / case)
+  there = expected(case, folder=tmp_path)
+  assert_computes(model, there)
+  assert_learns(model, there)
+  assert_comes_back(tmp_path / case, model, tmp_path / 'written')
 
 
 def test_a_tower_that_timm_has_is_written_by_its_name(monkeypatch, tmp_path):
@@ -176,7 +198,7 @@ def test_every_supported_config_has_open_clips_tensors(tmp_path):
     except interop.UnsupportedError:
       continue
     supported[path.stem] = given
-  assert len(supported) >= 70
+  assert len(supported) >= 139
   script = pathlib.Path(__file__).parent / 'peer' / 'zoo.py'
   subprocess.run([python, script, 'shapes', tmp_path / 'out.json', *supported], check=True)
   theirs = json.loads((tmp_path / 'out.json').read_text())

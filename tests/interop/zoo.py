@@ -21,9 +21,10 @@ _FIELDS = {
 }
 
 
-def shrink(monkeypatch, case):
-  """Gives the case's network of timm the sizes of the case."""
-  config = json.loads((FOLDER / case / 'open_clip_config.json').read_text())
+def shrink(monkeypatch, case, folder=FOLDER):
+  """Gives the case's network of timm the sizes of the case, and finds its text tower's."""
+  monkeypatch.chdir(folder / case)  # where `hf_model_name` is a folder
+  config = json.loads((folder / case / 'open_clip_config.json').read_text())
   name = config['model_cfg']['vision_cfg'].get('timm_model_name')
   if name is None:
     return

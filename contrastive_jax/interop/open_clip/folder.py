@@ -22,6 +22,8 @@ WEIGHTS = (
   'open_clip_pytorch_model.safetensors',
   'model.safetensors',
 )
+# A buffer in files of old versions of transformers, which open_clip ignores too.
+_POSITION_IDS = 'text.transformer.embeddings.position_ids'
 # PyTorch's batch norm counts its training steps, which nothing reads.
 _COUNTER, _STATISTIC = 'num_batches_tracked', 'running_mean'
 
@@ -55,7 +57,8 @@ def from_tensors(weights: table.Tensors, config: Mapping[str, Any], where: str) 
   source['model_cfg'] = given
   fields, end_id = read_config(given)
   counters = {name: value for name, value in weights.items() if name.endswith(_COUNTER)}
-  weights = {name: value for name, value in weights.items() if name not in counters}
+  ignored = {*counters, _POSITION_IDS}
+  weights = {name: value for name, value in weights.items() if name not in ignored}
   for name in ('logit_scale', 'logit_bias'):
     if name in weights and weights[name].shape == (1,):
       weights = {**weights, name: weights[name].reshape(())}

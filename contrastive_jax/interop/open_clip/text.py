@@ -12,6 +12,7 @@ from contrastive_jax.interop.open_clip.kind import (
   Kind,
   Section,
   read_section,
+  require,
   write_section,
 )
 from contrastive_jax.interop.table import Row, UnsupportedError, under
@@ -72,6 +73,7 @@ def _write(fields: Mapping[str, Any], before: Section) -> dict[str, Any]:
     raise UnsupportedError(
       'text.mask_padding = True is not supported by open_clip with text.causal = False; False is'
     )
+  require(fields, 'text_projection', *_PROJECTIONS)
   section = write_section(_CLIP, fields, 'text', before)
   section |= _PROJECTIONS[fields['text_projection']]
   end_id = fields['end_id']

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from contrastive_jax.interop.open_clip.convnext import CONVNEXT
 from contrastive_jax.interop.open_clip.fastvit import FASTVIT
+from contrastive_jax.interop.open_clip.hugging_face_text import HUGGING_FACE
 from contrastive_jax.interop.open_clip.kind import Kind, Section
 from contrastive_jax.interop.open_clip.resnet import RESNET
 from contrastive_jax.interop.open_clip.text import TRANSFORMER
@@ -14,7 +15,7 @@ from contrastive_jax.interop.open_clip.vitamin import VITAMIN
 # Kinds by section of a model_cfg. The first one that matches reads the section; a model that was
 # not read from open_clip is written as the first one that can.
 IMAGE: tuple[Kind, ...] = (VIT, RESNET, CONVNEXT, FASTVIT, VITAMIN, TIMM_VIT)
-TEXT: tuple[Kind, ...] = (TRANSFORMER,)
+TEXT: tuple[Kind, ...] = (TRANSFORMER, *HUGGING_FACE)
 
 
 def kind_of(kinds: Sequence[Kind], section: Section) -> Kind:

@@ -6,10 +6,12 @@
 It imports nothing of contrastive_jax, since open_clip's environment may lack JAX.
 """
 
+import contextlib
 import functools
 import json
 import pathlib
 import sys
+import tempfile
 
 import numpy as np
 import open_clip
@@ -39,6 +41,14 @@ def timm_case(name, *, text=(), pool='token', proj=None, trunk=(), **more):
   }
 
 
+def hugging_face_case(config, *, image=None, **text):
+  """A case whose text tower transformers builds from a config.json in the folder `text`."""
+  names = {'hf_model_name': 'text', 'hf_model_pretrained': False}
+  case = image or own_case(custom_text=True)
+  case['model_cfg']['text_cfg'] = {'context_length': LENGTH, **names, **text}
+  return {**case, 'text': config}
+
+
 def own_case(*, vision=(), text=(), **more):
   """A case with open_clip's own image tower."""
   sections = {'vision_cfg': {**VIT, **dict(vision)}, 'text_cfg': {**TEXT, **dict(text)}}
@@ -49,6 +59,63 @@ _CUSTOM = {'ls_init_value': 0.1, 'qk_norm': True, 'scale_attn_inner': True, 'sca
 _SWIGLU = {'ref_feat_shape': (3, 3)}
 _CLIPA = {'no_ln_pre': True, 'pool_type': 'avg', 'final_ln_after_pool': True}
 _DECODER = {'context_length': LENGTH, 'vocab_size': VOCABULARY, 'width': 16, 'heads': 2}
+
+ROBERTA = {
+  'model_type': 'roberta',
+  'vocab_size': VOCABULARY,
+  'hidden_size': 16,
+  'num_hidden_layers': 2,
+  'num_attention_heads': 2,
+  'intermediate_size': 40,
+  'max_position_embeddings': 12,
+  'type_vocab_size': 1,
+  'pad_token_id': 1,
+  'bos_token_id': 0,
+  'eos_token_id': 2,
+  'layer_norm_eps': 1e-5,
+  'hidden_act': 'gelu',
+  'hidden_dropout_prob': 0.0,
+  'attention_probs_dropout_prob': 0.0,
+}
+NLLB = {
+  'model_type': 'm2m_100',
+  'is_encoder_decoder': True,
+  'vocab_size': VOCABULARY,
+  'd_model': 16,
+  'encoder_layers': 2,
+  'encoder_attention_heads': 2,
+  'encoder_ffn_dim': 40,
+  'encoder_layerdrop': 0.0,
+  'decoder_layers': 1,
+  'decoder_attention_heads': 2,
+  'decoder_ffn_dim': 16,
+  'max_position_embeddings': 32,
+  'pad_token_id': 1,
+  'bos_token_id': 0,
+  'eos_token_id': 2,
+  'scale_embedding': True,
+  'activation_function': 'relu',
+  'dropout': 0.0,
+  'attention_dropout': 0.0,
+  'activation_dropout': 0.0,
+}
+_BASE = {'hidden_size': 768, 'num_hidden_layers': 12, 'num_attention_heads': 12}
+_BASE |= {'intermediate_size': 3072, 'max_position_embeddings': 514}
+_LARGE = {'hidden_size': 1024, 'num_hidden_layers': 24, 'num_attention_heads': 16}
+_LARGE |= {'intermediate_size': 4096, 'max_position_embeddings': 514}
+_NLLB = {'d_model': 1024, 'vocab_size': 256206, 'encoder_attention_heads': 16}
+# Sizes in the config.json of the models that open_clip's configs name.
+PUBLISHED = {
+  'roberta-base': {**ROBERTA, **_BASE, 'vocab_size': 50265},
+  'xlm-roberta-base': {**ROBERTA, **_BASE, 'model_type': 'xlm-roberta', 'vocab_size': 250002},
+  'xlm-roberta-large': {**ROBERTA, **_LARGE, 'model_type': 'xlm-roberta', 'vocab_size': 250002},
+  'facebook/nllb-200-distilled-600M': {
+    **NLLB, **_NLLB, 'encoder_layers': 12, 'encoder_ffn_dim': 4096
+  },
+  'facebook/nllb-200-distilled-1.3B': {
+    **NLLB, **_NLLB, 'encoder_layers': 24, 'encoder_ffn_dim': 8192
+  },
+}  # fmt: skip
 
 CASES = {
   'clipa': own_case(vision=_CLIPA, text={'pool_type': 'last', 'no_causal_mask': True}),
@@ -98,6 +165,28 @@ CASES = {
     'vit_large_patch14_clip_224', text={'no_causal_mask': True}, custom_text=True
   ),
   'gap': timm_case('vit_medium_patch16_gap_256', pool='', proj='linear'),
+  'roberta': hugging_face_case(ROBERTA),
+  'nllb': hugging_face_case(NLLB, hf_pooler_type='cls_pooler', hf_proj_type='linear'),
+}
+_WIDE = {'hidden_size': 24, 'num_attention_heads': 3, 'num_hidden_layers': 3}
+# Larger cases, which are not stored.
+BUILT = {
+  'roberta_pooler': hugging_face_case(
+    {**ROBERTA, **_WIDE, 'layer_norm_eps': 1e-3},
+    image=own_case(custom_text=True, quick_gelu=True),
+    hf_pooler_type='cls_pooler',
+    hf_proj_type='linear',
+  ),
+  'xlm_roberta_class': hugging_face_case(
+    {**ROBERTA, 'model_type': 'xlm-roberta', 'hidden_size': EMBED},
+    hf_pooler_type='cls_last_hidden_state_pooler',
+    hf_proj_type=None,
+  ),
+  'nllb_siglip': hugging_face_case(
+    {**NLLB, 'd_model': 24, 'encoder_attention_heads': 3, 'encoder_layers': 3},
+    image=timm_case('vit_base_patch32_siglip_256', pool='map', proj='none', **SIGLIP),
+    hf_pooler_type='mean_pooler',
+  ),
 }
 
 
@@ -121,6 +210,12 @@ def build(case):
   return built, {**fields, 'custom_text': custom}
 
 
+def write_config(config, folder):
+  """Writes a config.json, which transformers reads by the folder's name."""
+  folder.mkdir(exist_ok=True)
+  (folder / 'config.json').write_text(json.dumps(config, indent=1) + '\n')
+
+
 def losses_of(found, tokens):
   """The loss of a model's outputs: contrastive or sigmoid, and captioning."""
   image, text, scale = (found[name] for name in ('image_features', 'text_features', 'logit_scale'))
@@ -141,7 +236,12 @@ def losses_of(found, tokens):
 def write_case(name, folder):
   """Writes a case: config, weights, and what open_clip computes with them."""
   torch.manual_seed(sum(map(ord, name)))
-  built, fields = build(CASES[name])
+  case, folder = {**CASES, **BUILT}[name], folder / name
+  folder.mkdir(parents=True, exist_ok=True)
+  if 'text' in case:
+    write_config(case['text'], folder / 'text')
+  with contextlib.chdir(folder):
+    built, fields = build(case)
   with torch.no_grad():
     for path, parameter in built.named_parameters():
       if path == 'text_decoder.text_projection':  # which open_clip leaves uninitialized
@@ -151,16 +251,17 @@ def write_case(name, folder):
     for path, buffer in built.named_buffers():
       if path.endswith(('running_mean', 'running_var')):
         buffer.add_(0.1 * torch.rand_like(buffer))
-  size, random = CASES[name]['trunk'].get('img_size', SIZE), np.random.default_rng(0)
+  size, random = case['trunk'].get('img_size', SIZE), np.random.default_rng(0)
   images = random.normal(size=(3, 3, size, size)).astype(np.float32)
   tokens = random.integers(1, VOCABULARY - 1, (3, LENGTH))
   tokens[np.arange(3), [LENGTH - 1, 3, 5]] = VOCABULARY - 1
   tokens[np.arange(LENGTH) > np.array([[LENGTH - 1], [3], [5]])] = 0
-  folder = folder / name
-  folder.mkdir(parents=True, exist_ok=True)
+  if 'text' in case:  # a start token, words, an end token, padding
+    tokens = np.select([tokens == 0, tokens == VOCABULARY - 1], [1, 2], np.maximum(tokens, 3))
+    tokens[:, 0] = 0
   weights = {path: tensor.contiguous() for path, tensor in built.state_dict().items()}
   safetensors.torch.save_file(weights, folder / 'open_clip_model.safetensors')
-  config = {'model_cfg': fields, 'preprocess_cfg': {}, 'trunk': CASES[name]['trunk']}
+  config = {'model_cfg': fields, 'preprocess_cfg': {}, 'trunk': case['trunk']}
   (folder / 'open_clip_config.json').write_text(json.dumps(config, indent=1) + '\n')
   arrays = {'image': images, 'tokens': tokens.astype(np.int32)}
   arrays |= compute(built, torch.from_numpy(images), torch.from_numpy(tokens))
@@ -211,8 +312,13 @@ def shapes(names):
   """Names and shapes of the tensors of open_clip's models, without weights."""
   found = {}
   for name in names:
-    with torch.device('meta'):
-      built = open_clip.create_model(name, device='meta')
+    text = open_clip.get_model_config(name)['text_cfg']
+    with tempfile.TemporaryDirectory() as folder, torch.device('meta'):
+      given = {}
+      if config := PUBLISHED.get(text.get('hf_model_name')):
+        write_config(config, pathlib.Path(folder))
+        given['text_cfg'] = {**text, 'hf_model_name': folder, 'hf_model_pretrained': False}
+      built = open_clip.create_model(name, device='meta', pretrained_text=False, **given)
     found[name] = {path: list(tensor.shape) for path, tensor in built.state_dict().items()}
   return found
 
