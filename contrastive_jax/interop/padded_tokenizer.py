@@ -41,7 +41,7 @@ CLEANS: dict[str, Callable[[str], str]] = {
 }
 
 
-class _Words(NamedTuple):
+class Words(NamedTuple):
   """A vocabulary: text to ids, with the template or without, and token to id.
 
   `specials` holds the ids of special tokens that the configs need not name.
@@ -51,6 +51,24 @@ class _Words(NamedTuple):
   id_of: Callable[[str], int | None]
   size: int
   specials: dict[str, int | None]
+
+
+def find_clean(name: str) -> Callable[[str], str]:
+  """Returns one of `CLEANS`; raises UnsupportedError for another name."""
+  if name not in CLEANS:
+    raise UnsupportedError(f'clean = {name!r} is not supported; use one of {[*CLEANS]}')
+  return CLEANS[name]
+
+
+def read_configs(folder: pathlib.Path) -> dict[str, Any]:
+  """Returns the entries of `CONFIGS`; raises UnsupportedError for padding on the left."""
+  config: dict[str, Any] = {}
+  for name in CONFIGS:
+    config |= tensors.read_json(folder / name) if (folder / name).is_file() else {}
+  for side in ('padding_side', 'truncation_side'):
+    if config.get(side, 'right') != 'right':
+      raise UnsupportedError(f'{CONFIGS[-1]}: {side} = {config[side]!r} is not supported')
+  return config
 
 
 def find_files(folder: pathlib.Path) -> bool:
@@ -85,17 +103,10 @@ class PaddedTokenizer:
     Raises:
       ValueError: if a file is of another kind, or names no padding.
     """
-    if clean not in CLEANS:
-      raise UnsupportedError(f'clean = {clean!r} is not supported; use one of {[*CLEANS]}')
-    self.length, self._clean = length, CLEANS[clean]
-    config: dict[str, Any] = {}
-    for name in CONFIGS:
-      config |= tensors.read_json(folder / name) if (folder / name).is_file() else {}
-    for side in ('padding_side', 'truncation_side'):
-      if config.get(side, 'right') != 'right':
-        raise UnsupportedError(f'{CONFIGS[-1]}: {side} = {config[side]!r} is not supported')
+    self.length, self._clean = length, find_clean(clean)
+    config = read_configs(folder)
     path = next(folder / name for name in (FAST, *SLOW) if (folder / name).is_file())
-    words = (_read_fast if path.name == FAST else _read_slow)(path, length)
+    words = (read_fast if path.name == FAST else _read_slow)(path, length)
 
     def token(name):
       named = _content(config.get(name))
@@ -138,7 +149,16 @@ def _content(token: str | Mapping[str, Any] | None) -> str:
   return token.get('content', '') if isinstance(token, Mapping) else token or ''
 
 
-def _read_fast(path: pathlib.Path, length: int) -> _Words:
+def open_pieces(path: pathlib.Path) -> sentencepiece.SentencePieceProcessor:
+  """Opens a SentencePiece model; raises ValueError if the file is none."""
+  try:
+    return sentencepiece.SentencePieceProcessor(model_proto=path.read_bytes())
+  except RuntimeError as error:
+    raise ValueError(f'{path} is no SentencePiece model: {error}') from error
+
+
+def read_fast(path: pathlib.Path, length: int) -> Words:
+  """Reads a tokenizer.json, which truncates to `length` with its template."""
   text = path.read_text(encoding='utf-8')
   try:
     words = tokenizers.Tokenizer.from_str(text)
@@ -154,15 +174,12 @@ def _read_fast(path: pathlib.Path, length: int) -> _Words:
     return words.encode(text, add_special_tokens=has_template).ids
 
   size = 1 + max(words.get_vocab().values())
-  return _Words(encode, words.token_to_id, size, {'pad_token': padding.get('pad_id')})
+  return Words(encode, words.token_to_id, size, {'pad_token': padding.get('pad_id')})
 
 
-def _read_slow(path: pathlib.Path, length: int) -> _Words:
+def _read_slow(path: pathlib.Path, length: int) -> Words:
   del length
-  try:
-    words = sentencepiece.SentencePieceProcessor(model_proto=path.read_bytes())
-  except RuntimeError as error:
-    raise ValueError(f'{path} is no SentencePiece model: {error}') from error
+  words = open_pieces(path)
 
   def id_of(piece):
     found = words.piece_to_id(piece)
@@ -170,4 +187,4 @@ def _read_slow(path: pathlib.Path, length: int) -> _Words:
 
   specials = {'bos_token': words.bos_id(), 'eos_token': words.eos_id()}
   specials = {name: None if found < 0 else found for name, found in specials.items()}
-  return _Words(lambda text, _: words.encode(text), id_of, words.get_piece_size(), specials)
+  return Words(lambda text, _: words.encode(text), id_of, words.get_piece_size(), specials)

@@ -8,14 +8,16 @@ import numpy as np
 from absl import logging
 
 from contrastive_jax import data
-from contrastive_jax.interop import Model
+from contrastive_jax.interop import Model, fairseq_tokenizer, padded_tokenizer
 from contrastive_jax.interop.export import TOKENIZER
-from contrastive_jax.interop.padded_tokenizer import PaddedTokenizer, find_files
 from contrastive_jax.interop.table import UnsupportedError
+from contrastive_jax.models.towers import pad_id_of
 
 Tokenize = Callable[[Sequence[str]], np.ndarray]
 
 _CLIP_VOCABULARY = 49_408
+# Towers whose tokenizers have fairseq's ids, and the `tokenizer_kwargs` of these.
+_OPTIONS = {'roberta': {'clean'}, 'nllb': {'clean', 'language'}}
 # Vocabulary files of Hugging Face's tokenizers.
 _HUGGING_FACE_FILES = ('vocab.json', 'tokenizer.json', 'spiece.model', 'tokenizer.model')
 
@@ -58,6 +60,11 @@ def find_tokenizer(
       f'tokenizer = {str(given)!r} has {size} ids{added}, and the model in {folder} {vocabulary}; '
       'give the one that it was trained with, or a function from strings to tokens'
     )
+  if (pad_id := pad_id_of(model.fields['text'])) != tokenizer.pad_id:
+    raise ValueError(
+      f'tokenizer = {str(given)!r} pads with {tokenizer.pad_id}, and the model in {folder} takes '
+      f'texts padded with {pad_id}; give the one that it was trained with'
+    )
   if model.end_id not in (None, tokenizer.end_id):
     raise ValueError(
       f'tokenizer = {str(given)!r} ends texts with the id {tokenizer.end_id}, and the model in '
@@ -66,24 +73,31 @@ def find_tokenizer(
   return tokenizer
 
 
-def _padded(folder: pathlib.Path, model: Model) -> PaddedTokenizer | None:
+def _padded(folder: pathlib.Path, model: Model) -> padded_tokenizer.PaddedTokenizer | None:
   """The tokenizer beside a model whose config names one of Hugging Face, or of a SiglipModel."""
   text = _text_config(model)
   is_siglip = model.source.get('model_type') == 'siglip'
+  tower = model.fields['text'].get('tower')
+  find_files = (fairseq_tokenizer if tower in _OPTIONS else padded_tokenizer).find_files
   if not (text.get('hf_tokenizer_name') or is_siglip) or not find_files(folder):
     return None
   options = {'clean': 'whitespace', **(text.get('tokenizer_kwargs') or {})}
   if is_siglip:
     # transformers' SiglipTokenizer cleans by itself; a tokenizer.json holds its normalization.
     options = {'clean': 'none' if (folder / 'tokenizer.json').is_file() else 'siglip'}
-  if text.get('tokenizer_mode') or options.keys() - {'clean', 'strip_sep_token'}:
+  known = _OPTIONS.get(tower, {'clean', 'strip_sep_token'})
+  if text.get('tokenizer_mode') or options.keys() - known:
     raise UnsupportedError(
       f'text_cfg.tokenizer_mode = {text.get("tokenizer_mode")!r} with tokenizer_kwargs = '
       f'{text.get("tokenizer_kwargs")!r} is not supported; give tokenizer a function from strings '
       'to tokens'
     )
   length, vocabulary = (model.fields['text'][name] for name in ('length', 'vocabulary'))
-  tokenizer = PaddedTokenizer(folder, length, **options)
+  if tower in _OPTIONS:
+    options['has_language'] = tower == 'nllb'
+    tokenizer = fairseq_tokenizer.FairseqTokenizer(folder, length, **options)
+  else:
+    tokenizer = padded_tokenizer.PaddedTokenizer(folder, length, **options)
   if tokenizer.vocab_size > vocabulary:
     raise ValueError(
       f'the tokenizer in {folder} has {tokenizer.vocab_size} ids, and the model {vocabulary}; give '
