@@ -92,6 +92,8 @@ RULES: dict[str, Rule] = {
   'model.image.stem_blocks': Rule(0, integer=True, each=True, off=(None,)),
   'model.text.vocabulary': _COUNT,
   'model.text.length': Rule(3, integer=True),
+  'model.text.positions': _COUNT._replace(off=(None,)),
+  'model.text.pad_id': _NATURAL,
   'model.decoder.mlps': Rule(1, 2, integer=True),
   'model.*.width': _COUNT,
   'model.*.layers': _NATURAL,

@@ -96,6 +96,8 @@ def test_a_value_out_of_range_is_an_error(name, variant, field):
     ({'model.dtype': 'float64'}, r"config\.model\.dtype = 'float64'; use 'float32' or 'bfloat16'"),
     ({'model.dtype': 'int32'}, r"config\.model\.dtype = 'int32'; use 'float32' or 'bfloat16'"),
     ({'model.image.layers': 0, 'model.image.scan': True}, r'model\.image\.layers = 0 with .*scan'),
+    ({'model.text.pad_id': -1}, r'config\.model\.text\.pad_id = -1; use an integer in \[0, inf'),
+    ({'model.text.positions': 5.5}, r'text\.positions = 5\.5; use an integer .*, or None to do'),
     ({'model.text.mlp_ratio': 0.01}, r'model\.text\.mlp_ratio = 0\.01 .* 32 .*; use 0\.03125 or'),
   ],
 )
