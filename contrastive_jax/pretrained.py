@@ -57,7 +57,8 @@ def load(
       shards, and the transform in preprocessor_config.json or processor_config.json;
       a .safetensors file of OpenAI's CLIP.
     tokenizer: 'clip', 'emoji', the path of a file, see `data.open_tokenizer`, or a function from N
-      strings to integers [N, L], padded with 0, the end token or, for SigLIP, its own padding.
+      strings to integers [N, L], padded with 0, the end token or, for SigLIP, RoBERTa and NLLB,
+      their own padding.
       Default: the run's tokenizer, also for exports; of open_clip's and SigLIP's folders, the
       Hugging Face tokenizer beside the weights, with its own padding; or CLIP's, if the vocabulary
       has its size and the files name no other. Without a tokenizer only images can be encoded.
