@@ -46,9 +46,10 @@ def test_our_flags_exist(page):
     for argument in inspect.signature(tower.__init__).parameters
   }
   assert named and named <= fields() | arguments, sorted(named - fields() - arguments)
-  launch = (ROOT / 'launch.py').read_text()
+  scripts = [ROOT / 'launch.py', ROOT / 'contrastive_jax' / 'data' / 'convert.py']
+  defined = ''.join(script.read_text() for script in scripts)
   flags = set(re.findall(r'--([a-z]+)=', ours)) - {'config'}
-  assert flags and all(f"'{flag}'" in launch for flag in flags), flags
+  assert flags and all(f"'{flag}'" in defined for flag in flags), flags
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: page.stem)
