@@ -11,6 +11,7 @@ from jax import lax
 
 from contrastive_jax.models import activations, transformer
 from contrastive_jax.models.linear import Linear, matmul_precision
+from contrastive_jax.sharding.mesh import BATCH_AXES, batch_shards
 
 
 class PatchStem(nnx.Module):
@@ -265,10 +266,24 @@ def _convolve_backward(stride, padding, groups, saved, gradient):
   of_x = pull(lambda x: _convolve(x, kernel.astype(x.dtype), *fields), x, gradient)
   # Operands and result are float32; at default precision an accelerator is as fast as in bfloat16.
   wide, precision = x.astype(kernel.dtype), matmul_precision(x.dtype)
-  of_kernel = pull(
-    lambda kernel: _convolve(wide, kernel, *fields, precision), kernel, gradient.astype(wide.dtype)
-  )
-  return of_x, of_kernel
+  of_kernel = functools.partial(_kernel_gradient, kernel, fields, precision)
+  mesh = jax.sharding.get_abstract_mesh()
+  if groups > 1 and not mesh.empty and len(x) % batch_shards(mesh) == 0:
+    # XLA's partitioner would count the examples once per device that holds them, so that the
+    # gradient of a grouped convolution is multiplied by the size of the axis 'tensor'.
+    of_kernel = jax.shard_map(
+      lambda *parts, whole=of_kernel: lax.psum(whole(*parts), BATCH_AXES),
+      in_specs=jax.P(BATCH_AXES),
+      out_specs=jax.P(),
+      check_vma=False,
+    )
+  return of_x, of_kernel(wide, gradient.astype(wide.dtype))
+
+
+def _kernel_gradient(kernel, fields, precision, x, gradient):
+  shape = jax.ShapeDtypeStruct(kernel.shape, kernel.dtype)
+  of = jax.linear_transpose(lambda kernel: _convolve(x, kernel, *fields, precision), shape)
+  return of(gradient)[0]
 
 
 convolve.defvjp(

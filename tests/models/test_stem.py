@@ -6,8 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.sharding import NamedSharding
 
-from contrastive_jax.models.stem import Convolution, ConvolutionStem, convolution
+from contrastive_jax.models.stem import Convolution, ConvolutionStem, convolution, convolve
+from contrastive_jax.sharding.mesh import batch_sharding, make_mesh, on_mesh
 from tests.models.towers import tiny
 
 
@@ -82,6 +84,25 @@ def per_channel(**options):
   """A depthwise convolution without bias, padded as in PyTorch."""
   options |= {'feature_group_count': 3, 'use_bias': False, 'padding': ((2, 2), (2, 2))}
   return Convolution(3, 3, (5, 5), **options)
+
+
+@pytest.mark.parametrize('groups', [1, 4])
+@pytest.mark.parametrize('shape', ['data:2,fsdp:2', 'data:2,tensor:2'])
+def test_gradients_are_the_same_on_any_mesh(shape, groups):
+  random, (C, D) = np.random.default_rng(0), (4, 8)
+  images = random.normal(size=(8, 6, 6, C)).astype(np.float32)
+  kernel = random.normal(size=(3, 3, C // groups, D)).astype(np.float32)
+
+  def loss(images, kernel):
+    return jnp.sum(convolve(images, kernel, 1, ((1, 1), (1, 1)), groups) ** 2)
+
+  gradient = jax.grad(loss, (0, 1))
+  mesh = make_mesh(shape, jax.devices()[:4])
+  for axes in ((), (None, None, None, 'fsdp')):
+    placed = batch_sharding(mesh), NamedSharding(mesh, jax.P(*axes))
+    found = jax.jit(on_mesh(gradient, mesh), in_shardings=placed, out_shardings=placed)
+    for ours, one in zip(found(images, kernel), jax.jit(gradient)(images, kernel), strict=True):
+      np.testing.assert_allclose(ours, one, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize('strides', [1, 2])
