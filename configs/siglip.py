@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from configs import clip
 
-VARIANTS = clip.VARIANTS
+VARIANTS = (*clip.SHARED, *clip.PAPER)
 
 
 def get_config(variant: str = 'default') -> ConfigDict:
@@ -30,7 +30,7 @@ def get_config(variant: str = 'default') -> ConfigDict:
   config.model.bias = -10.0
   config.objective = ConfigDict({'sigmoid': {'weight': 1.0, 'same': None}})
   config.optimizer.max_scale = 0.0  # no bounds, like the authors' code
-  if variant.startswith('vit'):
+  if variant in clip.PAPER:
     make_paper(config)
   return config
 

@@ -96,6 +96,12 @@ def test_the_schedule_follows_the_steps():
   assert rates[-1] == pytest.approx(0, abs=1e-9)
 
 
+def test_siglip_has_no_recipe_with_a_resnet():
+  # Its text tower has the width and depth of a vision transformer.
+  with pytest.raises(ValueError, match=r"configs/siglip\.py has no variant 'rn50'; use one of"):
+    siglip.get_config('rn50')
+
+
 @pytest.mark.parametrize(('recipe', 'known'), [(clip, 'vit_b16'), (coca, 'giant')])
 def test_an_unknown_variant_is_named(recipe, known):
   message = rf"configs/{recipe.__name__[8:]}\.py has no variant 'huge'; use one of .*'{known}'"

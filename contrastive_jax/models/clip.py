@@ -136,7 +136,8 @@ def projection(tower: str, kind: str, width: int, embed: int, make: dict[str, An
     return Linear(width, embed, ('embed', None), width**-0.5, bias=kind == 'affine', **make)
   if width != embed:
     raise ValueError(
-      f"{tower}_projection = 'none' needs {tower}.width = {width} to equal embed = {embed}"
+      f"{tower}_projection = 'none' needs the tower's {width} features to equal embed = {embed}; "
+      "use as many, or another projection, such as 'linear'"
     )
   return None
 

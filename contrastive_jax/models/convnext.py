@@ -11,13 +11,14 @@ from contrastive_jax.models.layer_scale import LayerScale
 from contrastive_jax.models.linear import Linear
 from contrastive_jax.models.stages import (
   check_images,
+  check_pooling,
   check_size,
   check_stages,
   describe_stages,
   path_drops,
   visit,
 )
-from contrastive_jax.models.stem import Convolution
+from contrastive_jax.models.stem import Convolution, kernel_axes
 
 # Of the initial kernels, as in the paper.
 _STD = 0.02
@@ -30,8 +31,9 @@ class Patches(nnx.Module):
 
   def __init__(self, inputs, outputs, side, *, dtype, rngs):
     self.side = side
-    axes = (None, None, None, 'embed')
-    self.embed = Linear((side, side, inputs), outputs, axes, _STD, dtype=dtype, rngs=rngs)
+    self.embed = Linear(
+      (side, side, inputs), outputs, kernel_axes(inputs), _STD, dtype=dtype, rngs=rngs
+    )
 
   def __call__(self, x):
     """Maps [B, H, W, C] to [B, H / side, W / side, D]."""
@@ -77,6 +79,7 @@ class ConvNext(nnx.Module):
     layer_scale: initial value of the learned scale of each block and channel.
     drop_path: stochastic depth: the probability of dropping the last block for an example in
       training; it grows linearly from 0 for the first.
+    pooling: 'mean', or 'none' for no pooled vectors.
     epsilon: epsilon of the layer norms.
     remat: rematerialization of the blocks, see `transformer.REMATS`.
     attention: has no effect.
@@ -97,6 +100,7 @@ class ConvNext(nnx.Module):
     mlp_ratio: float = 4,
     layer_scale: float = 1e-6,
     drop_path: float = 0.0,
+    pooling: str = 'mean',
     epsilon: float = 1e-6,
     remat: str = 'none',
     attention: str = 'auto',
@@ -105,6 +109,7 @@ class ConvNext(nnx.Module):
   ):
     del attention
     check_stages('ConvNeXt', size, layers)
+    check_pooling(pooling, 'mean')
     make = {'dtype': dtype, 'rngs': rngs}
     norm = partial(transformer.layer_norm, epsilon=epsilon, **make)
     path_drops(None, drop_path, 1)
@@ -126,13 +131,14 @@ class ConvNext(nnx.Module):
         for channels, blocks in zip(widths, layers, strict=True)
       ]
     )
-    self.norm = norm(self.width)
+    self.norm = None if pooling == 'none' else norm(self.width)
 
   def __call__(self, images, *, keys=None):
     """Encodes images [B, size, size, 3] to pooled vectors [B, W] and tokens [B, P, W].
 
     The tokens are the features at each of P = (size / 32)² positions, before the mean and the norm.
-    `keys` [B] choose what is dropped; without keys, as in evaluation, nothing is.
+    With pooling 'none' the vectors are None. `keys` [B] choose what is dropped; without keys, as in
+    evaluation, nothing is.
     """
     check_images(images, self.size)
     drops = iter(path_drops(keys, self.drop_path, self.blocks))
@@ -143,7 +149,7 @@ class ConvNext(nnx.Module):
       for block in blocks:
         x = visit(block, x, self.remat, next(drops))
     tokens = x.reshape(len(x), -1, self.width)
-    return self.norm(tokens.mean(axis=1)), tokens
+    return None if self.norm is None else self.norm(tokens.mean(axis=1)), tokens
 
   @staticmethod
   def lengths(fields, path):

@@ -27,8 +27,9 @@ class Encoder(nnx.Module):
       their width.
     scale: the inverse temperature at the start.
     dtype: of the activations and the matmuls, 'float32' or 'bfloat16'; parameters are float32.
-    remat: what the transformer's layers keep for the backward pass, see `transformer.REMATS`.
-    attention: implementation of attention, see `attention.select`.
+    remat: what the transformer's layers keep for the backward pass, see `transformer.REMATS`; the
+      tower may have its own.
+    attention: implementation of attention, see `attention.select`; likewise.
     rngs: draws the parameters.
 
   References:
@@ -52,12 +53,13 @@ class Encoder(nnx.Module):
     rngs: nnx.Rngs,
   ):
     make = {'dtype': jnp.dtype(dtype), 'rngs': rngs}
-    self.image = towers.image_tower(image, remat=remat, attention=attention, **make)
+    shared = {'remat': remat, 'attention': attention}
+    self.image = towers.image_tower({**shared, **image}, **make)
     width = self.image.width
     if not projector and width != embed:
       raise ValueError(
-        f'projector = () needs image.width = {width} to equal embed = {embed}; give both the same '
-        f'width, or hidden widths such as projector = ({width},)'
+        f"projector = () needs the image tower's {width} features to equal embed = {embed}; use as "
+        f'many, or hidden widths such as projector = ({width},)'
       )
     widths = [width, *projector, embed] if projector else [width]
     self.projector = nnx.List(

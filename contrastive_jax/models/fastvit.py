@@ -12,7 +12,13 @@ from contrastive_jax.models.attention import Attention
 from contrastive_jax.models.layer_scale import LayerScale
 from contrastive_jax.models.linear import Linear
 from contrastive_jax.models.resnet import NormalizedConvolution
-from contrastive_jax.models.stages import check_images, describe_stages, path_drops, visit
+from contrastive_jax.models.stages import (
+  check_images,
+  check_pooling,
+  describe_stages,
+  path_drops,
+  visit,
+)
 from contrastive_jax.models.stem import BatchNorm, Convolution
 
 NORMS = {'layer': transformer.layer_norm, 'batch': BatchNorm}
@@ -25,8 +31,8 @@ class SqueezeExcite(nnx.Module):
 
   def __init__(self, width, hidden, *, dtype, rngs):
     make = {'dtype': dtype, 'rngs': rngs}
-    self.reduce = Linear(width, hidden, ('embed', None), width**-0.5, **make)
-    self.expand = Linear(hidden, width, (None, 'embed'), hidden**-0.5, **make)
+    self.reduce = Linear(width, hidden, ('embed', 'channels'), width**-0.5, **make)
+    self.expand = Linear(hidden, width, ('channels', 'embed'), hidden**-0.5, **make)
 
   def __call__(self, x):
     """Maps [B, H, W, C] to [B, H, W, C]."""
@@ -183,6 +189,7 @@ class FastVit(nnx.Module):
     squeeze: squeeze and excitation where the image is halved, from the third stage on.
     drop_path: stochastic depth: the probability of dropping a branch of the last block for an
       example in training; it grows linearly from 0 for the first.
+    pooling: 'mean', or 'none' for no pooled vectors.
     stem_point: whether the stem has convolutions of 1 x 1 beside those of 3 x 3.
     remat: rematerialization of the blocks, see `transformer.REMATS`.
     attention: see `attention.select`.
@@ -209,15 +216,18 @@ class FastVit(nnx.Module):
     squeeze: bool = True,
     stem_point: bool = True,
     drop_path: float = 0.0,
+    pooling: str = 'mean',
     remat: str = 'none',
     attention: str = 'auto',
     dtype,
     rngs,
   ):
     _check_size('image.size', size, layers)
+    check_pooling(pooling, 'mean')
     make = {'dtype': dtype, 'rngs': rngs}
     path_drops(None, drop_path, 1)
     self.drop_path, self.blocks = drop_path, sum(layers)
+    self.pooling = pooling
     self.size, self.remat = size, transformer.choose('remat', remat, transformer.REMATS)
     self.stem = nnx.List(
       [
@@ -254,8 +264,9 @@ class FastVit(nnx.Module):
   def __call__(self, images, *, keys=None):
     """Encodes images [B, size, size, 3] to pooled vectors [B, W] and tokens [B, P, W].
 
-    The tokens are the last features at each position, of which the vectors are the mean. `keys` [B]
-    choose what is dropped; without keys, as in evaluation, nothing is.
+    The tokens are the last features at each position, of which the vectors are the mean, or
+    None with pooling 'none'. `keys` [B] choose what is dropped; without keys, as in evaluation,
+    nothing is.
     """
     check_images(images, self.size)
     drops = iter(path_drops(keys, self.drop_path, self.blocks))
@@ -268,7 +279,7 @@ class FastVit(nnx.Module):
         x = visit(block, x, self.remat, next(drops))
     x = self.final(x)
     tokens = x.reshape(len(x), -1, self.width)
-    return tokens.mean(axis=1), tokens
+    return None if self.pooling == 'none' else tokens.mean(axis=1), tokens
 
   @staticmethod
   def lengths(fields, path):

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -13,12 +14,13 @@ from contrastive_jax.models.image import resize_positions
 from contrastive_jax.models.linear import Linear
 from contrastive_jax.models.stages import (
   check_images,
+  check_pooling,
   check_size,
   check_stages,
   describe_stages,
   visit,
 )
-from contrastive_jax.models.stem import BatchNorm, Convolution
+from contrastive_jax.models.stem import BatchNorm, Convolution, kernel_axes
 
 # Channels of a block's output, in those of its 3 x 3 convolution.
 EXPANSION = 4
@@ -38,7 +40,7 @@ class NormalizedConvolution(nnx.Module):
     make = {'dtype': dtype, 'rngs': rngs}
     std = (3 * side * side * inputs / groups) ** -0.5
     if side == stride == groups == 1:
-      axes = ('embed', None) if outputs < inputs else (None, 'embed')
+      axes = ('embed', 'channels') if outputs < inputs else ('channels', 'embed')
       self.convolution = Linear(inputs, outputs, axes, std, bias=False, **make)
     else:
       self.convolution = Convolution(
@@ -49,7 +51,7 @@ class NormalizedConvolution(nnx.Module):
         padding=((side // 2, side // 2),) * 2,
         feature_group_count=groups,
         use_bias=False,
-        kernel_init=transformer.normal(std, None, None, None, 'embed'),
+        kernel_init=transformer.normal(std, *kernel_axes(inputs, groups)),
         **make,
       )
     self.norm = BatchNorm(outputs, scale=scale, **make)
@@ -121,6 +123,7 @@ class ResNet(nnx.Module):
     width: channels after the stem; the pooled vectors have W = 32 times as many.
     layers: blocks of each of the four stages.
     heads: number of heads of the attention pool.
+    pooling: 'attention', or 'none' for no pooled vectors.
     remat: rematerialization of the blocks, see `transformer.REMATS`.
     attention: see `attention.select`; one query always takes 'xla'.
 
@@ -138,12 +141,14 @@ class ResNet(nnx.Module):
     layers: Sequence[int],
     heads: int,
     *,
+    pooling: str = 'attention',
     remat: str = 'none',
     attention: str = 'auto',
     dtype,
     rngs,
   ):
     check_stages('ResNet', size, layers)
+    check_pooling(pooling, 'attention')
     if width % 2:
       raise ValueError(f'image.width = {width} is odd; the first convolutions have half of it')
     make = {'dtype': dtype, 'rngs': rngs}
@@ -165,14 +170,14 @@ class ResNet(nnx.Module):
         inputs = EXPANSION * channels
       self.stages.append(nnx.List(built))
     self.width = inputs
-    self.pool = MeanAttentionPool(
-      (size // 32) ** 2, inputs, heads, implementation=attention, **make
-    )
+    pool = partial(MeanAttentionPool, (size // 32) ** 2, inputs, heads, implementation=attention)
+    self.pool = None if pooling == 'none' else pool(**make)
 
   def __call__(self, images, *, keys=None):
     """Encodes images [B, size, size, 3] to pooled vectors [B, W] and tokens [B, P, W].
 
-    The tokens are the features at each of P = (size / 32)² positions. `keys` have no effect.
+    The tokens are the features at each of P = (size / 32)² positions. With pooling 'none' the
+    vectors are None. `keys` have no effect.
     """
     del keys
     check_images(images, self.size)
@@ -184,7 +189,7 @@ class ResNet(nnx.Module):
       for block in stage:
         x = visit(block, x, self.remat)
     tokens = x.reshape(len(x), -1, self.width)
-    return self.pool(tokens), tokens
+    return None if self.pool is None else self.pool(tokens), tokens
 
   @staticmethod
   def lengths(fields, path):
@@ -203,6 +208,8 @@ class ResNet(nnx.Module):
   def resize(fields, parameters, size):
     """Returns the parameters for another size of the images, see `interop.Model.resize`."""
     check_size('image_size', size, 'ResNet')
+    if 'pool' not in parameters:
+      return parameters
     pool = parameters['pool']
     old, new = (side // 32 for side in (fields['size'], size))
     positions = resize_positions(pool['positions'], old, new)

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from flax import nnx
 
+from contrastive_jax.models import transformer
 from contrastive_jax.models.dropout import Drop, fold
 from contrastive_jax.sharding.mesh import constrain_batch
 
@@ -57,6 +58,11 @@ def check_size(field: str, size: int, name: str) -> None:
   """Raises ValueError for an image size that is not a multiple of 32 pixels."""
   if size < 1 or size % 32:
     raise ValueError(f'{field} = {size} is not a multiple of 32, which a {name} needs')
+
+
+def check_pooling(pooling: str, own: str) -> None:
+  """Raises ValueError for a pooling other than a tower's own and 'none'."""
+  transformer.choose('image.pooling', pooling, dict.fromkeys((own, 'none')))
 
 
 def describe_stages(fields: Mapping[str, Any]) -> str:

@@ -13,6 +13,9 @@ from contrastive_jax.models import activations, transformer
 from contrastive_jax.models.linear import Linear, matmul_precision
 from contrastive_jax.sharding.mesh import BATCH_AXES, batch_shards
 
+# Channels of images.
+_PIXEL = 3
+
 
 class PatchStem(nnx.Module):
   """The patch embedding of ViT: maps P patches of [B, H, W, 3] to tokens [B, P, D]."""
@@ -222,6 +225,12 @@ class ResidualBlock(nnx.Module):
   def __call__(self, x):
     """Maps [B, H, W, C] to [B, H, W, C]."""
     return x + self.second(activations.gelu(self.first(self.norm(x))))
+
+
+def kernel_axes(inputs: int, groups: int = 1) -> tuple[str | None, ...]:
+  """Logical axes of a kernel [h, w, C / groups, D]; 'channels' where all C features are mixed."""
+  mixes = groups == 1 and inputs != _PIXEL
+  return None, None, 'channels' if mixes else None, 'embed'
 
 
 class Convolution(nnx.Conv):

@@ -16,6 +16,7 @@ and, if it reads texts,
 
 or, if it reads images,
 
+    pooling='none'                    for no pooled vectors, None instead of [B, width], as in CoCa
     size                              side of the images, in pixels
     on_pixels                         prefixes of kernels that are applied to pixels
     resize(fields, parameters, size)  the parameters for another size of the images
@@ -23,6 +24,7 @@ or, if it reads images,
 Static methods take the section of the config, `fields`.
 """
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,7 +37,7 @@ from contrastive_jax.models.nllb import NllbTower
 from contrastive_jax.models.resnet import ResNet
 from contrastive_jax.models.roberta import RobertaTower
 from contrastive_jax.models.text import TextTower
-from contrastive_jax.models.transformer import choose
+from contrastive_jax.models.transformer import OPTIONS, choose
 from contrastive_jax.models.vitamin import Vitamin
 
 IMAGE_TOWERS: dict[str, type[nnx.Module]] = {
@@ -68,14 +70,34 @@ def pad_id_of(fields: Mapping[str, Any]) -> int:
 
 
 def image_tower(fields: Mapping[str, Any], **shared) -> Any:
-  """Builds an image tower; `shared` arguments are those of both towers, such as `dtype`."""
-  return image_class(fields)(**shared, **_without_name(fields))
+  """Builds an image tower; `shared` arguments are those of both towers, such as `dtype`.
+
+  Raises:
+    ValueError: if the tower does not take a field, needs another one, or a value is invalid.
+  """
+  return _build('image', image_class(fields), fields, shared)
 
 
 def text_tower(fields: Mapping[str, Any], **shared) -> Any:
   """Builds a text tower; likewise."""
-  return text_class(fields)(**shared, **_without_name(fields))
+  return _build('text', text_class(fields), fields, shared)
 
 
-def _without_name(fields):
-  return {name: value for name, value in fields.items() if name != 'tower'}
+def _build(section: str, tower: type[nnx.Module], fields: Mapping[str, Any], shared) -> Any:
+  own = {name: value for name, value in fields.items() if name != 'tower'}
+  parameters = inspect.signature(tower.__init__).parameters
+  taken = [name for name in parameters if name not in ('self', 'dtype', 'rngs', 'fields')]
+  taken += OPTIONS if 'fields' in parameters else ()
+  where = f'config.model.{section}'
+  if unknown := [name for name in own if name not in taken]:
+    names = ', '.join(f'{where}.{name}' for name in unknown)
+    raise ValueError(f'{names}: {tower.__name__} takes none of these; its fields are {taken}')
+  required = [name for name in taken if name in parameters and _is_required(parameters[name])]
+  if missing := [name for name in required if name not in own and name not in shared]:
+    names = ', '.join(f'{where}.{name}' for name in missing)
+    raise ValueError(f'{names}: missing; {tower.__name__} needs {required}')
+  return tower(**shared, **own)
+
+
+def _is_required(parameter: inspect.Parameter) -> bool:
+  return parameter.default is inspect.Parameter.empty

@@ -1,7 +1,7 @@
 """The pre-norm transformer that both towers share.
 
-Every parameter names its logical axes ('embed', 'mlp', 'heads', 'vocab', 'layers') in its metadata
-`axes`. `sharding.rules` maps them to a mesh.
+Every parameter names its logical axes ('embed', 'mlp', 'heads', 'channels', 'vocab', 'layers') in
+its metadata `axes`. `sharding.rules` maps them to a mesh.
 """
 
 from collections.abc import Mapping
@@ -280,6 +280,8 @@ class Transformer(nnx.Module):
     **fields,
   ):
     """Builds the layers, of class `block` with further arguments `fields`."""
+    if not isinstance(layers, int):
+      raise ValueError(f'layers = {layers}; a transformer has one number of layers, such as 12')
     for name, share in (('dropout', dropout), ('drop_path', drop_path)):
       if not 0 <= share < 1:
         raise ValueError(f'{name} = {share} is not in [0, 1)')

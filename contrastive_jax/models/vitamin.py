@@ -10,8 +10,8 @@ from flax import nnx
 from contrastive_jax.models import activations, transformer
 from contrastive_jax.models.image import resize_positions
 from contrastive_jax.models.linear import Linear
-from contrastive_jax.models.stages import check_images, visit
-from contrastive_jax.models.stem import Convolution
+from contrastive_jax.models.stages import check_images, check_pooling, visit
+from contrastive_jax.models.stem import Convolution, kernel_axes
 
 # Side of the pixels of a token: the stem halves the image four times.
 PATCH = 16
@@ -28,7 +28,9 @@ def convolution(inputs, outputs, *, stride=1, groups=1, dtype, rngs) -> Convolut
     strides=stride,
     padding=((1, 1), (1, 1)),
     feature_group_count=groups,
-    kernel_init=transformer.normal((2 * groups / (9 * outputs)) ** 0.5, None, None, None, 'embed'),
+    kernel_init=transformer.normal(
+      (2 * groups / (9 * outputs)) ** 0.5, *kernel_axes(inputs, groups)
+    ),
     bias_init=nnx.with_metadata(nnx.initializers.zeros, axes=('embed',)),
     dtype=dtype,
     rngs=rngs,
@@ -53,7 +55,7 @@ class MobileBlock(nnx.Module):
     self.up = Linear(inputs, hidden, ('embed', 'mlp'), (2 / hidden) ** 0.5, **make)
     self.middle = convolution(hidden, hidden, stride=2 if halve else 1, groups=hidden, **make)
     self.down = Linear(hidden, outputs, ('mlp', 'embed'), (2 / outputs) ** 0.5, **make)
-    shortcut = partial(Linear, inputs, outputs, (None, 'embed'), inputs**-0.5, **make)
+    shortcut = partial(Linear, inputs, outputs, ('channels', 'embed'), inputs**-0.5, **make)
     self.shortcut = None if inputs == outputs else shortcut()
 
   def __call__(self, x):
@@ -137,6 +139,7 @@ class Vitamin(nnx.Module):
     mlp_ratio: hidden width of the gated MLPs as a multiple of W.
     drop_path: see `Transformer`.
     positions: whether tokens have position embeddings; XL has none.
+    pooling: 'mean', or 'none' for no pooled vectors.
     epsilon: epsilon of the layer norms.
     scan: see `Transformer`.
     remat: see `Transformer`, of the mobile convolutions too.
@@ -161,6 +164,7 @@ class Vitamin(nnx.Module):
     mlp_ratio: float = 2,
     positions: bool = True,
     drop_path: float = 0.0,
+    pooling: str = 'mean',
     epsilon: float = 1e-6,
     scan: bool = False,
     remat: str = 'none',
@@ -173,6 +177,7 @@ class Vitamin(nnx.Module):
     for name, value in (('stem_widths', stem_widths), ('stem_blocks', stem_blocks)):
       if len(value) != 2 or min(value) < 1:
         raise ValueError(f'image.{name} = {value}; a ViTamin has two stages of convolutions')
+    check_pooling(pooling, 'mean')
     make = {'dtype': dtype, 'rngs': rngs}
     self.size, self.width = size, width
     self.stem = MobileStem(width, stem_widths, stem_blocks, epsilon=epsilon, remat=remat, **make)
@@ -191,20 +196,21 @@ class Vitamin(nnx.Module):
       remat=remat,
       **make,
     )
-    self.norm = transformer.layer_norm(width, epsilon=epsilon, **make)
+    norm = partial(transformer.layer_norm, width, epsilon=epsilon, **make)
+    self.norm = None if pooling == 'none' else norm()
 
   def __call__(self, images, *, keys=None):
     """Encodes images [B, size, size, 3] to pooled vectors [B, W] and tokens [B, P, W].
 
-    The tokens are those of the last layer, before the mean and the norm. `keys` [B] choose what is
-    dropped; without keys, as in evaluation, nothing is.
+    The tokens are those of the last layer, before the mean and the norm. With pooling 'none' the
+    vectors are None. `keys` [B] choose what is dropped; without keys, as in evaluation, nothing is.
     """
     check_images(images, self.size)
     tokens = self.stem(images)
     if self.positions is not None:
       tokens = transformer.add_parameter(tokens, self.positions[...])
     tokens = self.transformer(tokens, keys=keys)
-    return self.norm(tokens.mean(axis=1)), tokens
+    return None if self.norm is None else self.norm(tokens.mean(axis=1)), tokens
 
   @staticmethod
   def lengths(fields, path):

@@ -14,6 +14,7 @@ from contrastive_jax.interop.model import unstack_layers, with_defaults
 from contrastive_jax.interop.open_clip import folder as open_clip_folder
 from tests.interop.models import assert_same_parameters, model_of
 from tests.interop.parity import CASES, FOLDER, assert_same_bytes, expected, sampled
+from tests.models.towers import SECTIONS, TEXT
 
 WEIGHTS = 'open_clip_model.safetensors'
 CONFIG = 'open_clip_config.json'
@@ -282,3 +283,10 @@ def test_openais_state_dict_needs_no_config(tmp_path):
   with pytest.raises(ValueError, match=r'no CLIP of OpenAI: .*visual\.conv1\.weight'):
     safetensors.numpy.save_file({'weight': np.zeros(1)}, path)
     interop.read_openai(path)
+
+
+def test_a_coca_over_another_tower_than_open_clips_is_refused(tmp_path):
+  fields = {'name': 'coca', 'embed': 12, 'queries': 5, 'pooler_heads': 2, 'text': TEXT}
+  fields |= {'image': SECTIONS['convnext'], 'decoder': {'layers': 1, 'heads': 2}}
+  with pytest.raises(interop.UnsupportedError, match=r"model\.image\.tower = 'convnext' is not"):
+    interop.write_open_clip(interop.Model(fields, None), tmp_path)

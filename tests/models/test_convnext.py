@@ -88,7 +88,7 @@ def test_an_mlp_may_project():
   [
     ({'size': 72}, r'image\.size = 72 is not a multiple of 32, which a ConvNeXt needs'),
     ({'layers': (3, 3, 9)}, r'image\.layers = \(3, 3, 9\); a ConvNeXt has 4 stages'),
-    ({'heads': 2}, r"config\.model does not fit Clip: .*'heads'"),
+    ({'heads': 2}, r'config\.model\.image\.heads: ConvNext takes none of these'),
   ],
 )
 def test_fields_that_do_not_fit_are_refused(image, message):

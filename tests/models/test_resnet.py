@@ -112,7 +112,7 @@ def test_remat_changes_neither_gradients_nor_statistics(remat, images):
     ({'heads': 3}, r'image\.heads = 3 does not divide the 128 features'),
     ({'width': 3}, r'image\.width = 3 is odd'),
     ({'remat': 'some'}, r"remat = 'some'"),
-    ({'patch': 16}, r"config\.model does not fit Clip: .*'patch'"),
+    ({'patch': 16}, r'config\.model\.image\.patch: ResNet takes none of these'),
     ({'tower': 'resnets'}, r"image\.tower = 'resnets'"),
   ],
 )

@@ -38,7 +38,7 @@ def test_towers_of_their_own_take_a_side_each():
 
 
 def test_its_fields_are_checked():
-  with pytest.raises(ValueError, match=r"text_projection = 'none' needs text\.width = 16"):
+  with pytest.raises(ValueError, match=r"text_projection = 'none' needs the tower's 16 features"):
     define('text_pair', embed=12, text=TEXT, text_projection='none')
   with pytest.raises(ValueError, match=r'config\.model does not fit TextPair'):
     define('text_pair', embed=12, text=TEXT, image={})

@@ -9,6 +9,23 @@ from contrastive_jax.models.definition import define
 IMAGE = {'size': 8, 'patch': 4, 'width': 16, 'layers': 2, 'heads': 2}
 TEXT = {'vocabulary': 32, 'length': 6, 'width': 16, 'layers': 2, 'heads': 2}
 
+# A tiny section per image tower, by its name: `test_the_table_has_every_tower` asks for new ones.
+TOWERS = {
+  'vit': {'size': 32, 'patch': 16, 'width': 16, 'layers': 2, 'heads': 2},
+  'resnet': {'size': 32, 'width': 4, 'layers': (1, 2, 1, 1), 'heads': 4},
+  'convnext': {'size': 32, 'width': 4, 'layers': (1, 2, 1, 1)},
+  'vitamin': {'size': 32, 'width': 16, 'layers': 2, 'heads': 2, 'stem_widths': (4, 8)},
+  'fastvit': {'size': 32, 'width': 8, 'layers': (1, 1, 2, 1)},
+}
+# Vision transformers with all that timm's have.
+TIMM = {
+  'siglip': {'pooling': 'attention', 'pre_norm': False, 'stem_bias': True, 'layer_scale': 0.1},
+  'eva': {'rope': 'yx', 'mlp': 'swiglu', 'qk_norm': True, 'mlp_inner_norm': True}
+  | {'attention_bias': 'query_value', 'attention_inner_norm': True, 'post_norm': True},
+}
+SECTIONS = {name: {'tower': name, **fields} for name, fields in TOWERS.items()}
+SECTIONS |= {name: TOWERS['vit'] | fields for name, fields in TIMM.items()}
+
 
 def tiny(image=(), text=(), **fields):
   """A definition of CLIP, tiny but for what is given."""

@@ -63,7 +63,7 @@ def require(fields: Mapping[str, Any], name: str, *values: Any) -> None:
   if fields[name] not in values:
     works = ' or '.join(map(repr, values))
     raise UnsupportedError(
-      f'model.{name} = {fields[name]!r} is not supported by open_clip; {works} is'
+      f'model.{name.replace("/", ".")} = {fields[name]!r} is not supported by open_clip; {works} is'
     )
 
 

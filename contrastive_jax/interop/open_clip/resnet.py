@@ -35,6 +35,7 @@ _FIELDS = (
     lambda size, width: 32 * width // size,
     lambda heads, width: 32 * width // heads,
   ),
+  Field('pooling', '', 'attention'),
 )
 
 

@@ -40,10 +40,11 @@ def make_kind(
   Args:
     tower: name of our tower.
     sizes: named tuples of our fields of the tower, by timm's name of the network.
-    table: further fields.
+    table: further fields, beside 'pooling'.
     rows: all fields by path -> rows of the tower, relative to `visual.`.
     free: fields that open_clip needs not know, such as initial values.
   """
+  table = (*table, Field('pooling', '', 'mean'))
 
   def read(section: Section, model_cfg: Section) -> dict[str, Any]:
     size = sizes[_name(section)]._asdict()
