@@ -227,9 +227,11 @@ def muon(
 ) -> optax.GradientTransformation:
   """Muon [1] for the matrices of hidden layers, and AdamW for everything else.
 
-  Hidden matrices are the kernels of attention and of MLPs in towers, poolers and decoders, see
-  `hidden_matrices`. Embeddings, convolutions, norms, biases, projections to the shared space, the
-  captioner's output, the methods' heads and scalars take AdamW with `b1`, `b2` and `epsilon`.
+  Hidden matrices are the kernels of attention and of MLPs in towers, poolers, decoders and an
+  encoder's projector, and, flattened, those of dense convolutions in convolutional towers, see
+  `hidden_matrices`. Embeddings, the stems of vision transformers, convolutions of pixels or per
+  channel, norms, biases, projections to the shared space, the captioner's output, the methods'
+  heads and scalars take AdamW with `b1`, `b2` and `epsilon`.
   Muon's momentum is Nesterov's with decay rate 0.95, and five Newton-Schulz steps orthogonalize it.
   Updates are scaled to the root mean square of AdamW's, so both take the same learning rate and
   weight decay [2].
@@ -265,26 +267,32 @@ def muon(
   return optax.partition({'muon': orthogonal, 'adamw': others}, labels)
 
 
+# Parts of a model whose matrices are no hidden ones.
+_OUTPUTS = ('heads', 'image_projection', 'text_projection', 'second_text_projection')
+
 RULES = {'adamw': adamw, 'adafactor': adafactor, 'lars': lars, 'lion': lion, 'muon': muon}
 
 
 def hidden_matrices(axes: Any) -> Mapping[Any, optax.contrib.MuonDimensionNumbers]:
   """The matrices of hidden layers by key path, with their axes of inputs and of outputs.
 
-  A hidden matrix maps between 'embed' and either 'mlp' or 'heads' with the width of a head. Other
-  axes number matrices that are orthogonalized separately: stacked layers, and keys and values.
+  A hidden matrix maps between 'embed' and 'mlp', 'heads' with the width of a head, or 'channels'
+  with the places of a convolution. Other axes number matrices that are orthogonalized separately:
+  stacked layers, and keys and values.
 
   Args:
     axes: logical axes of the parameters, a tree of tuples; None for none. The methods' heads, under
-      'heads', are left out.
+      'heads', and projections to the shared space are left out.
   """
   found: dict[Any, optax.contrib.MuonDimensionNumbers] = {}
   for path, names in _named(axes):
-    inner = next((name for name in ('mlp', 'heads') if name in names), None)
-    if path[0].key == 'heads' or path[-1].key != 'kernel' or not inner or 'embed' not in names:
+    inner = next((name for name in ('mlp', 'heads', 'channels') if name in names), None)
+    if path[0].key in _OUTPUTS or path[-1].key != 'kernel' or not inner or 'embed' not in names:
       continue
     start = names.index(inner)
-    hidden = (start,) if inner == 'mlp' else (start, start + 1)
+    # A convolution is flattened: it maps from the features of all its places.
+    flat = tuple(axis for axis, name in enumerate(names) if name not in ('embed', 'layers'))
+    hidden = {'mlp': (start,), 'heads': (start, start + 1), 'channels': flat}[inner]
     sides = sorted([hidden, (names.index('embed'),)])
     found[path] = optax.contrib.MuonDimensionNumbers(*sides)
   return found

@@ -76,10 +76,12 @@ AXES = {
   'up': {'kernel': ('embed', 'mlp'), 'bias': ('mlp',)},
   'down': {'kernel': ('mlp', 'embed'), 'bias': ('embed',)},
   'embed': {'embedding': ('vocab', 'embed')},
+  'dense': {'kernel': (None, None, 'channels', 'embed')},
+  'per_channel': {'kernel': (None, None, None, 'embed')},
   'norm': {'scale': ('embed',)},
   'log_scale': (),
 }
-SIZES = {'embed': 16, 'mlp': 32, 'vocab': 24}
+SIZES = {'embed': 16, 'mlp': 32, 'vocab': 24, 'channels': 5, None: 3}
 SHAPES = jax.tree.map(
   lambda axes: jax.ShapeDtypeStruct([SIZES[axis] for axis in axes], jnp.float32),
   AXES,
@@ -115,14 +117,18 @@ def test_muon_is_optaxs_for_hidden_matrices_and_adamw_for_the_rest():
   fields = {'name': 'muon', 'max_scale': 0, 'axes': AXES}
   ours, _ = steps(optimizer.make_optimizer(SCHEDULE, **FIELDS, **fields), trees[0], trees[1:])
   muon = optax.contrib.muon(SCHEDULE, weight_decay=0.2, consistent_rms=0.2)
-  kernels = [{name: tree[name]['kernel'] for name in ('up', 'down')} for tree in trees]
+  # A convolution is the matrix from the features of all its places.
+  flat = lambda kernel: kernel.reshape(-1, kernel.shape[-1])  # noqa: E731
+  names = ('up', 'down', 'dense')
+  kernels = [{name: flat(tree[name]['kernel']) for name in names} for tree in trees]
   expected, _ = steps(muon, kernels[0], kernels[1:])
   for name, kernel in expected.items():
-    np.testing.assert_allclose(ours[name]['kernel'], kernel, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(flat(ours[name]['kernel']), kernel, rtol=1e-5, atol=1e-6)
   adamw = optimizer.make_optimizer(SCHEDULE, **FIELDS, max_scale=0, axes=AXES)
   others, _ = steps(adamw, trees[0], trees[1:])
   for tree in (ours, others):
-    del tree['up']['kernel'], tree['down']['kernel']
+    for name in names:
+      del tree[name]['kernel']
   chex.assert_trees_all_close(ours, others, rtol=1e-6)
 
 
