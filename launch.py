@@ -111,7 +111,13 @@ def run_mode(config, folder: pathlib.Path) -> None:
     evaluator.check_best(config.keep_best)
   is_new = train and not workdir.has_checkpoint(folder)
   weights = (config.init_from, config.teacher) if is_new else ('', '')
-  weights = [interop.initial_parameters(path, config.model.to_dict()) for path in weights]
+  read = functools.partial(
+    interop.initial_parameters,
+    fields=config.model.to_dict(),
+    mean=config.data.get('mean', ()),
+    std=config.data.get('std', ()),
+  )
+  weights = [read(path) for path in weights]
   processes.on_first_process(lambda: workdir.lock(folder, config), 'locks the workdir')
   if is_first := jax.process_index() == 0:
     logger.print_parameters(jax.eval_shape(run.definition.init, jax.random.key(0)))

@@ -79,6 +79,10 @@ def emoji() -> ConfigDict:
   config.data.examples = 0  # rows of tables with a row per example; 0 to count the examples
   config.data.size = 40  # side of the images in a batch, before augmentation
   config.data.crop = ()  # min and max area of random crops, as fractions; () for no crop
+  # Normalization of pixels from 0 to 1, a number per channel; () for CLIP's. SigLIP's weights have
+  # (0.5, 0.5, 0.5) for both.
+  config.data.mean = ()
+  config.data.std = ()
   config.data.subset = 1.0  # fraction of the examples drawn per round (RS2); 1 for full epochs
   config.data.replacement = True  # whether examples of earlier rounds may be drawn again
   # 'global' shuffles all examples and reads each by itself; 'shards' shuffles files and, within a

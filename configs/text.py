@@ -33,7 +33,7 @@ def get_config(variant: str = 'default') -> ConfigDict:
   config.data.split = 'train[:90%][vendor=noto,skin_tone=]'
   config.data.captions = 'caption'
   config.data.second_captions = 'join(tags)'  # some of the tags, in any order
-  del config.data.size, config.data.crop
+  del config.data.size, config.data.crop, config.data.mean, config.data.std
   config.augmentation = ConfigDict()
 
   config.model = ConfigDict()

@@ -71,13 +71,14 @@ def load(
   if batch_size < 1:
     raise ValueError(f'batch_size = {batch_size}; use 1 or more')
   if (folder / 'checkpoints').is_dir():
-    model, found = _read_run(folder, tokenizer)
-  elif buckets.is_bucket(folder):
+    model, found, transform = _read_run(folder, tokenizer)
+    return Pretrained(model, found, transform, batch_size)
+  if buckets.is_bucket(folder):
     raise ValueError(
       f'{folder} holds no checkpoints; of buckets only the workdir of a run is read, so copy other '
       'models to a disk'
     )
-  elif folder.is_file() or _names_config(folder):
+  if folder.is_file() or _names_config(folder):
     model = _read_file(folder) if folder.is_file() else interop.read(folder)
     found = find_tokenizer(folder, model, tokenizer)
     if isinstance(found, data.Tokenizer):
@@ -103,7 +104,7 @@ def _read_file(path: pathlib.Path) -> interop.Model:
   return interop.read_openai(path)
 
 
-def _read_run(folder: pathlib.Path, tokenizer) -> tuple[interop.Model, Tokenize]:
+def _read_run(folder: pathlib.Path, tokenizer) -> tuple[interop.Model, Tokenize, Transform]:
   config = workdir.read_config(folder)
   # The run's mesh may have had more devices.
   config.mesh = 'data:-1'
@@ -113,7 +114,9 @@ def _read_run(folder: pathlib.Path, tokenizer) -> tuple[interop.Model, Tokenize]
   parameters = restore.restore_parameters(run, folder).parameters
   end_id = run.tokenizer and run.tokenizer.end_id
   model = interop.Model(config.model.to_dict(), parameters, end_id)
-  return model, tokenizer if callable(tokenizer) else run.tokenizer
+  given = {name: tuple(config.data.get(name, ())) for name in ('mean', 'std')}
+  transform = Transform(**{name: value for name, value in given.items() if value})
+  return model, tokenizer if callable(tokenizer) else run.tokenizer, transform
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -16,6 +16,7 @@ from PIL import Image
 import contrastive_jax
 from configs import coca
 from contrastive_jax import benchmark, data, interop
+from contrastive_jax.data.images import normalizer
 from contrastive_jax.evaluation.captioner import Captioner
 from contrastive_jax.evaluation.open import open_evaluator
 from contrastive_jax.evaluation.zero_shot import read_classes
@@ -32,6 +33,7 @@ def make_run(folder):
   """A run of CoCa, saved at its start; its state is random."""
   config = coca.get_config('smoke')
   config.evaluation.splits, config.evaluation.zero_shot = (SPLIT,), ('group',)
+  config.data.mean, config.data.std = (0.5, 0.4, 0.3), (0.5, 0.6, 0.7)
   workdir.lock(folder, config)
   checkpoints = Checkpoints(folder / 'checkpoints')
   checkpoints.save(build.build(config).create_state(0), {})
@@ -124,7 +126,8 @@ def test_captions_are_those_of_the_evaluation(saved):
   run, folder, model, images = saved
   rules = {'beams': 2, 'rerank': True}
   size = run.config.model.image.size
-  captioner = Captioner(run.definition, run.tokenizer, run.mesh, size, 8, rules)
+  normalize = normalizer(run.config.data.mean, run.config.data.std)
+  captioner = Captioner(run.definition, run.tokenizer, run.mesh, size, 8, rules, normalize)
   written = captioner(restore.restore_parameters(run, folder).parameters, np.stack(images))
   assert model.caption(images, **rules) == written
   assert model.caption(images[3], **rules) == [written[3]]
@@ -150,6 +153,9 @@ def test_what_a_run_exports_is_the_run(saved, tmp_path):
   texts = ['red heart', 'flag: Austria']
   np.testing.assert_allclose(again.encode_text(texts), model.encode_text(texts), atol=1e-6)
   assert again.caption(images[:2]) == model.caption(images[:2])
+  for transform in (again.transform, model.transform):
+    assert tuple(transform.mean) == (0.5, 0.4, 0.3) and tuple(transform.std) == (0.5, 0.6, 0.7)
+  assert 'mean [0.5, 0.4, 0.3]' in (tmp_path / 'export' / 'README.md').read_text()
 
 
 # tests/interop/test_open_clip.py has them all.

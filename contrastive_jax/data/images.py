@@ -12,6 +12,7 @@ PIL decodes: no other library is clearly faster on JPEG, and PIL treats every fo
 """
 
 import contextlib
+import functools
 import io
 import math
 import re
@@ -236,6 +237,15 @@ def normalize(
     float32 [..., 3], a NumPy or a JAX array like `image`.
   """
   return (image.astype('float32') / 255 - mean) / std
+
+
+def normalizer(mean: Sequence[float] = (), std: Sequence[float] = ()) -> typing.Callable:
+  """Returns `normalize` with a mean and a standard deviation of each channel; () for CLIP's."""
+  return functools.partial(
+    normalize,
+    mean=np.array(mean, np.float32) if len(mean) else MEAN,
+    std=np.array(std, np.float32) if len(std) else STANDARD_DEVIATION,
+  )
 
 
 def preprocess(image: Image.Image, size: int = 224) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Generates captions for the images of an evaluation."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -26,6 +26,7 @@ class Captioner:
     image_size: side of the images.
     batch_size: images per batch.
     rules: fields of `models.generation.Rules`, except the tokenizer's ids.
+    normalize: pixels from 0 to 255 -> what the model takes; default CLIP's.
 
   Raises:
     ValueError: if the model cannot caption by these rules, found by tracing without a compile.
@@ -39,6 +40,7 @@ class Captioner:
     image_size: int,
     batch_size: int,
     rules: Mapping[str, Any],
+    normalize: Callable = normalize,
   ):
     self._tokenizer, self._mesh, self._batch_size = tokenizer, mesh, batch_size
     write = partial(generate, start_id=tokenizer.start_id, end_id=tokenizer.end_id, **rules)

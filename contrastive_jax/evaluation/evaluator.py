@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from contrastive_jax import data
+from contrastive_jax.data.images import normalize
 from contrastive_jax.evaluation import checks, diagnostics
 from contrastive_jax.evaluation.batches import own_rows
 from contrastive_jax.evaluation.captioner import Captioner
@@ -65,6 +66,7 @@ class Evaluator:
     partners: data.Source | None = None,
     captions: Mapping[str, Any] | None = None,
     candidates: data.Source | None = None,
+    normalize: Callable = normalize,
   ):
     """Reads and checks the splits; every image is decoded once, by the process that feeds it.
 
@@ -91,6 +93,7 @@ class Evaluator:
       partners: examples from which the second of a pair is taken; default the split itself.
       captions: rules of captioning, see `Captioner`; empty for no captions.
       candidates: examples whose captions are the baseline of captioning, by retrieval.
+      normalize: pixels from 0 to 255 -> what the model takes; default CLIP's.
 
     Raises:
       ValueError: if a probe is unknown, no split has a field, only some examples of a split have
@@ -100,7 +103,7 @@ class Evaluator:
     self._has_texts = 'tokens' in definition.inputs
     if not self._has_texts:
       pairs, partners, captions = (), None, None
-    self._encoder = Encoder(definition, tokenizer, mesh, batch_size)
+    self._encoder = Encoder(definition, tokenizer, mesh, batch_size, normalize)
     self._mesh, self._classes, self._templates = mesh, classes, templates
     self._texts, self._probes, self._pairs = texts, probes, pairs
     share = partial(own_rows, batch_size=batch_size, mesh=mesh)
@@ -123,7 +126,9 @@ class Evaluator:
     )
     self._captioner, self._candidates = None, []
     if captions:
-      self._captioner = Captioner(definition, tokenizer, mesh, image_size, batch_size, captions)
+      self._captioner = Captioner(
+        definition, tokenizer, mesh, image_size, batch_size, captions, normalize
+      )
       # Captions of the training data are read only on demand: they may fill the memory.
       self._candidates = captions_of(candidates, texts[0])
 

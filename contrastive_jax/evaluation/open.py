@@ -8,6 +8,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from contrastive_jax import data
+from contrastive_jax.data.images import normalizer
 from contrastive_jax.evaluation.evaluator import Evaluator
 from contrastive_jax.evaluation.zero_shot import (
   read_classes,
@@ -79,6 +80,7 @@ def open_evaluator(
     partners=open_split(partners, 'partners')[1] if sources and pairs and partners else None,
     captions=captions,
     candidates=training('captions = {}') if captions else None,
+    normalize=normalizer(config.data.get('mean', ()), config.data.get('std', ())),
   )
 
 

@@ -46,7 +46,9 @@ def export_run(config: Mapping[str, Any], parameters: Any, workdir: pathlib.Path
 
 
 def _export(config, parameters, folder: pathlib.Path, tokenizer, metrics) -> str:
-  model = Model(dict(config['model']), parameters, tokenizer and tokenizer.end_id)
+  given = {name: [*config['data'].get(name, ())] for name in ('mean', 'std')}
+  source = {'preprocess_cfg': {name: value for name, value in given.items() if value}}
+  model = Model(dict(config['model']), parameters, tokenizer and tokenizer.end_id, source)
   try:
     open_clip.write_open_clip(model, folder)
     form, reason = 'open_clip', ''
@@ -63,7 +65,10 @@ def _card(config, model: Model, metrics: Mapping[str, float], form: str) -> str:
   name = f'{config["name"]}-{config["variant"]}'
   normalized = ''
   if 'image' in config['model']:
-    normalized = " Images are normalized by CLIP's mean and standard deviation."
+    mean, std = ([*config['data'].get(name, ())] or "CLIP's" for name in ('mean', 'std'))
+    normalized = f' Images are normalized by the mean {mean} and the standard deviation {std}.'
+    if mean == std == "CLIP's":
+      normalized = " Images are normalized by CLIP's mean and standard deviation."
   towers = [
     f'| {tower} tower | {find(config["model"][tower]).describe(config["model"][tower])} |'
     for tower, find in (('image', image_class), ('text', text_class))

@@ -1,8 +1,11 @@
 """Initial weights of a run, from a folder of any supported format (`config.init_from`)."""
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
+from absl import logging
 
 from contrastive_jax.interop import hugging_face, native, open_clip, tensors
 from contrastive_jax.interop.fields import TRAINING
@@ -13,6 +16,8 @@ from contrastive_jax.interop.model import (
   unstack_layers,
   with_defaults,
 )
+from contrastive_jax.interop.table import UnsupportedError
+from contrastive_jax.interop.transforms import Transform, read_transform
 
 # Fields that may differ, and fields whose differences show in the shapes of parameters.
 _IGNORED = ('scale', *(f'{tower}/{name}' for tower in ('image', 'text') for name in TRAINING))
@@ -44,7 +49,13 @@ def read(folder: str | pathlib.Path, *, image_size: int | None = None) -> Model:
   return form(folder, image_size=image_size)
 
 
-def initial_parameters(folder: str | pathlib.Path, fields: Mapping[str, Any]) -> Any:
+def initial_parameters(
+  folder: str | pathlib.Path,
+  fields: Mapping[str, Any],
+  *,
+  mean: Sequence[float] = (),
+  std: Sequence[float] = (),
+) -> Any:
   """Reads the parameters in a folder for the model of a config.
 
   Position embeddings are interpolated if the image size differs.
@@ -52,6 +63,9 @@ def initial_parameters(folder: str | pathlib.Path, fields: Mapping[str, Any]) ->
   Args:
     folder: a folder for `read`, or ''.
     fields: the config's model, the arguments of `models.definition.define`.
+    mean: of the images in training, `config.data.mean`; a warning says where the weights had
+      another normalization.
+    std: likewise, `config.data.std`.
 
   Returns:
     A nested dict of NumPy arrays, like `define(**fields).init`; None for ''.
@@ -85,4 +99,22 @@ def initial_parameters(folder: str | pathlib.Path, fields: Mapping[str, Any]) ->
       f'config.init_from = {str(folder)!r} holds another model; make config.model the same: '
       f'{"; ".join(differing)}'
     )
+  _warn_of_normalization(pathlib.Path(folder), model, mean, std)
   return stack_layers(flat, fields)
+
+
+def _warn_of_normalization(folder: pathlib.Path, model: Model, mean, std) -> None:
+  try:
+    transform = read_transform(folder, model)
+  except UnsupportedError:  # for other reasons, such as another resizing
+    return
+  theirs = *transform.mean, *transform.std
+  ours = *(mean or Transform().mean), *(std or Transform().std)
+  if 'image' in model.fields and not np.allclose(theirs, ours, atol=1e-4):
+    logging.warning(
+      '%s has images normalized by the mean %s and the standard deviation %s; to do the same, set '
+      'config.data.mean and config.data.std',
+      folder,
+      tuple(transform.mean),
+      tuple(transform.std),
+    )

@@ -15,6 +15,8 @@ def write_model(model: Model, folder: str | pathlib.Path) -> None:
   """Writes a model in the native format."""
   folder = pathlib.Path(folder)
   config = {'format': FORMAT, 'model': model.fields, 'end_id': model.end_id}
+  if given := model.source.get('preprocess_cfg'):
+    config['preprocess_cfg'] = given
   tensors.write_json(folder / CONFIG, config)
   tensors.write(folder / WEIGHTS, unstack_layers(model.parameters))
 

@@ -9,7 +9,9 @@ from absl import logging
 from PIL import Image
 
 from contrastive_jax.data import images as clip
-from contrastive_jax.interop import Model, UnsupportedError, tensors
+from contrastive_jax.interop import native, tensors
+from contrastive_jax.interop.model import Model
+from contrastive_jax.interop.table import UnsupportedError
 
 ImageLike = Image.Image | np.ndarray | str | pathlib.Path
 
@@ -108,6 +110,8 @@ def read_transform(folder: pathlib.Path, model: Model) -> Transform:
     if kind == 'siglip':
       known = _SIGLIP | {'size': {'height': size, 'width': size}} | known
     return _of_hugging_face(where, known, size)
+  if (config := folder / native.CONFIG).is_file():
+    return _of_open_clip(tensors.read_json(config).get('preprocess_cfg', {}), size)
   return Transform()
 
 

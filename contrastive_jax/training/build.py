@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from contrastive_jax import data
 from contrastive_jax.data.augmentation import augment, augment_on_host
-from contrastive_jax.data.images import normalize
+from contrastive_jax.data.images import normalizer
 from contrastive_jax.methods import Objective, Sizes
 from contrastive_jax.models.definition import Definition, define
 from contrastive_jax.models.outputs import Outputs
@@ -127,6 +127,7 @@ def build(config: ConfigDict, devices: list | None = None, examples: int | None 
     targets=objective.targets,
     evaluated_target=config.evaluate_target,
   )
+  normalize = normalizer(config.data.get('mean', ()), config.data.get('std', ()))
   train_step = make_train_step(
     definition,
     objective,

@@ -73,6 +73,8 @@ RULES: dict[str, Rule] = {
   'seed': Rule(0, 2**31 - 1, integer=True),
   'data.size': _COUNT,
   'data.crop': _SHARE._replace(each=True),
+  'data.mean': Rule(each=True),
+  'data.std': _POSITIVE._replace(each=True),
   'data.subset': _SHARE,
   'data.shuffle_buffer': _COUNT,
   'data.workers': Rule(-1, integer=True),
@@ -307,6 +309,12 @@ def _check_images(config: ConfigDict) -> None:
     raise ValueError(
       f"config.augment_on = 'host' with config.views = {config.views}; use 'device', or one view"
     )
+  for name in ('mean', 'std'):
+    if len(value := config.data.get(name, ())) not in (0, 3):
+      raise ValueError(
+        f'config.data.{name} = {value}; use a number per channel, such as (0.5, 0.5, 0.5), or () '
+        "for CLIP's"
+      )
   crop = config.data.crop
   if crop and (len(crop) != 2 or crop[0] > crop[1]):
     raise ValueError(

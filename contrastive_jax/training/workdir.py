@@ -35,6 +35,8 @@ _ADDED_FIELDS = {
   'views': 1,
   'texts': 1,
   'data.prompts': (),
+  'data.mean': (),
+  'data.std': (),
   'data.subset': 1.0,
   'data.replacement': True,
   'data.shuffle': 'global',

@@ -8,8 +8,7 @@ import re
 import pytest
 
 from configs import clip, coca, siglip
-from contrastive_jax.models.image import ImageTower
-from contrastive_jax.models.text import TextTower
+from contrastive_jax.models.towers import IMAGE_TOWERS, TEXT_TOWERS
 from contrastive_jax.training.config_checks import leaves
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -42,9 +41,11 @@ def test_our_flags_exist(page):
   named = set(re.findall(r'\bconfig\.([a-z0-9_.]+[a-z0-9_])', ours))
   arguments = {
     f'model.{name}.{argument}'
-    for name, tower in (('image', ImageTower), ('text', TextTower))
+    for name, towers in (('image', IMAGE_TOWERS), ('text', TEXT_TOWERS))
+    for tower in towers.values()
     for argument in inspect.signature(tower.__init__).parameters
   }
+  arguments |= {'model.image.tower', 'model.text.tower'}
   assert named and named <= fields() | arguments, sorted(named - fields() - arguments)
   scripts = [ROOT / 'launch.py', ROOT / 'contrastive_jax' / 'data' / 'convert.py']
   defined = ''.join(script.read_text() for script in scripts)

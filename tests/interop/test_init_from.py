@@ -34,6 +34,16 @@ def test_an_encoder_without_texts_begins_with_its_weights(tmp_path):
   jax.tree.map(np.testing.assert_array_equal, initial, parameters)
 
 
+def test_another_normalization_than_that_of_the_weights_is_told(tmp_path, caplog):
+  model = model_of({}, source={'preprocess_cfg': {'mean': [0.5] * 3, 'std': [0.5] * 3}})
+  interop.write_open_clip(model, tmp_path)
+  interop.initial_parameters(tmp_path, model.fields, mean=(0.5,) * 3, std=(0.5,) * 3)
+  assert not caplog.messages
+  interop.initial_parameters(tmp_path, model.fields)
+  (message,) = caplog.messages
+  assert 'mean (0.5, 0.5, 0.5)' in message and 'config.data.mean and config.data.std' in message
+
+
 def test_no_folder_gives_no_parameters():
   assert interop.initial_parameters('', model_of({}).fields) is None
 

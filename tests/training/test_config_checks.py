@@ -85,6 +85,8 @@ def test_a_value_out_of_range_is_an_error(name, variant, field):
       r'crop = \(0\.9,\); use .*such as \(0\.9, 1\.0\), or \(\)',
     ),
     ({'data.crop': (1.0, 0.5)}, r'config\.data\.crop = \(1\.0, 0\.5\); use the min'),
+    ({'data.mean': (0.5,)}, r'config\.data\.mean = \(0\.5,\); use a number per channel'),
+    ({'data.std': (0.5, 0.5, 0.0)}, r'config\.data\.std = .*; use a tuple of numbers in \(0, inf'),
     ({'keep_checkpoints': 0}, r'config\.keep_checkpoints = 0; .*1.*; a large number keeps all'),
     ({'optimizer.clip_norm': -1.0}, r'clip_norm = -1\.0; .* \(0, .* or None or 0 to do without'),
     (

@@ -107,7 +107,8 @@ def write_config(model: Model) -> dict[str, Any]:
   """
   fields = with_defaults(model.fields) | {'end_id': model.end_id}
   require(fields, 'name', 'clip', 'coca')
-  source = model.source if 'model_cfg' in model.source else {'preprocess_cfg': {}}
+  given = model.source.get('preprocess_cfg', {})
+  source = model.source if 'model_cfg' in model.source else {'preprocess_cfg': given}
   before = source.get('model_cfg', {})
   pairs = [
     (image, text)
@@ -131,6 +132,8 @@ def _write_model(model: Model, fields, before, image: Kind, text: Kind) -> dict[
   if quick:
     fields = fields | dict.fromkeys(activations, 'gelu')
   is_coca = fields['name'] == 'coca'
+  if is_coca:
+    require(fields, 'image/tower', 'vit')
   pooler = coca.write_pooler(fields) if is_coca else {}
   config = {
     'custom_text': is_coca or fields['bias'] is not None,
