@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 
 from contrastive_jax.data.images import normalize
 from contrastive_jax.evaluation.batches import in_batches, jit_batched
-from contrastive_jax.models.definition import Definition, define_from
+from contrastive_jax.models.definition import Definition, define_from, join_statistics
 from contrastive_jax.models.linear import Linear
 from contrastive_jax.models.pooler import AttentionalPooler
 from contrastive_jax.sharding.mesh import batch_sharding, batch_shards, on_mesh
@@ -36,7 +36,7 @@ class Classifier(nnx.Module):
   """
 
   def __init__(self, image: nnx.Module, classes: int, heads: int, *, rngs: nnx.Rngs):
-    width = image.positions.shape[-1]
+    width = image.width
     make = {'dtype': jnp.float32, 'rngs': rngs}
     self.image = image
     self.pooler = AttentionalPooler(1, width, width, heads, **make)
@@ -69,9 +69,10 @@ def fit(
   batch_size: int,
   mesh: Mesh,
   augment: Callable[[jax.Array, jax.Array], jax.Array] = lambda keys, images: images,
+  normalize: Callable = normalize,
   seed: int = 0,
 ):
-  """Trains a classifier by cross-entropy.
+  """Trains a classifier by cross-entropy; batch norm keeps its running statistics.
 
   Args:
     classifier: from `define_classifier`, with frozen parts held by `training.rates.frozen`.
@@ -83,6 +84,7 @@ def fit(
     batch_size: number of examples, B.
     mesh: mesh over which batches are sharded.
     augment: (keys [B], images [B, H, H, 3]) -> images [B, S, S, 3], pixels.
+    normalize: pixels from 0 to 255 -> what the tower takes; default CLIP's.
     seed: seed of the order and of the augmentation.
 
   Returns:
@@ -98,32 +100,40 @@ def fit(
       'data shards; use a multiple of the latter, up to the former'
     )
 
-  def step(parameters, state, key, pixels, labels):
+  trained, statistics = classifier.part(parameters)
+
+  def step(trained, state, key, pixels, labels):
     batch = normalize(augment(jax.random.split(key, len(pixels)), pixels))
 
-    def loss(parameters):
-      logits = classifier.bind(parameters)(batch)
+    def loss(trained):
+      logits = classifier.bind(join_statistics(trained, statistics))(batch)
       return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
-    value, gradients = jax.value_and_grad(loss)(parameters)
-    updates, state = optimizer.update(gradients, state, parameters)
-    return optax.apply_updates(parameters, updates), state, value
+    value, gradients = jax.value_and_grad(loss)(trained)
+    updates, state = optimizer.update(gradients, state, trained)
+    return optax.apply_updates(trained, updates), state, value
 
   step = jax.jit(on_mesh(step, mesh))
   key, sharding = jax.random.key(seed), batch_sharding(mesh)
-  state = optimizer.init(parameters)
+  state = optimizer.init(trained)
   for number, rows in zip(range(steps), _rows(len(images), batch_size, seed), strict=False):
     batch = jax.device_put((images[rows], labels[rows]), sharding)
-    parameters, state, loss = step(parameters, state, jax.random.fold_in(key, number), *batch)
+    trained, state, loss = step(trained, state, jax.random.fold_in(key, number), *batch)
   if not np.isfinite(loss):
     raise FloatingPointError(f'the loss of step {steps} is {loss}; try a lower learning rate')
-  return parameters
+  return join_statistics(trained, statistics)
 
 
 def classify(
-  classifier: Definition, parameters, images: np.ndarray, *, batch_size: int, mesh: Mesh
+  classifier: Definition,
+  parameters,
+  images: np.ndarray,
+  *,
+  batch_size: int,
+  mesh: Mesh,
+  normalize: Callable = normalize,
 ) -> np.ndarray:
-  """Returns the most likely class of each image [N, S, S, 3], integers [N]."""
+  """Returns the most likely class of each image [N, S, S, 3], integers [N]; see `fit`."""
 
   def best(parameters, pixels):
     return jnp.argmax(classifier.bind(parameters)(normalize(pixels)), axis=-1)

@@ -30,6 +30,7 @@ class Definition(NamedTuple):
     statistics: key paths of the running statistics among the parameters: they are evaluated, saved
       and exported like parameters, and not trained.
     inputs: names of the batch that the model's `encode` reads.
+    frozen_statistics: those of `statistics` that training leaves as they are.
   """
 
   init: Callable[[jax.Array], Any]
@@ -37,6 +38,7 @@ class Definition(NamedTuple):
   axes: Any
   statistics: frozenset[tuple[str, ...]] = frozenset()
   inputs: tuple[str, ...] = ()
+  frozen_statistics: frozenset[tuple[str, ...]] = frozenset()
 
   def part(self, tree: Any) -> tuple[Any, Any]:
     """Parts a tree shaped like the parameters into (trained, running statistics)."""
@@ -73,6 +75,19 @@ def define_from(create: Callable[[jax.Array], nnx.Module]) -> Definition:
     statistics=frozenset(nnx.to_flat_state(nnx.state(module, nnx.BatchStat)).paths),
     inputs=getattr(module, 'inputs', ()),
   )
+
+
+def set_training(module: nnx.Module, frozen: Collection[tuple] = ()) -> None:
+  """Has batch norms normalize by their batch, and move their running statistics.
+
+  Args:
+    module: the module, which is changed.
+    frozen: key paths of running statistics, whose norms keep normalizing by them.
+  """
+  norms = {path[:-1] for path in frozen}
+  for path, node in nnx.iter_graph(module):
+    if hasattr(node, 'use_running_average'):
+      node.use_running_average = path in norms
 
 
 def updated_statistics(module: nnx.Module) -> Any:

@@ -124,7 +124,8 @@ def with_examples(config: ConfigDict) -> ConfigDict:
 
 def normalized_together(config: ConfigDict, definition: Definition) -> int:
   """The number of examples that batch norm in the towers normalizes together; 0 without any."""
-  return config.batch_size // config.micro_batches if definition.statistics else 0
+  moving = definition.statistics - definition.frozen_statistics
+  return config.batch_size // config.micro_batches if moving else 0
 
 
 def _memory(built: build.Run, compiled) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from contrastive_jax.sharding.mesh import make_mesh
 from contrastive_jax.training.batch import abstract_batch, abstract_inputs
 from contrastive_jax.training.config_checks import check_config, check_inputs, check_model
 from contrastive_jax.training.optimizer import make_optimizer, make_schedule
-from contrastive_jax.training.rates import parameter_rates
+from contrastive_jax.training.rates import frozen_statistics, parameter_rates
 from contrastive_jax.training.state import FROZEN, TrainState, plan_state, with_heads
 from contrastive_jax.training.step import jit_train_step, make_train_step
 
@@ -113,6 +113,8 @@ def build(config: ConfigDict, devices: list | None = None, examples: int | None 
     gather_bytes=config.gather_bytes,
   )
   _check_targets(config, objective)
+  patterns = config.optimizer.to_dict().get('rates', ())
+  definition = definition._replace(frozen_statistics=frozen_statistics(definition, patterns))
   sizes = _sizes(config, definition, objective, examples)
   heads = objective.heads(sizes)
   trained = with_heads(definition, heads)

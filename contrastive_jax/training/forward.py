@@ -10,7 +10,12 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from contrastive_jax.methods import Objective, inputs
-from contrastive_jax.models.definition import Definition, join_statistics, updated_statistics
+from contrastive_jax.models.definition import (
+  Definition,
+  join_statistics,
+  set_training,
+  updated_statistics,
+)
 from contrastive_jax.models.dropout import fold
 from contrastive_jax.models.outputs import Outputs
 from contrastive_jax.sharding.mesh import merge_micro_batches, split_micro_batches
@@ -83,9 +88,13 @@ class Forward:
       merge_micro_batches(parts.outputs, self.mesh),
       merge_micro_batches(parts.targets, self.mesh),
       jax.tree.map(jnp.sum, parts.partial),
-      # Each part normalizes by its own statistics, and moves the running ones from the same start.
-      jax.tree.map(lambda moved: jnp.mean(moved, 0), parts.statistics),
+      jax.tree_util.tree_map_with_path(self._merge_statistics, parts.statistics),
     )
+
+  def _merge_statistics(self, path, moved: jax.Array) -> jax.Array:
+    """The mean over the parts, each of which moved a running statistic from the same start."""
+    is_frozen = tuple(part.key for part in path) in self.definition.frozen_statistics
+    return moved[0] if is_frozen else jnp.mean(moved, 0)
 
   def _visit(self, parameters, statistics, targets, memory, totals, part: Batch) -> Encoded:
     """Encodes a micro-batch."""
@@ -122,7 +131,7 @@ class Forward:
   def _encode(self, parameters, statistics, seen) -> tuple[Outputs, Any]:
     """The outputs for the first view with all views and texts, and the running statistics."""
     model = self.definition.bind(join_statistics(parameters, statistics))
-    model.set_attributes(use_running_average=False, raise_if_not_found=False)
+    set_training(model, self.definition.frozen_statistics)
     (first, keys), *rest = seen
     outputs = model.encode(first, keys=keys)
     if rest:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from contrastive_jax.models.definition import Definition
+from contrastive_jax.models.definition import Definition, join_statistics
 
 # Parts of a tower below its layers; all other parts are above them.
 _BELOW_LAYERS = (
@@ -27,6 +27,8 @@ def parameter_rates(
 
   Scanned layers, whose parameters are stacked, are matched by the paths of unrolled layers, such as
   'image/transformer/blocks/0/mlp/up/kernel'.
+
+  Running statistics have no learning rate; `frozen_statistics` are those with multiplier 0.
 
   Args:
     definition: the model, with the methods' heads.
@@ -55,12 +57,11 @@ def parameter_rates(
   shapes, axes = (definition.part(tree)[0] for tree in (shapes, definition.axes))
   names = jax.tree_util.tree_map_with_path(_names, shapes, axes)
   all_names = [name for stack in jax.tree.leaves(names, is_leaf=_is_stack) for name in stack]
-  _check_matches(checked, all_names)
+  _check_matches(checked, [*all_names, *map(_path_name, definition.statistics)])
   layers = _order_layers(all_names)
 
   def multiplier(name):
-    rate = next((rate for pattern, rate in checked if pattern.fullmatch(name)), 1.0)
-    return rate * layer_decay ** _depth_from_top(name, layers)
+    return _rate(name, checked) * layer_decay ** _depth_from_top(name, layers)
 
   def multipliers(shape, stack):
     values = np.array([multiplier(name) for name in stack], np.float32)
@@ -74,11 +75,35 @@ def parameter_rates(
   return tree
 
 
+def frozen_statistics(
+  definition: Definition, rates: Sequence[tuple[str, float]]
+) -> frozenset[tuple[str, ...]]:
+  """Key paths of the running statistics with multiplier 0, as for `parameter_rates`.
+
+  Their batch norms normalize by them, as in evaluation.
+  """
+  checked = [_checked_rate(rate) for rate in rates]
+  return frozenset(path for path in definition.statistics if not _rate(_path_name(path), checked))
+
+
+def _rate(name: str, checked: Sequence[tuple[re.Pattern, float]]) -> float:
+  return next((rate for pattern, rate in checked if pattern.fullmatch(name)), 1.0)
+
+
+def _path_name(path: Sequence) -> str:
+  return '/'.join(map(str, path))
+
+
 def frozen(definition: Definition, rates) -> Definition:
   """Returns the model with frozen parameters, see `freeze`."""
   if rates is None:
     return definition
-  return definition._replace(bind=lambda parameters: definition.bind(freeze(parameters, rates)))
+
+  def bind(parameters):
+    trained, statistics = definition.part(parameters)
+    return definition.bind(join_statistics(freeze(trained, rates), statistics))
+
+  return definition._replace(bind=bind)
 
 
 def freeze(trained, rates):

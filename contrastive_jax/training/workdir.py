@@ -91,6 +91,11 @@ def upgrade(config: ConfigDict) -> ConfigDict:
     # Versions without `max_scale` treated equal captions as negatives in the sigmoid loss.
     options = sigmoid if isinstance(sigmoid, dict) else {'weight': sigmoid}
     fields['objective']['sigmoid'] = {'same': None} | options
+  rates = fields.get('optimizer', {}).get('rates', ())
+  normalized = fields.get('model', {}).get('image', {}).get('stem_norm') == 'batch'
+  if rates and normalized and 'mean' not in fields.get('data', {}):
+    # Versions without `data.mean` moved the running statistics of frozen towers.
+    fields['optimizer']['rates'] = (('.*/(mean|variance)', 1.0), *rates)
   for path, value in _ADDED_FIELDS.items():
     *sections, name = path.split('.')
     section = functools.reduce(lambda node, key: node.setdefault(key, {}), sections, fields)

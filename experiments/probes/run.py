@@ -13,6 +13,7 @@ from absl import app, flags
 
 from contrastive_jax import data
 from contrastive_jax.data.augmentation import augment
+from contrastive_jax.data.images import normalizer
 from contrastive_jax.evaluation import finetuning
 from contrastive_jax.evaluation.evaluator import Evaluator
 from contrastive_jax.evaluation.zero_shot import read_classes
@@ -32,6 +33,7 @@ OUTPUT = flags.DEFINE_string(
 )
 
 BATCH = 128
+POOLER_HEADS = 4  # over towers without heads
 OPTIMIZER = {'b1': 0.9, 'b2': 0.98, 'epsilon': 1e-6, 'weight_decay': 0.05, 'clip_norm': 1.0}
 # Rates of the same classifier: the probe freezes the tower, finetuning slows its deep layers.
 METHODS = {
@@ -66,6 +68,7 @@ def evaluate(run, parameters, train, tests, fields) -> dict[str, float]:
     templates=run.config.evaluation.templates,
     probes=('linear',),
     probe_source=train,
+    normalize=normalizer(run.config.data.mean, run.config.data.std),
   )
   return ({} if FASHION.value else evaluator(parameters)) | evaluator.probe(parameters)
 
@@ -75,7 +78,8 @@ def trained_accuracy(run, parameters, train, test, field, learning_rate, rates, 
   config, size = run.config, run.config.model.image.size
   labels = train.values(field)
   classes = sorted(set(labels))
-  classifier = finetuning.define_classifier(run.definition, len(classes), config.model.image.heads)
+  heads = config.model.image.get('heads', POOLER_HEADS)
+  classifier = finetuning.define_classifier(run.definition, len(classes), heads)
   # The heads are initialized, the tower is the run's.
   start = jax.jit(classifier.init)(jax.random.key(0)) | {'image': parameters['image']}
   multipliers = parameter_rates(classifier, rates, layer_decay)
@@ -83,6 +87,7 @@ def trained_accuracy(run, parameters, train, test, field, learning_rate, rates, 
     learning_rate=learning_rate, warmup_fraction=0.05, total_steps=STEPS.value
   )
   strengths = config.augmentation.to_dict()
+  normalize = normalizer(config.data.mean, config.data.std)
   trained = finetuning.fit(
     frozen(classifier, multipliers),
     start,
@@ -93,6 +98,7 @@ def trained_accuracy(run, parameters, train, test, field, learning_rate, rates, 
     batch_size=BATCH,
     mesh=run.mesh,
     augment=lambda keys, images: augment(keys, images, size, strengths),
+    normalize=normalize,
   )
   predicted = finetuning.classify(
     classifier,
@@ -100,6 +106,7 @@ def trained_accuracy(run, parameters, train, test, field, learning_rate, rates, 
     data.evaluation_images(test, size),
     batch_size=config.evaluation.batch_size,
     mesh=run.mesh,
+    normalize=normalize,
   )
   pairs = zip(predicted, test.values(field), strict=True)
   return float(np.mean([classes[k] == label for k, label in pairs]))

@@ -10,10 +10,11 @@ from PIL import Image
 
 from contrastive_jax import data
 from contrastive_jax.evaluation.finetuning import classify, define_classifier, fit
+from contrastive_jax.models.definition import define
 from contrastive_jax.sharding.mesh import make_mesh
 from contrastive_jax.training.optimizer import make_optimizer
 from contrastive_jax.training.rates import frozen, parameter_rates
-from tests.models.towers import parameters_of, tiny, tiny_coca
+from tests.models.towers import IMAGE, SECTIONS, TOWERS, parameters_of, tiny, tiny_coca
 
 FIELDS = {'b1': 0.9, 'b2': 0.98, 'epsilon': 1e-6, 'weight_decay': 0.05, 'clip_norm': 1.0}
 COLORS = np.array([[250, 10, 10], [10, 250, 10], [10, 10, 250]])
@@ -72,6 +73,32 @@ def test_a_classifier_keeps_the_towers_parameters_and_axes(scan):
   chex.assert_trees_all_equal_shapes_and_dtypes(ours['image'], theirs['image'])
   assert classifier.axes['image'] == definition.axes['image']
   assert ours['head']['kernel'].shape == (16, 5)
+
+
+@pytest.mark.parametrize('name', TOWERS)
+def test_a_classifier_suits_every_tower(name):
+  definition = define('encoder', embed=12, projector=(8,), image=SECTIONS[name])
+  classifier = define_classifier(definition, 5, heads=2)
+  shapes = jax.eval_shape(classifier.init, jax.random.key(0))
+  encode = lambda p: classifier.bind(p)(np.zeros((2, 32, 32, 3), np.float32))  # noqa: E731
+  assert jax.eval_shape(encode, shapes).shape == (2, 5)
+  assert classifier.statistics == definition.statistics
+
+
+@pytest.mark.parametrize('rates', [(), (('image/.*', 0.0),)])
+def test_training_a_classifier_leaves_running_statistics(rates):
+  image = IMAGE | {'stem': 'convolution', 'stem_blocks': (0, 1), 'stem_norm': 'batch', 'layers': 0}
+  classifier = define_classifier(tiny(image=image | {'pooling': 'mean'}), 3, heads=2)
+  start = parameters_of(classifier)
+  multipliers = parameter_rates(classifier, rates)
+  optimizer = make_optimizer(optax.constant_schedule(3e-3), **FIELDS, rates=multipliers)
+  mesh, held = make_mesh('data:1', jax.devices()[:1]), frozen(classifier, multipliers)
+  trained = fit(held, start, optimizer, *pictures(24), steps=2, batch_size=12, mesh=mesh)
+  assert jax.tree.structure(trained) == jax.tree.structure(start)
+  (before, fixed), (after, kept) = (classifier.part(tree) for tree in (start, trained))
+  chex.assert_trees_all_equal(fixed, kept)
+  moved = jax.tree.map(lambda a, b: not np.array_equal(a, b), before, after)
+  assert any(jax.tree.leaves(moved['image'])) == (not rates) and moved['head']['kernel']
 
 
 @pytest.mark.parametrize('make', [tiny, tiny_coca])

@@ -13,6 +13,7 @@ from contrastive_jax.methods import Objective
 from contrastive_jax.models.definition import define, join_statistics
 from contrastive_jax.planning import plan, table
 from contrastive_jax.sharding.mesh import make_mesh
+from contrastive_jax.training.rates import frozen_statistics
 from contrastive_jax.training.state import plan_state
 from contrastive_jax.training.step import jit_train_step, make_train_step
 from tests.models.towers import drawn
@@ -93,6 +94,52 @@ def test_devices_share_the_statistics():
   )
 
 
+FROZEN, ROWS = (('image/.*', 0.0),), 12
+
+
+@functools.cache
+def frozen_step(rates, micro_batches):
+  """A function from statistics to the loss and the statistics after a step."""
+  fixed = frozen_statistics(definition(), rates)
+  model = definition()._replace(frozen_statistics=fixed)
+  mesh, optimizer = make_mesh('data:1', jax.devices()[:1]), optax.sgd(0.1)
+  create, abstract = plan_state(model, optimizer, mesh, {})
+  step = make_train_step(
+    model, Objective({'supervised': 1.0}, None), optimizer, mesh, micro_batches=micro_batches
+  )
+  jitted = jit_train_step(step, abstract, mesh)
+  labels = np.arange(ROWS, dtype=np.int32) % 3
+  batch = {'image': images()[:ROWS], 'labels': labels}
+
+  def run(shift):
+    state = create(0)
+    state = state.replace(statistics=jax.tree.map(lambda a: a + shift, state.statistics))
+    before = jax.device_get(state.statistics)
+    after, metrics = jitted(state, batch)
+    return before, jax.device_get(after.statistics), float(metrics['loss'])
+
+  return run
+
+
+@pytest.mark.parametrize('micro_batches', [1, 3])
+def test_frozen_statistics_stay_and_normalize(micro_batches):
+  run = frozen_step(FROZEN, micro_batches)
+  losses = []
+  for shift in (1.3, 2.6):
+    before, after, loss = run(shift)
+    # Bit for bit: the mean over three micro-batches would round.
+    jax.tree.map(np.testing.assert_array_equal, before, after)
+    losses.append(loss)
+  assert abs(losses[0] - losses[1]) > 1e-4
+
+
+def test_a_pattern_leaves_the_statistics_of_a_frozen_tower_moving():
+  run = frozen_step((('.*/(mean|variance)', 1.0), *FROZEN), 1)
+  (before, after, loss), (_, _, other) = run(1.3), run(2.6)
+  assert np.abs(at(before, *PATH)['mean'] - at(after, *PATH)['mean']).max() > 1e-3
+  assert loss == other
+
+
 def test_what_is_evaluated_has_the_running_statistics():
   _, after, _ = stepped()
   assert at(after.evaluated, *PATH)['mean'] is at(after.statistics, *PATH)['mean']
@@ -117,6 +164,8 @@ def test_the_plan_says_how_many_examples_share_statistics():
   plain = define(**config.model.to_dict())
   assert plan.normalized_together(config, plain) == 0
   assert plan.normalized_together(config, definition()) == 8
+  frozen = definition()._replace(frozen_statistics=definition().statistics)
+  assert plan.normalized_together(config, frozen) == 0
   figures = {'needed_bytes': 1, 'available_bytes': 2, 'mesh': {'data': 1, 'fsdp': 1, 'tensor': 1}}
   figures |= {'config': 'simclr:smoke', 'batch_size': 16, 'topology': 'cpu:1', 'chip': 'CPU'}
   figures |= {'settings': [], 'fastest': None}

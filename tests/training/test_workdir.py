@@ -172,3 +172,17 @@ def test_incomplete_checkpoints_do_not_count(tmp_path):
   assert not workdir.has_checkpoint(tmp_path)
   (tmp_path / 'checkpoints' / '2').mkdir()
   assert workdir.has_checkpoint(tmp_path)
+
+
+def test_an_earlier_run_keeps_moving_the_statistics_of_a_frozen_tower():
+  config = clip.get_config('smoke')
+  with config.unlocked():
+    config.model.image.stem_norm = 'batch'
+  rates = (('image/.*', 0.0),)
+  config.optimizer.rates = rates
+  assert workdir.upgrade(config).optimizer.rates == rates
+  del config.data.mean
+  assert workdir.upgrade(config).optimizer.rates == (('.*/(mean|variance)', 1.0), *rates)
+  assert workdir.upgrade(config).data.mean == ()
+  del config.model.image.stem_norm
+  assert workdir.upgrade(config).optimizer.rates == rates
