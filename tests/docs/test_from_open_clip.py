@@ -1,14 +1,20 @@
 """The page for users of open_clip names flags that exist, of both."""
 
+import ast
 import importlib
 import inspect
 import pathlib
 import re
 
+import jax
+import numpy as np
 import pytest
+from PIL import Image
 
 from configs import clip, coca, siglip
+from contrastive_jax.evaluation.open import open_evaluator
 from contrastive_jax.models.towers import IMAGE_TOWERS, TEXT_TOWERS
+from contrastive_jax.training import build
 from contrastive_jax.training.config_checks import leaves
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -68,3 +74,19 @@ def test_every_flag_of_theirs_is_named():
   params = pytest.importorskip('open_clip_train.params', reason='pip install open_clip_torch==3.3')
   flags = re.findall(r"""add_argument\(\s*["'](--[a-z0-9-]+)""", inspect.getsource(params))
   assert set(flags) == set(THEIRS)
+
+
+def test_the_row_of_imagenet_opens_a_folder_of_wordnet_ids(tmp_path):
+  for name in ('n01440764', 'n01443537'):
+    folder = tmp_path / 'val' / name
+    folder.mkdir(parents=True)
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(folder / 'one.png')
+  (row,) = (line for line in PAGES[0].read_text().splitlines() if '`--imagenet-val`' in line)
+  given = re.findall(r"--config\.evaluation\.(\w+)='(\(.*?\))'", row)
+  assert [name for name, _ in given] == ['splits', 'zero_shot', 'templates']
+  config = clip.get_config('smoke')
+  for name, value in given:
+    config.evaluation[name] = ast.literal_eval(value.replace('/data/imagenet', str(tmp_path)))
+  run = build.open_model(config, jax.devices()[:1])
+  evaluator = open_evaluator(config, run.definition, run.tokenizer, run.mesh)
+  assert 'imagenet/zero_shot_label_accuracy@1' in evaluator.names
