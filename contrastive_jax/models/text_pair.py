@@ -51,7 +51,8 @@ class TextPair(nnx.Module):
   ):
     make = {'dtype': jnp.dtype(dtype), 'rngs': rngs}
     self.shared = shared
-    make_text = partial(towers.text_tower, text, remat=remat, attention=attention, **make)
+    own = {'remat': remat, 'attention': attention, **text}
+    make_text = partial(towers.text_tower, own, **make)
     self.text = make_text()
     width = self.text.width
     self.text_projection = projection('text', text_projection, width, embed, make)

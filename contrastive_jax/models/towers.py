@@ -96,6 +96,13 @@ def _build(section: str, tower: type[nnx.Module], fields: Mapping[str, Any], sha
   if missing := [name for name in required if name not in own and name not in shared]:
     names = ', '.join(f'{where}.{name}' for name in missing)
     raise ValueError(f'{names}: missing; {tower.__name__} needs {required}')
+  if given := [name for name in own if name in shared]:
+    names = ', '.join(f'{where}.{name}' for name in given)
+    raise ValueError(f'{names}: the model sets this itself; leave it out')
+  if own.get('pooling') == 'none':
+    raise ValueError(
+      f"{where}.pooling = 'none' leaves no vector to compare; use another, or CoCa's poolers"
+    )
   return tower(**shared, **own)
 
 

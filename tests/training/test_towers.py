@@ -110,6 +110,7 @@ def test_a_recipe_is_planned_with_every_tower(recipe, name):
     ({'width': None}, r'config\.model\.image\.width: missing'),
     ({'layers': (1,)}, r'layers = \(1,\)'),
     ({'pooling': 'novelty'}, r"image\.pooling = 'novelty' is unknown; use one of .*'none'"),
+    ({'pooling': 'none'}, r"config\.model\.image\.pooling = 'none' leaves no vector to compare"),
     ({'remat': 'novelty'}, r"remat = 'novelty'"),
   ],
 )
@@ -117,6 +118,16 @@ def test_a_field_that_does_not_suit_a_tower_is_named(name, change, message):
   section = {k: v for k, v in (SECTIONS[name] | change).items() if v is not None}
   with pytest.raises(ValueError, match=message):
     define('clip', embed=12, image=section, text=TEXT)
+
+
+@pytest.mark.parametrize('name', TOWERS)
+def test_the_pooling_of_a_captioners_tower_is_its_own(name):
+  fields = config(coca, name).model.to_dict()
+  fields['image'] |= {'pooling': 'mean'}
+  with pytest.raises(
+    ValueError, match=r'config\.model\.image\.pooling: the model sets this itself'
+  ):
+    define(**fields)
 
 
 @pytest.mark.parametrize('name', TOWERS)
