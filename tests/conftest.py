@@ -1,5 +1,6 @@
 """Eight simulated devices for all tests, whose programs compile fast and once."""
 
+import gc
 import os
 
 import hypothesis
@@ -37,6 +38,13 @@ LONG = ('tests/training/', 'tests/methods/', 'tests/test_launch.py', 'tests/mode
 def pytest_collection_modifyitems(items):
   """Orders the files; `--dist loadfile` hands them out in order."""
   items.sort(key=lambda item: not item.nodeid.startswith(LONG))
+
+
+def pytest_collection_finish():
+  """Spares the garbage collector what lives until the end: the imported modules."""
+  gc.collect()
+  gc.freeze()
+  gc.set_threshold(10_000, 20, 20)
 
 
 @pytest.fixture(scope='session', autouse=True)
