@@ -17,12 +17,13 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from contrastive_jax import benchmark, data, interop
-from contrastive_jax.evaluation.open import open_evaluator
+from contrastive_jax.evaluation.open import evaluation_length, open_evaluator
 from contrastive_jax.planning import plan
 from contrastive_jax.report import compare, examples, results
 from contrastive_jax.runtime import buckets, processes
 from contrastive_jax.runtime.waiting import waiting
 from contrastive_jax.training import build, command_line, logger, loop, restore, trackers, workdir
+from contrastive_jax.training.batch import batch_shapes
 
 command_line.accept_none()
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Config file, or FILE:VARIANT.')
@@ -38,6 +39,7 @@ _TASKS = flags.DEFINE_list('tasks', [], 'retrieval:FIELD, zero_shot:FIELD=NAMES;
 _TEMPLATES = flags.DEFINE_multi_string('templates', [], 'Prompts with {}, or a file of them.')
 _TOKENIZER = flags.DEFINE_string('tokenizer', None, 'Tokenizer of --model, if it is not beside it.')
 _BATCH_SIZE = flags.DEFINE_integer('batch_size', 256, 'Images or texts per batch of --model.')
+_LENGTH = flags.DEFINE_integer('sequence_length', None, 'Patches per image of --model (NaFlex).')
 _COORDINATOR = flags.DEFINE_string('coordinator', None, 'HOST:PORT of the first process.')
 _PROCESSES = flags.DEFINE_integer('processes', None, 'Number of processes, if not detected.')
 _PROCESS = flags.DEFINE_integer('process', None, 'Index of this process, from 0.')
@@ -75,7 +77,7 @@ def evaluate_model() -> None:
     raise app.UsageError('--model and --data go together, with --mode=evaluate, without --config')
   command_line.set_up_process(ConfigDict())
   with processes.distributed(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value):
-    options = _TASKS, _TEMPLATES, _TOKENIZER, _BATCH_SIZE, _WORKDIR
+    options = _TASKS, _TEMPLATES, _TOKENIZER, _BATCH_SIZE, _LENGTH, _WORKDIR
     benchmark.run(_MODEL.value, _DATA.value, **{flag.name: flag.value for flag in options})
 
 
@@ -103,7 +105,8 @@ def run_mode(config, folder: pathlib.Path) -> None:
   run = build.build(config, examples=source.rows) if train else restore.open_run(config, folder)
   if _MODE.value == 'export':
     parameters = restore.restore_parameters(run, folder).parameters
-    return print(interop.export_run(config.to_dict(), parameters, folder, run.tokenizer))
+    options = run.tokenizer, evaluation_length(config)
+    return print(interop.export_run(config.to_dict(), parameters, folder, *options))
   evaluator = open_evaluator(
     config, run.definition, run.tokenizer, run.mesh, source, open_source=open_source
   )
@@ -130,7 +133,8 @@ def run_mode(config, folder: pathlib.Path) -> None:
     with waiting('compiling and running the final evaluation'):
       metrics, splits = evaluator.finish(parameters)
     count = sum(leaf.size for leaf in jax.tree.leaves(parameters))
-    metrics |= {'step': step, 'images_seen': step * config.batch_size, 'parameters': count}
+    images = batch_shapes(config).images(step)
+    metrics |= {'step': step, 'images_seen': images, 'parameters': count}
     metrics['seconds'] = time.perf_counter() - start
     if is_first:
       with waiting(f'writing the report to {folder}'):

@@ -83,6 +83,11 @@ def emoji() -> ConfigDict:
   # (0.5, 0.5, 0.5) for both.
   config.data.mean = ()
   config.data.std = ()
+  # NaFlex, images as patches at their own aspect: patches per image, of which each batch has one
+  # number; () for square images. batch_size is then that of the longest; see docs/naflex.md
+  config.data.sequence_lengths = ()
+  config.data.patch_sizes = ()  # sides of these patches, FlexiViT; () for model.image.patch
+  config.data.batch_multiple = 8  # of which batches of shorter sequences have a multiple of images
   config.data.subset = 1.0  # fraction of the examples drawn per round (RS2); 1 for full epochs
   config.data.replacement = True  # whether examples of earlier rounds may be drawn again
   # 'global' shuffles all examples and reads each by itself; 'shards' shuffles files and, within a
@@ -197,6 +202,8 @@ def emoji() -> ConfigDict:
   # Splits of the data, or other datasets as NAME=SOURCE: 'stamps=jsonl:/data/stamps.jsonl'
   config.evaluation.splits = ('heldout_style', 'heldout_composition')
   config.evaluation.batch_size = 256
+  # Patches per image (NaFlex); 0 for the longest of data.sequence_lengths, or square images
+  config.evaluation.sequence_length = 0
   # Fields for retrieval: a text, several, or texts by language. Only the final evaluation uses all
   # fields; others use the first.
   config.evaluation.texts = ('caption',)

@@ -35,6 +35,7 @@ def run(
   templates: Sequence[str] = (),
   tokenizer: str | Tokenize | None = None,
   batch_size: int = 256,
+  sequence_length: int | None = None,
   workdir: str | None = None,
 ) -> None:
   """Evaluates a model on each source; writes and prints the results. All processes call it.
@@ -46,6 +47,7 @@ def run(
     templates: see `open_benchmark`.
     tokenizer: see `load`.
     batch_size: images or texts per batch, over all devices.
+    sequence_length: see `load`.
     workdir: folder of the results; default the folder `evaluation` in the model's, or, of a file,
       in a folder of its name.
 
@@ -57,7 +59,7 @@ def run(
     raise ValueError(f'--batch_size={batch_size}; use 1 or more')
   opened = {name: open_named(source, _open_source) for name, source in named.items()}
   with waiting(f'loading {model}'):
-    loaded = load(model, tokenizer=tokenizer)
+    loaded = load(model, tokenizer=tokenizer, sequence_length=sequence_length)
   _check_model(loaded, model)
   read = functools.partial(_read, loaded, tasks, templates)
   benchmarks = [read(name, source, opened[name]) for name, source in named.items()]
@@ -105,7 +107,8 @@ def _read(
       name,
       opened,
       image_size=loaded.model.fields['image']['size'],
-      resize=loaded.transform.pixels,
+      resize=loaded.transform.patches if loaded.patches else loaded.transform.pixels,
+      patches=loaded.patches,
       tasks=tasks,
       templates=templates or own_templates,
       classes=classes,

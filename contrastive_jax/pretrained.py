@@ -14,10 +14,12 @@ from jax.sharding import NamedSharding, PartitionSpec
 from contrastive_jax import data, interop
 from contrastive_jax.evaluation.batches import in_batches, jit_batched
 from contrastive_jax.evaluation.neighbors import nearest
+from contrastive_jax.evaluation.open import evaluation_length
 from contrastive_jax.evaluation.zero_shot import class_embeddings
 from contrastive_jax.interop.tokenizers import Tokenize, find_tokenizer, unknown_tokenizer
 from contrastive_jax.interop.transforms import ImageLike, Transform, read_transform
 from contrastive_jax.models.generation import generate
+from contrastive_jax.models.towers import check_patches
 from contrastive_jax.runtime import buckets
 from contrastive_jax.sharding.mesh import make_mesh
 from contrastive_jax.training import restore, workdir
@@ -42,6 +44,7 @@ def load(
   *,
   tokenizer: str | pathlib.Path | Tokenize | None = None,
   batch_size: int = 64,
+  sequence_length: int | None = None,
 ) -> 'Pretrained':
   """Opens a trained model of any supported format.
 
@@ -63,33 +66,41 @@ def load(
       Hugging Face tokenizer beside the weights, with its own padding; or CLIP's, if the vocabulary
       has its size and the files name no other. Without a tokenizer only images can be encoded.
     batch_size: images or texts per batch, on all devices of this process.
+    sequence_length: maximum number of patches per image, each image at its own aspect (NaFlex); 0
+      for square images. Default: that of the model's evaluation, and 0 for models of others.
 
   Raises:
-    ValueError: if the folder holds no supported model, or the tokenizer does not fit it.
+    ValueError: if the folder holds no supported model, the tokenizer does not fit it, or it takes
+      no images as patches.
   """
   folder = buckets.open_path(folder)
-  if batch_size < 1:
-    raise ValueError(f'batch_size = {batch_size}; use 1 or more')
+  for name, value, low in (('batch_size', batch_size, 1), ('sequence_length', sequence_length, 0)):
+    if value is not None and value < low:
+      raise ValueError(f'{name} = {value}; use {low} or more')
   if (folder / 'checkpoints').is_dir():
     model, found, transform = _read_run(folder, tokenizer)
-    return Pretrained(model, found, transform, batch_size)
-  if buckets.is_bucket(folder):
+  elif buckets.is_bucket(folder):
     raise ValueError(
       f'{folder} holds no checkpoints; of buckets only the workdir of a run is read, so copy other '
       'models to a disk'
     )
-  if folder.is_file() or _names_config(folder):
+  elif folder.is_file() or _names_config(folder):
     model = _read_file(folder) if folder.is_file() else interop.read(folder)
     found = find_tokenizer(folder, model, tokenizer)
     if isinstance(found, data.Tokenizer):
       model = dataclasses.replace(model, end_id=found.end_id)
+    transform = read_transform(folder, model)
   else:
     raise ValueError(
       f'{folder} holds no model: give the workdir of a run (checkpoints/), what --mode=export '
       "wrote, open_clip's (open_clip_config.json and open_clip_model.safetensors), or Hugging "
       "Face's (config.json and model.safetensors)"
     )
-  return Pretrained(model, found, read_transform(folder, model), batch_size)
+  if sequence_length is not None:
+    model = dataclasses.replace(model, sequence_length=sequence_length)
+  if model.sequence_length:
+    check_patches(model.fields)
+  return Pretrained(model, found, transform, batch_size)
 
 
 def _names_config(folder: pathlib.Path) -> bool:
@@ -113,7 +124,8 @@ def _read_run(folder: pathlib.Path, tokenizer) -> tuple[interop.Model, Tokenize,
   run = restore.open_run(config, folder, jax.local_devices()[:1])
   parameters = restore.restore_parameters(run, folder).parameters
   end_id = run.tokenizer and run.tokenizer.end_id
-  model = interop.Model(config.model.to_dict(), parameters, end_id)
+  length = evaluation_length(config)
+  model = interop.Model(config.model.to_dict(), parameters, end_id, sequence_length=length)
   given = {name: tuple(config.data.get(name, ())) for name in ('mean', 'std')}
   transform = Transform(**{name: value for name, value in given.items() if value})
   return model, tokenizer if callable(tokenizer) else run.tokenizer, transform
@@ -266,7 +278,16 @@ class Pretrained:
       raise ValueError(f'{name} are {given.shape}; give embeddings [N, {D}], or images')
     return rows
 
-  def _pixels(self, images: Sequence[ImageLike]) -> np.ndarray:
+  @property
+  def patches(self) -> tuple[int, int] | None:
+    """Number and side of the patches that the model takes of an image; None for square images."""
+    length = self.model.sequence_length
+    return (length, self.model.fields['image']['patch']) if length else None
+
+  def _pixels(self, images: Sequence[ImageLike]) -> Any:
+    if self.patches:
+      cut = [self.transform.patches(image, *self.patches) for image in images]
+      return data.Patches(*map(np.stack, zip(*cut, strict=True)))
     size = self.model.fields['image']['size']
     return np.stack([self.transform.pixels(image, size) for image in images])
 

@@ -1,8 +1,10 @@
 """Sources, tokenizers, image transforms, and the pipeline that turns them into batches."""
 
+from contrastive_jax.data.batch_shapes import BatchShape, BatchShapes, shapes_of_budget
 from contrastive_jax.data.captions import parse_captions
-from contrastive_jax.data.decoded import DecodedImages
+from contrastive_jax.data.decoded import DecodedImages, DecodedPatches
 from contrastive_jax.data.images import preprocess
+from contrastive_jax.data.patches import Patches, patchify
 from contrastive_jax.data.pipeline import evaluation_images, training_batches
 from contrastive_jax.data.sources import Source, open_source
 from contrastive_jax.data.tokenizers import (
@@ -13,8 +15,12 @@ from contrastive_jax.data.tokenizers import (
 )
 
 __all__ = [
+  'BatchShape',
+  'BatchShapes',
   'ClipTokenizer',
   'DecodedImages',
+  'DecodedPatches',
+  'Patches',
   'SentencePieceTokenizer',
   'Source',
   'Tokenizer',
@@ -22,6 +28,8 @@ __all__ = [
   'open_source',
   'open_tokenizer',
   'parse_captions',
+  'patchify',
   'preprocess',
+  'shapes_of_budget',
   'training_batches',
 ]

@@ -13,6 +13,8 @@ import grain
 import numpy as np
 from absl import flags, logging
 
+from contrastive_jax.data.batch_shapes import BatchShape, BatchShapes
+from contrastive_jax.data.patches import Patches
 from contrastive_jax.data.shared_memory import Slots, _shared_file
 
 # Share of bad examples above which the run stops, out of at least `_MIN_COUNTED_EXAMPLES` examples.
@@ -74,8 +76,12 @@ class ExampleTransform(Protocol):
 
   image_size: int | None
 
-  def pixels(self, drawn: Mapping[str, Any]) -> np.ndarray | None:
-    """Returns the image, uint8 [S, S, 3], if there are images; raises ValueError if it is bad."""
+  def pixels(self, drawn: Mapping[str, Any], shape: BatchShape) -> Sequence[np.ndarray]:
+    """Returns the image, (uint8 [S, S, 3],), or its `Patches`; () without images.
+
+    Raises:
+      ValueError: if the image is bad.
+    """
 
   def columns(self, drawn: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
     """Returns the other arrays of good examples by name, each [b, ...], `truncated` among them."""
@@ -85,23 +91,25 @@ class ProcessBatches(grain.MapDataset):
   """Batches of the parent's stream of examples, cut to the rows that one process feeds.
 
   The content and order of a batch are the same for any number of processes and any mesh. A bad
-  example is replaced by the same row of the next batch, and listed under `errors`. With several
-  `parts`, item t * parts + i is the i-th part of these rows of batch t.
+  example is replaced by the one a round later, with square images the same row of the next batch,
+  and listed under `errors`. With several `parts`, item t * parts + i is the i-th part of these rows
+  of batch t.
   """
 
   def __init__(
     self,
     parent: grain.MapDataset,
     transform: ExampleTransform,
-    rows: np.ndarray,
-    batch_size: int,
+    rows: Mapping[int, np.ndarray],
+    shapes: BatchShapes,
     parts: int = 1,
     slots: 'Slots | None' = None,
   ):
-    """Feeds `rows` [b] of each batch of `batch_size` examples; images go to `slots` if given."""
+    """Feeds `rows` [b], by the batch size, of each batch; images go to `slots` if given."""
     super().__init__(parent)
-    self._transform, self._batch_size, self._slots = transform, batch_size, slots
-    self._parts = np.array_split(rows, parts)
+    self._transform, self._shapes, self._slots = transform, shapes, slots
+    self._rows = {size: np.array_split(own, parts) for size, own in rows.items()}
+    self._parts = parts
     self._reads_wait = False
 
   def __getstate__(self) -> dict[str, Any]:
@@ -118,25 +126,34 @@ class ProcessBatches(grain.MapDataset):
       file.truncate(0)  # frees the memory: the file is read once
 
   def __len__(self) -> int:
-    return (len(self._parent) // self._batch_size - _MAX_BAD_IN_A_ROW) * len(self._parts)
+    rounds = len(self._parent) // self._shapes.per_round - _MAX_BAD_IN_A_ROW
+    return rounds * len(self._shapes.shapes) * self._parts
 
   def __getitem__(self, index):
     if isinstance(index, slice):
       return self.slice(index)
-    batch, part = divmod(index, len(self._parts))
-    positions = (batch * self._batch_size + self._parts[part]).tolist()
+    batch, part = divmod(index, self._parts)
+    shape = self._shapes.at(batch)
+    positions = (self._shapes.first(batch) + self._rows[shape.batch_size][part]).tolist()
     taken = self._slots and self._slots.take(index)
-    # Without images the side is 0, and the rows are empty.
-    side = self._transform.image_size or 0
-    images = taken[1] if taken else np.empty([len(positions), side, side, 3], np.uint8)
+    images = {'image': taken[1]} if taken else self._empty(len(positions), shape)
     examples, chunks, errors = self._read(positions), [], []
     for first in range(0, len(positions), _CHUNK_EXAMPLES):
       chunk = slice(first, first + _CHUNK_EXAMPLES)
       drawn = [*itertools.islice(examples, _CHUNK_EXAMPLES)]
-      chunks.append(self._fill(images[chunk], positions[chunk], drawn, errors))
+      own = [array[chunk] for array in images.values()]
+      chunks.append(self._fill(own, shape, positions[chunk], drawn, errors))
     columns = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
-    image = {'slot': taken[0]} if taken else {'image': images} if side else {}
-    return image | {'errors': errors} | columns
+    return ({'slot': taken[0]} if taken else images) | {'errors': errors} | columns
+
+  def _empty(self, count: int, shape: BatchShape) -> dict[str, np.ndarray]:
+    """Returns unfilled arrays for images by name: 'image', or the fields of `Patches`."""
+    if (side := self._transform.image_size) is None:
+      return {}
+    if not shape.length:
+      return {'image': np.empty([count, side, side, 3], np.uint8)}
+    pixels = np.empty([count, shape.length, shape.patch, shape.patch, 3], np.uint8)
+    return Patches(pixels, np.empty([count, 2], np.int32))._asdict()
 
   def _read(self, positions: list[int]) -> Iterator[Mapping[str, Any]]:
     """Reads examples in order, by a pool of threads if reads turn out to wait, as for a bucket."""
@@ -151,7 +168,7 @@ class ProcessBatches(grain.MapDataset):
       with futures.ThreadPoolExecutor(_READER_THREADS) as pool:
         yield from pool.map(self._parent.__getitem__, positions)
 
-  def _fill(self, images, positions, drawn, errors) -> dict[str, np.ndarray]:
+  def _fill(self, images, shape, positions, drawn, errors) -> dict[str, np.ndarray]:
     """Fills some rows of a batch, one stage after the other.
 
     Python code that runs repeatedly stays in the CPU's caches. Between two images, which evict it,
@@ -159,19 +176,20 @@ class ProcessBatches(grain.MapDataset):
     """
     for row, position in enumerate(positions):
       try:
-        pixels = self._transform.pixels(drawn[row])
+        pixels = self._transform.pixels(drawn[row], shape)
       except ValueError as error:
         errors.append({'id': drawn[row]['id'], 'error': str(error)})
-        drawn[row], pixels = self._replacement(position)
-      if pixels is not None:
-        images[row] = pixels
+        drawn[row], pixels = self._replacement(position, shape)
+      for array, value in zip(images, pixels, strict=True):
+        array[row] = value
     return self._transform.columns(drawn)
 
-  def _replacement(self, position: int) -> tuple[Mapping[str, Any], np.ndarray | None]:
-    for batch in range(1, _MAX_BAD_IN_A_ROW):
-      drawn = self._parent[position + batch * self._batch_size]
+  def _replacement(self, position: int, shape: BatchShape):
+    """Returns the first good example that stands in for the one at a position, and its image."""
+    for turn in range(1, _MAX_BAD_IN_A_ROW):
+      drawn = self._parent[position + turn * self._shapes.per_round]
       try:
-        return drawn, self._transform.pixels(drawn)
+        return drawn, self._transform.pixels(drawn, shape)
       except ValueError as error:
         last = f'{drawn["id"]}: {error}'
     raise ValueError(f'{_MAX_BAD_IN_A_ROW} examples in a row cannot be used; the last is {last}')
@@ -188,10 +206,10 @@ class Batches:
     self,
     drawn: grain.MapDataset,
     transform: ExampleTransform,
-    rows: np.ndarray,
+    rows: Mapping[int, np.ndarray],
     bad_examples: BadExamples,
     *,
-    batch_size: int,
+    shapes: BatchShapes,
     threads: int,
     workers: int,
     split_rows: bool = False,
@@ -200,10 +218,12 @@ class Batches:
 
     Workers take turns at batches. With `split_rows` each prepares the same rows of every batch.
     """
-    self._parts = min(workers, len(rows)) if split_rows and workers else 1
-    self._items = functools.partial(ProcessBatches, drawn, transform, rows, batch_size, self._parts)
-    side = transform.image_size
-    self._shape = side and (-(-len(rows) // self._parts), side, side, 3)
+    fewest = min(map(len, rows.values()))
+    self._parts = min(workers, fewest) if split_rows and workers else 1
+    self._items = functools.partial(ProcessBatches, drawn, transform, rows, shapes, self._parts)
+    # Slots are of one shape; patches pass through grain's shared memory instead.
+    side = 0 if shapes.shapes[0].length else transform.image_size
+    self._shape = side and (-(-fewest // self._parts), side, side, 3)
     self._threads, self._workers = threads, workers
     self._next, self._ahead, self._slots = 0, None, None
     self.bad_examples = bad_examples
@@ -220,6 +240,8 @@ class Batches:
     batch = items[0]
     if len(items) > 1:
       batch = {name: np.concatenate([item[name] for item in items]) for name in batch}
+    if 'grid' in batch:
+      batch = {'image': Patches(batch.pop('pixels'), batch.pop('grid')), **batch}
     self.bad_examples.truncated += int(batch.pop('truncated').sum())
     self.bad_examples.seen += len(batch['id']) - len(errors)
     for error in errors:

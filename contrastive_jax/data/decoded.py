@@ -1,4 +1,4 @@
-"""The images of a split, decoded for evaluation where they are indexed."""
+"""The images of a split, decoded for evaluation where they are indexed: square or as patches."""
 
 from collections.abc import Callable, Iterator
 from concurrent import futures
@@ -9,6 +9,7 @@ from PIL import Image
 
 from contrastive_jax.data import images
 from contrastive_jax.data.cores import available_cores
+from contrastive_jax.data.patches import Patches, patchify
 from contrastive_jax.data.readers import encoded_image
 from contrastive_jax.data.sources.source import location_of
 
@@ -41,7 +42,7 @@ class DecodedImages:
       size: S, the side of the images.
       resize: (decoded image, S) -> uint8 [S, S, 3].
     """
-    self._source, self._size, self._resize = source, size, resize
+    self._source, self._resize = source, lambda image: resize(image, size)
     self.shape = (len(source), size, size, 3)
     small = np.prod(self.shape, dtype=np.int64) <= CACHED_BYTES
     self._cache = np.empty(self.shape, np.uint8) if small else None
@@ -80,26 +81,97 @@ class DecodedImages:
     """Decodes images by number."""
     found = np.empty([len(numbers), *self.shape[1:]], np.uint8)
 
-    def fill(rows: range) -> None:
-      for row in rows:
-        found[row] = self._image(int(numbers[row]))
+    def fill(row: int) -> None:
+      found[row] = _decode(self._source, int(numbers[row]), self._resize)
 
-    if (threads := min(available_cores(), len(numbers))) < 2:
-      fill(range(len(numbers)))
-      return found
-    parts = [range(i, min(i + _PART, len(numbers))) for i in range(0, len(numbers), _PART)]
-    with futures.ThreadPoolExecutor(threads) as pool:
-      for _ in pool.map(fill, parts):
-        pass  # raises the error of the first row that has one
+    _for_each(fill, len(numbers))
     return found
 
-  def _image(self, number: int) -> np.ndarray:
-    example = self._source[number]
-    if 'error' in example:
-      raise ValueError(f'example {example["id"]} cannot be evaluated: {example["error"]}')
-    try:
-      return self._resize(images.decode(encoded_image(example)), self._size)
-    except ValueError as error:
-      raise ValueError(
-        f'example {example["id"]} cannot be evaluated: {location_of(self._source, number)}: {error}'
-      ) from error
+
+class DecodedPatches:
+  """The images of a source as patches; indexed by an array of integers or a slice.
+
+  Indexing decodes the given rows in threads and returns `Patches`. If all N images fit in 256 MiB,
+  each is decoded once; otherwise whenever it is indexed.
+  """
+
+  def __init__(
+    self,
+    source,
+    length: int,
+    patch: int,
+    cut: Callable[..., Patches] = patchify,
+  ):
+    """Decodes nothing yet.
+
+    Args:
+      source: examples by number, from `open_source`.
+      length: L, patches per image.
+      patch: side of a patch, in pixels.
+      cut: (decoded image, L, patch) -> patches of one image.
+    """
+    self._source, self._cut = source, lambda image: cut(image, length, patch)
+    self._shape = (length, patch, patch, 3)
+    small = len(source) * np.prod(self._shape, dtype=np.int64) <= CACHED_BYTES
+    self._cache = self._empty(len(source)) if small else None
+    self._cached = np.zeros(len(source), bool)
+
+  def __len__(self) -> int:
+    return len(self._source)
+
+  def __getitem__(self, rows: Any) -> Patches:
+    """Returns the patches of some rows.
+
+    Raises:
+      ValueError: if an image cannot be used.
+    """
+    numbers = np.atleast_1d(np.arange(len(self))[rows])
+    if self._cache is None:
+      return self._read(numbers)
+    if not self._cached[numbers].all():
+      missing = np.unique(numbers[~self._cached[numbers]])
+      for array, new in zip(self._cache, self._read(missing), strict=True):
+        array[missing] = new
+      self._cached[missing] = True
+    return Patches(*(array[numbers] for array in self._cache))
+
+  def _empty(self, count: int) -> Patches:
+    return Patches(np.empty([count, *self._shape], np.uint8), np.empty([count, 2], np.int32))
+
+  def _read(self, numbers: np.ndarray) -> Patches:
+    found = self._empty(len(numbers))
+
+    def fill(row: int) -> None:
+      found.pixels[row], found.grid[row] = _decode(self._source, int(numbers[row]), self._cut)
+
+    _for_each(fill, len(numbers))
+    return found
+
+
+def _for_each(fill: Callable[[int], None], count: int) -> None:
+  """Calls a function for the numbers below `count`, in threads, as many as there are cores."""
+  if (threads := min(available_cores(), count)) < 2:
+    for row in range(count):
+      fill(row)
+    return
+
+  def fill_part(first: int) -> None:
+    for row in range(first, min(first + _PART, count)):
+      fill(row)
+
+  with futures.ThreadPoolExecutor(threads) as pool:
+    for _ in pool.map(fill_part, range(0, count, _PART)):
+      pass  # raises the error of the first row that has one
+
+
+def _decode(source, number: int, resize: Callable[[Image.Image], Any]) -> Any:
+  """Decodes and resizes the image of an example."""
+  example = source[number]
+  if 'error' in example:
+    raise ValueError(f'example {example["id"]} cannot be evaluated: {example["error"]}')
+  try:
+    return resize(images.decode(encoded_image(example)))
+  except ValueError as error:
+    raise ValueError(
+      f'example {example["id"]} cannot be evaluated: {location_of(source, number)}: {error}'
+    ) from error

@@ -16,14 +16,13 @@ import functools
 import io
 import math
 import re
-import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-if typing.TYPE_CHECKING:
-  import jax
+from contrastive_jax.data.patches import Patches
 
 MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
 STANDARD_DEVIATION = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
@@ -221,25 +220,23 @@ def resize(
   return np.asarray(image.crop((left, top, left + size, top + size)).convert('RGB'))
 
 
-def normalize(
-  image: 'np.ndarray | jax.Array',
-  mean: np.ndarray = MEAN,
-  std: np.ndarray = STANDARD_DEVIATION,
-) -> 'np.ndarray | jax.Array':
+def normalize(image: Any, mean: np.ndarray = MEAN, std: np.ndarray = STANDARD_DEVIATION) -> Any:
   """Normalizes pixels by a mean and a standard deviation, by default those of CLIP.
 
   Args:
-    image: [..., 3], values from 0 to 255, a NumPy or a JAX array.
+    image: [..., 3], values from 0 to 255, a NumPy or a JAX array; or `Patches` of such pixels.
     mean: [3] float32, on the scale from 0 to 1.
     std: [3] float32, on the scale from 0 to 1.
 
   Returns:
-    float32 [..., 3], a NumPy or a JAX array like `image`.
+    float32 [..., 3], a NumPy or a JAX array like `image`; or `Patches`.
   """
+  if isinstance(image, Patches):
+    return image._replace(pixels=normalize(image.pixels, mean, std))
   return (image.astype('float32') / 255 - mean) / std
 
 
-def normalizer(mean: Sequence[float] = (), std: Sequence[float] = ()) -> typing.Callable:
+def normalizer(mean: Sequence[float] = (), std: Sequence[float] = ()) -> Callable:
   """Returns `normalize` with a mean and a standard deviation of each channel; () for CLIP's."""
   return functools.partial(
     normalize,
@@ -326,6 +323,20 @@ def resized_crop(
     scale = _shrink(opened, size / min(box[2] - box[0], box[3] - box[1]))
     pixels = _pixels(opened, orientation)
   return _cut(pixels, [scale * side for side in box], size)
+
+
+def crop_box(
+  image: Image.Image, position: Sequence[float], area: tuple[float, float]
+) -> tuple[float, float, float, float]:
+  """Returns a box of a crop at about an image's own aspect: left, top, right, bottom, in pixels.
+
+  Args:
+    image: the image.
+    position: see `resized_crop`; the aspect of the box is from 3/4 to 4/3 of the image's.
+    area: minimum and maximum share of the image's area.
+  """
+  own = image.width / image.height
+  return _box(*image.size, position, area, (own * 3 / 4, own * 4 / 3))
 
 
 def _box(width, height, position, area, aspect):

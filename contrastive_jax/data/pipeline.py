@@ -11,9 +11,10 @@ from typing import Any
 import grain
 import numpy as np
 
+from contrastive_jax.data.batch_shapes import BatchShape, BatchShapes
 from contrastive_jax.data.batches import BadExamples, Batches
 from contrastive_jax.data.decoded import CACHED_BYTES, DecodedImages
-from contrastive_jax.data.readers import Images, Labels, Numbers, Texts
+from contrastive_jax.data.readers import Images, Labels, Numbers, PatchedImages, Texts
 from contrastive_jax.data.shard_order import ShardOrder
 from contrastive_jax.data.sources.source import location_of
 
@@ -57,8 +58,8 @@ class _Arrays:
     self._others = {name: reader for name, reader in readers.items() if name != 'image'}
     self.image_size = self._images and self._images.size
 
-  def pixels(self, drawn: Mapping[str, Any]) -> np.ndarray | None:
-    """Returns the image, uint8 [S, S, 3]; None if images are not read.
+  def pixels(self, drawn: Mapping[str, Any], shape: BatchShape) -> Sequence[np.ndarray]:
+    """Returns the image, (uint8 [S, S, 3],), or its `Patches`; () if images are not read.
 
     Raises:
       ValueError: if the image does not decode, or loading the example failed.
@@ -66,9 +67,9 @@ class _Arrays:
     if 'error' in drawn:
       raise ValueError(drawn['error'])
     if self._images is None:
-      return None
+      return ()
     try:
-      return self._images.pixels(drawn['number'], drawn['image'])
+      return self._images.pixels(drawn['number'], drawn['image'], shape)
     except ValueError as error:
       raise ValueError(f'{drawn["where"]()}: {error}') from error
 
@@ -85,9 +86,10 @@ class _Arrays:
     return columns
 
 
-def _fit_in_memory(source, image_size: int) -> bool:
+def _fit_in_memory(source, image_size: int, shapes: Sequence[BatchShape]) -> bool:
   """Whether all images may be cached: a small file can hold images that are large once decoded."""
-  return source.cached and 3 * image_size**2 * len(source) <= CACHED_BYTES
+  pixels = image_size**2 + sum(shape.length * shape.patch**2 for shape in {*shapes})
+  return source.cached and 3 * pixels * len(source) <= CACHED_BYTES
 
 
 def _open_readers(inputs: Sequence[str], labels: str, table: Mapping[str, Callable]) -> dict:
@@ -130,7 +132,8 @@ def training_batches(
   replacement: bool = True,
   shuffle: str = 'global',
   shuffle_buffer: int = 2**16,
-  rows: np.ndarray | None = None,
+  rows: np.ndarray | Callable[[int], np.ndarray] | None = None,
+  shapes: Sequence[BatchShape] = (),
   threads: int | None = None,
   workers: int = 0,
   inputs: Sequence[str] = ('image', 'tokens'),
@@ -146,7 +149,7 @@ def training_batches(
     tokenizer: list of texts -> integers [., L]; if it has `encode`, truncated texts are counted.
       None where no texts are read.
     batch_size: B, over all processes.
-    image_size: S, the side of the images.
+    image_size: S, the side of the images; not read with `shapes`.
     captions: see `draw_caption`.
     prompts: of `captions`, see `prompt_caption`.
     keep: K, captions per example, see `keep_captions`; None draws one. Tokens are then [b, K, L]
@@ -160,7 +163,9 @@ def training_batches(
     shuffle: 'global', or 'shards', which reads files in long stretches; see `ShardOrder`.
     shuffle_buffer: number of examples over all processes among which 'shards' shuffles. Memory
       holds their files' bytes up to three times.
-    rows: [b] rows of the batch that this process feeds; default all.
+    rows: [b] rows of the batch that this process feeds, or a function from B to them; default all.
+    shapes: shapes of batches of patches, see `shapes_of_budget`, in the order of `BatchShapes`; ()
+      for square images in batches of `batch_size`.
     threads: number of threads that prepare batches. Default: two; or none beside the process's own
       with workers or cached examples, which saves the handover.
     workers: number of processes that prepare batches; 0 for the caller's process alone.
@@ -172,11 +177,11 @@ def training_batches(
 
   Returns:
     Batches of the inputs, and the count of bad examples. A batch holds, as far as asked for,
-    'image': uint8 [b, S, S, 3]; 'tokens' and 'second_tokens': int32 [b, L]; 'same': int32 [b],
-    beside 'tokens', equal for equal captions whatever the prompts; 'numbers': float32 [b, n];
-    'nodes': int32 [b, n]; 'labels': int32 [b], equal for equal labels. It always holds 'id':
-    int32 [b], the same wherever a split repeats an example, and 'position': int32 [b], its number
-    in the split.
+    'image': uint8 [b, S, S, 3], or `Patches`; 'tokens' and 'second_tokens': int32 [b, L]; 'same':
+    int32 [b], beside 'tokens', equal for equal captions whatever the prompts; 'numbers': float32
+    [b, n]; 'nodes': int32 [b, n]; 'labels': int32 [b], equal for equal labels. It always holds
+    'id': int32 [b], the same wherever a split repeats an example, and 'position': int32 [b], its
+    number in the split.
 
   Raises:
     ValueError: if an option is out of range, or no example can be used.
@@ -186,12 +191,14 @@ def training_batches(
       2024.
   """
   _check_count(source)
-  side = image_size if 'image' in inputs else 0
-  in_memory = (crop is None or not side) and _fit_in_memory(source, side)
+  ordered = BatchShapes(shapes or [BatchShape(batch_size)], seed)
+  side = image_size if 'image' in inputs and not shapes else 0
+  in_memory = (crop is None or 'image' not in inputs) and _fit_in_memory(source, side, shapes)
+  images = PatchedImages if shapes else Images
   # Random choices are made in this order.
   table = {
     'tokens': lambda: Texts('tokens', tokenizer, captions, prompts, keep),
-    'image': lambda: Images(image_size, crop, in_memory),
+    'image': lambda: images(side, crop, in_memory),
     'second_tokens': lambda: Texts('second_tokens', tokenizer, second_captions),
     'numbers': lambda: Numbers('numbers', numbers, np.float32),
     'nodes': lambda: Numbers('nodes', nodes, np.int32),
@@ -203,11 +210,12 @@ def training_batches(
     raise ValueError(f'config.data.workers = {workers}; use 0 or more')
   if shuffle not in ('global', 'shards'):
     raise ValueError(f"config.data.shuffle = {shuffle!r}; use 'global' or 'shards'")
-  rows = np.arange(batch_size) if rows is None else rows
+  rows = _rows_by_size(rows, ordered.shapes)
   order = grain.MapDataset.range(len(source)).seed(seed)
   if by_shards := shuffle == 'shards':
-    order = _shard_order(order.repeat(), source, seed, batch_size, shuffle_buffer)
-    lanes = -(-len(rows) // (max(workers, 1) * order.lane_rows)) + 1
+    order = _shard_order(order.repeat(), source, seed, ordered.per_round, shuffle_buffer)
+    fed = sum(len(rows[shape.batch_size]) for shape in ordered.shapes)
+    lanes = -(-fed // (max(workers, 1) * order.lane_rows)) + len(ordered.shapes)
     source = source.reading_ahead(order.stretch, lanes)
   else:
     order = order.shuffle().repeat()
@@ -215,9 +223,14 @@ def training_batches(
   if threads is None:
     threads = 0 if workers or in_memory else 2
   bad_examples = BadExamples(len(source))
-  options = {'batch_size': batch_size, 'threads': threads, 'workers': workers}
-  options['split_rows'] = by_shards
+  options = {'threads': threads, 'workers': workers, 'split_rows': by_shards, 'shapes': ordered}
   return Batches(stream, _Arrays(readers), rows, bad_examples, **options), bad_examples
+
+
+def _rows_by_size(rows, shapes: Sequence[BatchShape]) -> dict[int, np.ndarray]:
+  """Returns the rows that this process feeds, by the size of the batch."""
+  of = rows if callable(rows) else lambda size: np.arange(size) if rows is None else rows
+  return {shape.batch_size: of(shape.batch_size) for shape in shapes}
 
 
 def _shard_order(parent, source, seed: int, batch_size: int, buffer: int) -> ShardOrder:

@@ -5,6 +5,7 @@ examples into arrays. Both raise ValueError for an example that cannot be used.
 """
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from contrastive_jax.data import images
+from contrastive_jax.data.batch_shapes import BatchShape
 from contrastive_jax.data.captions import (
   caption_id,
   check_captions,
@@ -19,6 +21,7 @@ from contrastive_jax.data.captions import (
   keep_captions,
   prompt_caption,
 )
+from contrastive_jax.data.patches import Patches, patchify
 from contrastive_jax.data.sources.rows import FIELDS
 
 # Number of captions whose tokens are cached: tokenizing is the most expensive work that repeats.
@@ -35,7 +38,7 @@ class Images:
   def __init__(self, size: int, crop: tuple[float, float] | None, in_memory: bool):
     """Reads images by a random crop, or whole; `in_memory` caches whole ones by their number."""
     self.size, self._crop, self._in_memory = size, crop, in_memory
-    self._cache: dict[int, np.ndarray] = {}
+    self._cache: dict[Any, Any] = {}
 
   def __getstate__(self) -> dict[str, Any]:
     # Worker processes start with an empty cache.
@@ -51,16 +54,35 @@ class Images:
     """Draws the crop."""
     return encoded_image(example), rng.random(4)
 
-  def pixels(self, number: int, drawn: Any) -> np.ndarray:
-    """Returns the image of an example, uint8 [S, S, 3]."""
+  def pixels(self, number: int, drawn: Any, shape: BatchShape) -> tuple[np.ndarray]:
+    """Returns the image of an example, (uint8 [S, S, 3],)."""
+    del shape
     encoded, crop = drawn
     if self._crop is not None:
-      return images.resized_crop(encoded, self.size, crop, area=self._crop)
+      return (images.resized_crop(encoded, self.size, crop, area=self._crop),)
     if (image := self._cache.get(number)) is None:
       image = images.resize(images.decode(encoded), self.size)
       if self._in_memory:
         self._cache[number] = image
-    return image
+    return (image,)
+
+
+class PatchedImages(Images):
+  """Reads `image` as patches, see `patchify`; crops keep the aspect but for a factor of 3/4."""
+
+  def pixels(self, number: int, drawn: Any, shape: BatchShape) -> Patches:
+    """Returns the patches of an example, for a batch of a shape."""
+    encoded, crop = drawn
+    cut = functools.partial(patchify, length=shape.length, patch=shape.patch)
+    if self._crop is not None:
+      # The shorter side that the whole image would have, at most.
+      image = images.decode(encoded, math.ceil(shape.patch * (shape.length / self._crop[0]) ** 0.5))
+      return cut(image, box=images.crop_box(image, crop, self._crop))
+    if (patches := self._cache.get((number, shape))) is None:
+      patches = cut(images.decode(encoded))
+      if self._in_memory:
+        self._cache[number, shape] = patches
+    return patches
 
 
 class Texts:

@@ -30,19 +30,23 @@ def jit_batched(function: Callable, mesh: Mesh) -> Callable:
 def in_batches(function: Callable[[Any], Any], inputs: Any, batch_size: int, mesh: Mesh) -> Any:
   """Applies a function to inputs [N, ...] batch by batch; returns outputs [N, ...].
 
-  Inputs and outputs may be trees. Inputs may be `data.DecodedImages`, of which a process decodes
-  only its rows. The batch size is rounded up to a multiple of the batch shards, and the last batch
-  is padded, so a single shape is compiled. The devices compute a batch while the next one is read
-  and transferred.
+  Inputs and outputs may be trees. Inputs may be `data.DecodedImages` or `data.DecodedPatches`, of
+  which a process decodes only its rows. The batch size is rounded up to a multiple of the batch
+  shards, and the last batch is padded, so a single shape is compiled. The devices compute a batch
+  while the next one is read and transferred.
   """
   batch_size = _rounded(batch_size, mesh)
   size = len(jax.tree.leaves(inputs)[0])
   own = local_rows(mesh, batch_size)
 
   def cut(array, start):
-    part = array[start + own[own < size - start]]
-    missing = len(own) - len(part)
-    return np.pad(part, [(0, missing)] + [(0, 0)] * (part.ndim - 1)) if missing else part
+    rows = own[own < size - start]
+    missing = len(own) - len(rows)
+
+    def pad(part):
+      return np.pad(part, [(0, missing)] + [(0, 0)] * (part.ndim - 1)) if missing else part
+
+    return jax.tree.map(pad, array[start + rows])  # patches are a tree
 
   outputs: list[Any] = []
   computing = None

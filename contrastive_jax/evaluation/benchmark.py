@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jax.sharding import Mesh
 
@@ -129,6 +129,7 @@ def open_benchmark(
   *,
   image_size: int,
   resize: Callable,
+  patches: tuple[int, int] | None = None,
   tasks: Sequence[str] = (),
   templates: Sequence[str] = (),
   classes: str = '',
@@ -139,7 +140,8 @@ def open_benchmark(
     name: name of the source.
     source: the examples.
     image_size: S, the side of the images.
-    resize: (decoded image, S) -> uint8 [S, S, 3].
+    resize: (decoded image, S) -> uint8 [S, S, 3]; or (decoded image, L, p) -> `Patches`.
+    patches: (L, p), number and side of the patches that the model takes; None for square images.
     tasks: 'retrieval', 'retrieval:FIELD', 'zero_shot', 'zero_shot:FIELD' or
       'zero_shot:FIELD=NAMES', see `zero_shot.read_classes`. Default: retrieval by `captions` or
       `caption` and classification by `label`, whatever the examples have.
@@ -155,9 +157,12 @@ def open_benchmark(
     raise ValueError(f'{where}: {example["error"]}')
   known = [field for field in example if field != 'id']
   captions, specs = _find_fields(where, known, tasks, classes)
-  split = Split(data.DecodedImages(source, image_size, resize), {})
+  images: Any = data.DecodedImages(source, image_size, resize)
+  if patches:
+    images = data.DecodedPatches(source, *patches, resize)
+  split = Split(images, {})
   try:
-    split.images[0]
+    images[0]
   except ValueError as error:
     raise ValueError(f'{where}: {error}') from error
   texts, classified = [captions] if captions else [], [*map(_field, specs)]

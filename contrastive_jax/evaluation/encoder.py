@@ -56,7 +56,8 @@ class Encoder:
     """Encodes the N images of a split, or its first texts, to [N, D]."""
     if split.images is None:
       return self._in_batches(self._encode_text, parameters, self._tokenizer(split.first_texts))
-    return self._in_batches(self._encode_image, parameters, split.images)
+    images = split.images if split.patches is None else split.patches
+    return self._in_batches(self._encode_image, parameters, images)
 
   def texts(self, parameters, texts: Sequence[str]) -> np.ndarray:
     """Encodes N texts, the second side of pairs, to [N, D]."""

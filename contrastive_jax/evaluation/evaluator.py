@@ -55,6 +55,7 @@ class Evaluator:
     mesh: Mesh,
     *,
     image_size: int | None,
+    patches: tuple[int, int] | None = None,
     batch_size: int,
     classes: Mapping[str, Mapping[str, str]],
     templates: Sequence[str],
@@ -77,6 +78,8 @@ class Evaluator:
       sources: examples of each split, by its name.
       mesh: mesh over which batches are sharded.
       image_size: side of the images; None for a model of texts.
+      patches: (L, p), number and side of the patches in which the model takes images (NaFlex); None
+        for square images. Reports show square ones.
       batch_size: images or texts per batch.
       classes: class names by label, by the field that holds the label. Splits without the field are
         not classified by it.
@@ -107,7 +110,7 @@ class Evaluator:
     self._mesh, self._classes, self._templates = mesh, classes, templates
     self._texts, self._probes, self._pairs = texts, probes, pairs
     share = partial(own_rows, batch_size=batch_size, mesh=mesh)
-    read = partial(read_split, image_size=image_size, first=first, share=share)
+    read = partial(read_split, image_size=image_size, patches=patches, first=first, share=share)
     self._splits = {
       name: read(source, setting='splits', name=name, texts=texts, labels=(*classes, *pairs))
       for name, source in sources.items()

@@ -17,6 +17,13 @@ from contrastive_jax.evaluation.zero_shot import (
 from contrastive_jax.models.definition import Definition
 
 
+def evaluation_length(config: ConfigDict) -> int:
+  """Patches per image in evaluation, by default the longest of training; 0 for square images."""
+  # Configs of older runs lack these fields.
+  lengths = config.data.get('sequence_lengths') or (0,)
+  return config.evaluation.get('sequence_length', 0) or max(lengths)
+
+
 def open_evaluator(
   config: ConfigDict,
   definition: Definition,
@@ -67,6 +74,7 @@ def open_evaluator(
     sources,
     mesh,
     image_size=config.model.image.size if 'image' in definition.inputs else None,
+    patches=(length, config.model.image.patch) if (length := evaluation_length(config)) else None,
     batch_size=evaluation.batch_size,
     classes=dict(
       read_classes(field, lambda name: training('zero_shot = ()').values(name)) for field in fields

@@ -28,18 +28,21 @@ class Split:
     fields: N values by field, for the fields that the examples have.
     first_texts: the first text of each pair of texts, N strings; None beside images.
     digests: [N, 16] uint8, equal for equal images; None without images.
+    patches: the images as a model of patches takes them; None for square images.
   """
 
   images: data.DecodedImages | None
   fields: Mapping[str, Sequence[Any]]
   first_texts: Sequence[str] | None = None
   digests: np.ndarray | None = None
+  patches: data.DecodedPatches | None = None
 
 
 def read_split(
   source: data.Source,
   image_size: int | None,
   *,
+  patches: tuple[int, int] | None = None,
   setting: str,
   name: str = '',
   texts: Sequence[str] = (),
@@ -52,6 +55,7 @@ def read_split(
   Args:
     source: the examples.
     image_size: S, the side of the images; None to read first texts instead.
+    patches: (L, p), number and side of the patches that the model takes; None for square images.
     setting: the field of `config.evaluation` that names the split, for errors.
     name: name of the split, for errors.
     texts: fields that hold one text, several texts, or texts by language; 'join(FIELD)' joins
@@ -71,7 +75,8 @@ def read_split(
     digests = _digests(where, images, share(len(source)))
   fields = read_fields(where, source, [*texts, *([first] if images is None else [])], labels)
   if images is not None:
-    return Split(images, fields, digests=digests)
+    cut = data.DecodedPatches(source, *patches) if patches else None
+    return Split(images, fields, digests=digests, patches=cut)
   if not all(isinstance(text, str) for text in fields.get(first, [None])):
     raise ValueError(
       f"{where} has no {first!r} of one text per example; name another field, or 'join(FIELD)'"

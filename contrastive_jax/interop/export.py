@@ -19,7 +19,13 @@ from contrastive_jax.models.towers import image_class, pad_id_of, text_class
 TOKENIZER = 'contrastive_jax_tokenizer'
 
 
-def export_run(config: Mapping[str, Any], parameters: Any, workdir: pathlib.Path, tokenizer) -> str:
+def export_run(
+  config: Mapping[str, Any],
+  parameters: Any,
+  workdir: pathlib.Path,
+  tokenizer,
+  sequence_length: int = 0,
+) -> str:
   """Writes `workdir/export`: weights, config and README.md, in open_clip's format if possible.
 
   The tokenizer's file, if there is one, is copied beside them.
@@ -29,26 +35,32 @@ def export_run(config: Mapping[str, Any], parameters: Any, workdir: pathlib.Path
     parameters: parameters to write.
     workdir: the run's folder, whose results.json the model card quotes.
     tokenizer: the run's tokenizer; None for a model without texts.
+    sequence_length: maximum number of patches per image; 0 for square images.
 
   Returns:
     A message that names the format.
   """
   results = workdir / 'results.json'
   metrics = json.loads(results.read_text()) if results.exists() else {}
+  given = {name: [*config['data'].get(name, ())] for name in ('mean', 'std')}
+  model = Model(
+    dict(config['model']),
+    parameters,
+    tokenizer and tokenizer.end_id,
+    {'preprocess_cfg': {name: value for name, value in given.items() if value}},
+    sequence_length=sequence_length,
+  )
   if isinstance(workdir, pathlib.Path):
-    return _export(config, parameters, workdir / 'export', tokenizer, metrics)
+    return _export(config, model, workdir / 'export', tokenizer, metrics)
   with tempfile.TemporaryDirectory() as temporary:  # of a bucket, whose files are written whole
     local = pathlib.Path(temporary) / 'export'
-    message = _export(config, parameters, local, tokenizer, metrics)
+    message = _export(config, model, local, tokenizer, metrics)
     for path in local.iterdir():
       epath.Path(path).copy(epath.Path(workdir) / 'export' / path.name, overwrite=True)
   return message.replace(str(local), f'{workdir}/export')
 
 
-def _export(config, parameters, folder: pathlib.Path, tokenizer, metrics) -> str:
-  given = {name: [*config['data'].get(name, ())] for name in ('mean', 'std')}
-  source = {'preprocess_cfg': {name: value for name, value in given.items() if value}}
-  model = Model(dict(config['model']), parameters, tokenizer and tokenizer.end_id, source)
+def _export(config, model: Model, folder: pathlib.Path, tokenizer, metrics) -> str:
   try:
     open_clip.write_open_clip(model, folder)
     form, reason = 'open_clip', ''
@@ -69,6 +81,10 @@ def _card(config, model: Model, metrics: Mapping[str, float], form: str) -> str:
     normalized = f' Images are normalized by the mean {mean} and the standard deviation {std}.'
     if mean == std == "CLIP's":
       normalized = " Images are normalized by CLIP's mean and standard deviation."
+  if model.sequence_length:
+    normalized += (
+      f' They are resized at their own aspect to at most {model.sequence_length} patches (NaFlex).'
+    )
   towers = [
     f'| {tower} tower | {find(config["model"][tower]).describe(config["model"][tower])} |'
     for tower, find in (('image', image_class), ('text', text_class))
@@ -78,6 +94,9 @@ def _card(config, model: Model, metrics: Mapping[str, float], form: str) -> str:
   if 'text' in config['model']:
     padding = f'padded with {pad_id_of(config["model"]["text"])}'
     tokenizer = f' Tokenizer: `{config["data"]["tokenizer"]}`, {padding}.'
+  lengths = ''
+  if trained := config['data'].get('sequence_lengths'):
+    lengths = f' sequences of {max(trained)} patches, or more of {", ".join(map(str, trained))}'
   count = sum(leaf.size for leaf in jax.tree.leaves(unstack_layers(model.parameters)))
   seen = metrics.get('images_seen')
   rows = '\n'.join(
@@ -107,7 +126,7 @@ def _card(config, model: Model, metrics: Mapping[str, float], form: str) -> str:
     '',
     f'Trained on `{config["data"]["name"]}`, split `{config["data"]["split"]}`'
     + (f', {seen:,} {"images" if "image" in config["model"] else "examples"} seen' if seen else '')
-    + f', in batches of {config["batch_size"]}.{tokenizer}{normalized}',
+    + f', in batches of {config["batch_size"]}{lengths}.{tokenizer}{normalized}',
     '',
     '## Metrics',
     '',

@@ -20,7 +20,10 @@ from contrastive_jax.interop.table import UnsupportedError
 from contrastive_jax.interop.transforms import Transform, read_transform
 
 # Fields that may differ, and fields whose differences show in the shapes of parameters.
-_IGNORED = ('scale', *(f'{tower}/{name}' for tower in ('image', 'text') for name in TRAINING))
+_IGNORED = (
+  *('scale', 'image/position_interpolation'),
+  *(f'{tower}/{name}' for tower in ('image', 'text') for name in TRAINING),
+)
 _SEEN_IN_SHAPES = ('image/mlp_ratio', 'text/mlp_ratio')
 
 

@@ -32,6 +32,8 @@ class Model:
       other than sizes, such as the tokenizer's name, are kept.
     counters: the training steps that PyTorch's batch norms counted, by the name of the tensor; kept
       likewise.
+    sequence_length: maximum number of patches per image, for a model of images as patches (NaFlex);
+      0 for square images.
   """
 
   fields: dict[str, Any]
@@ -39,6 +41,7 @@ class Model:
   end_id: int | None = None
   source: dict[str, Any] = dataclasses.field(default_factory=dict)
   counters: Tensors = dataclasses.field(default_factory=dict)
+  sequence_length: int = 0
 
   @functools.cached_property
   def definition(self) -> Definition:
@@ -50,8 +53,8 @@ class Model:
 
     Args:
       *inputs: what the model reads, in the order of `definition.inputs`: images [B, H, W, 3],
-        normalized floats; tokens [B, L], integers padded with 0 or with the end token, see
-        `zero_padded`; with the tower's `pad_id`, if it has one.
+        normalized floats, or `data.Patches` of them; tokens [B, L], integers padded with 0 or with
+        the end token, see `zero_padded`; with the tower's `pad_id`, if it has one.
 
     Raises:
       ValueError: if images or tokens have a wrong shape; see also `zero_padded`.

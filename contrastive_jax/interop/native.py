@@ -17,6 +17,8 @@ def write_model(model: Model, folder: str | pathlib.Path) -> None:
   config = {'format': FORMAT, 'model': model.fields, 'end_id': model.end_id}
   if given := model.source.get('preprocess_cfg'):
     config['preprocess_cfg'] = given
+  if model.sequence_length:
+    config['sequence_length'] = model.sequence_length
   tensors.write_json(folder / CONFIG, config)
   tensors.write(folder / WEIGHTS, unstack_layers(model.parameters))
 
@@ -41,7 +43,8 @@ def read_model(folder: str | pathlib.Path, *, image_size: int | None = None) -> 
   shapes = shapes_of(fields)
   rows = [Row(name, name, _axes(shape)) for name, shape in shapes.items()]
   parameters = stack_layers(read(rows, tensors.read(path), shapes, str(path)), fields)
-  model = Model(fields, parameters, config.get('end_id'))
+  length = config.get('sequence_length', 0)
+  model = Model(fields, parameters, config.get('end_id'), sequence_length=length)
   return model if image_size is None else model.resize(image_size)
 
 

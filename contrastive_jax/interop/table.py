@@ -9,7 +9,8 @@ are separated by spaces, and the arrays are concatenated along the axis `*`:
 
     ('query/kernel key_value/kernel', 'in_proj_weight', 'd * h e -> (* h e) d')
 
-concatenates our query [D, H, E] and our keys and values [D, 2, H, E] into one of their matrices.
+concatenates our query [D, H, E] and our keys and values [D, 2, H, E] into one of their matrices. A
+composed axis on our side, `(y x)`, is a square: its axes are equally long.
 Reading applies a row from right to left, writing from left to right. `{layer}` in a name stands for
 the number of each layer.
 """
@@ -161,6 +162,9 @@ def _sizes(row: Row, shapes: Shapes) -> dict[str, int]:
       shape[at : at + extra] = [math.prod(shape[at : at + extra])]
       sizes['*'] = sizes.get('*', 0) + shape[at]
     sizes |= {name: size for name, size in zip(names, shape, strict=True) if name != '*'}
+  for name in [name for name in sizes if name.startswith('(')]:
+    axes, size = name.strip('()').split(), sizes.pop(name)
+    sizes |= dict.fromkeys(axes, round(size ** (1 / len(axes))))
   return sizes
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from absl import logging
 from PIL import Image
 
+from contrastive_jax.data import Patches, patchify
 from contrastive_jax.data import images as clip
 from contrastive_jax.interop import native, tensors
 from contrastive_jax.interop.model import Model
@@ -51,8 +52,13 @@ class Transform(NamedTuple):
       return clip.resize(opened, size, resampling)
     return np.asarray(opened.resize((size, size), resampling).convert('RGB'))
 
+  def patches(self, image: ImageLike, length: int, patch: int) -> Patches:
+    """Resizes an image at its own aspect, whatever `squash`, and cuts it, see `data.patchify`."""
+    resampling = _RESAMPLINGS[self.interpolation]
+    return patchify(open_image(image), length, patch, resampling=resampling)
+
   def normalize(self, pixels):
-    """Normalizes pixels [..., 3] from 0 to 255; returns float32 [..., 3]."""
+    """Normalizes pixels [..., 3] from 0 to 255, or `Patches`; returns float32."""
     return clip.normalize(pixels, *np.array([self.mean, self.std], np.float32))
 
 

@@ -211,6 +211,8 @@ class Coca(nnx.Module):
 
     Without a pooler they are the image tower's, [B, W] and [B, P, W].
     """
+    if isinstance(images, tuple):
+      raise ValueError("images as patches need config.model.name = 'clip' or 'encoder', not 'coca'")
     pooled, tokens = self.image(images, keys=keys)
     if self.pooling == 'none':
       return pooled, tokens

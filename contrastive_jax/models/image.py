@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from contrastive_jax.models import patches as naflex
 from contrastive_jax.models import rope as ropes
 from contrastive_jax.models import transformer
 from contrastive_jax.models.attention import Attention
@@ -29,10 +30,10 @@ class AttentionPool(nnx.Module):
       width, int(width * mlp_ratio), activation=activation, dtype=dtype, rngs=rngs
     )
 
-  def __call__(self, tokens):
-    """Pools tokens [B, P, D] to [B, D]."""
+  def __call__(self, tokens, mask=None):
+    """Pools tokens [B, P, D] to [B, D]; those where a mask [B, 1, 1, P] is false are left out."""
     query = transformer.repeat(self.query[...], len(tokens), tokens.dtype)
-    pooled = self.attention(query, tokens)
+    pooled = self.attention(query, tokens, mask=mask)
     return (pooled + self.mlp(self.norm(pooled)))[:, 0]
 
 
@@ -44,8 +45,11 @@ FINAL_NORMS = ('tokens', 'pooled')
 class ImageTower(nnx.Module):
   """A vision transformer.
 
+  It takes square images, or images as patches of any grid (NaFlex), see `patches`: positions are
+  resized to the grid of each image, and padding is masked.
+
   Attributes:
-    size: side of the square images, in pixels.
+    size: side of the square images, in pixels; with `patch` the grid of the position embeddings.
     patch: side of a patch, in pixels.
     drop_remainder: whether to ignore the pixels at the right and below that do not fill a patch, as
       in SigLIP with 384 pixels and patches of 14; otherwise the patch must divide the size.
@@ -64,6 +68,8 @@ class ImageTower(nnx.Module):
     rope: rotary positions beside the learned ones: None, 'yx' or 'xy', see `rope.rotation`.
     rope_grid: grid to whose extent rotary positions are scaled; None for no scaling.
     rope_offset: rotary position of the first patch.
+    position_interpolation: resizes position embeddings to the grid of an image given as patches:
+      'bicubic', or 'bilinear' as in SigLIP 2.
     pool_heads: number of heads of the attention pool; default that of the layers.
     pool_mlp_ratio: likewise.
     patch_dropout: share of patches dropped at random from each training image.
@@ -98,6 +104,7 @@ class ImageTower(nnx.Module):
     rope: str | None = None,
     rope_grid: int | None = None,
     rope_offset: float = 0.0,
+    position_interpolation: str = 'bicubic',
     pool_heads: int | None = None,
     pool_mlp_ratio: float | None = None,
     patch_dropout: float = 0.0,
@@ -117,6 +124,8 @@ class ImageTower(nnx.Module):
       raise ValueError(f'image.patch_dropout = {patch_dropout} is not in [0, 1)')
     transformer.choose('image.pooling', pooling, dict.fromkeys(POOLINGS))
     transformer.choose('image.final_norm', final_norm, dict.fromkeys(FINAL_NORMS))
+    field = 'image.position_interpolation'
+    transformer.choose(field, position_interpolation, naflex.INTERPOLATIONS)
     if rope not in (None, *ropes.ROPES):
       raise ValueError(f'image.rope = {rope!r} is unknown; use None or one of {ropes.ROPES}')
     if rope is None and (rope_grid is not None or rope_offset):
@@ -130,6 +139,7 @@ class ImageTower(nnx.Module):
         f"image.pooling = 'attention', not {pooling!r}"
       )
     self.size, self.patch, self.width = size, patch, width
+    self.position_interpolation = position_interpolation
     self.pooling, self.patch_dropout, self.final_norm = pooling, patch_dropout, final_norm
     make = {'dtype': dtype, 'rngs': rngs}
     self.stem = _stem(patch, width, stem, stem_bias, stem_blocks, stem_norm, make)
@@ -153,33 +163,58 @@ class ImageTower(nnx.Module):
     self.pool = pool() if pooling == 'attention' else None
 
   def __call__(self, images, *, keys=None):
-    """Encodes images [B, size, size, 3] to pooled vectors [B, width] and tokens [B, P, width].
+    """Encodes images to pooled vectors [B, width] and tokens [B, P, width].
 
-    With pooling 'none' the vectors are None, and the tokens include the class token, if any. `keys`
-    [B] choose what is dropped; without keys, as in evaluation, nothing is.
+    With pooling 'none' the vectors are None, and the tokens include the class token, if any. Tokens
+    of padding are arbitrary.
+
+    Args:
+      images: [B, size, size, 3]; or a pair of patches [B, P, p, p, 3] and grid [B, 2].
+      keys: [B], choose what is dropped; without keys, as in evaluation, nothing is.
     """
+    tokens, positions, visible = self._embed(images)
+    tokens = transformer.add_parameter(tokens, positions)
+    rotation = None if self.rotation is None else ropes.rotation(*self.rotation)
+    tokens, rotation, visible = self._drop(tokens, rotation, visible, keys)
+    if self.class_token is not None:
+      first = self.class_token[...]
+      has_position = len(self.positions[...]) > (self.size // self.patch) ** 2
+      first = first + self.positions[:1] if has_position else first
+      first = transformer.repeat(first, len(tokens), tokens.dtype)
+      tokens = jnp.concatenate([first, tokens], axis=1)
+      if visible is not None:
+        visible = jnp.pad(visible, ((0, 0), (1, 0)), constant_values=True)
+    if self.pre_norm is not None:
+      tokens = self.pre_norm(tokens)
+    keys = None if keys is None else fold(keys, 1)
+    mask = None if visible is None else visible[:, None, None]
+    tokens = self.transformer(tokens, mask=mask, rotation=rotation, keys=keys)
+    return self._pooled(tokens, visible)
+
+  def _embed(self, images):
+    """Tokens [B, P, width] of the patches, their positions, and which are visible, None for all."""
+    table = self.positions[-((self.size // self.patch) ** 2) :]
+    if isinstance(images, tuple):
+      pixels, grid = images
+      self._check_patches(pixels)
+      P = pixels.shape[1]
+      positions = naflex.positions(table, grid, P, self.position_interpolation)
+      return self.stem.embed_patches(pixels), positions, naflex.visible(grid, P)
     if images.ndim != 4 or images.shape[1:] != (self.size, self.size, 3):
       raise ValueError(
         f'images have shape {images.shape}; the model takes [B, {self.size}, {self.size}, 3]'
       )
-    rest = self.size % self.patch
-    tokens = self.stem(images[:, : self.size - rest, : self.size - rest] if rest else images)
-    positions = self.positions[...]
-    P = tokens.shape[1]
-    tokens = transformer.add_parameter(tokens, positions[-P:])
-    rotation = None if self.rotation is None else ropes.rotation(*self.rotation)
-    tokens, rotation = self._drop(tokens, rotation, keys)
-    if self.class_token is not None:
-      first = self.class_token[...]
-      first = first + positions[:1] if len(positions) > P else first
-      first = transformer.repeat(first, len(tokens), tokens.dtype)
-      tokens = jnp.concatenate([first, tokens], axis=1)
-    if self.pre_norm is not None:
-      tokens = self.pre_norm(tokens)
-    keys = None if keys is None else fold(keys, 1)
-    return self._pooled(self.transformer(tokens, rotation=rotation, keys=keys))
+    if rest := self.size % self.patch:
+      images = images[:, : self.size - rest, : self.size - rest]
+    return self.stem(images), table, None
 
-  def _pooled(self, tokens):
+  def _check_patches(self, pixels):
+    if not isinstance(self.stem, PatchStem) or self.rotation is not None:
+      raise ValueError("images as patches need image.stem = 'patch' and image.rope = None")
+    if pixels.ndim != 5 or pixels.shape[-1] != 3:
+      raise ValueError(f'patches have shape {pixels.shape}; the model takes [B, L, p, p, 3]')
+
+  def _pooled(self, tokens, visible):
     if self.pooling == 'none':
       return None, tokens
     if self.final_norm == 'tokens':
@@ -187,11 +222,11 @@ class ImageTower(nnx.Module):
     if self.pooling == 'class':
       pooled, tokens = tokens[:, 0], tokens[:, 1:]
     elif self.pool is not None:
-      pooled = self.pool(tokens)
+      pooled = self.pool(tokens, None if visible is None else visible[:, None, None])
     else:
-      has_class = self.pooling == 'patch_mean' and self.class_token is not None
-      tokens = tokens[:, 1:] if has_class else tokens
-      pooled = tokens.mean(axis=1)
+      prefix = int(self.pooling == 'patch_mean' and self.class_token is not None)
+      tokens = tokens[:, prefix:]
+      pooled = tokens.mean(axis=1, where=None if visible is None else visible[:, prefix:, None])
     return pooled if self.final_norm == 'tokens' else self.norm(pooled), tokens
 
   @staticmethod
@@ -204,7 +239,8 @@ class ImageTower(nnx.Module):
       halvings = int(halving[2]) + (2 if halving[1] == 'patches' else 1)
       pixels = (fields['size'] >> halvings) ** 2
       return pixels, pixels
-    patches = (fields['size'] // fields['patch']) ** 2
+    # The sequence length is that of a batch of patches; it is no field of the tower.
+    patches = fields.get('sequence_length') or (fields['size'] // fields['patch']) ** 2
     if path.startswith('stem/'):
       return patches, patches
     kept = max(1, round(patches * (1 - fields.get('patch_dropout', 0.0))))
@@ -232,17 +268,23 @@ class ImageTower(nnx.Module):
       f'{fields["patch"]}'
     )
 
-  def _drop(self, tokens, rotation, keys):
+  def _drop(self, tokens, rotation, visible, keys):
+    """Drops a share of the tokens of each image, padding first."""
     P = tokens.shape[1]
     keep = max(1, round(P * (1 - self.patch_dropout)))
     if keys is None or keep == P:
-      return tokens, rotation
-    kept = jnp.argsort(jax.vmap(lambda key: jax.random.uniform(key, P))(keys), axis=1)[:, :keep]
+      return tokens, rotation, visible
+    order = jax.vmap(lambda key: jax.random.uniform(key, P))(keys)
+    if visible is not None:
+      order = jnp.where(visible, order, 1.0)
+    kept = jnp.argsort(order, axis=1)[:, :keep]
+    if visible is not None:
+      visible = jnp.take_along_axis(visible, kept, axis=1)
     if rotation is not None:
       prefix = rotation.shape[1] - P
       every = jnp.broadcast_to(jnp.arange(prefix), (len(kept), prefix))
       rotation = jnp.asarray(rotation)[:, jnp.concatenate([every, prefix + kept], axis=1)]
-    return jnp.take_along_axis(tokens, kept[..., None], axis=1), rotation
+    return jnp.take_along_axis(tokens, kept[..., None], axis=1), rotation, visible
 
 
 def _stem(patch, width, stem, bias, blocks, norm, make):

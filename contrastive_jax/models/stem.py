@@ -10,7 +10,8 @@ from flax import nnx
 from jax import lax
 
 from contrastive_jax.models import activations, transformer
-from contrastive_jax.models.linear import Linear, matmul_precision
+from contrastive_jax.models.linear import Linear, affine, matmul_precision
+from contrastive_jax.models.patches import resize_kernel
 from contrastive_jax.sharding.mesh import BATCH_AXES, batch_shards
 
 # Channels of images.
@@ -36,6 +37,15 @@ class PatchStem(nnx.Module):
     """Maps images [B, H, W, 3] to tokens [B, P, D]."""
     tokens = self.embed(_squares(images, self.patch))
     return tokens.reshape(len(images), -1, self.embed.outputs[0])
+
+  def embed_patches(self, patches):
+    """Maps patches [B, L, q, q, 3] to tokens [B, L, D]; for another q than p by `resize_kernel`."""
+    side, embed = patches.shape[-2], self.embed
+    if side == self.patch:
+      return embed(patches)
+    kernel = resize_kernel(embed.kernel[...], side).reshape(-1, *embed.outputs)
+    patches = patches.astype(embed.dtype).reshape(*patches.shape[:2], -1)
+    return affine(patches, kernel, None if embed.bias is None else embed.bias[...])
 
 
 def _squares(x, side):

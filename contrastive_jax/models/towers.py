@@ -4,7 +4,8 @@ A tower is an nnx module, built from its section of the config. It has
 
     width                             width of the pooled vectors, and of the tokens
     __call__(images, keys=None)       (pooled [B, width], tokens [B, P, width]) of a batch; keys [B]
-                                      choose what is dropped in training
+                                      choose what is dropped in training; an `ImageTower` also takes
+                                      images as patches, see `patches`
     lengths(fields, path)             positions per example that a kernel is applied to, and keys
                                       that they attend to, for counting FLOPs; of images, the number
                                       of tokens for the path ''
@@ -108,3 +109,24 @@ def _build(section: str, tower: type[nnx.Module], fields: Mapping[str, Any], sha
 
 def _is_required(parameter: inspect.Parameter) -> bool:
   return parameter.default is inspect.Parameter.empty
+
+
+def check_patches(model: Mapping[str, Any]) -> None:
+  """Checks that a model takes images as patches, see `patches`.
+
+  Args:
+    model: the fields of the model, with its `name`.
+
+  Raises:
+    ValueError: names the field.
+  """
+  image = model.get('image')
+  if image is None or model['name'] == 'coca':
+    raise ValueError(
+      f"config.model.name = {model['name']!r} takes no images as patches; use 'clip' or 'encoder'"
+    )
+  for field, works in (('tower', 'vit'), ('stem', 'patch'), ('rope', None)):
+    if (value := image.get(field, works)) != works:
+      raise ValueError(
+        f'config.model.image.{field} = {value!r} takes no images as patches; use {works!r}'
+      )

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from contrastive_jax.planning import traced_flops
 from contrastive_jax.sharding.mesh import batch_shards, on_mesh
 from contrastive_jax.training import build, flops
-from contrastive_jax.training.batch import abstract_batch, abstract_inputs
+from contrastive_jax.training.batch import abstract_batch, abstract_inputs, batch_shapes
 
 
 class Compiled(NamedTuple):
@@ -105,7 +105,8 @@ def all_flops(built: build.Run) -> dict[str, Any]:
   """
   config = built.config
   parameters = built.abstract_state.parameters
-  parts = flops.analytic(config, parameters, built.objective, built.sizes)
+  shape = batch_shapes(config).longest  # which is compiled
+  parts = flops.analytic(config, parameters, built.objective, built.sizes, shape)
   plain = ConfigDict(config.to_dict())
   plain.micro_batches, plain.model.remat, plain.model.attention = 1, 'none', 'xla'
   step = step_flops(built)
@@ -131,7 +132,7 @@ def device_bytes(tree) -> int:
 def batch_bytes(built: build.Run) -> float:
   """Bytes of a batch per device."""
   batch = abstract_batch(built.config, built.definition)
-  return sum(map(_bytes, batch.values())) / batch_shards(built.mesh)
+  return sum(map(_bytes, jax.tree.leaves(batch))) / batch_shards(built.mesh)
 
 
 def _bytes(leaf) -> int:

@@ -10,14 +10,14 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from contrastive_jax import data
-from contrastive_jax.data.augmentation import augment, augment_on_host
+from contrastive_jax.data.augmentation import augment, augment_on_host, augment_patches
 from contrastive_jax.data.images import normalizer
 from contrastive_jax.methods import Objective, Sizes
 from contrastive_jax.models.definition import Definition, define
 from contrastive_jax.models.outputs import Outputs
 from contrastive_jax.models.towers import pad_id_of
 from contrastive_jax.sharding.mesh import make_mesh
-from contrastive_jax.training.batch import abstract_batch, abstract_inputs
+from contrastive_jax.training.batch import abstract_batch, abstract_inputs, batch_shapes
 from contrastive_jax.training.config_checks import check_config, check_inputs, check_model
 from contrastive_jax.training.optimizer import make_optimizer, make_schedule
 from contrastive_jax.training.rates import frozen_statistics, parameter_rates
@@ -125,7 +125,7 @@ def build(config: ConfigDict, devices: list | None = None, examples: int | None 
     mesh,
     config.sharding.to_dict(),
     averaged=config.average_decay > 0,
-    memory=_memory(objective, sizes),
+    memory=_memory(config, objective, sizes),
     targets=objective.targets,
     evaluated_target=config.evaluate_target,
   )
@@ -230,9 +230,15 @@ def _check_targets(config: ConfigDict, objective: Objective) -> None:
     )
 
 
-def _memory(objective: Objective, sizes: Sizes):
+def _memory(config: ConfigDict, objective: Objective, sizes: Sizes):
   memory = objective.memory(sizes)
+  varies = len({shape.batch_size for shape in batch_shapes(config).shapes}) > 1
   for name, slots in memory.items():
+    if varies and any('queue' in slot.axes for slot in slots.values()):
+      raise ValueError(
+        f'config.objective.{name} keeps a queue of whole batches, whose size must not vary; give '
+        'config.data.sequence_lengths one length'
+      )
     if not sizes.examples and any('examples' in slot.axes for slot in slots.values()):
       raise ValueError(
         f'config.objective.{name} keeps a table with a row per example, and config.data.examples = '
@@ -265,6 +271,8 @@ def _augmentation(config: ConfigDict, inputs: Sequence[str]) -> tuple[Callable, 
   if 'image' not in inputs:
     return lambda keys, images: images, _without_positions
   strengths, size = config.augmentation.to_dict(), config.model.image.size
+  if config.data.sequence_lengths:
+    return lambda keys, patches: augment_patches(keys, patches, strengths), _without_positions
   if config.augment_on == 'device':
     return lambda keys, images: augment(keys, images, size, strengths), _without_positions
   change = augment_on_host(size, strengths)

@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from contrastive_jax.data.augmentation import check_strengths
+from contrastive_jax.data.augmentation import COLORS, check_strengths
+from contrastive_jax.models.towers import check_patches
 from contrastive_jax.sharding.mesh import batch_shards
+from contrastive_jax.training.batch import batch_shapes
 
 
 class Rule(NamedTuple):
@@ -75,6 +77,9 @@ RULES: dict[str, Rule] = {
   'data.crop': _SHARE._replace(each=True),
   'data.mean': Rule(each=True),
   'data.std': _POSITIVE._replace(each=True),
+  'data.sequence_lengths': _COUNT._replace(each=True),
+  'data.patch_sizes': _COUNT._replace(each=True),
+  'data.batch_multiple': _COUNT,
   'data.subset': _SHARE,
   'data.shuffle_buffer': _COUNT,
   'data.workers': Rule(-1, integer=True),
@@ -151,6 +156,7 @@ RULES: dict[str, Rule] = {
   'evaluate_every': _COUNT,
   'profile': _NATURAL,
   'evaluation.batch_size': _COUNT,
+  'evaluation.sequence_length': _NATURAL,
   'evaluation.captions.beams': _COUNT,
   'evaluation.captions.length_penalty': _NOT_NEGATIVE,
 }
@@ -213,6 +219,7 @@ def check_config(config: ConfigDict, mesh: Mesh) -> None:
   _check_batch(config, mesh)
   if 'image' in config.model:
     _check_images(config)
+  _check_patches(config)
   _check_towers(config.model)
 
 
@@ -221,6 +228,8 @@ def check_model(config: ConfigDict) -> None:
   fields = config.to_dict()
   _check_fields({name: fields[name] for name in ('model', 'evaluation') if name in fields})
   _check_towers(config.model)
+  if config.evaluation.get('sequence_length'):
+    check_patches(config.model)
 
 
 def _check_fields(config: Mapping[str, Any]) -> None:
@@ -274,16 +283,40 @@ def check_inputs(config: ConfigDict, inputs: Sequence[str]) -> None:
 
 def _check_batch(config: ConfigDict, mesh: Mesh) -> None:
   shards = batch_shards(mesh)
-  if config.batch_size % shards:
+  for shape in batch_shapes(config).shapes:
+    field, works = f'config.batch_size = {config.batch_size}', f'use a multiple of {shards}'
+    if shape.batch_size != config.batch_size:
+      field += f' gives batches of {shape.batch_size} for sequences of {shape.length}, which'
+      works = f'set config.data.batch_multiple = {shards * config.micro_batches}'
+    if not shape.batch_size or shape.batch_size % shards:
+      raise ValueError(f"{field} is not divisible by the mesh's {shards} data shards; {works}")
+    if shape.batch_size % (shards * config.micro_batches):
+      raise ValueError(
+        f'config.micro_batches = {config.micro_batches} does not divide the per-shard batch of '
+        f'{shape.batch_size // shards} (batch_size {shape.batch_size} over {shards} shards); use a '
+        'divisor'
+      )
+
+
+def _check_patches(config: ConfigDict) -> None:
+  """Checks that a run on images as patches (NaFlex) can work."""
+  if not config.data.sequence_lengths:
+    if config.data.patch_sizes:
+      raise ValueError(
+        f'config.data.patch_sizes = {config.data.patch_sizes} needs config.data.sequence_lengths, '
+        'such as (128, 256)'
+      )
+    return
+  check_patches(config.model)
+  if moving := [name for name in config.augmentation if name not in COLORS]:
     raise ValueError(
-      f"config.batch_size = {config.batch_size} is not divisible by the mesh's "
-      f'{shards} data shards; use a multiple of {shards}'
+      f'config.augmentation.{moving[0]} = {config.augmentation[moving[0]]} would move pixels '
+      f'between patches; with config.data.sequence_lengths use {COLORS}, and config.data.crop'
     )
-  if config.batch_size % (shards * config.micro_batches):
+  if config.augment_on == 'host':
     raise ValueError(
-      f'config.micro_batches = {config.micro_batches} does not divide the per-shard batch of '
-      f'{config.batch_size // shards} (batch_size {config.batch_size} over {shards} shards); use a '
-      'divisor'
+      "config.augment_on = 'host' takes square images; with config.data.sequence_lengths use "
+      "'device'"
     )
 
 
@@ -321,7 +354,9 @@ def _check_images(config: ConfigDict) -> None:
       f'config.data.crop = {crop}; use the min and max fraction of the area, such as (0.9, 1.0), '
       'or () for the full image'
     )
-  if not config.augmentation and config.data.size != config.model.image.size:
+  if config.data.sequence_lengths or config.augmentation:
+    return
+  if config.data.size != config.model.image.size:
     raise ValueError(
       f'config.data.size = {config.data.size} differs from config.model.image.size = '
       f'{config.model.image.size}, but without config.augmentation images are not resized; make '

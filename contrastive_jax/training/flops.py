@@ -8,15 +8,21 @@ import re
 import jax
 from ml_collections import ConfigDict
 
+from contrastive_jax.data import BatchShape
 from contrastive_jax.methods import Objective, Sizes
 from contrastive_jax.methods.inputs import fields, parse
 from contrastive_jax.models.definition import MODELS
 from contrastive_jax.models.outputs import Outputs
 from contrastive_jax.models.towers import image_class, text_class
+from contrastive_jax.training.batch import batch_shapes
 
 
 def analytic(
-  config: ConfigDict, parameters, objective: Objective, sizes: Sizes
+  config: ConfigDict,
+  parameters,
+  objective: Objective,
+  sizes: Sizes,
+  shape: BatchShape | None = None,
 ) -> dict[str, float]:
   """Model FLOPs per step, without rematerialization.
 
@@ -29,12 +35,17 @@ def analytic(
     parameters: a nested dict of arrays or shapes.
     objective: the objective of the run.
     sizes: sizes of its heads and memory.
+    shape: shape of the batch; default the mean over those of a run.
 
   Returns:
     Operations per step, over all devices, by part: 'image', 'text', 'captioner', 'loss' (with
     heads) and 'targets'.
   """
-  B = config.batch_size
+  if shape is None:
+    shapes = batch_shapes(config).shapes
+    every = [analytic(config, parameters, objective, sizes, shape) for shape in shapes]
+    return {part: sum(flops[part] for flops in every) / len(every) for part in every[0]}
+  B = shape.batch_size
   names = ('image', 'text', 'second_text', 'captioner', 'loss', 'targets')
   parts = dict.fromkeys(names, 0.0)
   forwards = dict(parts)
@@ -44,13 +55,18 @@ def analytic(
     name = jax.tree_util.keystr(path, simple=True, separator='/')
     if not name.endswith('kernel'):
       continue
-    part, queries, keys = _lengths(config, name)
+    part, queries, keys = _lengths(config, name, shape.length)
     forward = 2 * leaf.size * (keys if 'key_value' in name else queries)
     if name.endswith('query/kernel'):
       forward += 4 * queries * keys * (leaf.size // leaf.shape[-3])
     first = name.startswith(pixels)
     forwards[part] += B * forward
     parts[part] += B * forward * (2 if first else 3)
+  if shape.length:
+    # Positions are resized by a product, whose weights have no gradient.
+    forward = 2 * B * shape.length * (image.size // image.patch) ** 2 * image.width
+    forwards['image'] += forward
+    parts['image'] += 2 * forward
   if config.model.get('shared', 'second_tokens' in MODELS[config.model.name].inputs):
     parts['second_text'], forwards['second_text'] = parts['text'], forwards['text']
   parts['image'] *= _views_read(config, objective, '')
@@ -61,7 +77,7 @@ def analytic(
   of_image = forwards['image'] * _views_read(config, objective, 'target')
   of_text = forwards['text'] * texts if any('text' in name for name in read) else 0.0
   parts['targets'] = len(objective.targets) * (of_image + of_text)
-  parts['loss'] = objective.flops(sizes)
+  parts['loss'] = objective.flops(sizes._replace(batch=B))
   return parts
 
 
@@ -80,13 +96,15 @@ def _views_read(config: ConfigDict, objective: Objective, encoder: str) -> int:
   return len(read)
 
 
-def _lengths(config: ConfigDict, name: str) -> tuple[str, int, int]:
+def _lengths(config: ConfigDict, name: str, sequence_length: int = 0) -> tuple[str, int, int]:
   """Part of the model that a kernel is in, and its queries and keys per example.
 
   Outside of attention, the number of queries is the number of tokens.
   """
   model, captions = config.model, 'decoder' in config.model
   by_model = {'image': {'pooling': 'none'}, 'text': {'pooling': 'class'}} if captions else {}
+  if sequence_length:
+    by_model['image'] = {'sequence_length': sequence_length}
   if model.get('pooler') == 'none':
     by_model['image'] = {}
   for tower, find in (('image', image_class), ('text', text_class), ('second_text', text_class)):

@@ -21,6 +21,7 @@ from contrastive_jax.runtime.waiting import waiting
 from contrastive_jax.sharding.mesh import local_rows, place_rows
 from contrastive_jax.training import flops
 from contrastive_jax.training.bad_steps import BadSteps
+from contrastive_jax.training.batch import batch_shapes
 from contrastive_jax.training.build import Run
 from contrastive_jax.training.checkpoint import Checkpoints
 from contrastive_jax.training.logger import Logger, NullLogger, open_logger, read_metrics
@@ -139,8 +140,10 @@ class _Loop:
       with timer.waiting(), waiting(f'waiting for the batch of step {step}'):
         # The devices still compute the previous step while this batch is loaded and transferred.
         batch = run.augment(step, next(self.batches))
-        device_batch = place_rows(batch, run.mesh, config.batch_size)
-      with self.profiler.annotate(step), self._compiling('train step'):
+        shape = self._shapes.at(step - 1)
+        device_batch = place_rows(batch, run.mesh, shape.batch_size)
+      program = f'train step of {shape.length} patches' if shape.length else 'train step'
+      with self.profiler.annotate(step), self._compiling(program):
         state, metrics = run.train_step(state, device_batch)
       self.profiler.end(step, metrics)
       bad_steps.add(step, metrics, batch['id'])
@@ -187,13 +190,18 @@ class _Loop:
 
   def _metrics_row(self, step, metrics, timer: StepTimer) -> dict[str, float]:
     row = {f'train/{name}': float(value) for name, value in metrics.items() if name != 'bad'}
+    before = timer.step
     seconds, waiting = timer.seconds_per_step(step)
+    images = self._shapes.images(step) - self._shapes.images(before)
+    shape = self._shapes.at(step - 1)
+    if shape.length:
+      row |= {'train/sequence_length': shape.length, 'train/batch_size': shape.batch_size}
     counts = self.counts.total()
     if self._ideal_seconds is not None:
       row['train/model_flops_utilisation'] = self._ideal_seconds / seconds
     return row | {
       'train/learning_rate': float(self.run.schedule(step - 1)),
-      'train/images_per_second': self.run.config.batch_size / seconds,
+      'train/images_per_second': images / (seconds * (step - before)),
       'train/step_seconds': seconds,
       'train/data_wait_seconds': waiting,
       'train/skipped': counts['skipped'],
@@ -202,8 +210,12 @@ class _Loop:
     }
 
   @functools.cached_property
+  def _shapes(self) -> data.BatchShapes:
+    return batch_shapes(self.run.config)
+
+  @functools.cached_property
   def _ideal_seconds(self) -> float | None:
-    """Seconds per step at the chips' peak FLOPs; None if the peak is unknown."""
+    """Mean seconds per step at the chips' peak FLOPs; None if the peak is unknown."""
     run = self.run
     if (chip := chip_of(run.mesh.devices.flat[0])) is None:
       return None
@@ -245,7 +257,7 @@ def _open_checkpoints(config: ConfigDict, workdir: pathlib.Path) -> Checkpoints:
 
 def _training_batches(run: Run, source: data.Source):
   """Opens this process's batches, and the counter of their bad examples."""
-  config, inputs = run.config, run.definition.inputs
+  config, inputs, shapes = run.config, run.definition.inputs, batch_shapes(run.config)
   texts: dict[str, Any] = {}
   for name, setting in (('tokens', 'captions'), ('second_tokens', 'second_captions')):
     if name in inputs:
@@ -269,5 +281,6 @@ def _training_batches(run: Run, source: data.Source):
     shuffle_buffer=config.data.shuffle_buffer,
     workers=worker_count(config.data.workers, source, run.mesh),
     seed=config.seed,
-    rows=local_rows(run.mesh, config.batch_size),
+    rows=functools.partial(local_rows, run.mesh),
+    shapes=shapes.shapes if shapes.shapes[0].length else (),
   )

@@ -11,11 +11,15 @@ from contrastive_jax.runtime import buckets
 
 
 class StepTimer:
-  """Measures seconds per step, and the part of them spent waiting for data."""
+  """Measures seconds per step, and the part of them spent waiting for data.
+
+  Attributes:
+    step: the step up to which times were returned.
+  """
 
   def __init__(self, step: int):
     """Starts after a step."""
-    self._step, self._start, self._waited = step, time.perf_counter(), 0.0
+    self.step, self._start, self._waited = step, time.perf_counter(), 0.0
 
   def seconds_per_step(self, step: int) -> tuple[float, float]:
     """Mean seconds per step since the last call.
@@ -26,9 +30,9 @@ class StepTimer:
     Returns:
       Seconds per step, and seconds per step spent waiting for data.
     """
-    now, steps = time.perf_counter(), step - self._step
+    now, steps = time.perf_counter(), step - self.step
     seconds = (now - self._start) / steps, self._waited / steps
-    self._step, self._start, self._waited = step, now, 0.0
+    self.step, self._start, self._waited = step, now, 0.0
     return seconds
 
   @contextlib.contextmanager

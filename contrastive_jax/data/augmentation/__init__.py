@@ -1,9 +1,11 @@
 """Image augmentation, by name in config.augmentation, on the device or on the host."""
 
 from contrastive_jax.data.augmentation.strengths import (
+  COLORS,
   augment,
   augment_on_host,
+  augment_patches,
   check_strengths,
 )
 
-__all__ = ['augment', 'augment_on_host', 'check_strengths']
+__all__ = ['COLORS', 'augment', 'augment_on_host', 'augment_patches', 'check_strengths']

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from contrastive_jax.data.augmentation import changes, policies
+from contrastive_jax.data.patches import Patches
 
 # Maximum strengths.
 _GEOMETRY = {
@@ -24,6 +25,8 @@ _GEOMETRY = {
   'crop': 0.99,
 }
 _COLOR = {'brightness': 1, 'contrast': 1, 'saturation': 1, 'hue': 0.5, 'grey': 1}
+# Names of strengths that change colors alone.
+COLORS = tuple(_COLOR)
 _BOUNDS = _GEOMETRY | {'rand_augment': 1, 'aug_mix': 1} | _COLOR | {'blur': 1, 'erase': 1}
 
 
@@ -114,6 +117,24 @@ def augment(
   if probability := strengths.get('erase'):
     images = changes.erase(erase_keys, images, probability)
   return images
+
+
+def augment_patches(keys: jax.Array, patches: Patches, strengths: dict[str, float]) -> Patches:
+  """Changes the colors of images that are cut into patches.
+
+  Args:
+    keys: [B] random keys, one per image.
+    patches: images from 0 to 255.
+    strengths: see `augment`, of `COLORS` alone: others would move pixels between patches.
+
+  Returns:
+    Patches of float32 from 0 to 255; padding is arbitrary.
+  """
+  B, L, side, _, _ = patches.pixels.shape
+  # One column of patches is an image to `augment`, whose colors change by one map each.
+  column = patches.pixels.reshape(B, L * side, side, 3)
+  changed = augment(keys, column, L * side, strengths)
+  return patches._replace(pixels=changed.reshape(patches.pixels.shape))
 
 
 def augment_on_host(

@@ -24,6 +24,8 @@ WEIGHTS = (
 )
 # A buffer in files of old versions of transformers, which open_clip ignores too.
 _POSITION_IDS = 'text.transformer.embeddings.position_ids'
+# Entry of our own beside `model_cfg`, which open_clip does not read.
+_SEQUENCE_LENGTH = 'sequence_length'
 # PyTorch's batch norm counts its training steps, which nothing reads.
 _COUNTER, _STATISTIC = 'num_batches_tracked', 'running_mean'
 
@@ -55,6 +57,7 @@ def from_tensors(weights: table.Tensors, config: Mapping[str, Any], where: str) 
   given['custom_text'] = is_custom(given)
   source = {name: value for name, value in config.items() if name not in ('kind', 'open_clip')}
   source['model_cfg'] = given
+  length = source.pop(_SEQUENCE_LENGTH, 0)
   fields, end_id = read_config(given)
   counters = {name: value for name, value in weights.items() if name.endswith(_COUNTER)}
   ignored = {*counters, _POSITION_IDS}
@@ -64,7 +67,7 @@ def from_tensors(weights: table.Tensors, config: Mapping[str, Any], where: str) 
       weights = {**weights, name: weights[name].reshape(())}
   names = rows(with_defaults(fields), given)
   parameters = stack_layers(table.read(names, weights, shapes_of(fields), where), fields)
-  return Model(fields, parameters, end_id, source, counters)
+  return Model(fields, parameters, end_id, source, counters, length)
 
 
 def write_open_clip(model: Model, folder: str | pathlib.Path) -> None:
@@ -79,6 +82,8 @@ def write_open_clip(model: Model, folder: str | pathlib.Path) -> None:
   config = write_config(model)
   weights = to_tensors(model.parameters, model.fields, config['model_cfg'])
   weights |= {name: value for name, value in model.counters.items() if name in weights}
+  if model.sequence_length:
+    config[_SEQUENCE_LENGTH] = model.sequence_length
   tensors.write_json(pathlib.Path(folder) / CONFIG, config)
   tensors.write(pathlib.Path(folder) / WEIGHTS[0], weights)
 

@@ -16,12 +16,14 @@ class Network(NamedTuple):
     scale: name of the layer scales, with `{}` for the branch, 1 or 2.
     pools: values of `timm_pool` that leave its pooling as in `fields`, the usual one first.
     fields: arguments of our `ImageTower`.
+    naflex: whether it is a NaFlexVit, which also takes images as patches.
   """
 
   attention: str
   scale: str
   pools: tuple[str, ...]
   fields: dict[str, Any]
+  naflex: bool = False
 
 
 def _network(
@@ -35,6 +37,12 @@ def _network(
 _CLIP = {'pre_norm': True, 'stem_bias': False, 'epsilon': 1e-5}
 _siglip = partial(_network, pools=('map',), pooling='attention')
 _tanh = partial(_siglip, activation='gelu_tanh')
+
+
+def _naflex(*sizes, **options) -> Network:
+  return _tanh(*sizes, position_interpolation='bilinear', **options)._replace(naflex=True)
+
+
 _eva = partial(
   _network,
   attention='fused_query_value',
@@ -74,6 +82,8 @@ NETWORKS: dict[str, Network] = {
   'eva02_large_patch14_clip_224': _eva02(224, 14, 1024, 24, 16),
   'eva02_large_patch14_clip_336': _eva02(336, 14, 1024, 24, 16),
   'eva_giant_patch14_224': _eva(224, 14, 1408, 40, 16, mlp_ratio=6144 / 1408),
+  'naflexvit_base_patch16_siglip': _naflex(256, 16, 768, 12, 12),
+  'naflexvit_so400m_patch16_siglip': _naflex(256, 16, *_SO400M, mlp_ratio=3.7362),
   'vit_base_mci_224': _network(
     224, 16, 768, 12, 12, pools=('token',), stem='nested', stem_bias=False, class_position=False
   ),

@@ -127,6 +127,11 @@ _STEM = (
     ),
   ),
 )
+_NAFLEX_STEM = (
+  ('image/stem/embed/kernel', 'embeds.proj.weight', 'p q c d -> d (p q c)'),
+  ('image/stem/embed/bias', 'embeds.proj.bias', 'd -> d'),
+  ('image/positions', 'embeds.pos_embed', '(y x) d -> 1 y x d'),
+)
 _QKV = ('query/kernel key_value/kernel', 'qkv.weight', 'd * h e -> (* h e) d')
 _ATTENTION = {
   'fused': (_QKV, ('query/bias key_value/bias', 'qkv.bias', '* h e -> (* h e)')),
@@ -188,11 +193,12 @@ _BRANCHES = (('attention_scale', 1), ('mlp_scale', 2))
 
 
 def _rows(fields: Mapping[str, Any], section: Section) -> list[Row]:
-  block = _block(NETWORKS[section[_NAME]], fields['image/mlp'])
+  network = NETWORKS[section[_NAME]]
+  block = _block(network, fields['image/mlp'])
   norm = {'tokens': 'norm', 'pooled': 'fc_norm'}[fields['image/final_norm']]
   head = 'head.proj.' if section.get('timm_proj', 'linear') == 'linear' else 'trunk.head.'
   return [
-    *under('', 'trunk.', _STEM),
+    *under('', 'trunk.', _NAFLEX_STEM if network.naflex else _STEM),
     *under('image/transformer/blocks/{layer}/', 'trunk.blocks.{layer}.', block),
     *under('image/norm/', f'trunk.{norm}.', NORM),
     *under('image/pool/', 'trunk.attn_pool.', _POOL),
