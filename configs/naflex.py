@@ -32,7 +32,7 @@ def get_config(variant: str = 'default') -> ConfigDict:
   image = config.model.image
   if variant == 'vit_b16':
     image.size = 256  # 16 x 16 position embeddings
-    image.position_interpolation = 'bilinear'
+    image.interpolation = 'bilinear'
     config.data.sequence_lengths = (128, 256, 576, 784, 1024)
     config.data.batch_multiple = 256
     config.data.crop = ()
@@ -46,5 +46,5 @@ def get_config(variant: str = 'default') -> ConfigDict:
   image.stem, image.stem_blocks = 'patch', None
   image.layers = 1 if variant == 'smoke' else 4
   image.pooling = 'attention'
-  image.position_interpolation = 'bilinear'
+  image.interpolation = 'bilinear'
   return config

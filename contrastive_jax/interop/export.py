@@ -96,7 +96,9 @@ def _card(config, model: Model, metrics: Mapping[str, float], form: str) -> str:
     tokenizer = f' Tokenizer: `{config["data"]["tokenizer"]}`, {padding}.'
   lengths = ''
   if trained := config['data'].get('sequence_lengths'):
-    lengths = f' sequences of {max(trained)} patches, or more of {", ".join(map(str, trained))}'
+    lengths = f' images of at most {max(trained)} patches'
+    if shorter := sorted({*trained} - {max(trained)}):
+      lengths += f', or more images of at most {" or ".join(map(str, shorter))}'
   count = sum(leaf.size for leaf in jax.tree.leaves(unstack_layers(model.parameters)))
   seen = metrics.get('images_seen')
   rows = '\n'.join(

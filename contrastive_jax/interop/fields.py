@@ -19,7 +19,7 @@ _OPTIONS: dict[str, Any] = {
   'rope': None,
   'rope_grid': None,
   'rope_offset': 0.0,
-  'position_interpolation': 'bicubic',
+  'interpolation': 'bicubic',
   'pool_heads': None,
   'pool_mlp_ratio': None,
 }

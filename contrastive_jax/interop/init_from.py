@@ -21,7 +21,7 @@ from contrastive_jax.interop.transforms import Transform, read_transform
 
 # Fields that may differ, and fields whose differences show in the shapes of parameters.
 _IGNORED = (
-  *('scale', 'image/position_interpolation'),
+  *('scale', 'image/interpolation'),
   *(f'{tower}/{name}' for tower in ('image', 'text') for name in TRAINING),
 )
 _SEEN_IN_SHAPES = ('image/mlp_ratio', 'text/mlp_ratio')

@@ -68,8 +68,8 @@ class ImageTower(nnx.Module):
     rope: rotary positions beside the learned ones: None, 'yx' or 'xy', see `rope.rotation`.
     rope_grid: grid to whose extent rotary positions are scaled; None for no scaling.
     rope_offset: rotary position of the first patch.
-    position_interpolation: resizes position embeddings to the grid of an image given as patches:
-      'bicubic', or 'bilinear' as in SigLIP 2.
+    interpolation: resizes position embeddings to the grid of an image given as patches, and the
+      kernel of the stem to patches of another size: 'bicubic', or 'bilinear' as in SigLIP 2.
     pool_heads: number of heads of the attention pool; default that of the layers.
     pool_mlp_ratio: likewise.
     patch_dropout: share of patches dropped at random from each training image.
@@ -104,7 +104,7 @@ class ImageTower(nnx.Module):
     rope: str | None = None,
     rope_grid: int | None = None,
     rope_offset: float = 0.0,
-    position_interpolation: str = 'bicubic',
+    interpolation: str = 'bicubic',
     pool_heads: int | None = None,
     pool_mlp_ratio: float | None = None,
     patch_dropout: float = 0.0,
@@ -124,8 +124,8 @@ class ImageTower(nnx.Module):
       raise ValueError(f'image.patch_dropout = {patch_dropout} is not in [0, 1)')
     transformer.choose('image.pooling', pooling, dict.fromkeys(POOLINGS))
     transformer.choose('image.final_norm', final_norm, dict.fromkeys(FINAL_NORMS))
-    field = 'image.position_interpolation'
-    transformer.choose(field, position_interpolation, naflex.INTERPOLATIONS)
+    field = 'image.interpolation'
+    transformer.choose(field, interpolation, naflex.INTERPOLATIONS)
     if rope not in (None, *ropes.ROPES):
       raise ValueError(f'image.rope = {rope!r} is unknown; use None or one of {ropes.ROPES}')
     if rope is None and (rope_grid is not None or rope_offset):
@@ -139,7 +139,7 @@ class ImageTower(nnx.Module):
         f"image.pooling = 'attention', not {pooling!r}"
       )
     self.size, self.patch, self.width = size, patch, width
-    self.position_interpolation = position_interpolation
+    self.interpolation = interpolation
     self.pooling, self.patch_dropout, self.final_norm = pooling, patch_dropout, final_norm
     make = {'dtype': dtype, 'rngs': rngs}
     self.stem = _stem(patch, width, stem, stem_bias, stem_blocks, stem_norm, make)
@@ -198,8 +198,8 @@ class ImageTower(nnx.Module):
       pixels, grid = images
       self._check_patches(pixels)
       P = pixels.shape[1]
-      positions = naflex.positions(table, grid, P, self.position_interpolation)
-      return self.stem.embed_patches(pixels), positions, naflex.visible(grid, P)
+      positions = naflex.positions(table, grid, P, self.interpolation)
+      return self.stem.embed_patches(pixels, self.interpolation), positions, naflex.visible(grid, P)
     if images.ndim != 4 or images.shape[1:] != (self.size, self.size, 3):
       raise ValueError(
         f'images have shape {images.shape}; the model takes [B, {self.size}, {self.size}, 3]'

@@ -24,7 +24,7 @@ def _cubic(x, xp):
   return xp.where(x < 1, inner, xp.where(x < 2, outer, 0))
 
 
-# Values of config.model.image.position_interpolation, and their filters.
+# Values of config.model.image.interpolation, and their filters.
 INTERPOLATIONS = {'bilinear': _triangle, 'bicubic': _cubic}
 
 
@@ -78,7 +78,7 @@ def resize_weights(places, size, old: int, interpolation: str):
   return weights / weights.sum(-1, keepdims=True)
 
 
-def resize_kernel(kernel: jax.Array, patch: int) -> jax.Array:
+def resize_kernel(kernel: jax.Array, patch: int, interpolation: str) -> jax.Array:
   """Resizes the kernel of a patch embedding by FlexiViT's pseudo-inverse.
 
   The embedding of an enlarged patch equals that of the patch before.
@@ -86,13 +86,14 @@ def resize_kernel(kernel: jax.Array, patch: int) -> jax.Array:
   Args:
     kernel: [p, p, 3, D].
     patch: q, the new side.
+    interpolation: of the patches, a key of `INTERPOLATIONS`.
 
   Returns:
     [q, q, 3, D].
   """
   old = kernel.shape[0]
   size = np.full(patch, patch, np.float64)
-  resize = resize_weights(np.arange(patch, dtype=np.float64), size, old, 'bicubic')
+  resize = resize_weights(np.arange(patch, dtype=np.float64), size, old, interpolation)
   # The pseudo-inverse of a Kronecker product is that of its factors.
   inverse = np.linalg.pinv(resize.T).astype(np.float32)
   return jnp.einsum('qi,rj,ijcd->qrcd', inverse, inverse, kernel, precision='highest')

@@ -38,12 +38,12 @@ class PatchStem(nnx.Module):
     tokens = self.embed(_squares(images, self.patch))
     return tokens.reshape(len(images), -1, self.embed.outputs[0])
 
-  def embed_patches(self, patches):
+  def embed_patches(self, patches, interpolation):
     """Maps patches [B, L, q, q, 3] to tokens [B, L, D]; for another q than p by `resize_kernel`."""
     side, embed = patches.shape[-2], self.embed
     if side == self.patch:
       return embed(patches)
-    kernel = resize_kernel(embed.kernel[...], side).reshape(-1, *embed.outputs)
+    kernel = resize_kernel(embed.kernel[...], side, interpolation).reshape(-1, *embed.outputs)
     patches = patches.astype(embed.dtype).reshape(*patches.shape[:2], -1)
     return affine(patches, kernel, None if embed.bias is None else embed.bias[...])
 

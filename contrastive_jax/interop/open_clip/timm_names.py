@@ -40,7 +40,7 @@ _tanh = partial(_siglip, activation='gelu_tanh')
 
 
 def _naflex(*sizes, **options) -> Network:
-  return _tanh(*sizes, position_interpolation='bilinear', **options)._replace(naflex=True)
+  return _tanh(*sizes, interpolation='bilinear', **options)._replace(naflex=True)
 
 
 _eva = partial(

@@ -130,6 +130,7 @@ _STEM = (
 _NAFLEX_STEM = (
   ('image/stem/embed/kernel', 'embeds.proj.weight', 'p q c d -> d (p q c)'),
   ('image/stem/embed/bias', 'embeds.proj.bias', 'd -> d'),
+  ('image/class_token', 'embeds.cls_token', '1 d -> 1 1 d'),
   ('image/positions', 'embeds.pos_embed', '(y x) d -> 1 y x d'),
 )
 _QKV = ('query/kernel key_value/kernel', 'qkv.weight', 'd * h e -> (* h e) d')
