@@ -120,6 +120,29 @@ def test_results_are_those_of_dense_references_and_of_clip_benchmarks_columns(
   assert float(row['text_retrieval_recall@1']) == record['metrics']['image_to_text_recall@1']
 
 
+def test_images_are_encoded_at_their_own_aspect_where_asked(tmp_path):
+  examples = rows()
+  source = write_source(tmp_path / 'data', examples)
+  options = {'tokenizer': spell, 'templates': TEMPLATES, 'tasks': ['retrieval']}
+  found = {}
+  for length in (0, 11):
+    records, _ = run(
+      FOLDER / 'clip', source, tmp_path / f'{length}', sequence_length=length, **options
+    )
+    (record,) = records.values()
+    model = contrastive_jax.load(FOLDER / 'clip', tokenizer=spell, sequence_length=length)
+    found[length] = model.encode_image(images_of(source))
+    owner = np.repeat(np.arange(len(examples)), [len(e['captions']) for e in examples])
+    text = model.encode_text([text for example in examples for text in example['captions']])
+    expected = recalls(found[length], text, owner, 5)
+    assert {name: record['metrics'][name] for name in expected} == pytest.approx(expected)
+  assert np.abs(found[0] - found[11]).max() > 1e-3
+  with pytest.raises(ValueError, match='sequence_length = -1; use 0 or more'):
+    contrastive_jax.load(FOLDER / 'clip', sequence_length=-1)
+  with pytest.raises(ValueError, match=r"config\.model\.image\.tower = 'resnet' takes no images"):
+    contrastive_jax.load(FOLDER / 'resnet', sequence_length=4)
+
+
 def test_equal_captions_are_candidates_of_their_own(tmp_path):
   source = write_source(tmp_path / 'data', [{'caption': 'cat'} for _ in range(10)])
   records, _ = run(FOLDER / 'clip', source, tmp_path / 'out', tokenizer=spell)

@@ -5,7 +5,7 @@ import pathlib
 import jax
 import pytest
 
-from configs import clip, coca, siglip, simclr, text
+from configs import clip, coca, naflex, siglip, simclr, text
 from contrastive_jax.models.definition import define
 from contrastive_jax.training import build
 
@@ -57,7 +57,7 @@ def test_siglips_model_has_the_published_number_of_parameters():
       # Sizes and splits are those of configs/clip.py, and tests/test_smoke.py trains the smallest.
       marks=pytest.mark.slow if recipe in METHODS and variant in ('smoke', 'validation') else (),
     )
-    for recipe in (clip, coca, siglip, simclr, text, *METHODS)
+    for recipe in (clip, coca, naflex, siglip, simclr, text, *METHODS)
     for variant in recipe.VARIANTS
   ],
 )
