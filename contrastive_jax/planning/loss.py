@@ -47,7 +47,7 @@ def loss_gradient(run: build.Run) -> tuple[jax.stages.Wrapped, tuple]:
   def abstract(B):
     outputs = build.abstract_outputs(config, run.definition, B).keep(wanted)
     batch = jax.eval_shape(with_texts, abstract_batch(config, run.definition))
-    batch = {name: jax.ShapeDtypeStruct((B, *a.shape[1:]), a.dtype) for name, a in batch.items()}
+    batch = jax.tree.map(lambda a: jax.ShapeDtypeStruct((B, *a.shape[1:]), a.dtype), batch)
     return jax.tree.map(place, outputs), jax.tree.map(place, batch)
 
   (all_outputs, batch), (outputs, part) = map(abstract, sizes)

@@ -19,6 +19,7 @@ from contrastive_jax.planning.hlo import Program
 from contrastive_jax.planning.topology import Topology
 from contrastive_jax.sharding.mesh import batch_shards
 from contrastive_jax.training import build
+from contrastive_jax.training.batch import batch_shapes
 
 _FIELDS = ('model.remat', 'model.attention', 'micro_batches', 'mesh')
 # FLOPs that are computed again, to those of the model: by rematerialization, and by gradient
@@ -110,7 +111,7 @@ def _with(config: ConfigDict, setting: Setting) -> ConfigDict:
 
 def _settings(config: ConfigDict, topology: Topology) -> Iterator[Setting]:
   """Yields the settings whose state and activations fit, without that of the config."""
-  own = _setting(config)
+  own, shapes = _setting(config), batch_shapes(config).shapes
   runs = {config.mesh: build.build(config, topology.devices)} | _fsdp(config, topology)
   attentions = {own.attention}
   if own.attention == 'auto' and topology.chip is not None and topology.chip.torus:
@@ -119,11 +120,13 @@ def _settings(config: ConfigDict, topology: Topology) -> Iterator[Setting]:
     changed = _with(config, own._replace(remat=remat, attention=attention))
     per_example = costs.residual_bytes(build.build(changed, topology.devices))
     for mesh, run in runs.items():
-      per_device = config.batch_size // batch_shards(run.mesh)
+      shards = batch_shards(run.mesh)
+      per_device = config.batch_size // shards
       for parts in (1 << power for power in range(per_device.bit_length())):
         setting = Setting(remat, attention, parts, mesh)
         size = costs.state_bytes(run) + per_example * per_device / parts
-        if setting != own and per_device % parts == 0 and size <= topology.memory:
+        divides = not any(shape.batch_size % (shards * parts) for shape in shapes)
+        if setting != own and divides and size <= topology.memory:
           yield setting
 
 

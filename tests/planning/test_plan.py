@@ -5,8 +5,8 @@ import time
 import jax
 import pytest
 
-from configs import clip, coca
-from contrastive_jax.planning import costs, plan, search, table, topology, traced_flops
+from configs import clip, coca, naflex
+from contrastive_jax.planning import costs, loss, plan, search, table, topology, traced_flops
 from contrastive_jax.training import build
 
 
@@ -211,3 +211,16 @@ def test_slices_are_planned(tmp_path):
   assert (tmp_path / 'plan_v5e_2x2_2.json').exists()
   with pytest.raises(ValueError, match="data:1 on 2 slices; 'data' joins the slices"):
     plan.plan(config(batch_size=64, mesh='fsdp:8'), topology.open_topology('v5e:2x2*2'))
+
+
+def test_settings_divide_the_batch_of_every_sequence_length():
+  made = naflex.get_config('smoke')
+  made.data.sequence_lengths, made.batch_size, made.mesh = (16, 64), 32, 'data:8'
+  made.data.batch_multiple = 40  # of 128 images of 16 patches, 120 are left
+  over = topology.open_topology('cpu:8')
+  settings = [*search._settings(made, over)]
+  assert settings and {setting.micro_batches for setting in settings} == {1}
+  built = build.build(made, over.devices)
+  _, batch, *_ = loss.loss_gradient(built)[1]
+  assert batch['image'].pixels.shape == (32, 64, 8, 8, 3)
+  assert costs.batch_bytes(built) == 32 / 8 * (64 * 8 * 8 * 3 + 2 * 4 + 4 * 16 + 4 + 4)

@@ -73,9 +73,10 @@ def assert_alike(folder, alone):
 
 
 @pytest.mark.slow
-def test_two_processes_train_coca_as_one(tmp_path):
-  finish(start(tmp_path / 'one', 4, recipe='coca'))
-  finish(*start_two(tmp_path / 'two', recipe='coca'))
+@pytest.mark.parametrize('recipe', ['coca', 'naflex'])
+def test_two_processes_train_a_recipe_as_one(recipe, tmp_path):
+  finish(start(tmp_path / 'one', 4, recipe=recipe))
+  finish(*start_two(tmp_path / 'two', recipe=recipe))
   assert_alike(tmp_path / 'two', tmp_path / 'one')
 
 
