@@ -157,9 +157,11 @@ def open_benchmark(
     raise ValueError(f'{where}: {example["error"]}')
   known = [field for field in example if field != 'id']
   captions, specs = _find_fields(where, known, tasks, classes)
-  images: Any = data.DecodedImages(source, image_size, resize)
+  images: Any
   if patches:
     images = data.DecodedPatches(source, *patches, resize)
+  else:
+    images = data.DecodedImages(source, image_size, resize)
   split = Split(images, {})
   try:
     images[0]
