@@ -4,6 +4,7 @@ A multiply-add is two operations. Only matrix products and convolutions count.
 """
 
 import re
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
@@ -102,7 +103,9 @@ def _lengths(config: ConfigDict, name: str, sequence_length: int = 0) -> tuple[s
   Outside of attention, the number of queries is the number of tokens.
   """
   model, captions = config.model, 'decoder' in config.model
-  by_model = {'image': {'pooling': 'none'}, 'text': {'pooling': 'class'}} if captions else {}
+  by_model: dict[str, dict[str, Any]] = {}
+  if captions:
+    by_model = {'image': {'pooling': 'none'}, 'text': {'pooling': 'class'}}
   if sequence_length:
     by_model['image'] = {'sequence_length': sequence_length}
   if model.get('pooler') == 'none':

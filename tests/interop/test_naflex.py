@@ -162,6 +162,13 @@ def test_the_sequence_length_is_kept_beside_the_config(monkeypatch, tmp_path):
   assert config['sequence_length'] == 49 and 'sequence_length' not in config['model_cfg']
 
 
+def test_a_run_may_start_from_weights_with_another_interpolation(monkeypatch):
+  model = read(FOLDER / 'map', 'stored', 'map', monkeypatch)
+  image = {**model.fields['image'], 'interpolation': 'bicubic'}
+  parameters = interop.initial_parameters(FOLDER / 'map', {**model.fields, 'image': image})
+  jax.tree.map(np.testing.assert_array_equal, parameters, model.parameters)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('pooling', POOLINGS)
 def test_a_larger_model_equals_open_clips(pooling, monkeypatch, tmp_path):

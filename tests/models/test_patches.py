@@ -19,7 +19,6 @@ LENGTH = 16
 POOLINGS = {
   'class': {'pooling': 'class'},
   'mean': {'pooling': 'mean'},
-  'mean_with_class': {'pooling': 'mean', 'class_token': True, 'class_position': False},
   'patch_mean': {'pooling': 'patch_mean', 'class_token': True, 'final_norm': 'pooled'},
   'attention': {'pooling': 'attention'},
 }
