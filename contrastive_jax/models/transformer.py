@@ -21,8 +21,8 @@ from contrastive_jax.models.linear import Linear
 from contrastive_jax.sharding.mesh import constrain_batch
 
 # Options of `jax.checkpoint` by name. 'none' saves all activations of a layer, 'dots' the results
-# of matmuls outside of attention, 'full' only the layer's input, and 'pairs' that of every second
-# layer of a transformer; 'full' and 'pairs' are the same for an odd number of layers.
+# of matmuls outside of attention, 'full' the layer's input, and 'pairs' that of every second layer
+# in a transformer of an even number of layers; of others it is 'full'.
 REMATS: dict[str, dict | None] = {
   'none': None,
   'dots': {'policy': jax.checkpoint_policies.dots_with_no_batch_dims_saveable},
@@ -391,8 +391,7 @@ def add_parameter(x: jax.Array, parameter: jax.Array) -> jax.Array:
 
 def repeat(parameter: jax.Array, B: int, dtype) -> jax.Array:
   """Repeats a parameter [K, D] over the batch, [B, K, D] in `dtype`, with a float32 gradient."""
-  rows = jnp.broadcast_to(parameter.astype(jnp.float32), (B, *parameter.shape))
-  return rows.astype(dtype)
+  return jnp.broadcast_to(parameter.astype(jnp.float32), (B, *parameter.shape)).astype(dtype)
 
 
 def unit(x: jax.Array) -> jax.Array:
