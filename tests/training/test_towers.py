@@ -63,6 +63,8 @@ def config(recipe, name, **overrides):
   made = recipe.get_config('smoke')
   with made.unlocked():
     made.model.image = ConfigDict(SECTIONS[name])
+    # Augmentation multiplies matrices too.
+    made.augmentation, made.data.size = ConfigDict(), SECTIONS[name]['size']
     made.update_from_flattened_dict(overrides)
   return made
 
