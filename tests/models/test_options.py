@@ -234,7 +234,7 @@ def test_rotary_patches_that_are_dropped_keep_their_positions():
     ({'stem': 'nested', 'patch': 4}, r'image\.patch = 4'),
     ({'mlp': 'novelty'}, "mlp = 'novelty'"),
     ({'tower': 'novelty'}, r"image\.tower = 'novelty'"),
-    ({'novelty': 1}, r'config\.model\.image\.novelty is unknown'),
+    ({'novelty': 1}, r'config\.model\.image\.novelty: ImageTower takes none'),
   ],
 )
 def test_options_that_do_not_fit_are_named(fields, message):

@@ -175,7 +175,7 @@ def test_an_mlp_without_biases_may_project():
   [
     ('roberta', {'positions': 7}, r'text\.positions = 7 .* use 8 or more, or a length up to 5'),
     ('roberta', {'pooling': 'end'}, r"text\.pooling = 'end' is unknown; use one of \['class'"),
-    ('roberta', {'causal': False}, r"config\.model does not fit Clip: .*'causal'"),
+    ('roberta', {'causal': False}, r'config\.model\.text\.causal: RobertaTower takes none'),
     ('nllb', {'pooling': 'pooler'}, r"text\.pooling = 'pooler' is unknown"),
     ('nllb', {'width': 15, 'heads': 3}, r'text\.width = 15; sinusoidal positions need an even'),
   ],
