@@ -3,6 +3,7 @@
 import contextlib
 import http
 import socket
+import urllib.request
 
 import fsspec
 import pytest
@@ -15,7 +16,10 @@ def serve_s3():
   pytest.importorskip('s3fs')
   server = pytest.importorskip('moto.server').ThreadedMotoServer(port=0, verbose=False)
   server.start()
-  yield 'http://{}:{}'.format(*server.get_host_and_port())
+  address = 'http://{}:{}'.format(*server.get_host_and_port())
+  # Buckets of earlier servers stay in the process.
+  urllib.request.urlopen(f'{address}/moto-api/reset', data=b'').close()
+  yield address
   server.stop()
 
 

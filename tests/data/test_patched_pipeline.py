@@ -150,6 +150,7 @@ class Shards(Examples):
     return self
 
 
+@pytest.mark.slow
 def test_shuffled_shards_give_the_same_batches_to_any_processes_and_workers():
   source = Shards(examples(120))
   options = {'shuffle': 'shards', 'shuffle_buffer': 40}

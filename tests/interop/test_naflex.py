@@ -136,7 +136,10 @@ def assert_same(model, path):
     print(path.name, name, distance, worst)
 
 
-@pytest.mark.parametrize('pooling', POOLINGS)
+@pytest.mark.parametrize(
+  'pooling',
+  [name if name == 'map' else pytest.param(name, marks=pytest.mark.slow) for name in POOLINGS],
+)
 def test_features_and_gradients_of_patches_equal_open_clips(pooling, monkeypatch):
   assert_same(read(FOLDER / pooling, 'stored', pooling, monkeypatch), FOLDER / pooling)
 

@@ -120,6 +120,7 @@ def test_a_config_that_is_the_fastest_stays(monkeypatch):
   assert [one['flags'] for one in found] == [['--config.mesh=data:1,fsdp:8']]
 
 
+@pytest.mark.slow
 def test_settings_are_listed_when_the_time_is_over(planned):
   late = search.search(config(**LAYERS), topology.open_topology('a100:8'), planned, until=0.0)
   assert {one['fits'] for one in late} == {None}

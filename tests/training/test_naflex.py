@@ -56,6 +56,7 @@ def train(folder, interrupt=None, **overrides):
   return state, steps
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_equals_never_killed(tmp_path):
   straight, steps = train(tmp_path / 'straight')
   shapes = batch_shapes(config())
@@ -74,6 +75,7 @@ def test_killed_and_resumed_equals_never_killed(tmp_path):
     assert images == pytest.approx(shape.batch_size) == row['train/batch_size']
 
 
+@pytest.mark.slow
 def test_a_step_is_the_same_on_any_mesh_and_in_micro_batches():
   batches, _ = loop._training_batches(run(), source())
   batch = run().augment(1, next(batches))
