@@ -92,7 +92,7 @@ class Pod:
   def end(self, status=0):
     """Waits until both processes have ended."""
     try:
-      ended = [process.wait(timeout=240) for process in self.processes]
+      ended = [process.wait(timeout=600) for process in self.processes]
     finally:
       for process in self.processes:
         process.kill()
