@@ -7,10 +7,10 @@ from functools import partial
 from flax import nnx
 
 from contrastive_jax.models import transformer
+from contrastive_jax.models.image import check_images
 from contrastive_jax.models.layer_scale import LayerScale
 from contrastive_jax.models.linear import Linear
 from contrastive_jax.models.stages import (
-  check_images,
   check_pooling,
   check_size,
   check_stages,

@@ -9,11 +9,11 @@ from flax import nnx
 
 from contrastive_jax.models import activations, transformer
 from contrastive_jax.models.attention import Attention
+from contrastive_jax.models.image import check_images
 from contrastive_jax.models.layer_scale import LayerScale
 from contrastive_jax.models.linear import Linear
 from contrastive_jax.models.resnet import NormalizedConvolution
 from contrastive_jax.models.stages import (
-  check_images,
   check_pooling,
   describe_stages,
   path_drops,

@@ -200,10 +200,7 @@ class ImageTower(nnx.Module):
       P = pixels.shape[1]
       positions = naflex.positions(table, grid, P, self.interpolation)
       return self.stem.embed_patches(pixels, self.interpolation), positions, naflex.visible(grid, P)
-    if images.ndim != 4 or images.shape[1:] != (self.size, self.size, 3):
-      raise ValueError(
-        f'images have shape {images.shape}; the model takes [B, {self.size}, {self.size}, 3]'
-      )
+    check_images(images, self.size)
     if rest := self.size % self.patch:
       images = images[:, : self.size - rest, : self.size - rest]
     return self.stem(images), table, None
@@ -304,3 +301,9 @@ def resize_positions(table, old: int, new: int) -> np.ndarray:
   first, grid = np.split(np.asarray(table), [len(table) - old * old])
   grid = jax.image.resize(grid.reshape(old, old, -1), (new, new, grid.shape[-1]), 'bicubic')
   return np.concatenate([first, np.asarray(grid).reshape(new * new, -1)])
+
+
+def check_images(images: jax.Array, size: int) -> None:
+  """Raises ValueError for images that are not [B, size, size, 3]."""
+  if images.ndim != 4 or images.shape[1:] != (size, size, 3):
+    raise ValueError(f'images have shape {images.shape}; the model takes [B, {size}, {size}, 3]')

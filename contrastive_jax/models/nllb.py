@@ -8,6 +8,7 @@ from flax import nnx
 from contrastive_jax.models import transformer
 from contrastive_jax.models.dropout import fold
 from contrastive_jax.models.roberta import positions_of
+from contrastive_jax.models.text import check_tokens
 
 POOLINGS = ('class', 'mean')
 
@@ -97,8 +98,7 @@ class NllbTower(nnx.Module):
 
     `keys` [B] choose what is dropped; without keys, as in evaluation, nothing is.
     """
-    if tokens.ndim != 2 or tokens.shape[1] != self.length:
-      raise ValueError(f'tokens have shape {tokens.shape}; the model takes [B, {self.length}]')
+    check_tokens(tokens, self.length)
     written, positions = positions_of(tokens, self.pad_id)
     x = math.sqrt(self.width) * jnp.take(self.embed.embedding[...], tokens, axis=0)
     x = (x + sinusoids(positions, self.width)).astype(self.embed.dtype)

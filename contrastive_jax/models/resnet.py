@@ -10,10 +10,9 @@ from flax import nnx
 
 from contrastive_jax.models import transformer
 from contrastive_jax.models.attention import attend
-from contrastive_jax.models.image import resize_positions
+from contrastive_jax.models.image import check_images, resize_positions
 from contrastive_jax.models.linear import Linear
 from contrastive_jax.models.stages import (
-  check_images,
   check_pooling,
   check_size,
   check_stages,

@@ -6,6 +6,7 @@ from flax import nnx
 from contrastive_jax.models import transformer
 from contrastive_jax.models.dropout import fold
 from contrastive_jax.models.linear import Linear
+from contrastive_jax.models.text import check_tokens
 
 POOLINGS = ('mean', 'class', 'pooler')
 
@@ -120,8 +121,7 @@ class RobertaTower(nnx.Module):
 
     `keys` [B] choose what is dropped; without keys, as in evaluation, nothing is.
     """
-    if tokens.ndim != 2 or tokens.shape[1] != self.length:
-      raise ValueError(f'tokens have shape {tokens.shape}; the model takes [B, {self.length}]')
+    check_tokens(tokens, self.length)
     written, positions = positions_of(tokens, self.pad_id)
     # The sum is float32, as the gradients of the tables are sums over the batch.
     x = jnp.take(self.embed.embedding[...], tokens, axis=0)

@@ -69,9 +69,3 @@ def describe_stages(fields: Mapping[str, Any]) -> str:
   """Describes a tower of stages in a model card."""
   layers, size = ', '.join(map(str, fields['layers'])), fields['size']
   return f'{layers} blocks from width {fields["width"]}, {size} x {size} pixels'
-
-
-def check_images(images: jax.Array, size: int) -> None:
-  """Raises ValueError for images that are not [B, size, size, 3]."""
-  if images.ndim != 4 or images.shape[1:] != (size, size, 3):
-    raise ValueError(f'images have shape {images.shape}; the model takes [B, {size}, {size}, 3]')

@@ -16,6 +16,12 @@ def end_positions(tokens, pad_id: int = 0):
   return L - 1 - jnp.argmax(tokens[:, ::-1] != pad_id, axis=1)
 
 
+def check_tokens(tokens, length: int) -> None:
+  """Raises ValueError for tokens that are not [B, length]."""
+  if tokens.ndim != 2 or tokens.shape[1] != length:
+    raise ValueError(f'tokens have shape {tokens.shape}; the model takes [B, {length}]')
+
+
 POOLINGS = ('end', 'last', 'mean', 'class')
 
 
@@ -99,8 +105,7 @@ class TextTower(nnx.Module):
     With a class token the states are unnormalized: a decoder continues from them. `keys` [B] choose
     what is dropped; without keys, as in evaluation, nothing is.
     """
-    if tokens.ndim != 2 or tokens.shape[1] != self.length:
-      raise ValueError(f'tokens have shape {tokens.shape}; the model takes [B, {self.length}]')
+    check_tokens(tokens, self.length)
     end = end_positions(tokens)
     written = jnp.arange(self.length) <= end[:, None]
     x = self._embed_tokens(tokens)

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from contrastive_jax.models import activations, transformer
-from contrastive_jax.models.image import resize_positions
+from contrastive_jax.models.image import check_images, resize_positions
 from contrastive_jax.models.linear import Linear
-from contrastive_jax.models.stages import check_images, check_pooling, visit
+from contrastive_jax.models.stages import check_pooling, visit
 from contrastive_jax.models.stem import Convolution, kernel_axes
 
 # Side of the pixels of a token: the stem halves the image four times.
