@@ -14,6 +14,8 @@ ATTENTION = (
   ('out/bias', 'out_proj.bias', 'd -> d'),
 )
 NORM = (('scale', 'weight', 'd -> d'), ('bias', 'bias', 'd -> d'))
+# With running statistics.
+BATCH_NORM = (*NORM, ('mean', 'running_mean', 'd -> d'), ('variance', 'running_var', 'd -> d'))
 BLOCK = (
   *under('attention_norm/', 'ln_1.', NORM),
   *under('attention/', 'attn.', (*FUSED, *ATTENTION)),

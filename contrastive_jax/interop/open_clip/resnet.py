@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from contrastive_jax.interop.fields import Field, square
+from contrastive_jax.interop.open_clip.blocks import BATCH_NORM
 from contrastive_jax.interop.open_clip.kind import (
   Kind,
   Section,
@@ -53,10 +54,7 @@ def _normalized(ours: str, convolution: str, norm: str, axes: str) -> list[Row]:
   """Rows of a convolution and its batch norm."""
   return [
     Row(f'{ours}convolution/kernel', f'{convolution}.weight', axes),
-    Row(f'{ours}norm/scale', f'{norm}.weight', 'd -> d'),
-    Row(f'{ours}norm/bias', f'{norm}.bias', 'd -> d'),
-    Row(f'{ours}norm/mean', f'{norm}.running_mean', 'd -> d'),
-    Row(f'{ours}norm/variance', f'{norm}.running_var', 'd -> d'),
+    *under(f'{ours}norm/', f'{norm}.', BATCH_NORM),
   ]
 
 

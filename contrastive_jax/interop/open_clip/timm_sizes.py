@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from contrastive_jax.interop.fields import Field
+from contrastive_jax.interop.open_clip.blocks import BATCH_NORM, NORM
 from contrastive_jax.interop.open_clip.kind import (
   Kind,
   Section,
@@ -122,15 +123,12 @@ def _write_projection(fields: Mapping[str, Any], before: Section) -> dict[str, A
 
 def norm(ours: str, theirs: str) -> Rows:
   """Rows of a norm."""
-  pairs = (('scale', 'weight'), ('bias', 'bias'))
-  return tuple((f'{ours}/{mine}', f'{theirs}.{other}', 'd -> d') for mine, other in pairs)
+  return tuple(under(f'{ours}/', f'{theirs}.', NORM))
 
 
 def batch_norm(ours: str, theirs: str) -> Rows:
   """Rows of a batch norm with running statistics."""
-  pairs = (('mean', 'running_mean'), ('variance', 'running_var'))
-  running = tuple((f'{ours}/{mine}', f'{theirs}.{other}', 'd -> d') for mine, other in pairs)
-  return (*norm(ours, theirs), *running)
+  return tuple(under(f'{ours}/', f'{theirs}.', BATCH_NORM))
 
 
 def affine(ours: str, theirs: str, axes: str = 'i o -> o i') -> Rows:

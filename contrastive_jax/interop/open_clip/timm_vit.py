@@ -5,7 +5,7 @@ from typing import Any
 
 from contrastive_jax.interop.fields import TRAINING, square
 from contrastive_jax.interop.model import with_defaults
-from contrastive_jax.interop.open_clip.blocks import NORM
+from contrastive_jax.interop.open_clip.blocks import BATCH_NORM, NORM
 from contrastive_jax.interop.open_clip.kind import Kind, Section
 from contrastive_jax.interop.open_clip.timm_names import NETWORKS, Network
 from contrastive_jax.interop.table import Row, UnsupportedError, under
@@ -120,11 +120,7 @@ _STEM = (
   *under(
     'image/stem/norms/{layer}/',
     'patch_embed.backbone.{layer}.bn.',
-    (
-      *NORM,
-      ('mean', 'running_mean', 'd -> d'),
-      ('variance', 'running_var', 'd -> d'),
-    ),
+    BATCH_NORM,
   ),
 )
 _NAFLEX_STEM = (
