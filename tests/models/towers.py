@@ -1,10 +1,11 @@
 """Tiny models that the tests share."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from contrastive_jax.models.definition import define
+from contrastive_jax.models.definition import define, join_statistics, updated_statistics
 
 IMAGE = {'size': 8, 'patch': 4, 'width': 16, 'layers': 2, 'heads': 2}
 TEXT = {'vocabulary': 32, 'length': 6, 'width': 16, 'layers': 2, 'heads': 2}
@@ -72,3 +73,40 @@ def tiny_coca(image=(), text=(), decoder=(), **fields):
     decoder={'layers': 2, 'heads': 2, **dict(decoder)},
     **fields,
   )
+
+
+def assert_remat_changes_no_gradient(plain, rematerialized, parameters, images):
+  """Of the image tower, evaluated."""
+
+  def value_and_gradient(model):
+    loss = lambda parameters: jnp.sum(model.bind(parameters).image(images)[0] ** 3)  # noqa: E731
+    return jax.jit(jax.value_and_grad(loss))(parameters)
+
+  ours, again = value_and_gradient(plain), value_and_gradient(rematerialized)
+  chex.assert_trees_all_close(ours, again, rtol=1e-4, atol=1e-4)
+
+
+def assert_remat_changes_neither_gradients_nor_statistics(
+  plain, rematerialized, parameters, images
+):
+  """Of the image tower in training, whose statistics move."""
+
+  def value_and_gradient(definition):
+    trained, statistics = definition.part(parameters)
+
+    def loss(trained):
+      model = definition.bind(join_statistics(trained, statistics))
+      model.set_attributes(use_running_average=False, raise_if_not_found=False)
+      return jnp.sum(model.image(images)[0] ** 2), updated_statistics(model)
+
+    return jax.jit(jax.value_and_grad(loss, has_aux=True))(trained)
+
+  (loss, moved), gradient = value_and_gradient(plain)
+  again = value_and_gradient(rematerialized)
+  for one, other in zip(
+    jax.tree.leaves(((loss, moved), gradient)), jax.tree.leaves(again), strict=True
+  ):
+    assert np.linalg.norm(one - other) <= 1e-4 * np.linalg.norm(one) + 1e-4
+  before = plain.part(parameters)[1]
+  for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(moved), strict=True):
+    assert np.abs(old - new).max() > 0
