@@ -15,7 +15,7 @@ from absl import app, flags
 from contrastive_jax.data.emoji import emoji_dataset_builder
 from contrastive_jax.data.train_tokenizer import train_bpe
 
-_SOURCE = flags.DEFINE_string('source', None, 'Folder of the four unpacked npm packages.')
+_SOURCE = flags.DEFINE_string('source', None, 'Folder of the unpacked npm packages.')
 _TARGET = flags.DEFINE_string('target', None, 'Folder for prepared/ and tokenizer.json.')
 
 

@@ -1,24 +1,34 @@
-"""Emoji drawn by three vendors, with names in ten languages, as a tensorflow-datasets builder.
+"""Emoji in seven styles, with names in ten languages, as a tensorflow-datasets builder.
 
-The packages hold images (Noto, Twemoji, Fluent) and names (Emojibase). Fetch them into a folder:
+The packages hold images (Noto, Twemoji, Fluent), SVG icons (Noto's blobs, EmojiOne 2, Firefox OS,
+OpenMoji) and names (Emojibase). Fetch them into a folder:
 
     npm pack emoji-datasource-google@16.0.0
     npm pack emoji-datasource-twitter@16.0.0
     npm pack @lobehub/fluent-emoji-3d@1.1.0
+    npm pack @iconify-json/noto-v1@1.2.5
+    npm pack @iconify-json/emojione@1.2.3
+    npm pack @iconify-json/fxemoji@1.2.2
+    npm pack @iconify-json/openmoji@1.2.29
     npm pack emojibase-data@17.0.0
     for archive in *.tgz; do
       mkdir "${archive%.tgz}" && tar -xzf "$archive" -C "${archive%.tgz}"
     done
 
-Then `python -m contrastive_jax.data.emoji.build --source=FOLDER --target=FOLDER` prepares the set.
+Then `python -m contrastive_jax.data.emoji.build --source=FOLDER --target=FOLDER` prepares the set;
+it renders with resvg-py 0.5.0, which requirements.txt installs.
 
 Splits go by emoji and skin tone, never by file:
 
-    train                Noto and Twemoji, but for the pairs held out below.
+    train                Noto, Twemoji, Noto's blobs, EmojiOne 2 and Firefox OS, but for the pairs
+                         held out below. The last three draw no emoji that the first two do not, and
+                         of pictures that they repeat only the first.
+    openmoji             OpenMoji, likewise: a file of its own, under its own share-alike license.
     heldout_style        Fluent, a style never seen: every concept, without skin tones, and without
                          flags, which are the same in every style.
     heldout_composition  Noto and Twemoji: of every concept that comes in skin tones, one tone is
-                         kept back in both. The concept and the tone are in train, the pair not.
+                         kept back in all styles. The concept and the tone are in train, the pair
+                         not.
 """
 
 import collections
@@ -28,14 +38,18 @@ import inspect
 import io
 import json
 import pathlib
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping
+from typing import IO, Any
 
 import tensorflow_datasets as tfds
 from PIL import Image, ImageOps
 from tensorflow_datasets.proto import tf_example_pb2
 
+from contrastive_jax.data.emoji import vector
+from contrastive_jax.data.emoji.vector import spelling
+
 SIZE = 64
+_RENDERED_SIZE = 256  # of icons, before they are scaled like images
 LANGUAGES = ('de', 'es', 'fr', 'it', 'ja', 'ko', 'pt', 'ru', 'zh')
 SKIN_TONES = ('light', 'medium-light', 'medium', 'medium-dark', 'dark')
 NAMES = 'emojibase-data@17.0.0'
@@ -44,6 +58,13 @@ PICTURES = {
   'twemoji': ('emoji-datasource-twitter@16.0.0', 'img/twitter/64'),
   'fluent': ('@lobehub/fluent-emoji-3d@1.1.0', 'assets'),
 }
+# Styles that the held-out splits do not know: SVG icons.
+DRAWINGS = {
+  'blobs': '@iconify-json/noto-v1@1.2.5',
+  'emojione': '@iconify-json/emojione@1.2.3',
+  'firefox': '@iconify-json/fxemoji@1.2.2',
+  'openmoji': '@iconify-json/openmoji@1.2.29',
+}
 LICENSE = """\
 Pictures by vendor, composited over white and encoded as WebP:
   noto: Noto Emoji, copyright Google, Apache License 2.0, https://github.com/googlefonts/noto-emoji
@@ -51,6 +72,15 @@ Pictures by vendor, composited over white and encoded as WebP:
     https://creativecommons.org/licenses/by/4.0, https://github.com/jdecked/twemoji
   fluent: Fluent Emoji, copyright Microsoft, MIT License, https://github.com/microsoft/fluentui-emoji,
     packaged by LobeHub, MIT License, https://github.com/lobehub/fluent-emoji
+  blobs: Noto Emoji before Android O, copyright Google, Apache License 2.0,
+    https://github.com/googlefonts/noto-emoji, packaged by Iconify
+  emojione: EmojiOne 2, copyright EmojiOne, CC-BY 4.0, https://github.com/EmojiTwo/emojitwo, packaged
+    by Iconify
+  firefox: FxEmojis, copyright Mozilla, Apache License 2.0, https://github.com/mozilla/fxemoji,
+    packaged by Iconify
+  openmoji: OpenMoji, CC-BY-SA 4.0, https://openmoji.org, packaged by Iconify. Its split, the file
+    emoji-openmoji.array_record-00000-of-00001, is under the same license,
+    https://creativecommons.org/licenses/by-sa/4.0/
 Names, tags and groups: Emojibase, copyright Miles Johnson, MIT License,
   https://github.com/milesj/emojibase
 """
@@ -86,23 +116,13 @@ def find_packages(source: pathlib.Path) -> dict[str, pathlib.Path]:
   for path in source.rglob('package.json'):
     package = json.loads(path.read_text(encoding='utf-8'))
     found[f'{package.get("name")}@{package.get("version")}'] = path.parent
-  wanted = [NAMES, *(name for name, _ in PICTURES.values())]
+  wanted = [NAMES, *(name for name, _ in PICTURES.values()), *DRAWINGS.values()]
   if missing := [name for name in wanted if name not in found]:
     raise ValueError(
       f'source = {source} holds no unpacked {", ".join(missing)}; fetch with `npm pack` as '
       f'{__name__} says. Found: {", ".join(sorted(found)) or "no package"}'
     )
   return {name: found[name] for name in wanted}
-
-
-def spelling(hexcode: str) -> str:
-  """Normalizes a hexcode: lower case, no variation selector, no leading zeros.
-
-  >>> spelling('0031-FE0F-20E3')
-  '31-20e3'
-  """
-  points = hexcode.lower().split('-')
-  return '-'.join(point.lstrip('0') for point in points if point != 'fe0f')
 
 
 def read_emoji(package: pathlib.Path) -> dict[str, Emoji]:
@@ -140,9 +160,9 @@ def read_emoji(package: pathlib.Path) -> dict[str, Emoji]:
   return emoji
 
 
-def encode(path: pathlib.Path) -> bytes:
+def encode(file: pathlib.Path | IO[bytes]) -> bytes:
   """Composites an image over white and encodes it as WebP, 64x64."""
-  with Image.open(path) as picture:
+  with Image.open(file) as picture:
     picture = picture.convert('RGBA')
   # Compositing precedes resampling, so that the color of transparent pixels does not bleed in.
   flat = Image.alpha_composite(Image.new('RGBA', picture.size, 'white'), picture).convert('RGB')
@@ -173,6 +193,47 @@ def read_pictures(
     if not (plain and (match.skin_tone or match.group == 'flags')):
       pictures[spelling(path.stem)] = encode(path)
   return pictures
+
+
+def read_styles(
+  packages: Mapping[str, pathlib.Path],
+  emoji: Mapping[str, Emoji],
+  trained: Collection[str],
+  held_out: Collection[str],
+  known: Collection[bytes],
+) -> dict[str, dict[str, bytes]]:
+  """Renders the styles of SVG icons for training, each image once.
+
+  Args:
+    packages: the folders of the packages.
+    emoji: the emoji by spelling.
+    trained: spellings of the emoji in train; others are left out.
+    held_out: spellings of held-out emoji; an image of one is left out under every name.
+    known: encoded images of other styles; left out too.
+
+  Returns:
+    The encoded images by spelling, by style. An image of several emoji counts for the first one
+    without a skin tone.
+  """
+  shortcodes = vector.read_shortcodes(packages[NAMES])
+  index = vector.index_names(
+    {key: (each.caption, *shortcodes.get(key, ())) for key, each in emoji.items()}
+  )
+  wanted = [key for key in emoji if key in trained or key in held_out]
+  wanted.sort(key=lambda key: bool(emoji[key].skin_tone))
+  known, styles = set(known), {}
+  for vendor, package in DRAWINGS.items():
+    icons = vector.read_icons(packages[package], emoji, index)
+    drawn = {
+      key: encode(vector.render(icons[key], _RENDERED_SIZE)) for key in wanted if key in icons
+    }
+    known |= {picture for key, picture in drawn.items() if key in held_out}
+    styles[vendor] = {}
+    for key, picture in drawn.items():
+      if picture not in known:
+        known.add(picture)
+        styles[vendor][key] = picture
+  return styles
 
 
 def hold_out(emoji: Mapping[str, Emoji], *vendors: Mapping[str, bytes]) -> frozenset[str]:
@@ -213,13 +274,13 @@ class DeterministicWriter(tfds.core.ExampleWriter):
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
-  """Emoji drawn by three vendors, with names in ten languages.
+  """Emoji in seven styles, with names in ten languages.
 
-  Two held-out splits ask for what training never shows: the style of a third vendor, and pairs of a
-  concept and a skin tone that never met.
+  Two held-out splits ask for what training never shows: one of the styles, and pairs of a concept
+  and a skin tone that never met.
   """
 
-  VERSION = tfds.core.Version('1.0.0')
+  VERSION = tfds.core.Version('2.0.0')
   MANUAL_DOWNLOAD_INSTRUCTIONS = __doc__
 
   def _info(self) -> tfds.core.DatasetInfo:
@@ -263,8 +324,13 @@ class Builder(tfds.core.GeneratorBasedBuilder):
       }
       for kept_back in (False, True)
     )
+    trained = set().union(*train.values())
+    known = {picture for drawn in (style, *pictures.values()) for picture in drawn.values()}
+    train |= read_styles(packages, emoji, trained, composition, known)
+    openmoji = train.pop('openmoji')
     return {
       'train': self._generate_examples(emoji, train),
+      'openmoji': self._generate_examples(emoji, {'openmoji': openmoji}),
       'heldout_style': self._generate_examples(emoji, {'fluent': style}),
       'heldout_composition': self._generate_examples(emoji, held_out),
     }
