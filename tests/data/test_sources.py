@@ -39,7 +39,8 @@ def test_texts_are_strings_and_images_encoded():
     ('emoji', 'test', r"no split 'test'.*heldout_style"),
     ('emoji', 'train[color=red]', r"no field 'color'.*vendor"),
     ('emoji', 'train[vendor=acme]', 'selects no example'),
-    ('emoji', 'train[vendor=noto]+heldout_style', 'select from one split'),
+    ('emoji', 'train[vendor=noto]+test', r"no split 'test'"),
+    ('emoji', 'train+heldout_style[vendor=noto]', r'\[vendor=noto\] selects no example'),
     ('emoji', 'train[vendor=noto,group]', "cannot read 'group'"),
     ('emoji', 'train[score>0.3]', r"\[score>0\.3\]: the data has no field 'score'"),
     ('emoji', 'train[score<=0.3]+train', r"\[score<=0\.3\]: the data has no field 'score'"),
@@ -51,6 +52,20 @@ def test_texts_are_strings_and_images_encoded():
 def test_what_is_not_there_is_named(name, split, message, tmp_path):
   with pytest.raises(ValueError, match=message):
     data.open_source(name, split, str(tmp_path))
+
+
+def test_a_sum_selects_from_several_splits():
+  split = 'openmoji[group=flags]+heldout_style+openmoji[skin_tone=dark]+openmoji[group=flags]'
+  parts = [data.open_source('emoji', part) for part in split.split('+')]
+  together = data.open_source('emoji', split)
+  assert len(together) == sum(map(len, parts)) and together.cached
+  for field in ('hexcode', 'vendor', 'image'):
+    assert together.values(field) == [value for part in parts for value in part.values(field)]
+  ids, flags = together.values('id'), len(parts[0])
+  assert ids[:flags] == ids[-flags:] and len(set(ids)) == len(ids) - flags
+  places = [source.where(k) for source in (*parts,) for k in range(len(source))]
+  assert [together.where(k) for k in range(len(together))] == places
+  assert sum(together.shard_sizes()) == len(together)
 
 
 def test_a_number_is_selected_as_it_is_written():

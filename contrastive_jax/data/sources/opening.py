@@ -11,6 +11,7 @@ import tensorflow_datasets as tfds
 
 from contrastive_jax.data.sources import (
   array_record,
+  chained,
   clip_benchmark,
   files,
   grouped,
@@ -32,7 +33,7 @@ from contrastive_jax.data.sources.source import (
 )
 
 _CACHED_BYTES = 2**28
-# The examples of the embedded dataset by split: a process parses them once.
+# The examples of the embedded dataset by split.
 _EMOJI: dict[str, dict[int, dict[str, Any]]] = collections.defaultdict(dict)
 
 
@@ -78,7 +79,7 @@ def open_source(name: str, split: str, folder: str | None = None) -> Source | mi
       name; a pattern without it holds 'train' alone. Paths are fsspec's, including gs:// and s3://.
     split: a split such as 'train' or 'train[:50%]', or a selection by fields such as
       'train[vendor=noto,similarity>0.3]', by =, !=, <, <=, > and >=. A sum,
-      'train[skin_tone=]+train', concatenates the selections and may repeat examples.
+      'train[skin_tone=]+train+test', concatenates the selections and may repeat examples.
     folder: folder of prepared TFDS datasets; default TFDS's own.
 
   Raises:
@@ -87,7 +88,23 @@ def open_source(name: str, split: str, folder: str | None = None) -> Source | mi
   if parts := mixture.parse_mixture(name):
     sources = [open_source(part, split, folder) for part, _ in parts]
     return mixture.Mixture(sources, [weight for _, weight in parts])
-  plain, wheres = parse_split(split)
+  parts = parse_split(split)
+  splits = list(dict.fromkeys(plain for plain, _ in parts))
+  opened, sizes = zip(*(_open_split(name, plain, folder) for plain in splits), strict=True)
+  records = opened[0] if len(splits) == 1 else chained.Chained(opened)
+  ranges = dict(zip(splits, getattr(records, 'ranges', [range(len(records))]), strict=True))
+  return Source(
+    records,
+    *(where for _, where in parts),
+    within=[ranges[plain] for plain, _ in parts],
+    cached=None not in sizes and sum(sizes) < _CACHED_BYTES,
+    # A process parses the embedded dataset once.
+    cache=_EMOJI['+'.join(splits)] if name == 'emoji' else None,
+  )
+
+
+def _open_split(name: str, split: str, folder: str | None) -> tuple[Sequence[Any], int | None]:
+  """Opens a split: its records, and their bytes or None."""
   field, ungrouped = grouped.parse(name, _SCHEMES)
   scheme, separator, rest = ungrouped.partition(':')
   if separator and scheme not in (*_SCHEMES, 'tfds') and re.match(r'[^\d].*[/.]', rest):
@@ -95,24 +112,17 @@ def open_source(name: str, split: str, folder: str | None = None) -> Source | mi
       f'config.data.name = {name!r} starts with {scheme!r}; use one of {[*_SCHEMES, "tfds"]}'
     )
   if scheme not in _SCHEMES:
-    records, size = prepared.open_prepared(name.removeprefix('tfds:'), plain, folder)
-    cache = _EMOJI[plain] if name == 'emoji' else None
-    return Source(records, *wheres, cached=_is_small(size), cache=cache)
+    return prepared.open_prepared(name.removeprefix('tfds:'), split, folder)
   try:
     if scheme in _FOLDER_READERS:
-      rest, plain = named_split(rest, plain)
-    records = _open_files(scheme, rest, plain)
+      rest, split = named_split(rest, split)
+    records = _open_files(scheme, rest, split)
     if not len(records):
       raise ValueError('it holds no example')
     records = grouped.Grouped(records, field) if field else records
-    part = _Slice(records, plain)
+    return _Slice(records, split), records.bytes
   except ValueError as error:
     raise ValueError(f'config.data.name = {name!r}: {error}') from error
-  return Source(part, *wheres, cached=_is_small(records.bytes))
-
-
-def _is_small(size: int | None) -> bool:
-  return size is not None and size < _CACHED_BYTES
 
 
 def _open_files(scheme: str, pattern: str, split: str):

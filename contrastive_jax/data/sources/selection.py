@@ -12,28 +12,30 @@ import numpy as np
 _COMPARISONS = {'<': operator.lt, '<=': operator.le, '>': operator.gt, '>=': operator.ge}
 
 
-def select(read: Callable[[int], Mapping[str, Any]], count: int, where: str) -> Sequence[int]:
+def select(
+  read: Callable[[int], Mapping[str, Any]], numbers: range, where: str
+) -> Sequence[int]:
   """Returns the numbers of the examples that meet all conditions.
 
   Args:
     read: number -> the fields of an example; a bad one has the field `error`.
-    count: number of examples.
+    numbers: numbers of the examples to select from.
     where: conditions such as 'vendor=noto,similarity>0.3'; '' selects every example.
 
   Raises:
     ValueError: if a condition does not parse, the data lacks a field, or no example is selected.
   """
   if not where:
-    return range(count)
+    return numbers
   conditions = [_Condition(part, where) for part in where.split(',')]
-  first = next((example for example in map(read, range(count)) if 'error' not in example), {})
+  first = next((example for example in map(read, numbers) if 'error' not in example), {})
   for condition in conditions:
     if condition.field not in first:
       raise ValueError(
         f'[{where}]: the data has no field {condition.field!r}; use one of {sorted(first)}'
       )
   selected = array.array('q')  # a list would take four times the memory
-  for number in range(count):
+  for number in numbers:
     example = read(number)
     if all(condition(example) for condition in conditions):
       selected.append(number)

@@ -69,6 +69,7 @@ class Source:
     self,
     records: Sequence[Mapping[str, Any]],
     *wheres: str,
+    within: Sequence[range] = (),
     cached: bool = False,
     cache: dict[int, dict[str, Any]] | None = None,
   ):
@@ -78,6 +79,7 @@ class Source:
       records: records of any format, with images encoded.
       *wheres: conditions such as 'vendor=noto,similarity>0.3'; the selections are concatenated. An
         empty condition, like none at all, selects every record.
+      within: the numbers of the records that each condition selects from; default all.
       cached: whether to cache each record: parsing costs more than decoding.
       cache: holds cached examples by number; sources of the same records may share it. Default: an
         own one.
@@ -91,7 +93,11 @@ class Source:
     self.rows = self._ids.rows
     self._records = records
     self._kept = {} if cache is None else cache
-    selections = [select(self._fields, len(records), where) for where in wheres or ('',)]
+    wheres = wheres or ('',)
+    within = within or [range(len(records))] * len(wheres)
+    selections = [
+      select(self._fields, numbers, where) for numbers, where in zip(within, wheres, strict=True)
+    ]
     # A single selection stays a range: a list of a large dataset's numbers would fill the memory.
     self._numbers = selections[0] if len(selections) == 1 else [*itertools.chain(*selections)]
 
@@ -176,25 +182,19 @@ class Source:
     return [_value(read(number), field) for number in self._numbers]
 
 
-def parse_split(split: str) -> tuple[str, list[str]]:
+def parse_split(split: str) -> list[tuple[str, str]]:
   """Parses a sum of selections into the split and the condition of each.
 
   >>> parse_split('train[vendor=noto]+train')
-  ('train', ['vendor=noto', ''])
-
-  Raises:
-    ValueError: if the selections are of different splits.
+  [('train', 'vendor=noto'), ('train', '')]
+  >>> parse_split('train[:50%]+test')  # which TFDS adds
+  [('train[:50%]+test', '')]
   """
   parts = [
-    re.fullmatch(r'(.*?)(?:\[([^\]]*[=<>][^\]]*)\])?', part.strip()).groups()
+    re.fullmatch(r'(.*?)(?:\[([^\]]*[=<>][^\]]*)\])?', part.strip()).groups(default='')
     for part in re.split(r'\+(?![^\[]*\])', split)
   ]
-  if not any(where for _, where in parts):
-    return split, []
-  plain = {name for name, _ in parts}
-  if len(plain) > 1:
-    raise ValueError(f'{split!r} selects from {sorted(plain)}; select from one split')
-  return plain.pop(), [where or '' for _, where in parts]
+  return parts if any(where for _, where in parts) else [(split, '')]
 
 
 def named_split(name: str, split: str) -> tuple[str, str]:
