@@ -20,7 +20,8 @@ def select(
   Args:
     read: number -> the fields of an example; a bad one has the field `error`.
     numbers: numbers of the examples to select from.
-    where: conditions such as 'vendor=noto,similarity>0.3'; '' selects every example.
+    where: conditions such as 'vendor=noto|twemoji,similarity>0.3', where '|' separates values; ''
+      selects every example.
 
   Raises:
     ValueError: if a condition does not parse, the data lacks a field, or no example is selected.
@@ -55,11 +56,12 @@ class _Condition:
         f'[{where}]: cannot read {text!r}; write field=value, field!=value, or field>number with '
         '<, <=, > or >=, without commas in the value'
       )
-    self.field, self._sign, self._text = match.groups()
+    self.field, self._sign, value = match.groups()
+    self._texts = value.split('|')
     self._compare = _COMPARISONS.get(self._sign)
-    self._bound = _number(self._text) if self._compare else None
+    self._bound = _number(value) if self._compare else None
     if self._compare and self._bound is None:
-      raise ValueError(f'[{where}]: {self._text!r} in {text!r} is no number; compare texts by =')
+      raise ValueError(f'[{where}]: {value!r} in {text!r} is no number; compare texts by =')
 
   def can_read(self, example: Mapping[str, Any]) -> bool:
     """Whether the field of an example has a value that can be compared."""
@@ -68,7 +70,7 @@ class _Condition:
   def __call__(self, example: Mapping[str, Any]) -> bool:
     value = example.get(self.field)
     if self._compare is None:
-      return _is(value, self._text) == (self._sign == '=')
+      return any(_is(value, text) for text in self._texts) == (self._sign == '=')
     number = _number(value)
     return number is not None and self._compare(number, self._bound)
 
