@@ -62,7 +62,8 @@ def recipe(stage: str) -> ConfigDict:
   # Fields that this function leaves out change nothing: they turn on what came later.
   config = clip.get_config()
   config.data.name = 'emoji'
-  config.data.split = 'train[skin_tone=]+train[skin_tone=]+train'
+  styles = 'train[vendor=noto|twemoji'  # the two that the recipe began with
+  config.data.split = f'{styles},skin_tone=]+{styles},skin_tone=]+{styles}]'
   config.data.tokenizer = 'emoji'
   config.data.captions = 'caption'
   config.data.size = 40

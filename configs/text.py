@@ -29,8 +29,8 @@ def get_config(variant: str = 'default') -> ConfigDict:
   config.name = 'text'
   config.variant = variant
 
-  # Concepts of a tenth of the emoji are held out, each once: vendors draw the same names.
-  config.data.split = 'train[:90%][vendor=noto,skin_tone=]'
+  # Concepts of a tenth of Noto's emoji are held out, each once: vendors draw the same names.
+  config.data.split = 'train[:9802][vendor=noto,skin_tone=]'
   config.data.captions = 'caption'
   config.data.second_captions = 'join(tags)'  # some of the tags, in any order
   del config.data.size, config.data.crop, config.data.mean, config.data.std
@@ -54,7 +54,7 @@ def get_config(variant: str = 'default') -> ConfigDict:
   config.total_steps = 500
   config.evaluate_every = 250
 
-  config.evaluation.splits = ('train[90%:][vendor=noto,skin_tone=]',)
+  config.evaluation.splits = ('train[9802:][vendor=noto,skin_tone=]',)
   # Fields of the first and the second text, all tags joined
   config.evaluation.texts = ('caption',)
   config.evaluation.second_texts = ('join(tags)',)
@@ -62,6 +62,6 @@ def get_config(variant: str = 'default') -> ConfigDict:
   if variant == 'smoke':
     clip.make_tiny(config)
   elif variant == 'validation':
-    config.data.split = 'train[:80%][vendor=noto,skin_tone=]'
-    config.evaluation.splits = ('train[80%:90%][vendor=noto,skin_tone=]',)
+    config.data.split = 'train[:8686][vendor=noto,skin_tone=]'
+    config.evaluation.splits = ('train[8686:9802][vendor=noto,skin_tone=]',)
   return config

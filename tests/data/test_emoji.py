@@ -1,5 +1,6 @@
 """The embedded emoji: what its splits promise, and that the same packages give the same bytes."""
 
+import hashlib
 import io
 import json
 import shutil
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from contrastive_jax.data import emoji
-from contrastive_jax.data.emoji import build, emoji_dataset_builder
+from contrastive_jax.data.emoji import build, emoji_dataset_builder, vector
 from contrastive_jax.data.train_tokenizer import train_bpe
 
 
@@ -41,13 +42,21 @@ def pixels(splits):
   return {split: [decode(example) for example in splits[split]] for split in splits}
 
 
+@pytest.fixture(scope='module')
+def trained(splits):
+  """Everything that may be trained on."""
+  return [*splits['train'], *splits['openmoji']]
+
+
 def values(examples, *features):
   return {tuple(example[feature] for feature in features) for example in examples}
 
 
 def test_counts(splits):
   counts = {split: len(examples) for split, examples in splits.items()}
-  assert counts == {'train': 6918, 'heldout_style': 1599, 'heldout_composition': 644}
+  assert counts == {
+    'train': 10914, 'openmoji': 3270, 'heldout_style': 1599, 'heldout_composition': 644
+  }  # fmt: skip
   everything = [example for examples in splits.values() for example in examples]
   assert len(values(everything, 'subgroup')) == 98
   assert len(values(everything, 'vendor', 'hexcode')) == len(everything)
@@ -71,19 +80,48 @@ def test_a_caption_is_one_emoji(splits):
   assert len(values(everything, 'hexcode')) == len(values(everything, 'caption', 'hexcode'))
 
 
-@pytest.mark.parametrize('split', ['heldout_style', 'heldout_composition'])
+# SHA-256 of the files: results on these splits stay comparable, whatever joins the training data.
+HELD_OUT = {
+  'heldout_style': '9c9c94b314664ab559064c62fdd0bd37a513abe18124ebf0d9996d4be2836c17',
+  'heldout_composition': '59984a3f2731860e7fa50c5c9917652cf4f20259489f13d568bff69c0ca2ba90',
+}
+
+
+@pytest.mark.parametrize('split', HELD_OUT)
+def test_held_out_splits_never_change(split):
+  (file,) = emoji.PREPARED.glob(f'emoji-{split}.*')
+  assert hashlib.sha256(file.read_bytes()).hexdigest() == HELD_OUT[split]
+
+
+@pytest.mark.parametrize('split', HELD_OUT)
 def test_no_held_out_picture_is_trained_on(pixels, split):
-  trained = {image.tobytes() for image in pixels['train']}
+  trained = {image.tobytes() for name in ('train', 'openmoji') for image in pixels[name]}
   assert not trained & {image.tobytes() for image in pixels[split]}
 
 
-def test_no_held_out_composition_is_trained_on(splits):
-  train, held_out = splits['train'], splits['heldout_composition']
+def test_no_held_out_composition_is_trained_on(splits, trained):
+  held_out = splits['heldout_composition']
   for features in (('caption',), ('hexcode',), ('concept', 'skin_tone')):
-    assert not values(train, *features) & values(held_out, *features)
+    assert not values(trained, *features) & values(held_out, *features)
   for language in held_out[0]['names']:
     names = {example['names'][language] for example in held_out}
-    assert not names & {example['names'][language] for example in train}
+    assert not names & {example['names'][language] for example in trained}
+
+
+def test_added_styles_draw_emoji_of_noto_and_twemoji_each_picture_once(trained):
+  first = [example for example in trained if example['vendor'] in (b'noto', b'twemoji')]
+  added = [example for example in trained if example['vendor'] not in (b'noto', b'twemoji')]
+  assert values(added, 'hexcode', 'caption') <= values(first, 'hexcode', 'caption')
+  assert len(values(added, 'image')) == len(added)
+  assert not values(added, 'image') & values(first, 'image')
+
+
+def test_openmoji_is_a_file_of_its_own_beside_its_license(splits):
+  assert values(splits['openmoji'], 'vendor') == {(b'openmoji',)}
+  assert (b'openmoji',) not in values(splits['train'], 'vendor')
+  text = (emoji.PREPARED / 'LICENSE').read_text()
+  (file,) = emoji.PREPARED.glob('emoji-openmoji.*')
+  assert file.name in text and 'CC-BY-SA 4.0' in text
 
 
 def test_every_held_out_concept_and_tone_is_trained_on_by_both_vendors(splits):
@@ -129,7 +167,7 @@ assert 'tensorflow' not in sys.modules
 
 
 def test_the_prepared_set_is_small():
-  assert sum(len(file) for file in contents(emoji.PREPARED).values()) <= 15e6
+  assert sum(len(file) for file in contents(emoji.PREPARED).values()) <= 27e6
 
 
 def record(label, hexcode, group, subgroup, **others):
@@ -156,9 +194,32 @@ META = {
 }
 
 
+def square(color, size=10):
+  return {'body': f'<rect width="{size}" height="{size}" fill="{color}"/>'}
+
+
+# Names of all kinds; another size; two emoji with one picture; a name that no emoji has.
+ICONS = {
+  'icons': {
+    'grin-cldr': square('red'),
+    'peasant': square('blue'),
+    'farmer-light-skin-tone': square('blue'),
+    'farmer-medium-skin-tone': square('green'),
+    'farmer-dark-skin-tone': square('black'),
+    'flag-for-flag-japan': square('white', 60) | {'width': 20, 'height': 20, 'left': -5},
+    'first': square('gray'),
+    'light-skin-tone': square('pink'),
+  },
+  'aliases': {'keycap-1': {'parent': 'grin-cldr'}},
+  'width': 10,
+  'height': 10,
+}
+CHARS = {'0031-fe0f-20e3': 'first', 'e123': 'light-skin-tone'}
+
+
 @pytest.fixture(scope='module')
 def packages(tmp_path_factory):
-  """A few made-up emoji in the layout of the four packages."""
+  """A few made-up emoji in the layout of the packages."""
   source = tmp_path_factory.mktemp('packages')
   random = np.random.default_rng(0)
   drawn = [variant for base in RECORDS for variant in (base, *base.get('skins', ()))]
@@ -172,8 +233,12 @@ def packages(tmp_path_factory):
 
   names = unpack(emoji_dataset_builder.NAMES)
   for language in ('en', *emoji_dataset_builder.LANGUAGES):
-    (names / language).mkdir()
+    (names / language / 'shortcodes').mkdir(parents=True)
     (names / language / 'data.json').write_text(json.dumps(RECORDS))
+  for preset in vector.PRESETS:
+    shortcodes = {'1F600': ['grin', f'grin_{preset}'], '1F9D1-200D-1F33E': 'peasant'}
+    path = names / 'en' / 'shortcodes' / f'{preset}.json'
+    path.write_text(json.dumps(shortcodes))
   (names / 'meta').mkdir()
   (names / 'meta' / 'groups.json').write_text(json.dumps(META))
   for vendor, (package, place) in emoji_dataset_builder.PICTURES.items():
@@ -184,6 +249,10 @@ def packages(tmp_path_factory):
       stem = variant['hexcode'].lower()
       image.save(folder / (f'{stem}.webp' if vendor == 'fluent' else f'{stem}.png'))
   shutil.copy(folder / '1f600.webp', folder / '01f600-fe0f.webp')
+  for vendor, package in emoji_dataset_builder.DRAWINGS.items():
+    folder = unpack(package)
+    (folder / 'icons.json').write_text(json.dumps(ICONS | {'prefix': vendor}))
+    (folder / 'chars.json').write_text(json.dumps(CHARS if vendor == 'openmoji' else {}))
   return source
 
 
@@ -215,6 +284,38 @@ def test_packages_are_joined_whatever_their_spelling(built):
   assert len(found['heldout_composition']) == 1
   assert found['heldout_composition'] <= farmers
   assert found['train'] == plain | {(b'1F1EF-1F1F5',)} | farmers - found['heldout_composition']
+
+
+def test_icons_are_joined_by_code_points_and_by_names(built):
+  examples = read(built / 'prepared')
+  held_out = {example['caption'].decode() for example in examples['heldout_composition']}
+  drawn = {
+    (example['vendor'].decode(), example['caption'].decode()): decode(example)[32, 32]
+    for split in ('train', 'openmoji')
+    for example in examples[split]
+  }
+  blobs = {caption: color for (vendor, caption), color in drawn.items() if vendor == 'blobs'}
+  colors = {
+    'grinning face': (255, 0, 0),  # by a shortcode; the keycap repeats its picture
+    'farmer': (0, 0, 255),  # and its light skin tone repeats it
+    'farmer: medium skin tone': (0, 128, 0),
+    'farmer: dark skin tone': (0, 0, 0),
+  }
+  if 'farmer: light skin tone' in held_out:
+    del colors['farmer']  # which repeats what is held out
+  colors = {caption: color for caption, color in colors.items() if caption not in held_out}
+  assert blobs.keys() == colors.keys() | {'flag: Japan'}
+  for caption, color in colors.items():
+    np.testing.assert_allclose(blobs[caption], color, atol=8)
+  # The other styles repeat the pictures of the first, but for one with code points.
+  others = {key for key in drawn if key[0] in ('emojione', 'firefox', 'openmoji')}
+  assert others == {('openmoji', 'keycap: 1')}
+
+
+def test_a_name_belongs_to_the_emoji_of_which_it_is_the_more_official():
+  names = {'a': ['up', 'cat face'], 'b': ['Cat & dog', 'up'], 'c': ['cat_face', 'up']}
+  index = vector.index_names(names)
+  assert index == {'up': 'a', 'catface': 'c', 'catanddog': 'b'}
 
 
 def test_a_missing_package_is_named(packages, tmp_path):

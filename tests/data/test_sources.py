@@ -88,6 +88,8 @@ SCORES = [0.2, '0.3', 0.30001, np.float32(0.5), 1, None, '', 'unknown', float('n
     ('score > 2e-1, score<=1', [1, 2, 3, 4]),
     ('score<0', [9]),
     ('score>0.3,kind=b', [3]),
+    ('score=unknown|0.3', [1, 7]),
+    ('score!=unknown|0.3,kind=b', [3, 5, 9]),
     ('kind!=a,score>0.3', [3]),
     ('score=unknown', [7]),
   ],

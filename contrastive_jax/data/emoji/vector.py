@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-_PRESETS = ('cldr', 'emojibase', 'emojibase-legacy', 'github', 'iamcal', 'joypixels')
+PRESETS = ('cldr', 'emojibase', 'emojibase-legacy', 'github', 'iamcal', 'joypixels')
 
 
 def _read(path: pathlib.Path) -> Any:
@@ -39,7 +39,7 @@ def squash(name: str) -> str:
 def read_shortcodes(package: pathlib.Path) -> dict[str, list[str]]:
   """Reads the shortcodes of Emojibase by spelling, preset by preset."""
   shortcodes: dict[str, list[str]] = {}
-  for preset in _PRESETS:
+  for preset in PRESETS:
     for hexcode, names in _read(package / 'en' / 'shortcodes' / f'{preset}.json').items():
       names = [names] if isinstance(names, str) else names
       shortcodes.setdefault(spelling(hexcode), []).extend(names)

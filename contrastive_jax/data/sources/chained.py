@@ -20,7 +20,9 @@ class Chained(Sequence):
   def __init__(self, splits: Sequence[Sequence[Any]]):
     self._splits = splits
     self._ends = [*itertools.accumulate(map(len, splits))]
-    self.ranges = [range(end - len(split), end) for split, end in zip(splits, self._ends, strict=True)]
+    self.ranges = [
+      range(end - len(split), end) for split, end in zip(splits, self._ends, strict=True)
+    ]
     self.row_ranges = [each for split in splits for each in row_ranges(split)]
 
   def __len__(self) -> int:

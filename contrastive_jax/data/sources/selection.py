@@ -12,9 +12,7 @@ import numpy as np
 _COMPARISONS = {'<': operator.lt, '<=': operator.le, '>': operator.gt, '>=': operator.ge}
 
 
-def select(
-  read: Callable[[int], Mapping[str, Any]], numbers: range, where: str
-) -> Sequence[int]:
+def select(read: Callable[[int], Mapping[str, Any]], numbers: range, where: str) -> Sequence[int]:
   """Returns the numbers of the examples that meet all conditions.
 
   Args:

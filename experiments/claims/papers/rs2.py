@@ -13,11 +13,11 @@ SPLIT = ('train[skin_tone=,{}]', 'train[skin_tone=,{}]', 'train[{}]')  # the rec
 
 def prepare(folder: pathlib.Path) -> None:
   """Writes a copy of the emoji whose examples carry a random tenth, 0 to 9."""
-  for split in ('train', 'heldout_style'):
+  for split, selection in (('train', '[vendor=noto|twemoji]'), ('heldout_style', '')):
     path = folder / 'tenths' / f'{split}.array_record'
     if not path.exists():
       path.parent.mkdir(parents=True, exist_ok=True)
-      source = data.open_source('emoji', split)
+      source = data.open_source('emoji', split + selection)
       tenth = np.random.default_rng(0).permutation(len(source)) * 10 // len(source)
       rows = (source[i] | {'tenth': str(tenth[i])} for i in range(len(source)))
       array_record.write(str(path), rows)
