@@ -1,6 +1,7 @@
 """Claims: the statistics, the rule, and results from the files of runs."""
 
 import dataclasses
+import hashlib
 import json
 import pathlib
 import subprocess
@@ -11,7 +12,8 @@ import pytest
 from scipy import stats
 
 from configs import claims as recipe
-from contrastive_jax import catalogue
+from configs import text
+from contrastive_jax import catalogue, data
 from contrastive_jax.evaluation import outcomes
 from contrastive_jax.training import build
 from experiments.claims import claim, results, statistics, tables
@@ -108,6 +110,20 @@ def test_the_recipe_is_frozen():
         assert found[name] == value, f'configs/claims.py changed {path}.{name}'
 
   check(now, frozen, 'config')
+
+
+@pytest.mark.parametrize(
+  ('split', 'digest'),
+  [
+    (recipe.recipe('default').data.split, '7f0eb4718458081b'),
+    (text.get_config().data.split, '7e9cb402bd329370'),
+    (text.get_config().evaluation.splits[0], 'a6a5eb593858a28e'),
+  ],
+)
+def test_styles_that_join_the_emoji_leave_the_recipes_examples_in_order(split, digest):
+  source = data.open_source('emoji', split)
+  order = map(' '.join, zip(source.values('vendor'), source.values('hexcode'), strict=True))
+  assert hashlib.sha256('\n'.join(order).encode()).hexdigest()[:16] == digest
 
 
 @pytest.mark.parametrize('name', sorted(ARMS))

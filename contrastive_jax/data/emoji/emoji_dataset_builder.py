@@ -74,8 +74,8 @@ Pictures by vendor, composited over white and encoded as WebP:
     packaged by LobeHub, MIT License, https://github.com/lobehub/fluent-emoji
   blobs: Noto Emoji before Android O, copyright Google, Apache License 2.0,
     https://github.com/googlefonts/noto-emoji, packaged by Iconify
-  emojione: EmojiOne 2, copyright EmojiOne, CC-BY 4.0, https://github.com/EmojiTwo/emojitwo, packaged
-    by Iconify
+  emojione: EmojiOne 2, copyright EmojiOne, CC-BY 4.0, https://github.com/EmojiTwo/emojitwo,
+    packaged by Iconify
   firefox: FxEmojis, copyright Mozilla, Apache License 2.0, https://github.com/mozilla/fxemoji,
     packaged by Iconify
   openmoji: OpenMoji, CC-BY-SA 4.0, https://openmoji.org, packaged by Iconify. Its split, the file
