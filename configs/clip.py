@@ -66,8 +66,9 @@ def emoji() -> ConfigDict:
   # data/sources/opening.py
   config.data.name = 'emoji'
   config.data.folder = ''  # folder of prepared TFDS datasets; '' for TFDS's default
-  # Nearly half of train repeats people in five skin tones; all other emoji count three times.
-  config.data.split = 'train[skin_tone=]+train[skin_tone=]+train'
+  # Nearly half of them repeat people in five skin tones; all other emoji count three times.
+  styles = 'train[vendor=noto|twemoji'
+  config.data.split = f'{styles},skin_tone=]+{styles},skin_tone=]+{styles}]'
   config.data.tokenizer = 'emoji'
   # A field, from whose texts one is drawn; or fields by weight: 'caption*0.7+join(tags)*0.3'
   config.data.captions = 'caption'
@@ -214,7 +215,7 @@ def emoji() -> ConfigDict:
   config.evaluation.templates = ('{}', 'an emoji of {}', 'a picture of {}', '{} symbol')
   # Probes on the frozen encoder for the same classes, in the final evaluation: k-NN and few-shot
   config.evaluation.probes = ('neighbours', 'prototypes')  # and 'linear', which is slow
-  config.evaluation.probe_split = 'train[skin_tone=,group!=flags]'  # training data of the probes
+  config.evaluation.probe_split = f'{styles},skin_tone=,group!=flags]'  # training data of the probes
   # Winoground-style pairs: an example and a partner with equal values in these fields
   config.evaluation.pairs = ('vendor', 'concept')
   config.evaluation.partners = 'train[skin_tone!=]'  # '' for the split itself
