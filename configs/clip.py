@@ -215,7 +215,7 @@ def emoji() -> ConfigDict:
   config.evaluation.templates = ('{}', 'an emoji of {}', 'a picture of {}', '{} symbol')
   # Probes on the frozen encoder for the same classes, in the final evaluation: k-NN and few-shot
   config.evaluation.probes = ('neighbours', 'prototypes')  # and 'linear', which is slow
-  config.evaluation.probe_split = f'{styles},skin_tone=,group!=flags]'  # training data of the probes
+  config.evaluation.probe_split = f'{styles},skin_tone=,group!=flags]'  # where they train
   # Winoground-style pairs: an example and a partner with equal values in these fields
   config.evaluation.pairs = ('vendor', 'concept')
   config.evaluation.partners = 'train[skin_tone!=]'  # '' for the split itself

@@ -318,7 +318,7 @@ def convolution(inputs, outputs, *, strides=1, depth=1, dtype, rngs):
     outputs,
     (3, 3),
     strides=strides,
-    kernel_init=transformer.normal(std, None, None, None, 'embed'),
+    kernel_init=transformer.normal(std, *kernel_axes(inputs)),
     bias_init=nnx.with_metadata(nnx.initializers.zeros, axes=('embed',)),
     dtype=dtype,
     rngs=rngs,

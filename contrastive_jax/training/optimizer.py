@@ -228,10 +228,10 @@ def muon(
   """Muon [1] for the matrices of hidden layers, and AdamW for everything else.
 
   Hidden matrices are the kernels of attention and of MLPs in towers, poolers, decoders and an
-  encoder's projector, and, flattened, those of dense convolutions in convolutional towers, see
-  `hidden_matrices`. Embeddings, the stems of vision transformers, convolutions of pixels or per
-  channel, norms, biases, projections to the shared space, the captioner's output, the methods'
-  heads and scalars take AdamW with `b1`, `b2` and `epsilon`.
+  encoder's projector, and, flattened, those of dense convolutions in convolutional towers and
+  stems, see `hidden_matrices`. Embeddings, patch stems, convolutions of pixels or per channel,
+  norms, biases, projections to the shared space, the captioner's output, the methods' heads and
+  scalars take AdamW with `b1`, `b2` and `epsilon`.
   Muon's momentum is Nesterov's with decay rate 0.95, and five Newton-Schulz steps orthogonalize it.
   Updates are scaled to the root mean square of AdamW's, so both take the same learning rate and
   weight decay [2].

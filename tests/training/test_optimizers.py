@@ -144,6 +144,7 @@ def test_muons_matrices_are_those_of_hidden_layers():
   hidden = re.compile(
     r'((image|text|decoder)/transformer/blocks/.*|(contrastive_)?pooler)/?'
     r'(attention/(query|key_value|out)|mlp/(up|down))/kernel'
+    r'|image/stem/(convolutions/[1-9]|blocks/\d+/\d+/(first|second))/kernel'
   )
   assert names and all(map(hidden.fullmatch, names)), sorted(names)
   leaves = dict(jax.tree_util.tree_leaves_with_path(shapes))
