@@ -145,6 +145,16 @@ def test_a_tower_that_timm_has_is_written_by_its_name(monkeypatch, tmp_path):
     interop.write_open_clip(other, tmp_path)
 
 
+@pytest.mark.parametrize('is_read', [True, False])
+def test_a_projection_that_open_clip_lacks_is_named(is_read, monkeypatch, tmp_path):
+  shrink(monkeypatch, 'siglip2')
+  model = interop.read_open_clip(FOLDER / 'siglip2')
+  fields = {**model.fields, 'image_projection': 'mlp'}
+  other = interop.Model(fields, model.parameters, source=model.source if is_read else {})
+  with pytest.raises(interop.UnsupportedError, match=r"model\.image_projection = 'mlp'.*'linear'"):
+    interop.write_open_clip(other, tmp_path)
+
+
 def published(**vision):
   vision = {'timm_model_name': 'eva02_base_patch16_clip_224', 'timm_pool': 'token', **vision}
   return {'embed_dim': 512, 'vision_cfg': {'timm_proj': None, 'image_size': 224, **vision}}

@@ -6,7 +6,7 @@ from typing import Any
 from contrastive_jax.interop.fields import TRAINING, square
 from contrastive_jax.interop.model import with_defaults
 from contrastive_jax.interop.open_clip.blocks import BATCH_NORM, NORM
-from contrastive_jax.interop.open_clip.kind import Kind, Section
+from contrastive_jax.interop.open_clip.kind import Kind, Section, require
 from contrastive_jax.interop.open_clip.timm_names import NETWORKS, Network
 from contrastive_jax.interop.table import Row, UnsupportedError, under
 
@@ -64,6 +64,7 @@ _PROJECTIONS = {
 def _write(fields: Mapping[str, Any], before: Section) -> dict[str, Any]:
   name = _name_of(fields, before.get(_NAME))
   network, projection = NETWORKS[name], fields['image_projection']
+  require(fields, 'image_projection', *_PROJECTIONS)
   kept = before and projection == _projection(before)
   training = {
     'timm_drop_path': fields['image/drop_path'] or None,
