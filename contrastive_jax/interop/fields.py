@@ -15,6 +15,7 @@ _OPTIONS: dict[str, Any] = {
   **transformer.OPTIONS,
   'drop_remainder': False,
   'class_position': True,
+  'registers': 0,
   'final_norm': 'tokens',
   'rope': None,
   'rope_grid': None,

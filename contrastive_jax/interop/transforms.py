@@ -107,7 +107,10 @@ def read_transform(folder: pathlib.Path, model: Model) -> Transform:
     return Transform()
   size = model.fields['image']['size']
   if 'model_cfg' in model.source:
-    return _of_open_clip(_plain(model.source.get('preprocess_cfg') or {}), size)
+    given = _plain(model.source.get('preprocess_cfg') or {})
+    if model.sequence_length:  # of images as patches, whose size is another
+      given = {name: value for name, value in given.items() if name != 'size'}
+    return _of_open_clip(given, size)
   if kind := model.source.get('model_type'):
     where, known = _read_processor(folder)
     if not where:

@@ -62,6 +62,7 @@ class ImageTower(nnx.Module):
     class_token: whether to prepend a class token with a pooling other than 'class'; it is then one
       of the tokens.
     class_position: whether the class token has a position embedding.
+    registers: number of register tokens, which only the layers read.
     pre_norm: whether to normalize the tokens before the first layer, as in CLIP.
     final_norm: whether to normalize all 'tokens' before pooling, or the 'pooled' vector, as in
       CLIPA.
@@ -99,6 +100,7 @@ class ImageTower(nnx.Module):
     pooling: str = 'class',
     class_token: bool = False,
     class_position: bool = True,
+    registers: int = 0,
     pre_norm: bool = True,
     final_norm: str = 'tokens',
     rope: str | None = None,
@@ -120,6 +122,8 @@ class ImageTower(nnx.Module):
     transformer.check_options('image', fields)
     if size % patch and not drop_remainder:
       raise ValueError(f'image.size = {size} is not a multiple of image.patch = {patch}')
+    if registers < 0:
+      raise ValueError(f'image.registers = {registers}; use 0 or more')
     if not 0 <= patch_dropout < 1:
       raise ValueError(f'image.patch_dropout = {patch_dropout} is not in [0, 1)')
     transformer.choose('image.pooling', pooling, dict.fromkeys(POOLINGS))
@@ -148,8 +152,9 @@ class ImageTower(nnx.Module):
     grid = size // patch
     self.positions = table(grid**2 + (has_class and class_position))
     self.class_token = table(1) if has_class else None
+    self.registers = table(registers) if registers else None
     # Arguments of `rope.rotation`.
-    prefix = int(has_class)
+    prefix = registers + has_class
     self.rotation = rope and (grid, width // heads, rope, rope_grid, rope_offset, prefix)
     norm = partial(transformer.layer_norm, width, epsilon=epsilon, **make)
     self.pre_norm = norm() if pre_norm else None
@@ -180,15 +185,17 @@ class ImageTower(nnx.Module):
       first = self.class_token[...]
       has_position = len(self.positions[...]) > (self.size // self.patch) ** 2
       first = first + self.positions[:1] if has_position else first
-      first = transformer.repeat(first, len(tokens), tokens.dtype)
-      tokens = jnp.concatenate([first, tokens], axis=1)
-      if visible is not None:
-        visible = jnp.pad(visible, ((0, 0), (1, 0)), constant_values=True)
+      tokens, visible = _prepend(first, tokens, visible)
+    attended = visible
+    if self.registers is not None:
+      tokens, attended = _prepend(self.registers[...], tokens, visible)
     if self.pre_norm is not None:
       tokens = self.pre_norm(tokens)
     keys = None if keys is None else fold(keys, 1)
-    mask = None if visible is None else visible[:, None, None]
+    mask = None if attended is None else attended[:, None, None]
     tokens = self.transformer(tokens, mask=mask, rotation=rotation, keys=keys)
+    if self.registers is not None:
+      tokens = tokens[:, len(self.registers[...]) :]
     return self._pooled(tokens, visible)
 
   def _embed(self, images):
@@ -245,7 +252,10 @@ class ImageTower(nnx.Module):
     tokens = kept + has_class
     if not path:
       return kept if fields.get('pooling', 'class') in ('class', 'patch_mean') else tokens, tokens
-    return (1 if path.startswith('pool/') else tokens), tokens
+    if path.startswith('pool/'):
+      return 1, tokens
+    tokens += fields.get('registers', 0)
+    return tokens, tokens
 
   @staticmethod
   def resize(fields, parameters, size):
@@ -282,6 +292,14 @@ class ImageTower(nnx.Module):
       every = jnp.broadcast_to(jnp.arange(prefix), (len(kept), prefix))
       rotation = jnp.asarray(rotation)[:, jnp.concatenate([every, prefix + kept], axis=1)]
     return jnp.take_along_axis(tokens, kept[..., None], axis=1), rotation, visible
+
+
+def _prepend(first, tokens, visible):
+  """Prepends parameters [K, D] to tokens [B, L, D], and to which are visible, None for all."""
+  first = transformer.repeat(first, len(tokens), tokens.dtype)
+  if visible is not None:
+    visible = jnp.pad(visible, ((0, 0), (first.shape[1], 0)), constant_values=True)
+  return jnp.concatenate([first, tokens], axis=1), visible
 
 
 def _stem(patch, width, stem, bias, blocks, norm, make):

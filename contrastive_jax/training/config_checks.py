@@ -93,6 +93,7 @@ RULES: dict[str, Rule] = {
   'model.image.size': _COUNT,
   'model.image.patch': _COUNT,
   'model.image.patch_dropout': _DECAY,
+  'model.image.registers': _NATURAL,
   'model.image.rope_grid': _COUNT._replace(off=(None,)),
   'model.image.pool_heads': _COUNT._replace(off=(None,)),
   'model.image.pool_mlp_ratio': _POSITIVE._replace(off=(None,)),

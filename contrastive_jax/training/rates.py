@@ -13,7 +13,7 @@ from contrastive_jax.models.definition import Definition, join_statistics
 # Parts of a tower below its layers; all other parts are above them.
 _BELOW_LAYERS = (
   *('stem', 'stem_norm', 'pre_norm'),
-  *('embed', 'positions', 'class_token', 'token_type', 'embed_norm'),
+  *('embed', 'positions', 'class_token', 'registers', 'token_type', 'embed_norm'),
 )
 # Layers of a transformer; or stages of a convolutional tower and their blocks, and what halves the
 # image before a stage.

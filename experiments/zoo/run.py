@@ -1,6 +1,8 @@
 """Checks which of open_clip's model configs are read here.
 
-python -m experiments.zoo.run --model_configs=FOLDER    the folder model_configs of open_clip
+python -m experiments.zoo.run --model_configs=FOLDER --repository=FOLDER
+
+The folders are model_configs of a release of open_clip, and of its repository.
 """
 
 import json
@@ -13,6 +15,7 @@ from experiments import records
 from experiments.zoo import report
 
 _CONFIGS = flags.DEFINE_string('model_configs', None, 'folder of JSON files', required=True)
+_REPOSITORY = flags.DEFINE_string('repository', None, 'folder of JSON files', required=True)
 _VERSION = flags.DEFINE_string('open_clip', '3.3.0', 'version of open_clip that the folder is of')
 
 
@@ -29,11 +32,16 @@ def check(config: dict) -> dict[str, str]:
   return {**found, 'error': ''}
 
 
+def check_all(folder: str) -> dict[str, dict[str, str]]:
+  """Returns `check` of each config of a folder, by name."""
+  paths = sorted(pathlib.Path(folder).glob('*.json'))
+  return {path.stem: check(json.loads(path.read_text(encoding='utf-8'))) for path in paths}
+
+
 def main(_):
-  """Writes and prints the table."""
-  paths = sorted(pathlib.Path(_CONFIGS.value).glob('*.json'))
-  configs = {path.stem: check(json.loads(path.read_text(encoding='utf-8'))) for path in paths}
-  records.write(report.RESULTS, {'open_clip': _VERSION.value, 'configs': configs})
+  """Writes and prints the tables."""
+  results = {'configs': check_all(_CONFIGS.value), 'repository': check_all(_REPOSITORY.value)}
+  records.write(report.RESULTS, {'open_clip': _VERSION.value, **results})
   for table in report.TABLES.values():
     print(f'\n{table()}')
 

@@ -182,6 +182,10 @@ def test_the_check_reads_no_config_of_another_kind():
     interop.check_open_clip({'vision_cfg': {}})
   with pytest.raises(interop.UnsupportedError, match=r'text_cfg\.hf_model_name'):
     interop.check_open_clip({**published(), 'text_cfg': {'hf_model_name': 'novelty'}})
+  interop.check_open_clip({**published(), 'text_cfg': {'text_arch': 'clip'}})
+  modern = {'text_arch': 'modern', 'attention_mode': 'bidirectional'}
+  with pytest.raises(interop.UnsupportedError, match=r"text_cfg\.text_arch = 'modern'"):
+    interop.check_open_clip({**published(), 'text_cfg': modern})
 
 
 @pytest.mark.parametrize('name', NETWORKS)

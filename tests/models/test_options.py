@@ -204,6 +204,23 @@ def test_a_class_token_without_position_leaves_those_of_patches():
   close(other(IMAGES)[0], layers(IMAGES)[0])
 
 
+@pytest.mark.parametrize('pooling', ['class', 'mean', 'patch_mean', 'attention', 'none'])
+def test_layers_alone_read_registers(pooling):
+  layers = tower(pooling=pooling, registers=3, rope='yx', heads=2, layers=0)
+  without = tower(pooling=pooling, rope='yx', heads=2, layers=0)
+  assert layers.registers[...].shape == (3, 16)
+  for found, expected in zip(layers(IMAGES), without(IMAGES), strict=True):
+    assert (found is None) == (expected is None)
+    assert found is None or found.shape == expected.shape
+  before = layers(IMAGES)
+  layers.registers[...] *= -1
+  jax.tree.map(np.testing.assert_array_equal, layers(IMAGES), before)
+  layers = tower(pooling=pooling, registers=3, rope='yx', heads=2)
+  before = layers(IMAGES)[1]
+  layers.registers[...] *= -1
+  assert np.abs(layers(IMAGES)[1] - before).max() > 1e-3
+
+
 def test_pixels_beyond_the_last_patch_are_ignored():
   images = np.random.default_rng(3).normal(size=(2, 10, 10, 3)).astype(np.float32)
   layers = tower(size=10, drop_remainder=True)
@@ -215,7 +232,8 @@ def test_pixels_beyond_the_last_patch_are_ignored():
 
 
 def test_rotary_patches_that_are_dropped_keep_their_positions():
-  layers = tower(rope='yx', patch_dropout=0.5, heads=2, class_token=True, pooling='attention')
+  fields = {'class_token': True, 'registers': 2, 'pooling': 'attention'}
+  layers = tower(rope='yx', patch_dropout=0.5, heads=2, **fields)
   layers.positions[...] = jnp.zeros_like(layers.positions[...])
   seen = layers(IMAGES, keys=keys(4))[1]
   assert seen.shape == (4, 3, 16)
@@ -229,6 +247,7 @@ def test_rotary_patches_that_are_dropped_keep_their_positions():
   [
     ({'rope': 'zx'}, r"image\.rope = 'zx'"),
     ({'rope_grid': 4}, r'image\.rope_grid = 4'),
+    ({'registers': -1}, r'image\.registers = -1'),
     ({'pool_heads': 4}, r'image\.pool_heads = 4'),
     ({'final_norm': 'none'}, r"image\.final_norm = 'none'"),
     ({'stem': 'nested', 'patch': 4}, r'image\.patch = 4'),

@@ -21,6 +21,7 @@ POOLINGS = {
   'mean': {'pooling': 'mean'},
   'patch_mean': {'pooling': 'patch_mean', 'class_token': True, 'final_norm': 'pooled'},
   'attention': {'pooling': 'attention'},
+  'registers': {'pooling': 'attention', 'registers': 2},
 }
 
 

@@ -20,7 +20,8 @@ TOWERS = {
 }
 # Vision transformers with all that timm's have.
 TIMM = {
-  'siglip': {'pooling': 'attention', 'pre_norm': False, 'stem_bias': True, 'layer_scale': 0.1},
+  'siglip': {'pooling': 'attention', 'pre_norm': False, 'stem_bias': True, 'layer_scale': 0.1}
+  | {'registers': 3},
   'eva': {'rope': 'yx', 'mlp': 'swiglu', 'qk_norm': True, 'mlp_inner_norm': True}
   | {'attention_bias': 'query_value', 'attention_inner_norm': True, 'post_norm': True},
 }

@@ -180,11 +180,12 @@ def test_weight_decay_excludes_norms_scales_and_biases(name):
       continue
     owned.add(path)
     expected |= {f'{path}/{key}': value for key, value in of.items()}
+  tables = ('positions', 'class_token', 'registers', 'query')
   for path, decay in decays.items():
     if path.startswith('image/'):
-      # What belongs to none of these modules is a table: positions, class token, query.
+      # What belongs to none of these modules is a table.
       assert decay == expected.get(path, True), path
-      assert path in expected or path.rpartition('/')[2] in ('positions', 'class_token', 'query')
+      assert path in expected or path.rpartition('/')[2] in tables
 
 
 @pytest.mark.parametrize('name', SECTIONS)

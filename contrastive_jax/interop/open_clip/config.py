@@ -65,8 +65,8 @@ def rows(fields: Mapping[str, Any], model_cfg: Section) -> list[Row]:
   ]
 
 
-def read_config(given: Section) -> tuple[dict[str, Any], int | None]:
-  """Returns our fields, and the id of the end token if it is not the largest.
+def read_config(given: Section) -> tuple[dict[str, Any], int | None, int]:
+  """Returns our fields, `end_id` and `sequence_length` of a model, see `interop.Model`.
 
   Raises:
     UnsupportedError: names the entry that is not supported.
@@ -74,6 +74,8 @@ def read_config(given: Section) -> tuple[dict[str, Any], int | None]:
   for name in given.keys() - _MODEL_ENTRIES:
     raise UnsupportedError(f'model_cfg.{name} = {given[name]!r} is not supported')
   vision, text = given.get('vision_cfg', {}), given.get('text_cfg', {})
+  if (arch := text.get('text_arch', 'clip')) != 'clip':
+    raise UnsupportedError(f"text_cfg.text_arch = {arch!r} is not supported; 'clip' is")
   image_kind = towers.kind_of(towers.IMAGE, vision)
   text_kind = towers.kind_of(towers.TEXT, text)
   fields = {
@@ -84,13 +86,13 @@ def read_config(given: Section) -> tuple[dict[str, Any], int | None]:
     'scale': math.exp(given.get('init_logit_scale', math.log(1 / 0.07))),
     'bias': given.get('init_logit_bias'),
   }
-  end_id = fields.pop('end_id', None)
+  end_id, length = fields.pop('end_id', None), fields.pop('sequence_length', 0)
   if fields['name'] == 'coca':
     fields |= coca.read(given, fields['text']['width'])
   if given.get('quick_gelu', False):
     for tower in _quick_towers(image_kind, text_kind, fields):
       fields[tower]['activation'] = 'quick_gelu'
-  return fields, end_id
+  return fields, end_id, length
 
 
 def _quick_towers(image: Kind, text: Kind, fields: Mapping[str, Any]) -> list[str]:

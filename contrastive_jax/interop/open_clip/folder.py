@@ -57,8 +57,8 @@ def from_tensors(weights: table.Tensors, config: Mapping[str, Any], where: str) 
   given['custom_text'] = is_custom(given)
   source = {name: value for name, value in config.items() if name not in ('kind', 'open_clip')}
   source['model_cfg'] = given
-  length = source.pop(_SEQUENCE_LENGTH, 0)
-  fields, end_id = read_config(given)
+  fields, end_id, length = read_config(given)
+  length = source.pop(_SEQUENCE_LENGTH, length)
   counters = {name: value for name, value in weights.items() if name.endswith(_COUNTER)}
   ignored = {*counters, _POSITION_IDS}
   weights = {name: value for name, value in weights.items() if name not in ignored}
@@ -82,7 +82,10 @@ def write_open_clip(model: Model, folder: str | pathlib.Path) -> None:
   config = write_config(model)
   weights = to_tensors(model.parameters, model.fields, config['model_cfg'])
   weights |= {name: value for name, value in model.counters.items() if name in weights}
-  if model.sequence_length:
+  vision = config['model_cfg']['vision_cfg']
+  if model.sequence_length and 'image_seq_len' in vision:
+    vision['image_seq_len'] = model.sequence_length
+  if model.sequence_length != read_config(config['model_cfg'])[2]:
     config[_SEQUENCE_LENGTH] = model.sequence_length
   tensors.write_json(pathlib.Path(folder) / CONFIG, config)
   tensors.write(pathlib.Path(folder) / WEIGHTS[0], weights)

@@ -18,7 +18,8 @@ class Kind(NamedTuple):
     matches: whether a `vision_cfg` or `text_cfg` is of this kind.
     read: (section, model_cfg) -> our fields: the tower's dict, 'image' or 'text', and fields of the
       model that the tower determines, such as 'image_projection'; for texts also 'end_id', the id
-      of the end token where it is not the largest. Raises UnsupportedError for entries without
+      of the end token where it is not the largest; for images as patches 'sequence_length', see
+      `interop.Model`. Raises UnsupportedError for entries without
       support.
     write: (all fields of the model by path, the section as read before or {}) -> the section. The
       fields include 'end_id'. Raises UnsupportedError.
@@ -38,7 +39,7 @@ class Kind(NamedTuple):
 
 
 # Entries about preprocessing or training, or without effect on these models.
-_NEUTRAL = ('block_type', 'output_tokens', 'pos_embed_type')
+_NEUTRAL = ('block_type', 'output_tokens', 'pos_embed_type', 'text_arch')
 _NEUTRAL_PREFIXES = ('timm_', 'hf_', 'tokenizer_', 'attn_pooler_', 'proj_', 'eos_', 'pad_')
 
 

@@ -37,12 +37,14 @@ def _network(
 _CLIP = {'pre_norm': True, 'stem_bias': False, 'epsilon': 1e-5}
 _siglip = partial(_network, pools=('map',), pooling='attention')
 _tanh = partial(_siglip, activation='gelu_tanh')
+_gap = partial(_network, pools=('avg', ''), pooling='patch_mean', final_norm='pooled')
 
 
-def _naflex(*sizes, **options) -> Network:
-  return _tanh(*sizes, interpolation='bilinear', **options)._replace(naflex=True)
+def _naflex(network, *sizes, **options) -> Network:
+  return network(256, 16, *sizes, **options)._replace(naflex=True)
 
 
+_naflex_siglip = partial(_naflex, _tanh, interpolation='bilinear')
 _eva = partial(
   _network,
   attention='fused_query_value',
@@ -73,6 +75,9 @@ _pe = partial(
   **_CLIP,
 )
 _SO400M = (1152, 27, 16)
+_SO150M2 = (832, 21, 13)
+_SO150M2_OPTIONS = {'mlp_ratio': 34 / 13, 'attention_bias': 'none'}
+_SO150M2_OPTIONS |= {'layer_scale': 1e-5, 'registers': 1}
 
 NETWORKS: dict[str, Network] = {
   'eva02_base_patch16_clip_224': _eva02(224, 16, 768, 12, 12),
@@ -82,8 +87,12 @@ NETWORKS: dict[str, Network] = {
   'eva02_large_patch14_clip_224': _eva02(224, 14, 1024, 24, 16),
   'eva02_large_patch14_clip_336': _eva02(336, 14, 1024, 24, 16),
   'eva_giant_patch14_224': _eva(224, 14, 1408, 40, 16, mlp_ratio=6144 / 1408),
-  'naflexvit_base_patch16_siglip': _naflex(256, 16, 768, 12, 12),
-  'naflexvit_so400m_patch16_siglip': _naflex(256, 16, *_SO400M, mlp_ratio=3.7362),
+  'naflexvit_base_patch16_gap': _naflex(_gap, 768, 12, 12, layer_scale=1e-5, registers=4),
+  'naflexvit_base_patch16_map': _naflex(_siglip, 768, 12, 12, layer_scale=1e-5, registers=1),
+  'naflexvit_base_patch16_siglip': _naflex_siglip(768, 12, 12),
+  'naflexvit_so150m2_patch16_reg1_gap': _naflex(_gap, *_SO150M2, **_SO150M2_OPTIONS),
+  'naflexvit_so150m2_patch16_reg1_map': _naflex(_siglip, *_SO150M2, **_SO150M2_OPTIONS),
+  'naflexvit_so400m_patch16_siglip': _naflex_siglip(*_SO400M, mlp_ratio=3.7362),
   'vit_base_mci_224': _network(
     224, 16, 768, 12, 12, pools=('token',), stem='nested', stem_bias=False, class_position=False
   ),
@@ -124,4 +133,10 @@ NETWORKS: dict[str, Network] = {
     f'vit_so400m_patch16_siglip_{size}': _tanh(size, 16, *_SO400M, mlp_ratio=3.7362)
     for size in (256, 384, 512)
   },
+}
+# Why NaFlexVits are not read, by a part of their names.
+REFUSED = {
+  '_par_gap': 'its position embeddings keep their aspect',
+  '_parfac_gap': 'its position embeddings are factorized',
+  '_radio_': 'its position embeddings keep their aspect',
 }

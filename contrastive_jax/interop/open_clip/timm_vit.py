@@ -7,10 +7,13 @@ from contrastive_jax.interop.fields import TRAINING, square
 from contrastive_jax.interop.model import with_defaults
 from contrastive_jax.interop.open_clip.blocks import BATCH_NORM, NORM
 from contrastive_jax.interop.open_clip.kind import Kind, Section, require
-from contrastive_jax.interop.open_clip.timm_names import NETWORKS, Network
+from contrastive_jax.interop.open_clip.timm_names import NETWORKS, REFUSED, Network
 from contrastive_jax.interop.table import Row, UnsupportedError, under
 
 _NAME = 'timm_model_name'
+_LENGTH, _OPTIONS = 'image_seq_len', 'timm_model_kwargs'
+# Entries of the size, which a section that was read keeps.
+_SIZES = ('image_size', _LENGTH, _OPTIONS)
 
 
 def _unsupported(section: Section, name: str, default: Any, works: Any = '') -> UnsupportedError:
@@ -21,16 +24,13 @@ def _unsupported(section: Section, name: str, default: Any, works: Any = '') -> 
 
 
 def _read(section: Section, model_cfg: Section) -> dict[str, Any]:
-  network = NETWORKS.get(section[_NAME])
+  name = section[_NAME]
+  network = NETWORKS.get(name)
   if network is None or 'multimodal_cfg' in model_cfg:
-    raise _unsupported(section, _NAME, None)
-  size = network.fields['size']
-  try:
-    matches = square(section.get('image_size', 224), 0) == size
-  except (KeyError, TypeError):
-    matches = False
-  if not matches:
-    raise _unsupported(section, 'image_size', 224, size)
+    why = next((f': {why}' for part, why in REFUSED.items() if part in name), '')
+    raise UnsupportedError(f'vision_cfg.{_NAME} = {name!r} is not supported{why}')
+  fields = _fields(network, section)
+  length = _sequence_length(section, network, fields)
   projection = _projection(section)
   if projection is None:
     raise _unsupported(section, 'timm_proj', 'linear', 'linear')
@@ -44,7 +44,45 @@ def _read(section: Section, model_cfg: Section) -> dict[str, Any]:
     'drop_path': section.get('timm_drop_path') or 0.0,
     'patch_dropout': section.get('patch_dropout', 0.0),
   }
-  return {'image': {**network.fields, **training}, 'image_projection': projection}
+  image = {**fields, **training}
+  return {'image': image, 'image_projection': projection, 'sequence_length': length}
+
+
+def _fields(network: Network, section: Section) -> dict[str, Any]:
+  """Arguments of our tower: the network's, and those of a NaFlexVit that a section changes."""
+  fields, given = network.fields, section.get(_OPTIONS) or {}
+  known = ('patch_size', 'pos_embed_grid_size') if network.naflex else ()
+  for name in sorted(given.keys() - set(known)):
+    raise UnsupportedError(f'vision_cfg.{_OPTIONS}.{name} = {given[name]!r} is not supported')
+  if not given:
+    return fields
+  old = fields['size'] // fields['patch']
+  patch, grid = given.get('patch_size', fields['patch']), given.get('pos_embed_grid_size', old)
+  try:
+    patch, grid = square(patch, 0), square(grid, 0)
+  except (KeyError, TypeError):
+    raise UnsupportedError(
+      f'vision_cfg.{_OPTIONS} = {given!r} is not supported; squares are'
+    ) from None
+  return {**fields, 'patch': patch, 'size': grid * patch}
+
+
+def _sequence_length(section: Section, network: Network, fields: Mapping[str, Any]) -> int:
+  """Number of patches per image: of a NaFlexVit at other sizes than its positions, else 0."""
+  length = section.get(_LENGTH)
+  if network.naflex and length is not None:
+    if not isinstance(length, int) or length < 1:
+      raise _unsupported(section, _LENGTH, None, 'an integer from 1')
+    return length
+  try:
+    size = square(section.get('image_size', 224), 0)
+  except (KeyError, TypeError):
+    size = 0
+  if size == fields['size']:
+    return 0
+  if not network.naflex or size < fields['patch']:
+    raise _unsupported(section, 'image_size', 224, fields['size'])
+  return (size // fields['patch']) ** 2
 
 
 def _projection(section: Section) -> str | None:
@@ -62,7 +100,7 @@ _PROJECTIONS = {
 
 
 def _write(fields: Mapping[str, Any], before: Section) -> dict[str, Any]:
-  name = _name_of(fields, before.get(_NAME))
+  name = _name_of(fields, before)
   network, projection = NETWORKS[name], fields['image_projection']
   require(fields, 'image_projection', *_PROJECTIONS)
   kept = before and projection == _projection(before)
@@ -70,32 +108,40 @@ def _write(fields: Mapping[str, Any], before: Section) -> dict[str, Any]:
     'timm_drop_path': fields['image/drop_path'] or None,
     'patch_dropout': fields['image/patch_dropout'] or None,
   }
-  known = {_NAME, 'image_size', *training}
+  known = {_NAME, *_SIZES, *training}
+  sizes = {'image_size': network.fields['size']}
+  if name == before.get(_NAME):
+    sizes = {'image_size': 224, **{entry: before[entry] for entry in _SIZES if entry in before}}
   return {
     'timm_model_pretrained': False,
     'timm_pool': network.pools[0],
     **{entry: value for entry, value in before.items() if entry not in known},
     **({} if kept else _PROJECTIONS[projection]),
     _NAME: name,
-    'image_size': network.fields['size'],
+    **sizes,
     **{entry: value for entry, value in training.items() if value is not None},
   }
 
 
-def _name_of(fields: Mapping[str, Any], before: str | None) -> str:
+def _name_of(fields: Mapping[str, Any], before: Section) -> str:
   """The network's name: the one before, or any other of these sizes and options."""
-  wanted = _comparable(fields)
-  for name in sorted(NETWORKS, key=lambda name: name != before):
-    if _comparable(with_defaults({'name': 'clip', 'image': NETWORKS[name].fields})) == wanted:
+  wanted, old = _comparable(fields), before.get(_NAME)
+  for name in sorted(NETWORKS, key=lambda name: name != old):
+    if _options(name, before if name == old else {}) == wanted:
       return name
-  if before is None:
+  if old is None:
     raise UnsupportedError('no network of timm is the image tower')
-  there = _comparable(with_defaults({'name': 'clip', 'image': NETWORKS[before].fields}))
+  there = _options(old, before)
   field, value = next((k, v) for k, v in wanted.items() if there.get(k) != v)
   raise UnsupportedError(
     f'{field.replace("/", ".")} = {value!r} is not supported by open_clip with {_NAME} = '
-    f'{before!r}; {there.get(field)!r} is'
+    f'{old!r}; {there.get(field)!r} is'
   )
+
+
+def _options(name: str, section: Section) -> dict[str, Any]:
+  image = _fields(NETWORKS[name], section)
+  return _comparable(with_defaults({'name': 'clip', 'image': image}))
 
 
 def _comparable(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,6 +174,7 @@ _NAFLEX_STEM = (
   ('image/stem/embed/kernel', 'embeds.proj.weight', 'p q c d -> d (p q c)'),
   ('image/stem/embed/bias', 'embeds.proj.bias', 'd -> d'),
   ('image/class_token', 'embeds.cls_token', '1 d -> 1 1 d'),
+  ('image/registers', 'embeds.reg_token', 'r d -> 1 r d'),
   ('image/positions', 'embeds.pos_embed', '(y x) d -> 1 y x d'),
 )
 _QKV = ('query/kernel key_value/kernel', 'qkv.weight', 'd * h e -> (* h e) d')

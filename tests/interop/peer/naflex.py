@@ -58,9 +58,14 @@ def make(folder):
   """Writes a model, and what it computes of each input."""
   request = json.loads((folder / 'request.json').read_text())
   plain = timm.create_model
-  timm.create_model = functools.partial(plain, **request['trunk'])
-  torch.manual_seed(0)
   cfg = {name: value for name, value in request['model_cfg'].items() if name != 'custom_text'}
+  # Entries of open_clip 4.2, which are passed to timm here, so that 3.3 does.
+  newer = ('timm_model_kwargs', 'image_seq_len')
+  vision = cfg['vision_cfg']
+  cfg['vision_cfg'] = {name: value for name, value in vision.items() if name not in newer}
+  trunk = request['trunk'] | vision.get('timm_model_kwargs', {})
+  timm.create_model = functools.partial(plain, **trunk)
+  torch.manual_seed(0)
   try:
     model = open_clip.CustomTextCLIP(**cfg).eval()
   finally:
@@ -85,7 +90,7 @@ def make(folder):
       arrays = {'patches': patches, 'grid': np.array(given['grids'], np.int32)}
       named = {'patches': patches, 'patch_coord': coordinates, 'patch_valid': valid}
       images = {key: torch.from_numpy(array) for key, array in named.items()}
-      if given['side'] == request['trunk']['patch_size']:
+      if given['side'] == trunk['patch_size']:
         images['patches'] = images['patches'].flatten(2)
     else:
       size = given['size']
