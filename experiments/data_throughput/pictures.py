@@ -48,7 +48,7 @@ def prepare(folder: pathlib.Path, count: int = MOST) -> dict[str, str]:
   builder.count = count
   builder.download_and_prepare()
   names = {'tfds': f'tfds:{builder.data_path}'}
-  for style in ('arrayrecord', 'webdataset', 'jsonl'):
+  for style in ('arrayrecord', 'webdataset', 'jsonl', 'parquet'):
     target = f'{style}:{folder / style}'
     names[style] = convert.convert(names['tfds'], target, shard_size=1_000)['name']
   return names

@@ -1,4 +1,4 @@
-"""The table of results.json."""
+"""The tables of results.json and convert.json."""
 
 import functools
 import pathlib
@@ -6,6 +6,7 @@ import pathlib
 from experiments import records
 
 RESULTS = pathlib.Path(__file__).with_name('results.json')
+CONVERSIONS = RESULTS.with_name('convert.json')
 
 
 def rates(path: pathlib.Path) -> str:
@@ -18,6 +19,15 @@ def rates(path: pathlib.Path) -> str:
     rows.append([name, *cells, ', '.join(ratios)])
   header = ['', '1 worker', 'of raw', '2 workers', 'of raw', 'to webdataset with torch']
   return records.markdown('lrrrrr', header, rows)
+
+
+def conversions(path: pathlib.Path) -> str:
+  """Returns examples per second that `data.convert` writes, by source."""
+  rows = [
+    [name, *(f'{rate[workers]:,.0f}' for workers in ('1', '2'))]
+    for name, rate in records.read(path)['results'].items()
+  ]
+  return records.markdown('lrr', ['to ArrayRecord from', '1 worker', '2 workers'], rows)
 
 
 TABLES = {'rates': functools.partial(rates, RESULTS)}

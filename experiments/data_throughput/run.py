@@ -1,9 +1,10 @@
 """Throughput from disk to batch, compared to raw decoding and to webdataset with torch.
 
   python -m experiments.data_throughput.run --data=FOLDER --peer_python=PEER/bin/python
+  python -m experiments.data_throughput.run --data=FOLDER --only=convert    of data.convert alone
 
 FOLDER stores the images once in every format. PEER is a virtual environment with
-requirements.txt of this folder. Writes results.json and prints its table.
+requirements.txt of this folder. Writes results.json and convert.json, and prints their tables.
 """
 
 import contextlib
@@ -11,6 +12,7 @@ import json
 import multiprocessing
 import pathlib
 import subprocess
+import tempfile
 import time
 
 import fsspec
@@ -19,7 +21,7 @@ from absl import app, flags
 from fsspec.implementations.local import LocalFileSystem
 
 from contrastive_jax import data
-from contrastive_jax.data import images
+from contrastive_jax.data import convert, images
 from experiments import records
 from experiments.data_throughput import pictures, report
 
@@ -27,11 +29,13 @@ DATA = flags.DEFINE_string('data', None, 'Takes the pictures.', required=True)
 PEER_PYTHON = flags.DEFINE_string('peer_python', None, 'Interpreter that has open_clip.')
 ROUNDS = flags.DEFINE_integer('rounds', 3, 'Turns of each.', lower_bound=1)
 SECONDS = flags.DEFINE_float('seconds', 10.0, 'Seconds a turn.')
+ONLY = flags.DEFINE_enum('only', None, ['rates', 'convert'], 'Measures this alone.')
 EXAMPLES = flags.DEFINE_integer('examples', pictures.MOST, 'Pictures.', lower_bound=1)
 
 SIZE, CROP, BATCH = 224, (0.9, 1.0), 64
 WARM = 8  # batches per worker before timing starts
 WAIT = 0.03  # seconds per request, the latency of a bucket in the same region
+SHARD = 1_000  # examples, of a conversion
 BUFFER = 4_096  # examples, of the shuffle of shards
 CAPTIONS = {'caption': 1.0}
 
@@ -140,12 +144,30 @@ def start_peer(pattern: str):
   return theirs
 
 
-def main(_):
-  """Alternates turns, and keeps the best of each."""
-  folder = pathlib.Path(DATA.value)
-  names = pictures.prepare(folder, EXAMPLES.value)
+def converted(name: str, folder: pathlib.Path, workers: int) -> float:
+  """Returns examples per second of a conversion to ArrayRecord."""
+  with tempfile.TemporaryDirectory(dir=folder) as target:
+    start = time.perf_counter()
+    found = convert.convert(name, target, shard_size=SHARD, workers=workers)
+    return found['written'] / (time.perf_counter() - start)
+
+
+def best_of(systems):
+  """Alternates turns with 1 and 2 workers, and returns the best of each by system."""
+  results = {name: {} for name in systems}
+  for _ in range(ROUNDS.value):
+    for workers in (1, 2):
+      for name, measure in systems.items():
+        best = results[name].get(str(workers), 0.0)
+        results[name][str(workers)] = max(best, measure(workers))
+  return results
+
+
+def rates(folder: pathlib.Path, names: dict[str, str]):
+  """Returns examples per second of the pipeline, and of what it is compared to."""
   systems = {'raw decoding': lambda workers: raw(names['arrayrecord'], workers)}
   systems |= {name: lambda workers, name=name: ours(names[name], workers) for name in names}
+  systems['parquet, by shards'] = lambda workers: ours(names['parquet'], workers, 'shards')
   away = names['webdataset'].replace('webdataset:', 'webdataset:away://')
   systems['webdataset, 30 ms away'] = lambda workers: ours(away, workers)
   systems['webdataset, 30 ms away, by shards'] = lambda workers: ours(away, workers, 'shards')
@@ -154,14 +176,20 @@ def main(_):
     systems['webdataset with torch'] = start_peer(shards)
   else:
     print('No --peer_python: webdataset with torch is left out.')
-  results = {name: {} for name in systems}
-  for _ in range(ROUNDS.value):
-    for workers in (1, 2):
-      for name, measure in systems.items():
-        best = results[name].get(str(workers), 0.0)
-        results[name][str(workers)] = max(best, measure(workers))
-  records.write(report.RESULTS, results)
-  print(report.rates(report.RESULTS))
+  return best_of(systems)
+
+
+def main(_):
+  """Writes and prints the tables."""
+  folder = pathlib.Path(DATA.value)
+  names = pictures.prepare(folder, EXAMPLES.value)
+  if ONLY.value != 'convert':
+    records.write(report.RESULTS, rates(folder, names))
+    print(report.rates(report.RESULTS))
+  if ONLY.value != 'rates':
+    systems = {'webdataset': lambda workers: converted(names['webdataset'], folder, workers)}
+    records.write(report.CONVERSIONS, best_of(systems))
+    print(report.conversions(report.CONVERSIONS))
 
 
 if __name__ == '__main__':
