@@ -71,7 +71,7 @@ def read_config(given: Section) -> tuple[dict[str, Any], int | None, int]:
   Raises:
     UnsupportedError: names the entry that is not supported.
   """
-  for name in given.keys() - _MODEL_ENTRIES:
+  for name in sorted(given.keys() - _MODEL_ENTRIES):
     raise UnsupportedError(f'model_cfg.{name} = {given[name]!r} is not supported')
   vision, text = given.get('vision_cfg', {}), given.get('text_cfg', {})
   if (arch := text.get('text_arch', 'clip')) != 'clip':
