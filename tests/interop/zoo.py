@@ -18,6 +18,7 @@ _FIELDS = {
   'mlp_ratio': 'mlp_ratio',
   'ref_feat_shape': 'rope_grid',
   'attn_pool_num_heads': 'pool_heads',
+  'pos_embed_grid_size': None,  # the size in patches
 }
 
 
@@ -31,7 +32,7 @@ def shrink(monkeypatch, case, folder=FOLDER):
   sizes = {
     _FIELDS[key]: value[0] if isinstance(value, list) else value
     for key, value in config['trunk'].items()
-    if value is not None
+    if value is not None and _FIELDS[key]
   }
   network = NETWORKS[name]
   monkeypatch.setitem(NETWORKS, name, network._replace(fields={**network.fields, **sizes}))

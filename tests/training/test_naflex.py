@@ -100,6 +100,7 @@ def test_abstract_batches_match_real_ones():
 @pytest.mark.parametrize('pooling', ['attention', 'mean'])
 def test_traced_flops_equal_analytic_flops(pooling):
   made = config(**{'model.image.pooling': pooling})
+  made.model.image.registers = 3
   made.augmentation = ConfigDict()
   own, totals = build.build(made, jax.devices()[:1]), []
   given = own.config, own.abstract_state.parameters, own.objective, own.sizes

@@ -164,6 +164,13 @@ CASES = {
   'mobileclip2': timm_case(
     'vit_large_patch14_clip_224', text={'no_causal_mask': True}, custom_text=True
   ),
+  'naflex': timm_case(
+    'naflexvit_base_patch16_gap',
+    trunk={'pos_embed_grid_size': (4, 4)},
+    pool='avg',
+    proj='linear',
+    custom_text=True,
+  ),
   'gap': timm_case('vit_medium_patch16_gap_256', pool='', proj='linear'),
   'roberta': hugging_face_case(ROBERTA),
   'nllb': hugging_face_case(NLLB, hf_pooler_type='cls_pooler', hf_proj_type='linear'),
