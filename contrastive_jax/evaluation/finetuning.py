@@ -20,6 +20,7 @@ from jax.sharding import Mesh
 from contrastive_jax.data.images import normalize
 from contrastive_jax.evaluation.batches import in_batches, jit_batched
 from contrastive_jax.models.definition import Definition, define_from, join_statistics
+from contrastive_jax.models.keys import ParameterKeys
 from contrastive_jax.models.linear import Linear
 from contrastive_jax.models.pooler import AttentionalPooler
 from contrastive_jax.sharding.mesh import batch_sharding, batch_shards, on_mesh
@@ -53,7 +54,7 @@ def define_classifier(definition: Definition, classes: int, heads: int) -> Defin
   def create(key):
     tower_key, pooler_key = jax.random.split(key)
     image = definition.bind(definition.init(tower_key)).image
-    return Classifier(image, classes, heads, rngs=nnx.Rngs(params=pooler_key))
+    return Classifier(image, classes, heads, rngs=ParameterKeys(pooler_key))
 
   return define_from(create)
 

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import inspect
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -143,7 +142,7 @@ class Model:
 def shapes_of(fields: Mapping[str, Any]) -> Shapes:
   """Returns the shapes of a model's parameters by path, with its layers unstacked."""
   shapes = {}
-  for path, leaf in _flat(_abstract(scanned(fields))).items():
+  for path, leaf in _flat(define(**scanned(fields)).shapes).items():
     before, layers, after = _stacked(path)
     if layers:
       number, *shape = leaf.shape
@@ -193,7 +192,7 @@ def stack_layers(flat: Tensors, fields: Mapping[str, Any]) -> Any:
     before, blocks, after = name.partition('/blocks/')
     return np.stack([flat[f'{before}{blocks}{i}/{after}'] for i in range(abstract.shape[0])])
 
-  return jax.tree_util.tree_map_with_path(leaf, _abstract(fields))
+  return jax.tree_util.tree_map_with_path(leaf, define(**fields).shapes)
 
 
 _TOWERS = {'image': image_class, 'text': text_class, 'decoder': lambda _: Decoder}
@@ -231,15 +230,6 @@ def with_defaults(fields: Mapping[str, Any]) -> dict[str, Any]:
     for path, value in found.items()
     if path not in given
   }
-
-
-def _abstract(fields: Mapping[str, Any]) -> Any:
-  return _traced(json.dumps(fields, sort_keys=True))
-
-
-@functools.lru_cache(maxsize=8)
-def _traced(fields: str) -> Any:
-  return jax.eval_shape(define(**json.loads(fields)).init, jax.random.key(0))
 
 
 def _flat(tree: Any) -> dict[str, Any]:

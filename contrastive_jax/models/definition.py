@@ -1,5 +1,6 @@
 """Splits modules into definitions and plain pytrees of parameters, for training."""
 
+import functools
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ from flax import nnx
 from contrastive_jax.models.clip import Clip
 from contrastive_jax.models.coca import Coca
 from contrastive_jax.models.encoder import Encoder
+from contrastive_jax.models.keys import ParameterKeys
 from contrastive_jax.models.text_pair import TextPair
 from contrastive_jax.models.transformer import choose
 
@@ -40,6 +42,11 @@ class Definition(NamedTuple):
   inputs: tuple[str, ...] = ()
   frozen_statistics: frozenset[tuple[str, ...]] = frozenset()
 
+  @property
+  def shapes(self) -> Any:
+    """Shape and dtype of each parameter, traced once for all that ask or init inside of a jit."""
+    return jax.eval_shape(self.init, jax.random.key(0))
+
   def part(self, tree: Any) -> tuple[Any, Any]:
     """Parts a tree shaped like the parameters into (trained, running statistics)."""
     return part_statistics(tree, self.statistics)
@@ -51,10 +58,22 @@ def define(name: str, **fields) -> Definition:
   Raises:
     ValueError: for an unknown name, an unknown field, or incompatible sizes.
   """
+  return _define(name, _Fields(fields))
+
+
+class _Fields(dict):
+  """Arguments of a constructor, to look up a definition by."""
+
+  def __hash__(self):
+    return hash(repr(self))
+
+
+@functools.lru_cache(maxsize=16)
+def _define(name: str, fields: _Fields) -> Definition:
   build = choose('model.name', name, MODELS)
 
   try:
-    return define_from(lambda key: build(**fields, rngs=nnx.Rngs(params=key)))
+    return define_from(lambda key: build(**fields, rngs=ParameterKeys(key)))
   except TypeError as error:
     raise ValueError(f'config.model does not fit {build.__name__}: {error}') from error
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from contrastive_jax.models.definition import Definition, define_from
+from contrastive_jax.models.keys import ParameterKeys
 from contrastive_jax.models.linear import Linear
 
 NORMS = ('batch', 'none')
@@ -102,7 +103,7 @@ def define_scale(start: float) -> Definition:
 
 def define_head(width: int, hidden: Sequence[int], outputs: int, **options) -> Definition:
   """Defines a `Head`."""
-  return define_from(lambda key: Head(width, hidden, outputs, rngs=nnx.Rngs(params=key), **options))
+  return define_from(lambda key: Head(width, hidden, outputs, rngs=ParameterKeys(key), **options))
 
 
 def head_flops(width: int, hidden: Sequence[int], outputs: int, rows: int) -> float:

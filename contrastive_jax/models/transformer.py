@@ -16,6 +16,7 @@ from flax import nnx
 from contrastive_jax.models.activations import ACTIVATIONS
 from contrastive_jax.models.attention import Attention
 from contrastive_jax.models.dropout import Drop, fold
+from contrastive_jax.models.keys import ParameterKeys
 from contrastive_jax.models.layer_scale import LayerScale
 from contrastive_jax.models.linear import Linear
 from contrastive_jax.sharding.mesh import constrain_batch
@@ -297,7 +298,8 @@ class Transformer(nnx.Module):
     if not scan:
       self.blocks = nnx.List([block(rngs=rngs) for _ in range(layers)])
       return
-    self.blocks = nnx.split_rngs(splits=layers)(nnx.vmap(lambda rngs: block(rngs=rngs)))(rngs)
+    keys = jax.random.split(rngs.params(), layers)
+    self.blocks = nnx.vmap(lambda key: block(rngs=ParameterKeys(key)))(keys)
     for _, parameter in nnx.iter_graph(self.blocks):
       if isinstance(parameter, nnx.Param):
         parameter.set_metadata('axes', ('layers', *parameter.get_metadata('axes')))

@@ -251,8 +251,8 @@ def abstract_outputs(config: ConfigDict, definition: Definition, batch_size: int
   """Shapes of the outputs of a batch, with all views and texts."""
   V, K = config.views, config.texts
 
-  def outputs(key, batch):
-    outputs = definition.bind(definition.init(key)).encode(batch)
+  def outputs(parameters, batch):
+    outputs = definition.bind(parameters).encode(batch)
     several = lambda array, count: jnp.stack([array] * count, 1)  # noqa: E731
     if V > 1:
       views, features = several(outputs.image, V), several(outputs.image_features, V)
@@ -263,7 +263,7 @@ def abstract_outputs(config: ConfigDict, definition: Definition, batch_size: int
     return outputs
 
   batch = abstract_inputs(config, definition, batch_size)
-  return jax.eval_shape(outputs, jax.random.key(0), batch)
+  return jax.eval_shape(outputs, definition.shapes, batch)
 
 
 def _augmentation(config: ConfigDict, inputs: Sequence[str]) -> tuple[Callable, Callable]:

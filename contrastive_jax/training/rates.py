@@ -53,8 +53,7 @@ def parameter_rates(
     raise ValueError(f'config.optimizer.layer_decay = {layer_decay}; use a number in (0, 1]')
   if not checked and layer_decay == 1:
     return None
-  shapes = jax.eval_shape(lambda: definition.init(jax.random.key(0)))
-  shapes, axes = (definition.part(tree)[0] for tree in (shapes, definition.axes))
+  shapes, axes = (definition.part(tree)[0] for tree in (definition.shapes, definition.axes))
   names = jax.tree_util.tree_map_with_path(_names, shapes, axes)
   all_names = [name for stack in jax.tree.leaves(names, is_leaf=_is_stack) for name in stack]
   _check_matches(checked, [*all_names, *map(_path_name, definition.statistics)])

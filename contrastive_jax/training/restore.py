@@ -3,7 +3,6 @@
 import pathlib
 from typing import Any, NamedTuple
 
-import jax
 import orbax.checkpoint as ocp
 from absl import logging
 from ml_collections import ConfigDict
@@ -59,7 +58,7 @@ def restore_parameters(model: OpenModel, workdir: pathlib.Path) -> Restored:
   target = model.config.get('evaluate_target', '')
   averaged = model.config.get('average_decay', 0) > 0
   field = 'targets' if target else 'average' if averaged else 'parameters'
-  shapes = jax.eval_shape(model.definition.init, jax.random.key(0))
+  shapes = model.definition.shapes
   sharding_rules = model.config.sharding.to_dict()
   placed = rules.parameter_shardings(model.definition.axes, shapes, sharding_rules, model.mesh)
   trained, statistics = model.definition.part(rules.place(shapes, placed))

@@ -98,11 +98,12 @@ def with_heads(definition: Definition, heads: Heads) -> Definition:
   def init(key):
     own = {
       method: {
-        name: head.init(fold_name(key, f'{method}/{name}')) for name, head in by_name.items()
+        name: _traced_once(head.init)(fold_name(key, f'{method}/{name}'))
+        for name, head in by_name.items()
       }
       for method, by_name in heads.items()
     }
-    return definition.init(key) | {'heads': own}
+    return _traced_once(definition.init)(key) | {'heads': own}
 
   axes = {
     method: {name: head.axes for name, head in by_name.items()} for method, by_name in heads.items()
@@ -112,6 +113,11 @@ def with_heads(definition: Definition, heads: Heads) -> Definition:
     bind=lambda tree: definition.bind(part_heads(tree)[0]),
     axes=definition.axes | {'heads': axes},
   )
+
+
+def _traced_once(init):
+  """The function for use in a jit, where it shares the trace of `Definition.shapes`."""
+  return jax.jit(init, inline=True)
 
 
 def bind_heads(heads: Heads | None, parameters) -> dict[str, dict[str, nnx.Module]]:
@@ -157,7 +163,7 @@ def plan_state(
 
   def create(seed):
     key = jax.random.key(seed)
-    trained, statistics = definition.part(definition.init(key))
+    trained, statistics = definition.part(_traced_once(definition.init)(key))
     parameters, heads = part_heads(trained)
     return TrainState(
       step=jnp.zeros((), jnp.int32),
