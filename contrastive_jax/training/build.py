@@ -1,5 +1,6 @@
 """From a config to a run: checked, but nothing of it compiled yet."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -251,8 +252,7 @@ def abstract_outputs(config: ConfigDict, definition: Definition, batch_size: int
   """Shapes of the outputs of a batch, with all views and texts."""
   V, K = config.views, config.texts
 
-  def outputs(parameters, batch):
-    outputs = definition.bind(parameters).encode(batch)
+  def with_several(outputs):
     several = lambda array, count: jnp.stack([array] * count, 1)  # noqa: E731
     if V > 1:
       views, features = several(outputs.image, V), several(outputs.image_features, V)
@@ -263,7 +263,14 @@ def abstract_outputs(config: ConfigDict, definition: Definition, batch_size: int
     return outputs
 
   batch = abstract_inputs(config, definition, batch_size)
-  return jax.eval_shape(outputs, definition.shapes, batch)
+  outputs = jax.eval_shape(_encoder(definition.bind), definition.shapes, batch)
+  return jax.eval_shape(with_several, outputs)
+
+
+@functools.lru_cache(maxsize=16)
+def _encoder(bind: Callable) -> Callable:
+  """(parameters, batch) -> outputs; JAX traces one function once per shape of the batch."""
+  return lambda parameters, batch: bind(parameters).encode(batch)
 
 
 def _augmentation(config: ConfigDict, inputs: Sequence[str]) -> tuple[Callable, Callable]:
