@@ -102,6 +102,11 @@ def test_a_bad_step_leaves_all_but_its_number():
   chex.assert_trees_all_equal(after, broken.replace(step=broken.step + 1))
 
 
+# Batches that are compared; also that of the FLOPs, so that one trace serves both laws.
+BATCHES = 2048, 4096
+
+
+@functools.cache
 def gradient_of(name: str, batch_size: int):
   """A run of a method alone, and the gradient of its loss with its arguments, as shapes."""
   config = ConfigDict(laws.config_of((name,)).to_dict())
@@ -118,7 +123,7 @@ CASES = [pytest.param(name, marks=() if name in KINDS else pytest.mark.slow) for
 
 @pytest.mark.parametrize('name', CASES)
 def test_flops_are_those_of_the_program(name):
-  run, gradient, arguments = gradient_of(name, 256)
+  run, gradient, arguments = gradient_of(name, BATCHES[0])
   counted = traced_flops.traced(gradient, *arguments).total
   assert run.objective.flops(run.sizes) == pytest.approx(counted, rel=0.15)
 
@@ -129,7 +134,7 @@ def test_temporaries_are_affine_in_the_batch(name):
   if (reason := laws.method_of(name).exempt.get('memory')) is not None:
     pytest.skip(reason)
   memory, largest = [], []
-  for size in (2048, 4096):
+  for size in BATCHES:
     _, gradient, arguments = gradient_of(name, size)
     compiled = gradient.lower(*arguments).compile()
     memory.append(compiled.memory_analysis().temp_size_in_bytes)
