@@ -101,7 +101,7 @@ def test_bfloat16_stays_close_to_float32():
   rows = {}
   for dtype in ('float32', 'bfloat16'):
     definition = tiny(dtype=dtype)
-    parameters = jax.jit(definition.init)(jax.random.key(0))
+    parameters = definition.init(jax.random.key(0))
     assert {leaf.dtype for leaf in jax.tree.leaves(parameters)} == {jnp.dtype('float32')}
     outputs = jax.jit(lambda p, bind=definition.bind: bind(p)(images, tokens))(parameters)
     rows[dtype] = np.concatenate([outputs.image, outputs.text])

@@ -24,6 +24,7 @@ VARIANTS = {
   'scan': {'image': {'scan': True}, 'text': {'scan': True}, 'decoder': {'scan': True}},
   'shift_mask': {'text': {'shift_mask': True}},
 }
+SIZE = 8  # of the batches that a model encodes, so that it compiles once
 WEIGHTS = ('info_nce', 'captioning', 'captioning_streamed')
 
 
@@ -58,12 +59,12 @@ def gradients(name):
 )
 def test_a_later_token_never_changes_an_earlier_logit(place, token, name):
   parameters, forward = model(name)
-  images, _ = batch_of(size=1)
-  tokens = np.arange(1, 1 + TEXT['length'], dtype=np.int32)[None]
+  images, _ = batch_of(size=SIZE)
+  tokens = np.tile(np.arange(1, 1 + TEXT['length'], dtype=np.int32), (SIZE, 1))
   changed = tokens.copy()
-  changed[0, place] = 1 + (token + tokens[0, place] - 1) % (TEXT['vocabulary'] - 1)
+  changed[:, place] = 1 + (token + tokens[0, place] - 1) % (TEXT['vocabulary'] - 1)
   before, after = (forward(parameters, images, t) for t in (tokens, changed))
-  assert before.caption_logits.shape == (1, TEXT['length'] - 1, TEXT['vocabulary'])
+  assert before.caption_logits.shape == (SIZE, TEXT['length'] - 1, TEXT['vocabulary'])
   difference = np.abs(before.caption_logits - after.caption_logits)[0].max(axis=1)
   np.testing.assert_array_equal(difference[:place], 0)
   assert (difference[place:] > 0).all()
@@ -75,7 +76,7 @@ def test_a_later_token_never_changes_an_earlier_logit(place, token, name):
 @pytest.mark.parametrize('name', POOLERS)
 def test_the_image_changes_every_logit_and_no_text_embedding(name):
   parameters, forward = model(name)
-  images, tokens = batch_of()
+  images, tokens = batch_of(size=SIZE)
   before, after = (forward(parameters, i, tokens) for i in (images, images[::-1]))
   np.testing.assert_array_equal(before.text, after.text)
   np.testing.assert_allclose(before.image, after.image[::-1], rtol=1e-4, atol=1e-5)
@@ -84,7 +85,7 @@ def test_the_image_changes_every_logit_and_no_text_embedding(name):
 
 def test_padding_changes_nothing():
   parameters, forward = model()
-  images, tokens = batch_of(size=8)
+  images, tokens = batch_of(size=SIZE)
   length, more = TEXT['length'], 3
   before = forward(parameters, images, tokens)
   # Whatever stands in the padding, its positions and its token, must not be seen.
@@ -113,7 +114,7 @@ def test_padding_changes_nothing():
 
 def test_a_shifted_mask_differs_only_where_there_is_padding():
   parameters, forward = model()
-  images, tokens = batch_of(size=8)
+  images, tokens = batch_of(size=SIZE)
   right = forward(parameters, images, tokens).text
   shifted = model('shift_mask')[1](parameters, images, tokens).text
   full = (tokens != 0).all(axis=1)
@@ -136,7 +137,7 @@ def test_without_its_weight_captioning_gives_the_gradients_of_info_nce():
 
 def test_labels_that_are_padding_give_no_gradient():
   parameters, forward = model()
-  images, tokens = batch_of(size=8)
+  images, tokens = batch_of(size=SIZE)
   outputs = forward(parameters, images, tokens)
   for name, field in (('captioning', 'caption_logits'), ('captioning_streamed', 'hidden')):
     objective = Objective({name: 2.0})
@@ -179,7 +180,7 @@ def test_every_parameter_learns(name):
 @pytest.mark.parametrize(('name', 'image_moves'), [('cascade', True), ('parallel', False)])
 def test_the_captioners_queries_reach_the_image_vector_in_cascade_alone(name, image_moves):
   parameters, forward = model(name)
-  images, tokens = batch_of()
+  images, tokens = batch_of(size=SIZE)
   changed = {**parameters, 'pooler': {**parameters['pooler']}}
   changed['pooler']['queries'] = parameters['pooler']['queries'][::-1] ** 2
   before, after = (forward(p, images, tokens) for p in (parameters, changed))
@@ -189,7 +190,7 @@ def test_the_captioners_queries_reach_the_image_vector_in_cascade_alone(name, im
 
 def test_a_shared_poolers_first_query_is_the_image_vector_alone():
   parameters, forward = model('shared')
-  images, tokens = batch_of()
+  images, tokens = batch_of(size=SIZE)
   queries = np.array(parameters['pooler']['queries'])
   assert len(queries) == 1 + 5 and 'contrastive_pooler' not in parameters
   queries[0] = queries[0, ::-1] ** 2
@@ -229,7 +230,7 @@ def test_scanned_layers_equal_unrolled_ones():
 
 def test_bfloat16_stays_close_to_float32():
   images, tokens = batch_of(size=16)
-  parameters = jax.jit(tiny_coca().init)(jax.random.key(0, impl='unsafe_rbg'))
+  parameters = tiny_coca().init(jax.random.key(0, impl='unsafe_rbg'))
 
   def outputs(dtype):
     definition = tiny_coca(dtype=dtype)

@@ -57,8 +57,8 @@ def batch(name, size, seed):
 
 @functools.cache
 def draw(name, seed):
-  """Initial parameters; this random generator compiles four times faster."""
-  drawn = jax.jit(define(**fields_of(name)).init)(jax.random.key(seed, impl='unsafe_rbg'))
+  """Initial parameters, drawn outside of a jit: a draw then compiles once per shape."""
+  drawn = define(**fields_of(name)).init(jax.random.key(seed, impl='unsafe_rbg'))
   # Scales that start at 0 would hide the gradients below.
   wake = lambda path, a: a + (path[-1].key == 'scale' and not a.any())  # noqa: E731
   return jax.tree_util.tree_map_with_path(wake, drawn)

@@ -127,7 +127,7 @@ def test_colors_of_patches_change_as_those_of_the_image():
 def test_evaluation_exports_and_loading_agree_at_any_length(tmp_path):
   made = config(**{'model.image.pooling': 'mean', 'model.image.interpolation': 'bicubic'})
   own = build.open_model(made, jax.devices()[:1])
-  parameters = jax.jit(own.definition.init)(jax.random.key(0, impl='unsafe_rbg'))
+  parameters = own.definition.init(jax.random.key(0, impl='unsafe_rbg'))
   # An open_clip export, which keeps the length beside the model's config.
   message = export_run(made.to_dict(), parameters, tmp_path, own.tokenizer, 25)
   assert (
