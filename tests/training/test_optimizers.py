@@ -1,5 +1,6 @@
 """Laws of every optimizer by name: stacked = unrolled, sharded = whole, resumed = uninterrupted."""
 
+import functools
 import re
 
 import chex
@@ -46,6 +47,7 @@ def steps(transform, parameters, gradients):
   return parameters, state
 
 
+@functools.cache
 def transformer(scan):
   """Two layers whose matrices are large enough to be factored."""
   make = {'scan': scan, 'dtype': jnp.float32}
