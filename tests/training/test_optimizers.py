@@ -40,9 +40,9 @@ def draw(seed, tree):
 
 def steps(transform, parameters, gradients):
   """The parameters after a step per gradient, and the state."""
-  state = transform.init(parameters)
+  update, state = jax.jit(transform.update), transform.init(parameters)
   for gradient in gradients:
-    updates, state = transform.update(gradient, state, parameters)
+    updates, state = update(gradient, state, parameters)
     parameters = optax.apply_updates(parameters, updates)
   return parameters, state
 
