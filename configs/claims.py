@@ -119,6 +119,7 @@ def recipe(stage: str) -> ConfigDict:
   config.evaluation.zero_shot = ('group',)
   config.evaluation.templates = ('{}', 'an emoji of {}', 'a picture of {}', '{} symbol')
   config.evaluation.probes = ()
+  config.evaluation.probe_split = 'train[skin_tone=,group!=flags]'
   config.evaluation.pairs = ()
   if stage == 'smoke':
     clip.make_tiny(config)

@@ -100,11 +100,31 @@ def upgrade(config: ConfigDict) -> ConfigDict:
   if rates and normalized and 'mean' not in fields.get('data', {}):
     # Versions without `data.mean` moved the running statistics of frozen towers.
     fields['optimizer']['rates'] = (('.*/(mean|variance)', 1.0), *rates)
+  if fields.get('data', {}).get('name') == 'emoji' and 'sequence_lengths' not in fields['data']:
+    # Versions without `data.sequence_lengths` had two styles in the split 'train'.
+    fields['data']['split'] = _of_two_styles(fields['data']['split'])
+    evaluation = fields.get('evaluation', {})
+    for name in ('probe_split', 'partners'):
+      if evaluation.get(name):
+        evaluation[name] = _of_two_styles(evaluation[name])
   for path, value in _ADDED_FIELDS.items():
     *sections, name = path.split('.')
     section = functools.reduce(lambda node, key: node.setdefault(key, {}), sections, fields)
     section.setdefault(name, value)
   return ConfigDict(fields)
+
+
+def _of_two_styles(split: str) -> str:
+  """Restricts a split of the emoji to Noto and Twemoji.
+
+  >>> _of_two_styles('train[skin_tone=]+train+train[vendor=noto]')
+  'train[vendor=noto|twemoji,skin_tone=]+train[vendor=noto|twemoji]+train[vendor=noto]'
+  """
+  return re.sub(
+    r'\btrain(?:\[(?!vendor=)(?=[^\]]*[=<>])([^\]]*)\]|(?=\+|$))',
+    lambda match: f'train[{",".join(filter(None, ("vendor=noto|twemoji", match[1])))}]',
+    split,
+  )
 
 
 def finished_steps(workdir: pathlib.Path) -> list[int]:

@@ -35,7 +35,7 @@ def test_every_parameter_names_the_axes_of_its_dimensions(name):
 
   def check(parameter, axes):
     assert len(axes) == parameter.ndim
-    assert set(axes) <= {'embed', 'mlp', 'heads', 'vocab', 'layers', None}
+    assert set(axes) <= {'embed', 'mlp', 'heads', 'channels', 'vocab', 'layers', None}
 
   jax.tree.map(check, parameters, definition.axes)
 

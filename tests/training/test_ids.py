@@ -52,8 +52,8 @@ def test_augmentation_on_the_host_is_seeded_by_position():
 def test_a_table_has_a_row_per_example(table):
   source = data.open_source(table.data.name, table.data.split)
   run = build.build(table, examples=source.rows)
-  assert source.rows == 6918 and len(source) > source.rows
-  assert run.abstract_state.memory['table']['seen'].shape == (7 * 1024,)
+  assert source.rows == 10914 and len(source) > source.rows
+  assert run.abstract_state.memory['table']['seen'].shape == (11 * 1024,)
   table.data.examples = 9000
   assert build.build(table, examples=source.rows).sizes.examples == 9 * 1024
 
@@ -64,7 +64,7 @@ def test_a_table_without_a_number_of_rows_is_an_error(table):
 
 
 def test_a_plan_opens_the_data_only_for_a_table(table):
-  assert plan.with_examples(table).data.examples == 6918
+  assert plan.with_examples(table).data.examples == 10914
   assert table.data.examples == 0
   table.data.name, table.data.examples = 'nowhere', 5
   assert plan.with_examples(table) is table

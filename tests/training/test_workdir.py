@@ -146,6 +146,14 @@ def test_a_config_of_an_earlier_version_keeps_its_behavior(tmp_path):
   for path in added:
     *sections, name = path.split('.')
     del functools.reduce(operator.getitem, sections, upgraded)[name]
+  # Its split had two styles then.
+  styles = 'train[vendor=noto|twemoji'
+  split = upgraded['data'].pop('split')
+  assert split == f'{styles},skin_tone=]+{styles},skin_tone=]+{styles}]'
+  assert written['data'].pop('split') == 'train[skin_tone=]+train[skin_tone=]+train'
+  for name in ('probe_split', 'partners'):
+    if split := upgraded['evaluation'].pop(name, None):
+      assert split.replace(f'{styles},', 'train[') == written['evaluation'].pop(name)
   assert upgraded == written
   # The same config of this version belongs to the same run.
   workdir.lock(tmp_path, clip.get_config('smoke'))
