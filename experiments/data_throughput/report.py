@@ -30,4 +30,7 @@ def conversions(path: pathlib.Path) -> str:
   return records.markdown('lrr', ['to ArrayRecord from', '1 worker', '2 workers'], rows)
 
 
-TABLES = {'rates': functools.partial(rates, RESULTS)}
+TABLES = {
+  'rates': functools.partial(rates, RESULTS),
+  'conversions': functools.partial(conversions, CONVERSIONS),
+}
