@@ -213,9 +213,10 @@ def emoji() -> ConfigDict:
   config.evaluation.zero_shot = ('group', 'subgroup')
   # Prompt templates; or ('imagenet',) for the 80 of CLIP, or a file
   config.evaluation.templates = ('{}', 'an emoji of {}', 'a picture of {}', '{} symbol')
-  # Probes on the frozen encoder for the same classes, in the final evaluation: k-NN and few-shot
+  # Probes on the frozen encoder for the same classes, in the final evaluation: k-NN and few-shot,
+  # trained on probe_split
   config.evaluation.probes = ('neighbours', 'prototypes')  # and 'linear', which is slow
-  config.evaluation.probe_split = f'{styles},skin_tone=,group!=flags]'  # where they train
+  config.evaluation.probe_split = f'{styles},skin_tone=,group!=flags]'
   # Winoground-style pairs: an example and a partner with equal values in these fields
   config.evaluation.pairs = ('vendor', 'concept')
   config.evaluation.partners = 'train[skin_tone!=]'  # '' for the split itself
