@@ -88,15 +88,15 @@ def open_source(name: str, split: str, folder: str | None = None) -> Source | mi
   if parts := mixture.parse_mixture(name):
     sources = [open_source(part, split, folder) for part, _ in parts]
     return mixture.Mixture(sources, [weight for _, weight in parts])
-  parts = parse_split(split)
-  splits = list(dict.fromkeys(plain for plain, _ in parts))
+  selections = parse_split(split)
+  splits = list(dict.fromkeys(plain for plain, _ in selections))
   opened, sizes = zip(*(_open_split(name, plain, folder) for plain in splits), strict=True)
-  records = opened[0] if len(splits) == 1 else chained.Chained(opened)
-  ranges = dict(zip(splits, getattr(records, 'ranges', [range(len(records))]), strict=True))
+  records = chained.Chained(opened)
+  ranges = dict(zip(splits, records.ranges, strict=True))
   return Source(
     records,
-    *(where for _, where in parts),
-    within=[ranges[plain] for plain, _ in parts],
+    *(where for _, where in selections),
+    within=[ranges[plain] for plain, _ in selections],
     cached=None not in sizes and sum(sizes) < _CACHED_BYTES,
     # A process parses the embedded dataset once.
     cache=_EMOJI['+'.join(splits)] if name == 'emoji' else None,

@@ -19,8 +19,7 @@ class Kind(NamedTuple):
     read: (section, model_cfg) -> our fields: the tower's dict, 'image' or 'text', and fields of the
       model that the tower determines, such as 'image_projection'; for texts also 'end_id', the id
       of the end token where it is not the largest; for images as patches 'sequence_length', see
-      `interop.Model`. Raises UnsupportedError for entries without
-      support.
+      `interop.Model`. Raises UnsupportedError for entries without support.
     write: (all fields of the model by path, the section as read before or {}) -> the section. The
       fields include 'end_id'. Raises UnsupportedError.
     rows: (all fields by path, section) -> rows of the tower and its projection. Their names are
