@@ -79,7 +79,7 @@ def test_a_classifier_keeps_the_towers_parameters_and_axes(scan):
 def test_a_classifier_suits_every_tower(name):
   definition = define('encoder', embed=12, projector=(8,), image=SECTIONS[name])
   classifier = define_classifier(definition, 5, heads=2)
-  shapes = jax.eval_shape(classifier.init, jax.random.key(0))
+  shapes = classifier.shapes
   encode = lambda p: classifier.bind(p)(np.zeros((2, 32, 32, 3), np.float32))  # noqa: E731
   assert jax.eval_shape(encode, shapes).shape == (2, 5)
   assert classifier.statistics == definition.statistics

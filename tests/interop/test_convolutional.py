@@ -197,7 +197,7 @@ def model_of(image, projection, embed=12, text=()):
     drawn = random.normal(0, 0.3, leaf.shape).astype(np.float32)
     return np.abs(drawn) + 0.5 if path[-1].key in ('scale', 'variance') else drawn
 
-  shapes = jax.eval_shape(define(**fields).init, jax.random.key(0))
+  shapes = define(**fields).shapes
   return interop.Model(fields, jax.tree_util.tree_map_with_path(draw, shapes))
 
 

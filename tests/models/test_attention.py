@@ -156,7 +156,7 @@ def test_a_model_passes_its_attention_to_every_block_and_pooler(name, fields, ke
     'image': jax.ShapeDtypeStruct((2, 16, 16, 3), 'float32'),
     'tokens': jax.ShapeDtypeStruct((2, 6), 'int32'),
   }
-  parameters = jax.eval_shape(definition.init, jax.random.key(0))
+  parameters = definition.shapes
   jax.eval_shape(lambda p, batch: definition.bind(p).encode(batch), parameters, batch)
   # Single queries, those of the contrastive pooling, are left to XLA.
   assert len(calls) == kernels, calls

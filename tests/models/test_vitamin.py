@@ -61,7 +61,7 @@ def test_a_gate_of_zero_closes_the_mlp():
 
 
 def test_without_positions_there_is_no_table():
-  shapes = jax.eval_shape(clip_of(positions=False).init, jax.random.key(0))['image']
+  shapes = clip_of(positions=False).shapes['image']
   assert 'positions' not in shapes and parameters()['image']['positions'].shape == (4, 16)
 
 

@@ -29,7 +29,7 @@ def table(recipe, variant, rules):
   """A line a parameter: its path, its shape, and its cut on each mesh."""
   config = recipe.get_config(variant)
   definition = define(**config.model.to_dict())
-  shapes = jax.eval_shape(definition.init, jax.random.key(0))
+  shapes = definition.shapes
   rules = config.sharding.to_dict() | rules
   columns = [
     jax.tree.leaves(parameter_shardings(definition.axes, shapes, rules, AbstractMesh(sizes, AXES)))

@@ -66,7 +66,7 @@ def stack(tree):
 @pytest.mark.parametrize('name', NAMES)
 def test_stacked_layers_are_updated_like_unrolled_ones(name):
   unrolled, scanned = transformer(False), transformer(True)
-  shapes = jax.eval_shape(unrolled.init, jax.random.key(0))
+  shapes = unrolled.shapes
   trees = [draw(seed, shapes) for seed in range(3)]
   make = lambda axes: optimizer.make_optimizer(SCHEDULE, **FIELDS, name=name, axes=axes)  # noqa: E731
   apart, _ = steps(make(unrolled.axes), trees[0], trees[1:])
@@ -141,7 +141,7 @@ def test_muons_matrices_are_those_of_hidden_layers():
   definition = define(**config.model.to_dict())
   axes = definition.axes | {'heads': {'slip': {'kernel': ('embed', 'mlp')}}}
   found = optimizer.hidden_matrices(axes)
-  shapes = jax.eval_shape(definition.init, jax.random.key(0))
+  shapes = definition.shapes
   names = {jax.tree_util.keystr(path, simple=True, separator='/'): path for path in found}
   hidden = re.compile(
     r'((image|text|decoder)/transformer/blocks/.*|(contrastive_)?pooler)/?'
@@ -161,7 +161,7 @@ def test_muons_matrices_are_those_of_hidden_layers():
 
 def test_muon_orthogonalizes_each_matrix_by_itself():
   definition = transformer(True)
-  shapes = jax.eval_shape(definition.init, jax.random.key(0))
+  shapes = definition.shapes
   parameters, gradient = draw(0, shapes), draw(1, shapes)
   fields = FIELDS | {'weight_decay': 0.0, 'name': 'muon', 'axes': definition.axes}
   transform = optimizer.make_optimizer(lambda step: 1.0, **fields)
