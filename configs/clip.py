@@ -219,7 +219,7 @@ def emoji() -> ConfigDict:
   config.evaluation.probe_split = f'{styles},skin_tone=,group!=flags]'
   # Winoground-style pairs: an example and a partner with equal values in these fields
   config.evaluation.pairs = ('vendor', 'concept')
-  config.evaluation.partners = 'train[skin_tone!=]'  # '' for the split itself
+  config.evaluation.partners = f'{styles},skin_tone!=]'  # '' for the split itself
   config.evaluation.captions = ConfigDict()  # options of models/generation.py, for captioners
   return config
 
