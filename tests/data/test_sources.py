@@ -1,3 +1,4 @@
+import operator
 import shutil
 
 import numpy as np
@@ -66,6 +67,8 @@ def test_a_sum_selects_from_several_splits():
   places = [source.where(k) for source in (*parts,) for k in range(len(source))]
   assert [together.where(k) for k in range(len(together))] == places
   assert sum(together.shard_sizes()) == len(together)
+  # A process parses a split once, whatever sums it is part of.
+  assert all(map(operator.is_, together.values('image'), parts[0].values('image')))
 
 
 def test_a_number_is_selected_as_it_is_written():

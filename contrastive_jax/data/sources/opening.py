@@ -1,6 +1,5 @@
 """Opens a source by its name in the config."""
 
-import collections
 import copy
 import os
 import re
@@ -33,8 +32,6 @@ from contrastive_jax.data.sources.source import (
 )
 
 _CACHED_BYTES = 2**28
-# The examples of the embedded dataset by split.
-_EMOJI: dict[str, dict[int, dict[str, Any]]] = collections.defaultdict(dict)
 
 
 # Readers by scheme: paths -> a sequence of records with `bytes`, its size or None.
@@ -98,13 +95,13 @@ def open_source(name: str, split: str, folder: str | None = None) -> Source | mi
     *(where for _, where in selections),
     within=[ranges[plain] for plain, _ in selections],
     cached=None not in sizes and sum(sizes) < _CACHED_BYTES,
-    # A process parses the embedded dataset once.
-    cache=_EMOJI['+'.join(splits)] if name == 'emoji' else None,
   )
 
 
 def _open_split(name: str, split: str, folder: str | None) -> tuple[Sequence[Any], int | None]:
   """Opens a split: its records, and their bytes or None."""
+  if name == 'emoji':
+    return prepared.open_embedded(split)
   field, ungrouped = grouped.parse(name, _SCHEMES)
   scheme, separator, rest = ungrouped.partition(':')
   if separator and scheme not in (*_SCHEMES, 'tfds') and re.match(r'[^\d].*[/.]', rest):

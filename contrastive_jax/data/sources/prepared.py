@@ -1,6 +1,7 @@
 """Datasets prepared by TFDS, the embedded emoji among them."""
 
 import copy
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -71,6 +72,13 @@ def open_prepared(name: str, split: str, folder: str | None) -> tuple[Sequence[A
     ) from error
 
 
+@functools.cache
+def open_embedded(split: str) -> tuple[Sequence[Any], int | None]:
+  """Opens a split of the embedded emoji, whose records a process parses once."""
+  records, size = open_prepared('emoji', split, None)
+  return _Parsed(records), size
+
+
 def _find(name: str, folder: str | None) -> tfds.core.DatasetBuilder:
   """Finds a builder by the files on disk; the code of some builders needs TensorFlow."""
   try:
@@ -129,6 +137,26 @@ class _Prepared(Sequence):
         return f'{each.file}: record {each.start + number}'
       number -= each.size
     raise IndexError(number)
+
+
+class _Parsed(Sequence):
+  """Records that are parsed once."""
+
+  def __init__(self, records: Sequence[Any]):
+    self._records, self._parsed = records, {}
+    self.row_ranges, self.where = records.row_ranges, records.where
+
+  def __getstate__(self) -> dict[str, Any]:
+    # A copy in another process starts with an empty cache.
+    return vars(self) | {'_parsed': {}}
+
+  def __len__(self) -> int:
+    return len(self._records)
+
+  def __getitem__(self, number: int) -> dict[str, Any]:
+    if number not in self._parsed:
+      self._parsed[number] = self._records[number]
+    return self._parsed[number]
 
 
 def _named(feature: tfds.features.FeatureConnector, value: Any) -> Any:

@@ -71,7 +71,6 @@ class Source:
     *wheres: str,
     within: Sequence[range] = (),
     cached: bool = False,
-    cache: dict[int, dict[str, Any]] | None = None,
   ):
     """Selects records by conditions.
 
@@ -81,8 +80,6 @@ class Source:
         empty condition, like none at all, selects every record.
       within: the numbers of the records that each condition selects from; default all.
       cached: whether to cache each record: parsing costs more than decoding.
-      cache: holds cached examples by number; sources of the same records may share it. Default: an
-        own one.
 
     Raises:
       OSError: if a file is missing or damaged; also on access to an example.
@@ -92,7 +89,7 @@ class Source:
     self._ids = RowIds(self.row_ranges)
     self.rows = self._ids.rows
     self._records = records
-    self._kept = {} if cache is None else cache
+    self._kept: dict[int, dict[str, Any]] = {}
     wheres = wheres or ('',)
     within = within or [range(len(records))] * len(wheres)
     selections = [
