@@ -106,6 +106,7 @@ def recipe(stage: str) -> ConfigDict:
   config.views = config.texts = config.micro_batches = 1
   config.total_steps = 400
   config.batch_size = 128
+  config.optimizer.name = 'adamw'
   config.optimizer.learning_rate = 1e-3
   config.optimizer.warmup_fraction = 0.05
   config.optimizer.b1 = 0.9
@@ -120,6 +121,7 @@ def recipe(stage: str) -> ConfigDict:
   config.evaluation.templates = ('{}', 'an emoji of {}', 'a picture of {}', '{} symbol')
   config.evaluation.probes = ()
   config.evaluation.probe_split = 'train[skin_tone=,group!=flags]'
+  config.evaluation.partners = 'train[skin_tone!=]'
   config.evaluation.pairs = ()
   if stage == 'smoke':
     clip.make_tiny(config)

@@ -25,11 +25,12 @@ def get_config(variant: str = 'default') -> ConfigDict:
   config.variant = variant
   if variant == 'smoke':
     make_tiny(config)
+    styles = 'train[vendor=noto|twemoji'
+    config.data.split = f'{styles},skin_tone=]+{styles},skin_tone=]+{styles}]'
   elif variant == 'validation':
-    # Trains on one vendor and validates on the other; the held-out splits stay unseen.
-    config.data.split = (
-      'train[vendor=noto,skin_tone=]+train[vendor=noto,skin_tone=]+train[vendor=noto]'
-    )
+    # Trains on all styles but one and validates on that; the held-out splits stay unseen.
+    plain = 'train[vendor!=twemoji,skin_tone=]+openmoji[skin_tone=]'
+    config.data.split = f'{plain}+{plain}+train[vendor!=twemoji]'
     config.evaluation.splits = ('train[vendor=twemoji,skin_tone=,group!=flags]',)
     config.evaluation.probe_split = 'train[vendor=noto,skin_tone=,group!=flags]'
     config.evaluation.pairs = ()
@@ -66,9 +67,10 @@ def emoji() -> ConfigDict:
   # data/sources/opening.py
   config.data.name = 'emoji'
   config.data.folder = ''  # folder of prepared TFDS datasets; '' for TFDS's default
-  # Nearly half of them repeat people in five skin tones; all other emoji count three times.
-  styles = 'train[vendor=noto|twemoji'
-  config.data.split = f'{styles},skin_tone=]+{styles},skin_tone=]+{styles}]'
+  # Nearly half of them repeat people in five skin tones; all other emoji count three times, those
+  # of OpenMoji twice.
+  plain = 'train[skin_tone=]+openmoji[skin_tone=]'
+  config.data.split = f'{plain}+{plain}+train'
   config.data.tokenizer = 'emoji'
   # A field, from whose texts one is drawn; or fields by weight: 'caption*0.7+join(tags)*0.3'
   config.data.captions = 'caption'
@@ -131,7 +133,7 @@ def emoji() -> ConfigDict:
   config.model.image.patch = 8
   # A small ResNet: on few images it generalizes to new styles sooner than a transformer.
   config.model.image.stem = 'convolution'
-  config.model.image.stem_blocks = (0, 2, 2)
+  config.model.image.stem_blocks = (0, 1, 1)
   config.model.image.width = 128
   config.model.image.layers = 0
   config.model.image.heads = 4
@@ -150,7 +152,7 @@ def emoji() -> ConfigDict:
   config.views = 1  # augmented views per image; the first is paired with the text
   config.texts = 1  # texts per example; the first is paired with the image
 
-  config.total_steps = 2000
+  config.total_steps = 3000
   config.batch_size = 128
   # Micro-batches (gradient caching); the loss still sees the whole batch.
   config.micro_batches = 1
@@ -158,8 +160,8 @@ def emoji() -> ConfigDict:
   # times the moving average (0: no bound). Bad steps stop the run; with 'skip' they are skipped.
   config.bad_steps = ConfigDict({'action': 'stop', 'spike': 0.0})
   config.optimizer = ConfigDict()
-  config.optimizer.name = 'adamw'  # or 'adafactor', 'lars', 'lion', 'muon'
-  config.optimizer.learning_rate = 1e-3
+  config.optimizer.name = 'muon'  # or 'adafactor', 'adamw', 'lars', 'lion'
+  config.optimizer.learning_rate = 3e-3
   config.optimizer.warmup_fraction = 0.05
   # After the warmup: 'constant', 'cosine', 'linear', 'rsqrt', or 'wsd', which needs a cooldown
   config.optimizer.decay = 'cosine'
@@ -216,16 +218,17 @@ def emoji() -> ConfigDict:
   # Probes on the frozen encoder for the same classes, in the final evaluation: k-NN and few-shot,
   # trained on probe_split
   config.evaluation.probes = ('neighbours', 'prototypes')  # and 'linear', which is slow
-  config.evaluation.probe_split = f'{styles},skin_tone=,group!=flags]'
+  config.evaluation.probe_split = 'train[vendor=noto|twemoji,skin_tone=,group!=flags]'
   # Winoground-style pairs: an example and a partner with equal values in these fields
   config.evaluation.pairs = ('vendor', 'concept')
-  config.evaluation.partners = f'{styles},skin_tone!=]'  # '' for the split itself
+  config.evaluation.partners = 'train[vendor=noto|twemoji,skin_tone!=]'  # '' for the split itself
   config.evaluation.captions = ConfigDict()  # options of models/generation.py, for captioners
   return config
 
 
 def make_tiny(config: ConfigDict) -> None:
   """Two steps of a tiny model, each logged."""
+  config.optimizer.update({'name': 'adamw', 'learning_rate': 1e-3})
   config.total_steps = 2
   config.batch_size = 16
   config.log_every = 1
@@ -288,7 +291,7 @@ def make_paper(config: ConfigDict, variant: str) -> None:
   config.batch_size = 32_768
   config.gather_bytes = 64 * 2**20
   config.total_steps = 390_625
-  config.optimizer.learning_rate = learning_rate
+  config.optimizer.update({'name': 'adamw', 'learning_rate': learning_rate})
   config.optimizer.weight_decay = 0.2
   config.optimizer.warmup_fraction = 2_000 / 390_625
   config.log_every = 100
@@ -311,5 +314,6 @@ def make_yfcc15m(config: ConfigDict, epochs: int) -> None:
   config.augmentation.update({'blur': 0.5, 'flip': 0.5})
   config.batch_size = 4096
   config.total_steps = epochs * 15_000_000 // config.batch_size
-  config.optimizer.update({'learning_rate': 3e-3, 'weight_decay': 0.1, 'epsilon': 1e-8})
+  config.optimizer.update({'name': 'adamw', 'learning_rate': 3e-3, 'epsilon': 1e-8})
+  config.optimizer.weight_decay = 0.1
   config.optimizer.warmup_fraction = 1 / epochs

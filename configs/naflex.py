@@ -47,4 +47,5 @@ def get_config(variant: str = 'default') -> ConfigDict:
   image.layers = 1 if variant == 'smoke' else 4
   image.pooling = 'attention'
   image.interpolation = 'bilinear'
+  config.optimizer.update({'name': 'adamw', 'learning_rate': 1e-3})
   return config

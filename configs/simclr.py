@@ -36,6 +36,7 @@ def get_config(variant: str = 'default') -> ConfigDict:
       'image': config.model.image,
     }
   )
+  config.optimizer.update({'name': 'adamw', 'learning_rate': 1e-3})
   config.views = 2
   # The inverse of the paper's temperature, 0.1
   config.objective = ConfigDict({'nt_xent': {'weight': 1.0, 'scale': 10.0}})

@@ -51,6 +51,7 @@ def get_config(variant: str = 'default') -> ConfigDict:
   config.model.text.layers = 1
   config.model.text.heads = 4
 
+  config.optimizer.update({'name': 'adamw', 'learning_rate': 1e-3})
   config.total_steps = 500
   config.evaluate_every = 250
 
