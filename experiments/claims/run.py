@@ -11,37 +11,24 @@ written to experiments/claims/results after each run; `python -m experiments.rec
 the tables.
 """
 
-import concurrent.futures
-import json
-import os
 import pathlib
-import queue
-import re
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from absl import app, flags
 
-from experiments import records
+from experiments import side_by_side
 from experiments.claims import claim, results, tables
-
-ROOT = pathlib.Path(__file__).parents[2]
 
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/claims', 'Holds a folder per run.')
 _DRY_RUN = flags.DEFINE_boolean('dry_run', False, 'Only print what remains.')
-_CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else [0]
-_JOBS = flags.DEFINE_integer(
-  'jobs', len(_CORES), 'Runs at a time.', lower_bound=1, upper_bound=len(_CORES)
-)
-_RUNNING: set[subprocess.Popen] = set()
+_CORES = len(side_by_side.CORES)
+_JOBS = flags.DEFINE_integer('jobs', _CORES, 'Runs at a time.', lower_bound=1, upper_bound=_CORES)
 
 
 def folder_of(arm: claim.Arm, seed: int) -> pathlib.Path:
   """The workdir of a run."""
-  return pathlib.Path(_WORKDIR.value) / f'{re.sub("[^a-zA-Z0-9.=_-]+", "_", str(arm))}-{seed}'
+  return pathlib.Path(_WORKDIR.value) / f'{side_by_side.folder_name(str(arm))}-{seed}'
 
 
 def remaining(claims: Mapping[str, claim.Claim]) -> list[tuple[claim.Arm, int]]:
@@ -56,57 +43,15 @@ def remaining(claims: Mapping[str, claim.Claim]) -> list[tuple[claim.Arm, int]]:
   return sorted(wanted.values(), key=lambda run: run[1])
 
 
-def train(arm: claim.Arm, seed: int, core: int) -> None:
-  """Trains a run on one core through launch.py, or resumes it.
-
-  Raises:
-    RuntimeError: if it fails; names its log.
-  """
-  folder, shared = folder_of(arm, seed).absolute(), pathlib.Path(_WORKDIR.value).absolute()
-  folder.mkdir(parents=True, exist_ok=True)
-  command = [sys.executable, 'launch.py', f'--config=configs/claims.py:{arm.method}']
-  command += [f'--workdir={folder}']
-  command += [
-    f'--config.{path}={value}'.replace('{folder}', str(shared))
+def launch_of(arm: claim.Arm, seed: int) -> side_by_side.Launch:
+  """The run of an arm with a seed."""
+  shared = pathlib.Path(_WORKDIR.value).absolute()
+  fields = {
+    path: str(value).replace('{folder}', str(shared))
     for path, value in {'seed': seed, **arm.fields}.items()
-  ]
-  with (folder / 'log.txt').open('w') as log:
-    run = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
-    _RUNNING.add(run)
-    if hasattr(os, 'sched_setaffinity'):
-      os.sched_setaffinity(run.pid, {core})
-    code = run.wait()
-    _RUNNING.remove(run)
-  if code or not (folder / 'results.json').exists():
-    raise RuntimeError(f'{arm} with seed {seed} ended with {code}; see {log.name}')
-  (folder / 'provenance.json').write_text(json.dumps(records.provenance(), indent=2) + '\n')
-
-
-def train_all(runs: Iterable[tuple[claim.Arm, int]], settle) -> None:
-  """Trains runs side by side, each on a core of its own, and settles after each."""
-  cores: queue.Queue[int] = queue.Queue()
-  for core in _CORES[: _JOBS.value]:
-    cores.put(core)
-
-  def work(arm: claim.Arm, seed: int) -> str:
-    core, start = cores.get(), time.perf_counter()
-    try:
-      train(arm, seed, core)
-    finally:
-      cores.put(core)
-    return f'{arm}, seed {seed}: {time.perf_counter() - start:.0f} s'
-
-  with concurrent.futures.ThreadPoolExecutor(_JOBS.value) as pool:
-    jobs = [pool.submit(work, arm, seed) for arm, seed in runs]
-    try:
-      for job in concurrent.futures.as_completed(jobs):
-        print(job.result(), flush=True)
-        settle()
-    except BaseException:
-      pool.shutdown(wait=False, cancel_futures=True)
-      for run in list(_RUNNING):
-        run.terminate()  # which saves the run
-      raise
+  }
+  config = f'configs/claims.py:{arm.method}'
+  return side_by_side.Launch(f'{arm}, seed {seed}', folder_of(arm, seed), config, fields)
 
 
 def main(arguments: list[str]) -> None:
@@ -130,7 +75,7 @@ def main(arguments: list[str]) -> None:
   if not _DRY_RUN.value:
     for measured in claims.values():
       measured.prepare(pathlib.Path(_WORKDIR.value).absolute())
-    train_all(runs, settle)
+    side_by_side.train_all([launch_of(*run) for run in runs], _JOBS.value, settle)
     settle()
   for name in claims:
     print(f'{name}: {tables.summary(results.path_of(name))}')

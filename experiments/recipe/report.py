@@ -1,0 +1,31 @@
+"""The table of results.json."""
+
+import functools
+import pathlib
+import statistics
+
+from experiments import records
+from experiments.recipe import arms
+
+RESULTS = pathlib.Path(__file__).with_name('results.json')
+METRICS = {
+  'image_to_text_recall@1': 'image to text',
+  'text_to_image_recall@1': 'text to image',
+}
+
+
+def recipe(path: pathlib.Path) -> str:
+  """Returns recall on the validation style per arm, and how its mean differs from the recipe's."""
+  results = records.read(path)['results']
+  mean = lambda arm: statistics.mean(results[arm][metric] for metric in METRICS)  # noqa: E731
+  rows = []
+  for arm in filter(results.__contains__, arms.ARMS):
+    recall = [f'{results[arm][metric]:.1%}' for metric in METRICS]
+    difference = f'{100 * (mean(arm) - mean(arms.BASELINE)):+.1f}' if arm != arms.BASELINE else ''
+    steps, milliseconds = arms.ARMS[arm]['total_steps'], 1000 * results[arm]['step_seconds']
+    rows.append([arm, f'{steps:,}', f'{milliseconds:.0f}', *recall, difference])
+  header = ['', 'steps', 'ms per step', *METRICS.values(), 'mean, points']
+  return records.markdown('lrrrrr', header, rows)
+
+
+TABLES = {'recipe': functools.partial(recipe, RESULTS)}

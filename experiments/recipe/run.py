@@ -1,0 +1,53 @@
+"""Tries changes of the default run on a style that is not the held-out one.
+
+  python -m experiments.recipe.run
+  python -m experiments.recipe.run 'weight decay 0.1' 'width 192'      some of the changes
+
+A run has one core, and takes the time of 3,000 steps of the recipe, whatever a step costs. Finished
+runs are not repeated, and unfinished ones resumed. Writes results.json after each.
+"""
+
+import json
+import pathlib
+import signal
+
+from absl import app, flags
+
+from contrastive_jax.training.logger import read_metrics
+from experiments import records, side_by_side
+from experiments.recipe import arms, report
+
+_WORKDIR = flags.DEFINE_string('workdir', 'runs/recipe', 'Holds a folder per run.')
+
+
+def measured(folder: pathlib.Path) -> dict[str, float] | None:
+  """Recall of a finished run, and its seconds per step; None if it is not finished."""
+  path = folder / 'results.json'
+  if not path.exists():
+    return None
+  found = json.loads(path.read_text())
+  recall = {name.rpartition('/')[2]: value for name, value in found.items() if 'recall@1' in name}
+  lines = [line for line in read_metrics(folder) if 'train/step_seconds' in line]
+  seconds = sorted(line['train/step_seconds'] for line in lines)
+  return recall | {'step_seconds': seconds[len(seconds) // 2]}
+
+
+def main(arguments: list[str]) -> None:
+  """Trains what remains, and writes and prints the table."""
+  signal.signal(signal.SIGTERM, signal.default_int_handler)
+  folder = pathlib.Path(_WORKDIR.value)
+  launches = {arm: arms.launch_of(arm, folder) for arm in arguments[1:] or arms.ARMS}
+
+  def write() -> None:
+    earlier = records.read(report.RESULTS)['results'] if report.RESULTS.exists() else {}
+    found = {arm: measured(launch.folder) for arm, launch in launches.items()}
+    results = earlier | {arm: row for arm, row in found.items() if row}
+    records.write(report.RESULTS, results, resumed=True)
+
+  remaining = [launch for launch in launches.values() if measured(launch.folder) is None]
+  side_by_side.train_all(remaining, len(side_by_side.CORES), write)
+  print(report.recipe(report.RESULTS))
+
+
+if __name__ == '__main__':
+  app.run(main)

@@ -1,0 +1,69 @@
+"""The arms of experiments/recipe and the subsets of experiments/styles."""
+
+import collections
+import json
+import pathlib
+
+import pytest
+
+from configs import clip
+from contrastive_jax import data
+from experiments.recipe import arms
+from experiments.recipe import report as recipe_report
+from experiments.styles import report as styles_report
+from experiments.styles import subsets
+
+
+@pytest.mark.parametrize('arm', arms.ARMS)
+def test_every_arm_changes_fields_of_the_config(arm):
+  config = clip.get_config('validation')
+  before = config.to_json()
+  config.update_from_flattened_dict(dict(arms.ARMS[arm]))
+  assert (config.to_json() == before) == (arm == arms.BASELINE)
+
+
+def test_arms_and_subsets_have_folders_of_their_own():
+  root = pathlib.Path('runs')
+  runs = [arms.launch_of(arm, root) for arm in arms.ARMS]
+  runs += [subsets.launch_of(styles, root) for styles in subsets.SUBSETS]
+  assert len({run.folder for run in runs}) == len(runs)
+  assert all(run.folder.parent == root for run in runs)
+
+
+def test_subsets_are_distinct_and_drawn_once():
+  assert subsets.draw() == subsets.SUBSETS
+  assert len({*subsets.SUBSETS}) == len(subsets.SUBSETS)
+  sizes = collections.Counter(map(len, subsets.SUBSETS))
+  assert sizes == {1: 6, 2: 6, 3: 6, 4: 6, 5: 6, 6: 1}
+  for styles in subsets.SUBSETS:
+    assert len({*styles}) == len(styles) and {*styles} <= {*subsets.STYLES}
+
+
+def test_files_of_all_styles_draw_the_same_concepts(tmp_path):
+  subsets.prepare(tmp_path)
+  names = (*subsets.STYLES, 'heldout_style')
+  sources = {
+    name: data.open_source(f'arrayrecord:{tmp_path}/{{split}}.array_record', name) for name in names
+  }
+  concepts = {name: source.values('hexcode') for name, source in sources.items()}
+  first = sorted(concepts['noto'])
+  assert len({*first}) == len(first) > 500
+  assert all(sorted(found) == first for found in concepts.values())
+  captions = {row['hexcode']: row['caption'] for row in sources['heldout_style']}
+  assert all(row['caption'] == captions[row['hexcode']] for row in sources['openmoji'])
+  written = (tmp_path / 'noto.array_record').stat().st_mtime_ns
+  subsets.prepare(tmp_path)
+  assert (tmp_path / 'noto.array_record').stat().st_mtime_ns == written
+
+
+def test_tables_follow_the_results(tmp_path):
+  path = tmp_path / 'results.json'
+  row = lambda forth, back: dict(zip(styles_report.METRICS, (forth, back), strict=True))  # noqa: E731
+  path.write_text(json.dumps({'results': {'noto': row(0.1, 0.2), 'twemoji': row(0.3, 0.2)}}))
+  assert '| 1 | 2 | 20.0% (10.0% to 30.0%) | 20.0% (20.0% to 20.0%) |' in styles_report.styles(path)
+  other, time = 'weight decay 0.1', {'step_seconds': 0.25}
+  found = {other: row(0.2, 0.1) | time, arms.BASELINE: row(0.2, 0.2) | time}
+  path.write_text(json.dumps({'results': found}))
+  table = recipe_report.recipe(path)
+  assert '| weight decay 0.1 | 3,000 | 250 | 20.0% | 10.0% | -5.0 |' in table
+  assert arms.launch_of(other, tmp_path).fields['optimizer.weight_decay'] == 0.1
