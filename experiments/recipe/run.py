@@ -3,8 +3,9 @@
   python -m experiments.recipe.run
   python -m experiments.recipe.run 'weight decay 0.1' 'width 192'      some of the changes
 
-A run has one core, and takes the time of 3,000 steps of the recipe, whatever a step costs. Finished
-runs are not repeated, and unfinished ones resumed. Writes results.json after each.
+A run has one core, and takes the time of 3,000 steps of the recipe, whatever a step costs.
+Unfinished runs are resumed, and those of results.json are not repeated: delete it to measure anew.
+It is written after each run.
 """
 
 import json
@@ -37,14 +38,14 @@ def main(arguments: list[str]) -> None:
   signal.signal(signal.SIGTERM, signal.default_int_handler)
   folder = pathlib.Path(_WORKDIR.value)
   launches = {arm: arms.launch_of(arm, folder) for arm in arguments[1:] or arms.ARMS}
+  known = records.read(report.RESULTS)['results'] if report.RESULTS.exists() else {}
 
   def write() -> None:
-    earlier = records.read(report.RESULTS)['results'] if report.RESULTS.exists() else {}
     found = {arm: measured(launch.folder) for arm, launch in launches.items()}
-    results = earlier | {arm: row for arm, row in found.items() if row}
+    results = known | {arm: row for arm, row in found.items() if row}
     records.write(report.RESULTS, results, resumed=True)
 
-  remaining = [launch for launch in launches.values() if measured(launch.folder) is None]
+  remaining = [launch for arm, launch in launches.items() if arm not in known]
   side_by_side.train_all(remaining, len(side_by_side.CORES), write)
   print(report.recipe(report.RESULTS))
 

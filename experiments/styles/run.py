@@ -2,8 +2,8 @@
 
 python -m experiments.styles.run
 
-A run has one core. Finished runs are not repeated, and unfinished ones resumed. Writes results.json
-after each run, and the plot at the end.
+A run has one core. Unfinished runs are resumed, and those of results.json are not repeated: delete
+it to measure anew. It is written after each run, and the plot at the end.
 """
 
 import json
@@ -33,12 +33,14 @@ def main(_) -> None:
   folder = pathlib.Path(_WORKDIR.value)
   subsets.prepare(folder / 'data')
   launches = [subsets.launch_of(styles, folder) for styles in subsets.SUBSETS]
+  known = records.read(report.RESULTS)['results'] if report.RESULTS.exists() else {}
 
   def write() -> None:
     found = {launch.name: measured(launch.folder) for launch in launches}
-    records.write(report.RESULTS, {name: row for name, row in found.items() if row}, resumed=True)
+    results = known | {name: row for name, row in found.items() if row}
+    records.write(report.RESULTS, results, resumed=True)
 
-  remaining = [launch for launch in launches if measured(launch.folder) is None]
+  remaining = [launch for launch in launches if launch.name not in known]
   side_by_side.train_all(remaining, len(side_by_side.CORES), write)
   print(report.styles(report.RESULTS))
   report.plot(report.RESULTS, report.PLOT)
