@@ -106,16 +106,16 @@ def emoji() -> ConfigDict:
   config.augmentation = ConfigDict(
     {
       'degrees': 10.0,
-      'shear': 15.0,
+      'shear': 8.0,
       'translate': 0.08,
       'zoom': 0.3,
-      'stretch': 0.3,
-      'brightness': 0.4,
-      'contrast': 0.4,
+      'stretch': 0.15,
+      'brightness': 0.2,
+      'contrast': 0.2,
       'saturation': 0.5,
       'hue': 0.08,
       'grey': 0.1,
-      'erase': 0.2,
+      'erase': 0.0,
     }
   )
 
@@ -152,8 +152,8 @@ def emoji() -> ConfigDict:
   config.views = 1  # augmented views per image; the first is paired with the text
   config.texts = 1  # texts per example; the first is paired with the image
 
-  config.total_steps = 3000
-  config.batch_size = 128
+  config.total_steps = 1500
+  config.batch_size = 256
   # Micro-batches (gradient caching); the loss still sees the whole batch.
   config.micro_batches = 1
   # A step is bad if its loss or gradient is not finite, or if its gradient norm exceeds `spike`
@@ -161,7 +161,7 @@ def emoji() -> ConfigDict:
   config.bad_steps = ConfigDict({'action': 'stop', 'spike': 0.0})
   config.optimizer = ConfigDict()
   config.optimizer.name = 'muon'  # or 'adafactor', 'adamw', 'lars', 'lion'
-  config.optimizer.learning_rate = 3e-3
+  config.optimizer.learning_rate = 4e-3
   config.optimizer.warmup_fraction = 0.05
   # After the warmup: 'constant', 'cosine', 'linear', 'rsqrt', or 'wsd', which needs a cooldown
   config.optimizer.decay = 'cosine'
@@ -200,7 +200,7 @@ def emoji() -> ConfigDict:
   # Experiment tracker beside metrics.jsonl: 'wandb', 'mlflow', or 'module:function'; '' for none
   config.tracker = ''
   config.tracker_options = ConfigDict()  # such as project and mode; see docs/train.md
-  config.evaluate_every = 1000
+  config.evaluate_every = 500
   config.evaluation = ConfigDict()
   # Splits of the data, or other datasets as NAME=SOURCE: 'stamps=jsonl:/data/stamps.jsonl'
   config.evaluation.splits = ('heldout_style', 'heldout_composition')

@@ -14,7 +14,7 @@ NAMES = {'clip-default': 'CLIP', 'siglip-default': 'SigLIP', 'coca-default': 'Co
 # The table of README.md: (row, metrics, chance).
 OVERVIEW = (
   (
-    '**style of a third vendor**, 1,599 concepts: image to text, recall@1',
+    '**style of an unseen vendor**, 1,599 concepts: image to text, recall@1',
     ['heldout_style/image_to_text_recall@1'],
     '0.06%',
   ),

@@ -22,8 +22,9 @@ def recipe(path: pathlib.Path) -> str:
   for arm in filter(results.__contains__, arms.ARMS):
     recall = [f'{results[arm][metric]:.1%}' for metric in METRICS]
     difference = f'{100 * (mean(arm) - mean(arms.BASELINE)):+.1f}' if arm != arms.BASELINE else ''
-    steps, milliseconds = arms.ARMS[arm]['total_steps'], 1000 * results[arm]['step_seconds']
-    rows.append([arm, f'{steps:,}', f'{milliseconds:.0f}', *recall, difference])
+    steps = (arms.FIRST | arms.ARMS[arm])['total_steps']
+    milliseconds = f'{1000 * results[arm]["step_seconds"]:.0f}'
+    rows.append([arm, f'{steps:,}', milliseconds, *recall, difference])
   header = ['', 'steps', 'ms per step', *METRICS.values(), 'mean, points']
   return records.markdown('lrrrrr', header, rows)
 

@@ -1,9 +1,9 @@
-"""Tries changes of the default run on a style that is not the held-out one.
+"""Tries changes of a first recipe on a style that is not the held-out one.
 
   python -m experiments.recipe.run
   python -m experiments.recipe.run 'weight decay 0.1' 'width 192'      some of the changes
 
-A run has one core, and takes the time of 3,000 steps of the recipe, whatever a step costs.
+A run has one core, and takes about the time of 3,000 steps of the first recipe, whatever a step costs.
 Unfinished runs are resumed, and those of results.json are not repeated: delete it to measure anew.
 It is written after each run.
 """
