@@ -15,12 +15,12 @@ MOST = 6  # subsets per size
 
 
 def draw() -> list[tuple[str, ...]]:
-  """Returns subsets of each size, at most `MOST`, the same in each call."""
+  """Returns subsets of each size, at most `MOST`, the same in each call; one per size in turn."""
   rng, drawn = random.Random(0), []
   for size in range(1, len(STYLES) + 1):
     subsets = [*itertools.combinations(STYLES, size)]
-    drawn += subsets if len(subsets) <= MOST else sorted(rng.sample(subsets, MOST))
-  return drawn
+    drawn.append(rng.sample(subsets, min(len(subsets), MOST)))
+  return [styles for turn in itertools.zip_longest(*drawn) for styles in turn if styles]
 
 
 SUBSETS = draw()
