@@ -3,9 +3,9 @@
   python -m experiments.recipe.run
   python -m experiments.recipe.run 'weight decay 0.1' 'width 192'      some of the changes
 
-A run has one core, and takes about the time of 3,000 steps of the first recipe, whatever a step costs.
-Unfinished runs are resumed, and those of results.json are not repeated: delete it to measure anew.
-It is written after each run.
+A run has one core, and takes about the time of 3,000 steps of the first recipe, whatever a step
+costs. Unfinished runs are resumed, and those of results.json are not repeated: delete it to measure
+anew. It is written after each run.
 """
 
 import json

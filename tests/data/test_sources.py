@@ -71,6 +71,13 @@ def test_a_sum_selects_from_several_splits():
   assert all(map(operator.is_, together.values('image'), parts[0].values('image')))
 
 
+def test_a_sum_of_whole_splits_reads_the_files_of_each(tmp_path):
+  for split in ('one', 'two'):
+    (tmp_path / f'{split}.jsonl').write_text(f'{{"image": "{split}.png", "caption": "{split}"}}\n')
+  source = data.open_source(f'jsonl:{tmp_path}/{{split}}.jsonl', 'two+one')
+  assert source.values('caption') == ['two', 'one']
+
+
 def test_a_number_is_selected_as_it_is_written():
   records = [{'label': 7}, {'label': np.int64(8)}, {'label': 0.5}, {'label': True}, {'label': '7'}]
   chosen = lambda where: data.Source(records, where).values('id')  # noqa: E731

@@ -144,7 +144,7 @@ class _Parsed(Sequence):
 
   def __init__(self, records: Sequence[Any]):
     self._records, self._parsed = records, {}
-    self.row_ranges, self.where = records.row_ranges, records.where
+    self.row_ranges = records.row_ranges
 
   def __getstate__(self) -> dict[str, Any]:
     # A copy in another process starts with an empty cache.
@@ -157,6 +157,10 @@ class _Parsed(Sequence):
     if number not in self._parsed:
       self._parsed[number] = self._records[number]
     return self._parsed[number]
+
+  def where(self, number: int) -> str:
+    """Returns the file of a record and its number there."""
+    return self._records.where(number)
 
 
 def _named(feature: tfds.features.FeatureConnector, value: Any) -> Any:

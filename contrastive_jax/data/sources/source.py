@@ -184,14 +184,17 @@ def parse_split(split: str) -> list[tuple[str, str]]:
 
   >>> parse_split('train[vendor=noto]+train')
   [('train', 'vendor=noto'), ('train', '')]
-  >>> parse_split('train[:50%]+test')  # which TFDS adds
-  [('train[:50%]+test', '')]
+  >>> parse_split('train[:50%]+test')
+  [('train[:50%]', ''), ('test', '')]
+  >>> parse_split('train[1:]+train[:1]')  # slices of one split, which are read as one
+  [('train[1:]+train[:1]', '')]
   """
   parts = [
     re.fullmatch(r'(.*?)(?:\[([^\]]*[=<>][^\]]*)\])?', part.strip()).groups(default='')
     for part in re.split(r'\+(?![^\[]*\])', split)
   ]
-  return parts if any(where for _, where in parts) else [(split, '')]
+  names = {plain.partition('[')[0] for plain, _ in parts}
+  return parts if len(names) > 1 or any(where for _, where in parts) else [(split, '')]
 
 
 def named_split(name: str, split: str) -> tuple[str, str]:
