@@ -51,7 +51,8 @@ def single_styles(path: pathlib.Path) -> str:
   for style in subsets.STYLES:
     others = '+'.join(other for other in subsets.STYLES if other != style)
     found = [results.get(name, {}) for name in (style, others)]
-    rows.append([style, *(f'{row[m]:.1%}' if row else '' for row in found for m in METRICS)])
+    if any(found):
+      rows.append([style, *(f'{row[m]:.1%}' if row else '' for row in found for m in METRICS)])
   header = ['', *(f'{who}: {way}' for who in ('alone', 'all others') for way in METRICS.values())]
   return records.markdown('lrrrr', header, rows)
 
