@@ -20,6 +20,6 @@ VARIANTS = clip.SHARED
 def get_config(variant: str = 'default') -> ConfigDict:
   """Returns the config of a variant."""
   config = clip.for_method('hard_negative', variant)
-  k = 4 if variant == 'smoke' else 64  # of batches of 16 and 128
+  k = 4 if variant == 'smoke' else 64  # of batches of 16 and 256
   config.objective = ConfigDict({'hard_negative': {'weight': 1.0, 'k': k}})
   return config

@@ -144,7 +144,11 @@ class _Parsed(Sequence):
 
   def __init__(self, records: Sequence[Any]):
     self._records, self._parsed = records, {}
-    self.row_ranges = records.row_ranges
+
+  @property
+  def row_ranges(self) -> list[RowRange]:
+    """The records of each file."""
+    return self._records.row_ranges
 
   def __getstate__(self) -> dict[str, Any]:
     # A copy in another process starts with an empty cache.
