@@ -15,6 +15,12 @@ from typing import Any, NamedTuple
 from experiments import records
 
 ROOT = pathlib.Path(__file__).parents[1]
+RESULTS = 'results.json'  # of a finished run, in its workdir
+# Metrics of recall at 1, and how tables name them.
+RECALL = {
+  'image_to_text_recall@1': 'image to text',
+  'text_to_image_recall@1': 'text to image',
+}
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else [0]
 
 _RUNNING: set[subprocess.Popen] = set()
@@ -58,9 +64,30 @@ def train(launch: Launch, core: int) -> None:
       os.sched_setaffinity(run.pid, {core})
     code = run.wait()
     _RUNNING.remove(run)
-  if code or not (folder / 'results.json').exists():
+  if code or not (folder / RESULTS).exists():
     raise RuntimeError(f'{launch.name} ended with {code}; see {log.name}')
   (folder / 'provenance.json').write_text(json.dumps(records.provenance(), indent=2) + '\n')
+
+
+def measure(
+  launches: Iterable[Launch], path: pathlib.Path, row_of: Callable[[pathlib.Path], dict[str, float]]
+) -> None:
+  """Trains the runs that a results file has no row of, and adds their rows after each run.
+
+  Args:
+    launches: the runs; their names are the keys of the rows.
+    path: the results file, {name: row}.
+    row_of: workdir of a finished run -> its row.
+  """
+  known = records.read(path)['results'] if path.exists() else {}
+  remaining = [launch for launch in launches if launch.name not in known]
+
+  def write() -> None:
+    finished = [launch for launch in remaining if (launch.folder / RESULTS).exists()]
+    rows = known | {launch.name: row_of(launch.folder) for launch in finished}
+    records.write(path, rows, resumed=True)
+
+  train_all(remaining, len(CORES), write)
 
 
 def train_all(launches: Iterable[Launch], jobs: int, then: Callable[[], None]) -> None:

@@ -6,26 +6,23 @@ import statistics
 
 from experiments import records
 from experiments.recipe import arms
+from experiments.side_by_side import RECALL
 
 RESULTS = pathlib.Path(__file__).with_name('results.json')
-METRICS = {
-  'image_to_text_recall@1': 'image to text',
-  'text_to_image_recall@1': 'text to image',
-}
 
 
 def recipe(path: pathlib.Path) -> str:
   """Returns recall on the validation style per arm, and how its mean differs from the recipe's."""
   results = records.read(path)['results']
-  mean = lambda arm: statistics.mean(results[arm][metric] for metric in METRICS)  # noqa: E731
+  mean = lambda arm: statistics.mean(results[arm][metric] for metric in RECALL)  # noqa: E731
   rows = []
   for arm in filter(results.__contains__, arms.ARMS):
-    recall = [f'{results[arm][metric]:.1%}' for metric in METRICS]
+    recall = [f'{results[arm][metric]:.1%}' for metric in RECALL]
     difference = f'{100 * (mean(arm) - mean(arms.BASELINE)):+.1f}' if arm != arms.BASELINE else ''
     steps = (arms.FIRST | arms.ARMS[arm])['total_steps']
     milliseconds = f'{1000 * results[arm]["step_seconds"]:.0f}'
     rows.append([arm, f'{steps:,}', milliseconds, *recall, difference])
-  header = ['', 'steps', 'ms per step', *METRICS.values(), 'mean, points']
+  header = ['', 'steps', 'ms per step', *RECALL.values(), 'mean, points']
   return records.markdown('lrrrrr', header, rows)
 
 

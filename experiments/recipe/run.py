@@ -15,18 +15,15 @@ import signal
 from absl import app, flags
 
 from contrastive_jax.training.logger import read_metrics
-from experiments import records, side_by_side
+from experiments import side_by_side
 from experiments.recipe import arms, report
 
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/recipe', 'Holds a folder per run.')
 
 
-def measured(folder: pathlib.Path) -> dict[str, float] | None:
-  """Recall of a finished run, and its seconds per step; None if it is not finished."""
-  path = folder / 'results.json'
-  if not path.exists():
-    return None
-  found = json.loads(path.read_text())
+def row_of(folder: pathlib.Path) -> dict[str, float]:
+  """Recall of a finished run, and its seconds per step."""
+  found = json.loads((folder / side_by_side.RESULTS).read_text())
   recall = {name.rpartition('/')[2]: value for name, value in found.items() if 'recall@1' in name}
   lines = [line for line in read_metrics(folder) if 'train/step_seconds' in line]
   seconds = sorted(line['train/step_seconds'] for line in lines)
@@ -37,16 +34,8 @@ def main(arguments: list[str]) -> None:
   """Trains what remains, and writes and prints the table."""
   signal.signal(signal.SIGTERM, signal.default_int_handler)
   folder = pathlib.Path(_WORKDIR.value)
-  launches = {arm: arms.launch_of(arm, folder) for arm in arguments[1:] or arms.ARMS}
-  known = records.read(report.RESULTS)['results'] if report.RESULTS.exists() else {}
-
-  def write() -> None:
-    found = {arm: measured(launch.folder) for arm, launch in launches.items()}
-    results = known | {arm: row for arm, row in found.items() if row}
-    records.write(report.RESULTS, results, resumed=True)
-
-  remaining = [launch for arm, launch in launches.items() if arm not in known]
-  side_by_side.train_all(remaining, len(side_by_side.CORES), write)
+  launches = [arms.launch_of(arm, folder) for arm in arguments[1:] or arms.ARMS]
+  side_by_side.measure(launches, report.RESULTS, row_of)
   print(report.recipe(report.RESULTS))
 
 

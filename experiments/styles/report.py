@@ -7,6 +7,7 @@ import statistics
 import matplotlib
 
 from experiments import records
+from experiments.side_by_side import RECALL
 from experiments.styles import subsets
 
 matplotlib.use('Agg')
@@ -14,10 +15,6 @@ from matplotlib import pyplot
 
 RESULTS = pathlib.Path(__file__).with_name('results.json')
 PLOT = pathlib.Path(__file__).with_name('styles.png')
-METRICS = {
-  'image_to_text_recall@1': 'image to text',
-  'text_to_image_recall@1': 'text to image',
-}
 # Okabe and Ito's colors.
 COLORS, MARKERS = ('#0072B2', '#D55E00'), ('o', 's')
 
@@ -32,16 +29,16 @@ def by_size(path: pathlib.Path, metric: str) -> dict[int, list[float]]:
 
 def styles(path: pathlib.Path) -> str:
   """Returns the mean recall, and its range over subsets, per number of styles."""
-  values = {metric: by_size(path, metric) for metric in METRICS}
+  values = {metric: by_size(path, metric) for metric in RECALL}
   rows = []
-  for size in values[next(iter(METRICS))]:
+  for size in values[next(iter(RECALL))]:
     cells = []
-    for metric in METRICS:
+    for metric in RECALL:
       own = values[metric][size]
       spread = f' ({min(own):.1%} to {max(own):.1%})' if len(own) > 1 else ''
       cells.append(f'{statistics.mean(own):.1%}{spread}')
     rows.append([size, len(own), *cells])
-  return records.markdown('rrrr', ['styles', 'subsets', *METRICS.values()], rows)
+  return records.markdown('rrrr', ['styles', 'subsets', *RECALL.values()], rows)
 
 
 def single_styles(path: pathlib.Path) -> str:
@@ -52,15 +49,15 @@ def single_styles(path: pathlib.Path) -> str:
     others = '+'.join(other for other in subsets.STYLES if other != style)
     found = [results.get(name, {}) for name in (style, others)]
     if any(found):
-      rows.append([style, *(f'{row[m]:.1%}' if row else '' for row in found for m in METRICS)])
-  header = ['', *(f'{who}: {way}' for who in ('alone', 'all others') for way in METRICS.values())]
+      rows.append([style, *(f'{row[m]:.1%}' if row else '' for row in found for m in RECALL)])
+  header = ['', *(f'{who}: {way}' for who in ('alone', 'all others') for way in RECALL.values())]
   return records.markdown('lrrrr', header, rows)
 
 
 def plot(results: pathlib.Path, target: pathlib.Path) -> None:
   """Draws recall against the number of styles, a point per subset, a line through the means."""
   figure, axes = pyplot.subplots(figsize=(6.4, 4), dpi=150, layout='constrained')
-  for (metric, label), color, marker in zip(METRICS.items(), COLORS, MARKERS, strict=True):
+  for (metric, label), color, marker in zip(RECALL.items(), COLORS, MARKERS, strict=True):
     values = by_size(results, metric)
     offset = 0.08 if marker == 's' else -0.08
     for size, own in values.items():

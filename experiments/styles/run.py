@@ -12,19 +12,16 @@ import signal
 
 from absl import app, flags
 
-from experiments import records, side_by_side
+from experiments import side_by_side
 from experiments.styles import report, subsets
 
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/styles', 'Holds a folder per run.')
 
 
-def measured(folder: pathlib.Path) -> dict[str, float] | None:
-  """Recall of a finished run; None if it is not finished."""
-  path = folder / 'results.json'
-  if not path.exists():
-    return None
-  found = json.loads(path.read_text())
-  return {name: found[f'{subsets.HELDOUT}/{name}'] for name in report.METRICS}
+def row_of(folder: pathlib.Path) -> dict[str, float]:
+  """Recall of a finished run."""
+  found = json.loads((folder / side_by_side.RESULTS).read_text())
+  return {name: found[f'{subsets.HELDOUT}/{name}'] for name in side_by_side.RECALL}
 
 
 def main(_) -> None:
@@ -33,15 +30,7 @@ def main(_) -> None:
   folder = pathlib.Path(_WORKDIR.value)
   subsets.prepare(folder / 'data')
   launches = [subsets.launch_of(styles, folder) for styles in subsets.SUBSETS]
-  known = records.read(report.RESULTS)['results'] if report.RESULTS.exists() else {}
-
-  def write() -> None:
-    found = {launch.name: measured(launch.folder) for launch in launches}
-    results = known | {name: row for name, row in found.items() if row}
-    records.write(report.RESULTS, results, resumed=True)
-
-  remaining = [launch for launch in launches if launch.name not in known]
-  side_by_side.train_all(remaining, len(side_by_side.CORES), write)
+  side_by_side.measure(launches, report.RESULTS, row_of)
   print(report.styles(report.RESULTS))
   report.plot(report.RESULTS, report.PLOT)
 

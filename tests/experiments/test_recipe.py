@@ -8,6 +8,7 @@ import pytest
 
 from configs import clip
 from contrastive_jax import data
+from experiments import side_by_side
 from experiments.recipe import arms
 from experiments.recipe import report as recipe_report
 from experiments.styles import report as styles_report
@@ -68,7 +69,7 @@ def test_files_of_all_styles_draw_the_same_concepts(tmp_path):
 
 def test_tables_follow_the_results(tmp_path):
   path = tmp_path / 'results.json'
-  row = lambda forth, back: dict(zip(styles_report.METRICS, (forth, back), strict=True))  # noqa: E731
+  row = lambda forth, back: dict(zip(side_by_side.RECALL, (forth, back), strict=True))  # noqa: E731
   path.write_text(json.dumps({'results': {'noto': row(0.1, 0.2), 'twemoji': row(0.3, 0.2)}}))
   assert '| 1 | 2 | 20.0% (10.0% to 30.0%) | 20.0% (20.0% to 20.0%) |' in styles_report.styles(path)
   other, time = 'weight decay 0.1', {'step_seconds': 0.25}
