@@ -120,6 +120,7 @@ def test_results_are_those_of_dense_references_and_of_clip_benchmarks_columns(
   assert float(row['text_retrieval_recall@1']) == record['metrics']['image_to_text_recall@1']
 
 
+@pytest.mark.slow
 def test_images_are_encoded_at_their_own_aspect_where_asked(tmp_path):
   examples = rows()
   source = write_source(tmp_path / 'data', examples)

@@ -130,6 +130,7 @@ def test_resumed_equals_never_stopped(consumed):
   assert counted.skipped >= 2
 
 
+@pytest.mark.slow
 def test_workers_give_the_batches_of_none():
   alone, _ = batches(examples(400, bad={7}))
   working, _ = batches(examples(400, bad={7}), workers=2)

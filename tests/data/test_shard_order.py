@@ -168,6 +168,7 @@ class Sharded(list):
     return self
 
 
+@pytest.mark.slow
 def test_workers_that_share_the_rows_of_a_batch_give_the_batches_of_none():
   """Images in shared memory, parts of unequal size, and bad examples included."""
   images = [example_of(color, damaged=color in (7, 99)) for color in range(400)]

@@ -85,7 +85,7 @@ def test_a_classifier_suits_every_tower(name):
   assert classifier.statistics == definition.statistics
 
 
-@pytest.mark.parametrize('rates', [(), (('image/.*', 0.0),)])
+@pytest.mark.parametrize('rates', [(), pytest.param((('image/.*', 0.0),), marks=pytest.mark.slow)])
 def test_training_a_classifier_leaves_running_statistics(rates):
   image = IMAGE | {'stem': 'convolution', 'stem_blocks': (0, 1), 'stem_norm': 'batch', 'layers': 0}
   classifier = define_classifier(tiny(image=image | {'pooling': 'mean'}), 3, heads=2)

@@ -17,6 +17,7 @@ from contrastive_jax.interop.open_clip import folder as open_clip_folder
 from contrastive_jax.interop.open_clip.config import read_config
 from contrastive_jax.interop.open_clip.timm_names import NETWORKS
 from contrastive_jax.interop.transforms import read_transform
+from tests.doubles import slow_but
 from tests.interop import parity
 from tests.interop.peer.run import run
 
@@ -150,9 +151,7 @@ def assert_same(model, path):
 
 @pytest.mark.parametrize(
   'case',
-  [
-    name if name in ('map', 'gap') else pytest.param(name, marks=pytest.mark.slow) for name in CASES
-  ],
+  slow_but(CASES, 'map'),
 )
 def test_features_and_gradients_of_patches_equal_open_clips(case, monkeypatch):
   assert_same(read(FOLDER / case, 'stored', case, monkeypatch), FOLDER / case)

@@ -3,6 +3,7 @@
 import functools
 import importlib
 import pathlib
+from operator import le
 
 import jax
 import numpy as np
@@ -52,11 +53,12 @@ def kind(name: str) -> tuple[bool, ...]:
 
 
 def one_per_kind() -> tuple[str, ...]:
-  """A name of each kind: InfoNCE without state, SLIP with heads alone, else the first."""
-  first = {}
-  for name in sorted(NAMES, key=lambda name: name not in ('info_nce', 'slip')):
+  """The first method of each kind, but for kinds that keep and read less than another."""
+  first: dict[tuple[bool, ...], str] = {}
+  for name in NAMES:
     first.setdefault(kind(name), name)
-  return tuple(first.values())
+  less = {own for own in first for other in first if own != other and all(map(le, own, other))}
+  return tuple(name for own, name in first.items() if own not in less)
 
 
 @functools.cache

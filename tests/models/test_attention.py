@@ -12,6 +12,7 @@ from contrastive_jax.models import attention
 from contrastive_jax.models.clip import Clip
 from contrastive_jax.models.definition import define
 from contrastive_jax.sharding.mesh import batch_sharding, make_mesh, on_mesh
+from tests.doubles import slow_but
 
 B, H, D = 8, 2, 8
 
@@ -108,7 +109,7 @@ def test_splash_is_xla(L, M, causal, masked, mesh):
   assert_close(of('splash'), of('xla'))
 
 
-@pytest.mark.parametrize(('L', 'M'), [(20, 20), (21, 21), (20, 21), (21, 20)])
+@pytest.mark.parametrize(('L', 'M'), slow_but([(20, 20), (21, 21), (20, 21), (21, 20)], (21, 21)))
 @pytest.mark.parametrize('masked', [False, True])
 def test_cudnn_gets_masks_of_even_lengths(L, M, masked, monkeypatch):
   """cuDNN needs a GPU, so XLA takes the place of the kernel."""

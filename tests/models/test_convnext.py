@@ -65,7 +65,8 @@ def test_the_convolution_keeps_channels_apart(images):
   np.testing.assert_array_equal(np.delete(difference, 5, -1), 0)
 
 
-@pytest.mark.parametrize('remat', [pytest.param('dots', marks=pytest.mark.slow), 'full'])
+@pytest.mark.slow
+@pytest.mark.parametrize('remat', ['dots', 'full'])
 def test_remat_changes_no_gradient(remat, images):
   assert_remat_changes_no_gradient(clip_of(), clip_of(remat=remat), parameters(), images)
 

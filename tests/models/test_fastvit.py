@@ -38,7 +38,11 @@ def images():
   ('image', 'tokens'),
   [
     ({}, (3, 1, 64)),
-    ({'layers': (1, 1, 1, 1, 1), 'attention_stages': 2, 'norm': 'layer', 'size': 64}, (3, 1, 128)),
+    pytest.param(
+      {'layers': (1, 1, 1, 1, 1), 'attention_stages': 2, 'norm': 'layer', 'size': 64},
+      (3, 1, 128),
+      marks=pytest.mark.slow,
+    ),
   ],
 )
 def test_shapes_and_dtype(image, tokens):

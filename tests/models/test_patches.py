@@ -10,6 +10,7 @@ import pytest
 from contrastive_jax.data import Patches
 from contrastive_jax.models import patches as naflex
 from contrastive_jax.models.towers import check_patches
+from tests.doubles import slow_but
 from tests.models.towers import drawn, tiny, tiny_coca
 
 SIZE = {'size': 16, 'patch': 4}
@@ -55,7 +56,7 @@ def test_patches_of_a_square_image_are_the_image(pooling):
   )
 
 
-@pytest.mark.parametrize('pooling', POOLINGS)
+@pytest.mark.parametrize('pooling', slow_but(POOLINGS, 'class', 'attention'))
 def test_padding_changes_nothing_and_has_no_gradient(pooling):
   encode, parameters = tower(**POOLINGS[pooling])
   before = encode(parameters, patches_of())

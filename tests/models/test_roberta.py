@@ -12,6 +12,7 @@ import pytest
 from contrastive_jax.models.definition import define
 from contrastive_jax.models.nllb import sinusoids
 from contrastive_jax.models.roberta import positions_of
+from tests.doubles import slow_but
 from tests.models.towers import IMAGE, drawn
 
 TEXT = {'vocabulary': 32, 'length': 6, 'width': 16, 'layers': 2, 'heads': 2}
@@ -124,7 +125,7 @@ def test_nllbs_positions_are_sines_and_cosines():
     np.testing.assert_allclose(row, expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize('tower', TOWERS)
+@pytest.mark.parametrize('tower', slow_but(TOWERS, 'roberta'))
 def test_scanned_and_rematerialized_layers_compute_the_same(tower):
   def value_and_gradient(model, parameters):
     loss = lambda p: jnp.sum(model.bind(p).text(TOKENS)[0] ** 3)  # noqa: E731

@@ -8,6 +8,7 @@ from flax import nnx
 from jax.extend import core as jex
 
 from contrastive_jax.models import activations, transformer
+from tests.doubles import slow_but
 
 
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
@@ -89,8 +90,8 @@ def test_a_compiler_cannot_undo_rematerialization(scan, remat):
   assert set(found) == (set() if remat == 'none' else {not scan})
 
 
-@pytest.mark.parametrize('scan', [False, True])
-@pytest.mark.parametrize(('layers', 'of_pairs'), [(4, 2), (3, 3)])
+@pytest.mark.parametrize('scan', slow_but([False, True], True))
+@pytest.mark.parametrize(('layers', 'of_pairs'), slow_but([(4, 2), (3, 3)], (4, 2)))
 def test_rematerialization_saves_inputs_of_layers(scan, layers, of_pairs):
   x = jnp.linspace(-1, 1, 2 * 3 * 8).reshape(2, 3, 8)
 

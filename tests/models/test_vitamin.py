@@ -65,7 +65,8 @@ def test_without_positions_there_is_no_table():
   assert 'positions' not in shapes and parameters()['image']['positions'].shape == (4, 16)
 
 
-@pytest.mark.parametrize('remat', [pytest.param('dots', marks=pytest.mark.slow), 'full'])
+@pytest.mark.slow
+@pytest.mark.parametrize('remat', ['dots', 'full'])
 def test_remat_changes_no_gradient(remat, images):
   assert_remat_changes_no_gradient(clip_of(), clip_of(remat=remat), parameters(), images)
 

@@ -19,6 +19,7 @@ from contrastive_jax.training import optimizer
 from contrastive_jax.training.checkpoint import Checkpoints
 from contrastive_jax.training.rates import parameter_rates
 from contrastive_jax.training.state import plan_state
+from tests.doubles import slow_but
 
 NAMES = sorted(optimizer.RULES)
 FIELDS = {'b1': 0.9, 'b2': 0.98, 'epsilon': 1e-6, 'weight_decay': 0.2, 'clip_norm': None}
@@ -63,7 +64,7 @@ def stack(tree):
   return {name: stack(part) for name, part in tree.items()}
 
 
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('name', slow_but(NAMES, 'lars', 'muon'))
 def test_stacked_layers_are_updated_like_unrolled_ones(name):
   unrolled, scanned = transformer(False), transformer(True)
   shapes = unrolled.shapes
@@ -201,7 +202,7 @@ def test_frozen_parameters_have_no_update_and_no_state(name):
   assert (16, 32) not in kept and (24, 16) not in kept
 
 
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('name', slow_but(NAMES, 'adamw', 'muon'))
 def test_sharded_and_resumed_equals_whole_and_uninterrupted(name, tmp_path):
   transform = optimizer.make_optimizer(SCHEDULE, **FIELDS, name=name, axes=AXES)
   rules = {'embed': 'fsdp', 'mlp': 'tensor'}

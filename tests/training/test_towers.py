@@ -24,6 +24,7 @@ from contrastive_jax.training import build, optimizer
 from contrastive_jax.training.rates import frozen_statistics, parameter_rates
 from contrastive_jax.training.state import plan_state
 from contrastive_jax.training.step import jit_train_step, make_train_step
+from tests.doubles import slow_but
 from tests.models.towers import SECTIONS, TEXT, TOWERS, batch_of, drawn
 
 FIELDS = {'b1': 0.9, 'b2': 0.98, 'epsilon': 1e-6, 'weight_decay': 0.2, 'clip_norm': 1.0}
@@ -73,7 +74,7 @@ def test_the_table_has_every_tower():
   assert TOWERS.keys() == IMAGE_TOWERS.keys()
 
 
-@pytest.mark.parametrize('name', TOWERS)
+@pytest.mark.parametrize('name', slow_but(TOWERS, 'vit', 'resnet'))
 @pytest.mark.parametrize(
   'recipe',
   # tests/training/test_flops.py builds those of configs/clip.py.

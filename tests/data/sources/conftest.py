@@ -8,6 +8,7 @@ from contrastive_jax import data
 from contrastive_jax.data import emoji
 from contrastive_jax.data.sources import array_record, files, parquet, rows, webdataset
 from tests.data.sources.writers import FOLDERS, write_folder, write_images
+from tests.doubles import slow_but
 
 WRITERS = {
   'arrayrecord': ('array_record', array_record.write),
@@ -70,7 +71,11 @@ def prepared_as_tfrecord(tmp_path_factory):
   return folder
 
 
-@pytest.fixture(params=['csv', 'emoji', 'karpathy', 'mixture', 'tfrecord', *WRITERS, *FOLDERS])
+FORMS = ['csv', 'emoji', 'karpathy', 'mixture', 'tfrecord', *WRITERS, *FOLDERS]
+QUICK = 'emoji', 'mixture', 'parquet', 'webdataset'
+
+
+@pytest.fixture(params=slow_but(FORMS, *QUICK))
 def open_anew(request, examples, write, prepared_as_tfrecord, tmp_path):
   """A function that opens twenty or more examples in one of the forms that a source has."""
   if request.param in WRITERS:

@@ -62,9 +62,9 @@ def check(rows, columns, dtype, form, mesh, classes=9, diagonal=True):
   ('rows', 'columns', 'form', 'mesh'),
   [
     (300, 200, 'one', 'none'),  # tiles of 128, 128, 44 rows; blocks of 100 columns
-    (203, 520, 'pair', 'none'),
+    pytest.param(203, 520, 'pair', 'none', marks=pytest.mark.slow),
     (300, 520, 'pair', '2'),
-    (520, 300, 'one', '4'),
+    pytest.param(520, 300, 'one', '4', marks=pytest.mark.slow),
   ],
 )
 def test_kernels_say_what_the_scan_says(rows, columns, dtype, form, mesh):
