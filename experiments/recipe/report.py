@@ -20,10 +20,9 @@ def recipe(path: pathlib.Path) -> str:
     recall = [f'{results[arm][metric]:.1%}' for metric in RECALL]
     difference = f'{100 * (mean(arm) - mean(arms.BASELINE)):+.1f}' if arm != arms.BASELINE else ''
     steps = (arms.FIRST | arms.ARMS[arm])['total_steps']
-    milliseconds = f'{1000 * results[arm]["step_seconds"]:.0f}'
-    rows.append([arm, f'{steps:,}', milliseconds, *recall, difference])
-  header = ['', 'steps', 'ms per step', *RECALL.values(), 'mean, points']
-  return records.markdown('lrrrrr', header, rows)
+    rows.append([arm, f'{steps:,}', *recall, difference])
+  header = ['', 'steps', *RECALL.values(), 'mean, points']
+  return records.markdown('lrrrr', header, rows)
 
 
 TABLES = {'recipe': functools.partial(recipe, RESULTS)}

@@ -14,7 +14,6 @@ import signal
 
 from absl import app, flags
 
-from contrastive_jax.training.logger import read_metrics
 from experiments import side_by_side
 from experiments.recipe import arms, report
 
@@ -22,12 +21,9 @@ _WORKDIR = flags.DEFINE_string('workdir', 'runs/recipe', 'Holds a folder per run
 
 
 def row_of(folder: pathlib.Path) -> dict[str, float]:
-  """Recall of a finished run, and its seconds per step."""
+  """Recall of a finished run."""
   found = json.loads((folder / side_by_side.RESULTS).read_text())
-  recall = {name.rpartition('/')[2]: value for name, value in found.items() if 'recall@1' in name}
-  lines = [line for line in read_metrics(folder) if 'train/step_seconds' in line]
-  seconds = sorted(line['train/step_seconds'] for line in lines)
-  return recall | {'step_seconds': seconds[len(seconds) // 2]}
+  return {name.rpartition('/')[2]: value for name, value in found.items() if 'recall@1' in name}
 
 
 def main(arguments: list[str]) -> None:
