@@ -120,6 +120,7 @@ RULES: dict[str, Rule] = {
   'objective.*.sharpness': _POSITIVE,
   'objective.*.burn_in': _NATURAL,
   'objective.*.k': _COUNT,
+  'objective.*.groups': _COUNT,
   'objective.*.hidden': _COUNT,
   'objective.*.outputs': _COUNT,
   'objective.*.length': _COUNT,
@@ -297,6 +298,13 @@ def _check_batch(config: ConfigDict, mesh: Mesh) -> None:
         f'{shape.batch_size // shards} (batch_size {shape.batch_size} over {shards} shards); use a '
         'divisor'
       )
+    for name, options in config.objective.items():
+      groups = options.get('groups', 1) if isinstance(options, ConfigDict) else 1
+      if shape.batch_size % groups:
+        raise ValueError(
+          f'config.objective.{name}.groups = {groups} does not divide the batch of '
+          f'{shape.batch_size}; use a divisor'
+        )
 
 
 def _check_patches(config: ConfigDict) -> None:

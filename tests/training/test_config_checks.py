@@ -111,6 +111,15 @@ def test_inconsistent_fields_are_errors(overrides, message):
     check_config(config, make_mesh(config.mesh))
 
 
+@pytest.mark.parametrize('groups', [3, 32])
+def test_groups_divide_the_batch(groups):
+  config = get_config('methods.grouped', 'smoke')
+  config.objective.info_nce.groups = groups
+  message = rf'config\.objective\.info_nce\.groups = {groups} does not divide .* 16; use a divisor'
+  with pytest.raises(ValueError, match=message):
+    check_config(config, make_mesh(config.mesh))
+
+
 def test_a_field_without_a_rule_must_be_finite():
   config = get_config('reweighted', 'smoke')
   with config.unlocked():

@@ -16,6 +16,7 @@ def info_nce(
   scale: jax.Array | float,
   same: jax.Array | None = None,
   label_smoothing: float = 0.0,
+  groups: int = 1,
   block_size: int | None = None,
   mesh: jax.sharding.Mesh | None = None,
   kernel: str = 'scan',
@@ -30,6 +31,10 @@ def info_nce(
 
       L − ε meanᵢ( ½ meanⱼ sᵢⱼ + ½ meanⱼ sⱼᵢ − sᵢᵢ )
 
+  With G groups, as in M2-Encoder [3], negatives are those of the example's group, one of G slices
+  of B / G consecutive rows: L is the mean of the losses of the groups. A group does not depend on
+  the mesh, where [3] groups machines.
+
   Args:
     image: [B, D] unit vectors, row i paired with row i of `text`.
     text: [B, D] unit vectors.
@@ -37,6 +42,8 @@ def info_nce(
     same: [B] integers; rows with the same integer are not negatives of each other. Default: all
       differ.
     label_smoothing: ε, at least 0 and below 1. A value over 0 takes a second pass over the pairs.
+    groups: G, a divisor of B; 1 is CLIP, and B gives 0. See `pairwise.logsumexp` for its cost on a
+      mesh.
     block_size: as in `pairwise.logsumexp`.
     mesh: as in `pairwise.logsumexp`.
     kernel: as in `pairwise.logsumexp`.
@@ -53,6 +60,8 @@ def info_nce(
       https://arxiv.org/abs/2103.00020.
     [2] Szegedy et al., Rethinking the Inception Architecture for Computer Vision, 2016,
       https://arxiv.org/abs/1512.00567.
+    [3] Guo et al., M2-Encoder: Advancing Bilingual Image-Text Understanding by Large-scale
+      Efficient Pretraining, 2024, https://arxiv.org/abs/2401.15896.
 
   See also `sigmoid`, which has no softmax, and `hard_negative`.
 
@@ -61,7 +70,7 @@ def info_nce(
   0.7437
   """
   options: dict[str, Any] = {'block_size': block_size, 'mesh': mesh, 'kernel': kernel}
-  options |= {'same': same, 'label_smoothing': label_smoothing}
+  options |= {'same': same, 'label_smoothing': label_smoothing, 'groups': groups}
   return jnp.mean(info_nce_per_example(image, text, scale=scale, **options))
 
 
@@ -72,6 +81,7 @@ def info_nce_per_example(
   scale: jax.Array | float,
   same: jax.Array | None = None,
   label_smoothing: float = 0.0,
+  groups: int = 1,
   block_size: int | None = None,
   mesh: jax.sharding.Mesh | None = None,
   kernel: str = 'scan',
@@ -88,7 +98,7 @@ def info_nce_per_example(
   check_pairs(image=image, text=text)
   if not 0 <= label_smoothing < 1:
     raise ValueError(f'label_smoothing = {label_smoothing}; use a number in [0, 1)')
-  options: dict[str, Any] = {'block_size': block_size, 'mesh': mesh}
+  options: dict[str, Any] = {'groups': groups, 'block_size': block_size, 'mesh': mesh}
   rows, columns = pairwise.logsumexp(
     image, text, scale=scale, exclude=same, kernel=kernel, **options
   )

@@ -22,11 +22,11 @@ from contrastive_jax.losses.pairwise.arguments import (
   Numbers,
   Ring,
   Vectors,
+  averaged_vectors,
   caller_term,
   integers,
   make_plan,
   operands,
-  side_data,
 )
 from contrastive_jax.losses.pairwise.engine import Operand, reduce
 from contrastive_jax.losses.pairwise.matmul import accumulator
@@ -47,6 +47,7 @@ def logsumexp(
   bias: Numbers | None = None,
   exclude: Integers | None = None,
   diagonal: bool = True,
+  groups: int = 1,
   dtype: jnp.dtype | None = None,
   block_size: int | None = None,
   mesh: jax.sharding.Mesh | Ring | None = None,
@@ -74,6 +75,9 @@ def logsumexp(
     bias: added to every score, in the form of `scale`. Default: 0.
     exclude: [B] integers, or a pair of [B] and [B']; pairs i ≠ j of the same integer do not count.
     diagonal: whether pairs i = j count.
+    groups: G, a divisor of B = B'; pairs count within each of G slices of B / G consecutive rows
+      and columns, whatever the mesh. If every group is full shards, or every shard full groups,
+      vectors stay within their group's devices; otherwise several groups share a ring.
     dtype: of the vectors in the products; by default the one that x and y promote to. Each gradient
       is summed in float32 and returned in the dtype of its argument.
     block_size: a block has block_size rows and half as many columns; by default 1,024 × 512, whose
@@ -90,8 +94,8 @@ def logsumexp(
     [B] and [B'], float32. −inf, with no gradient, where no pair counts.
 
   Raises:
-    ValueError: if shapes do not match, B or B' does not divide over the mesh, or the kernel does
-      not take the term, the dtype or D of the vectors, or the block size.
+    ValueError: if shapes do not match, B or B' does not divide over the mesh or into the groups, or
+      the kernel does not take the term, the dtype or D of the vectors, or the block size.
 
   >>> rows, columns = logsumexp(jnp.eye(2), jnp.eye(2))
   >>> rows.round(4)      # log(e + 1)
@@ -107,6 +111,7 @@ def logsumexp(
   plan = make_plan(
     *(Softmax(), Softmax(), values, both),
     diagonal=diagonal,
+    groups=groups,
     block_size=block_size,
     mesh=mesh,
     kernel=kernel,
@@ -127,6 +132,7 @@ def sum(
   exclude: Integers | None = None,
   positive: Integers | None = None,
   diagonal: bool = True,
+  groups: int = 1,
   block_size: int | None = None,
   mesh: jax.sharding.Mesh | Ring | None = None,
 ) -> tuple[Tree, Tree]:
@@ -144,6 +150,7 @@ def sum(
     exclude: as in `logsumexp`.
     positive: [B] integers, or a pair of [B] and [B']; pairs of the same integer are positive.
     diagonal: whether pairs i = j count.
+    groups: as in `logsumexp`.
     block_size: as in `logsumexp`.
     mesh: as in `logsumexp`.
 
@@ -174,7 +181,11 @@ def sum(
     labels = integers('positive', positive, sizes)
     both = tuple(a._replace(data=b) for a, b in zip(both, labels, strict=True))
   plan = make_plan(
-    *(Sum(), Sum(), values, both), diagonal=diagonal, block_size=block_size, mesh=mesh
+    *(Sum(), Sum(), values, both),
+    diagonal=diagonal,
+    groups=groups,
+    block_size=block_size,
+    mesh=mesh,
   )
   return reduce(plan, *both)
 
@@ -240,7 +251,7 @@ def expectation(
   else:
     averaged = terms.Averaged(logits, vectors=True)
     both = tuple(
-      operand._replace(data=(operand.data, _vectors(part, operand)))
+      operand._replace(data=(operand.data, averaged_vectors(part, operand)))
       for operand, part in zip(both, values, strict=True)
     )
   plan = make_plan(
@@ -394,11 +405,3 @@ def paired(x: Array, y: Array) -> Array:
   """The products x_i · y_i of two [B, D], float32 [B]."""
   dtype = accumulator(jnp.promote_types(x.dtype, y.dtype))
   return jnp.sum(x.astype(dtype) * y.astype(dtype), axis=1)
-
-
-def _vectors(part, operand):
-  """Vectors that an expectation averages, checked."""
-  size = len(jax.tree.leaves(operand)[0])
-  if part is not None and (jnp.ndim(part) != 2 or len(part) != size):
-    raise ValueError(f"values has shape {jnp.shape(part)}; give [B, E] and [B', E] (here {size})")
-  return side_data('values', part, size)

@@ -88,6 +88,15 @@ def side_data(name: str, data: Tree, size: int) -> Tree:
   return data
 
 
+def averaged_vectors(vectors: Array | None, operand: Operand) -> Array | None:
+  """The vectors [B, E] that an expectation averages; raises ValueError for another shape."""
+  size = len(jax.tree.leaves(operand)[0])
+  if vectors is not None and (jnp.ndim(vectors) != 2 or len(vectors) != size):
+    shape = jnp.shape(vectors)
+    raise ValueError(f"values has shape {shape}; give [B, E] and [B', E] (here {size})")
+  return side_data('values', vectors, size)
+
+
 def integers(name: str, value: Integers | None, sizes: tuple[int, ...]) -> tuple:
   """An integer per row and one per column, or None for both."""
   if value is None:
@@ -114,6 +123,7 @@ def make_plan(
   kernel: str = 'scan',
   dtype: jnp.dtype | None = None,
   wide: bool = False,
+  groups: int = 1,
 ) -> Plan:
   """What to reduce, in which blocks, and over which devices.
 
@@ -137,17 +147,20 @@ def make_plan(
     raise ValueError(
       f'mesh has axis_types {mesh.axis_types}; make it with AxisType.Auto for every axis'
     )
-  plan = Plan(row_reduction, column_reduction, term, diagonal, dtype, (0, 0), mesh, axes, kernel)
-  for name, parts in zip('xy', vectors, strict=True):
-    count = len(jax.tree.leaves(parts)[0])
+  fixed = row_reduction, column_reduction, term, diagonal, dtype, (0, 0), mesh, axes, kernel
+  plan = Plan(*fixed, groups)
+  sizes = [len(jax.tree.leaves(parts)[0]) for parts in vectors]
+  if groups != 1:
+    _check_groups(groups, *sizes)
+  for name, count in zip('xy', sizes, strict=True):
     if count % plan.shards:
       raise ValueError(
         f"{name} has {count} rows, which do not divide over the mesh's {plan.shards} shards; use "
         f'a multiple of {plan.shards}'
       )
-  rows = len(jax.tree.leaves(vectors[0])[0]) // plan.shards
+  rows = sizes[0] // (groups if plan.rings == plan.shards else plan.shards)
   plan = plan._replace(block_shape=_block_shape(rows, block_size, kernel, wide))
-  return plan if ring is None else plan._replace(group=_group(plan, both, ring.gather_bytes))
+  return plan if ring is None else plan._replace(gathered=_gathered(plan, both, ring.gather_bytes))
 
 
 def _block_shape(rows: int, block_size: int, kernel: str, wide: bool) -> tuple[int, int]:
@@ -160,8 +173,17 @@ def _block_shape(rows: int, block_size: int, kernel: str, wide: bool) -> tuple[i
   return height, max(block_size**2 // (2 * height), 1)
 
 
-def _group(plan: Plan, both: tuple[Operand, ...], max_bytes: int) -> int:
+def _check_groups(groups: int, rows: int, columns: int) -> None:
+  if groups < 1 or rows != columns or rows % groups:
+    raise ValueError(
+      f'groups = {groups} for {rows} rows and {columns} columns; give as many rows as columns, and '
+      'use a divisor of their number'
+    )
+
+
+def _gathered(plan: Plan, both: tuple[Operand, ...], max_bytes: int) -> int:
   """The number of devices that gather their columns."""
+  devices = plan.shards // plan.rings
   rows, count = (len(jax.tree.leaves(operand)[0]) // plan.shards for operand in both)
   # Bytes of a device's own columns: what travels, its gradients, and the results of a reduction.
   width = plan.dtype.itemsize + 4
@@ -171,12 +193,12 @@ def _group(plan: Plan, both: tuple[Operand, ...], max_bytes: int) -> int:
 
   def taken(group):
     # Those of the next hop arrive beside them.
-    copies = 1 if group == plan.shards else 2
+    copies = 1 if group == devices else 2
     # Larger blocks: scores, and what is computed from them.
     pairs = min(largest, rows * count * group)
     return group * copies * own + 5 * 4 * pairs
 
-  divisors = (group for group in range(1, plan.shards + 1) if plan.shards % group == 0)
+  divisors = (group for group in range(1, devices + 1) if devices % group == 0)
   least = 2 * own + 5 * 4 * min(largest, rows * count)
   return max(group for group in divisors if group == 1 or taken(group) - least <= max_bytes)
 

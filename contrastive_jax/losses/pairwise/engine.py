@@ -2,6 +2,10 @@
 
 On a mesh the devices of a group gather their shards of columns, see `arguments.Ring`: larger groups
 make a shorter ring.
+
+The batch may consist of groups of rows and columns, between which no pair counts. There are then
+gcd(groups, shards) rings, of as few devices as hold full groups. A device with several groups maps
+over them. In a ring of several devices and groups, blocks without pairs that count are skipped.
 """
 
 import functools
@@ -74,7 +78,8 @@ class Plan(NamedTuple):
   mesh: jax.sharding.Mesh | None
   axes: tuple[str, ...]  # mesh axes over which rows and columns are sharded
   kernel: str  # 'scan' or 'pallas'
-  group: int = 1  # shards of columns that a device gathers
+  groups: int = 1  # consecutive parts of the batch; pairs count within one
+  gathered: int = 1  # shards of columns that a device gathers
 
   @property
   def shards(self) -> int:
@@ -82,9 +87,14 @@ class Plan(NamedTuple):
     return 1 if self.mesh is None else math.prod(self.mesh.shape[axis] for axis in self.axes)
 
   @property
+  def rings(self) -> int:
+    """The number of rings of consecutive devices, each of which has full groups of the batch."""
+    return math.gcd(self.groups, self.shards)
+
+  @property
   def ring(self) -> tuple[tuple[str, ...], int, int]:
-    """The mesh axes, the number of devices, and that of a group, for `ring`'s functions."""
-    return self.axes, self.shards, self.group
+    """The mesh axes, the number of devices, and how many of them gather, for `ring`'s functions."""
+    return self.axes, self.shards, self.gathered
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -143,6 +153,8 @@ def _as_cotangent(gradient, operand):
 def sharded(plan, function):
   """`function` of each device's shard, in a ring over the plan's axes."""
   function = functools.partial(function, plan)
+  if plan.rings == plan.shards < plan.groups:
+    function = _of_each_group(plan, function)
   if plan.mesh is None:
     return function
   batch = jax.P(plan.axes)
@@ -151,6 +163,21 @@ def sharded(plan, function):
   return jax.shard_map(
     function, mesh=plan.mesh, in_specs=(batch, batch), out_specs=(batch, batch), check_vma=False
   )
+
+
+def _of_each_group(plan, function):
+  """Maps `function` over the groups of the batch on a device, small ones several at a time."""
+
+  def of_each_group(*operands):
+    count = plan.groups // plan.shards
+    groups = jax.tree.map(lambda a: a.reshape(count, -1, *a.shape[1:]), operands)
+    pairs = jax.tree.leaves(groups)[0].shape[1] ** 2
+    together = math.prod(plan.block_shape) // pairs if plan.kernel == 'scan' else 1
+    together = min(max(together, 1), count)
+    results = jax.lax.map(lambda group: function(*group), groups, batch_size=together)
+    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), results)
+
+  return of_each_group
 
 
 def _forward(plan, rows, columns):
@@ -173,7 +200,7 @@ def _forward(plan, rows, columns):
   row_start = plan.rows.start(row_count, values, 1)
   column_start = plan.columns.start(column_count, values, 0)
   row_state, column_state = _scan(plan, visit, rows, row_start, columns, column_start)
-  if plan.group > 1:
+  if plan.gathered > 1:
     column_state = plan.columns.merge(ring.exchange(column_state, *plan.ring))
   return plan.rows.finish(row_state), plan.columns.finish(column_state)
 
@@ -232,6 +259,8 @@ def _scaled(rows, row_sums, column_sums):
 def _scan(plan, visit, rows, row_sums, columns, column_sums):
   if plan.kernel == 'pallas':
     visit = pallas.on_chip(visit, plan.block_shape[1])
+  if plan.rings < min(plan.groups, plan.shards):  # a shard has parts of groups
+    visit = _within_groups(visit, _count(rows) * plan.shards // plan.groups)
   return ring.ring_scan(
     visit,
     rows,
@@ -241,8 +270,22 @@ def _scan(plan, visit, rows, row_sums, columns, column_sums):
     block_shape=plan.block_shape,
     axes=plan.axes,
     shards=plan.shards,
-    group=plan.group,
+    group=plan.gathered,
+    rings=plan.rings,
   )
+
+
+def _within_groups(visit, size):
+  """A visit of the pairs within groups of so many rows; blocks without such pairs are skipped."""
+
+  def visit_or_skip(row_span, column_span, rows, row_sums, columns, column_sums):
+    spans = [span._replace(group=span.index // size) for span in (row_span, column_span)]
+    (first, last), (first_column, last_column) = ((span.group[0], span.group[-1]) for span in spans)
+    block = *spans, rows, row_sums, columns, column_sums
+    skip = lambda *block: (block[3], block[5])  # noqa: E731
+    return jax.lax.cond((first <= last_column) & (first_column <= last), visit, skip, *block)
+
+  return visit_or_skip
 
 
 def _scores(rows, columns):
@@ -271,6 +314,8 @@ def _block(plan, row_span, column_span, rows, columns):
     conditions.append(same | (rows.exclude[:, None] != columns.exclude))
   if not plan.diagonal:
     conditions.append(~same)
+  if row_span.group is not None:
+    conditions.append(row_span.group[:, None] == column_span.group)
   counts = functools.reduce(jnp.logical_and, conditions) if conditions else None
   return Block(row_span, column_span, counts)
 

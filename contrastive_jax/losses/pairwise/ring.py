@@ -2,9 +2,11 @@
 
 Rows stay on their device. The devices of a group gather their shards of columns, and these travel
 round the ring from group to group. Each device visits the pairs of its rows with the columns that
-it holds, block by block. With one group nothing travels.
+it holds, block by block. In a ring of one group nothing travels. Of several rings, each of
+consecutive devices, each visits its own pairs only.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -20,6 +22,7 @@ class Span(NamedTuple):
 
   index: jax.Array  # type: ignore[assignment]  # [b] global indices; hides tuple.index
   fresh: jax.Array | None  # [b] False for a row that the previous block held; None: all fresh
+  group: jax.Array | None = None  # [b] part of the batch whose pairs count; None: all
 
 
 def ring_scan(
@@ -33,8 +36,9 @@ def ring_scan(
   axes: Sequence[str] = (),
   shards: int = 1,
   group: int = 1,
+  rings: int = 1,
 ) -> tuple[Tree, Tree]:
-  """Visits every pair of a row and a column once, in blocks.
+  """Visits every pair of a row and a column of a ring once, in blocks.
 
   Args:
     visit: `visit(row_span, column_span, rows, row_sums, columns, column_sums)` of a block; returns
@@ -45,9 +49,10 @@ def ring_scan(
     column_sums: accumulators of the columns: leaves [B', …]. Columns and their accumulators travel,
       and return to their group.
     block_shape: the maximum number of rows, and of columns, per block.
-    axes: the mesh axes that the ring runs over, inside a shard_map.
-    shards: the number of devices, a multiple of `group`.
+    axes: the mesh axes that the rings run over, inside a shard_map.
+    shards: the number of devices, a multiple of `group` times `rings`.
     group: the number of devices in a group.
+    rings: the number of rings, each of consecutive devices.
 
   Returns:
     `row_sums` after all pairs of the device's rows; `column_sums` after the pairs of the group's
@@ -55,13 +60,15 @@ def ring_scan(
   """
   row_count, row_span = _spans(rows, block_shape[0])
   column_count, column_span = _spans(columns, block_shape[1])
-  here, hops = lax.axis_index(axes) if shards > 1 else 0, shards // group
+  here, hops = lax.axis_index(axes) if shards > 1 else 0, shards // group // rings
+  send = functools.partial(_send, axes=axes, shards=shards, group=group, hops=hops)
 
   def visit_shard(state, hop):
     row_sums, columns, column_sums = state
     # Sent before the blocks are visited, so that the transfer overlaps with them.
-    following = _send(columns, axes, shards, group)
-    owner = (here // group - hop) % hops
+    following = send(columns)
+    own = here // group
+    owner = own // hops * hops + (own - hop) % hops  # a group of the same ring
 
     def visit_rows(sums, index):
       row_start, row_extent = row_span(index, here)
@@ -80,7 +87,7 @@ def ring_scan(
 
     sums = row_sums, column_sums
     (row_sums, column_sums), _ = lax.scan(visit_rows, sums, jnp.arange(row_count))
-    return (row_sums, following, _send(column_sums, axes, shards, group)), None
+    return (row_sums, following, send(column_sums)), None
 
   state = row_sums, columns, column_sums
   if hops == 1:
@@ -115,10 +122,12 @@ def _put(tree, block, start):
   return jax.tree.map(lambda a, b: lax.dynamic_update_slice_in_dim(a, b, start, 0), tree, block)
 
 
-def _send(tree, axes, shards, group):
-  if shards == group:
+def _send(tree, axes, shards, group, hops):
+  """Sends a tree to the next group of the ring."""
+  if hops == 1:
     return tree
-  following = [(place, (place + group) % shards) for place in range(shards)]
+  size = group * hops
+  following = [(place, place // size * size + (place + group) % size) for place in range(shards)]
   return jax.tree.map(lambda a: lax.ppermute(a, axes, following), tree)
 
 

@@ -77,6 +77,7 @@ ENGINE = (with_side_data, expected, of_two_products, over_threshold)
   [
     (losses.info_nce, {}),
     (losses.info_nce, {'label_smoothing': 0.1}),
+    pytest.param(losses.info_nce, {'groups': 32}, marks=pytest.mark.slow),
     (losses.sigmoid, {'bias': -10.0}),
     (losses.nt_xent, {}),
     (losses.hard_negative, {'k': 4}),
