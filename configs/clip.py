@@ -207,8 +207,8 @@ def emoji() -> ConfigDict:
   config.evaluation.batch_size = 256
   # Patches per image (NaFlex); 0 for the longest of data.sequence_lengths, or square images
   config.evaluation.sequence_length = 0
-  # Fields for retrieval: a text, several, or texts by language. Only the final evaluation uses all
-  # fields; others use the first.
+  # Fields for retrieval: a text, several, texts by language, or one language, 'names.zh'. Only the
+  # final evaluation uses all fields; others use the first.
   config.evaluation.texts = ('caption',)
   config.evaluation.second_texts = ()  # the same, for the second text of a pair
   # Fields with a class, or FIELD=NAMES: 'label=imagenet', or a file with the names of the labels

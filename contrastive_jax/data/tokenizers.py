@@ -289,8 +289,8 @@ def open_tokenizer(name: str, length: int) -> Tokenizer:
   """Opens a tokenizer by name.
 
   Args:
-    name: 'emoji' or 'clip', which are embedded; or the path of a SentencePiece model (`*.model`) or
-      of a `tokenizer.json`.
+    name: 'emoji', 'emoji_en_zh' or 'clip', which are embedded; or the path of a SentencePiece model
+      (`*.model`) or of a `tokenizer.json`.
     length: L, ids per text, start and end included.
 
   Raises:
@@ -298,10 +298,11 @@ def open_tokenizer(name: str, length: int) -> Tokenizer:
   """
   if name == 'clip':
     return ClipTokenizer(length)
-  path = emoji.TOKENIZER if name == 'emoji' else pathlib.Path(name).expanduser()
+  embedded = {'emoji': emoji.TOKENIZER, 'emoji_en_zh': emoji.BILINGUAL_TOKENIZER}
+  path = embedded.get(name) or pathlib.Path(name).expanduser()
   if not path.is_file():
     raise ValueError(
-      f"config.data.tokenizer = {name!r} is no file; use 'emoji', 'clip', a tokenizer.json or a "
-      'SentencePiece .model'
+      f"config.data.tokenizer = {name!r} is no file; use 'emoji', 'emoji_en_zh', 'clip', a "
+      'tokenizer.json or a SentencePiece .model'
     )
   return (SentencePieceTokenizer if path.suffix == '.model' else Tokenizer)(path, length)

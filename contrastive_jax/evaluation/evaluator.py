@@ -84,9 +84,10 @@ class Evaluator:
       classes: class names by label, by the field that holds the label. Splits without the field are
         not classified by it.
       templates: prompts of a class.
-      texts: fields with one text, several texts, or, after the first field, texts by language.
-        Retrieval by the first field runs during training too, by the others only at the end. Splits
-        without the first field are not retrieved. See also `read_split`.
+      texts: fields with one text, several texts, or, after the first field, texts by language; or
+        one of these, 'names.zh'. Retrieval by the first field runs during training too, by the
+        others only at the end. Splits without the first field are not retrieved. See also
+        `read_split`.
       first: field of the first text of a pair, which takes the place of the image in a model of
         pairs of texts.
       probes: names in `PROBES`, fitted for each field of `classes`.
@@ -273,7 +274,7 @@ class Evaluator:
       if isinstance(values[0], Mapping):
         tasks |= {f'{field}_{language}': task for language, task in languages(values).items()}
       else:
-        tasks[field] = range(len(values)), values
+        tasks[field.replace('.', '_')] = range(len(values)), values
     return tasks
 
   def _compare_pairs(self, parameters, embedded: Sequence[EmbeddedSplit]) -> dict[str, float]:

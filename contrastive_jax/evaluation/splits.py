@@ -58,8 +58,8 @@ def read_split(
     patches: (L, p), number and side of the patches that the model takes; None for square images.
     setting: the field of `config.evaluation` that names the split, for errors.
     name: name of the split, for errors.
-    texts: fields that hold one text, several texts, or texts by language; 'join(FIELD)' joins
-      several to one.
+    texts: fields that hold one text, several texts, or texts by language, of which 'FIELD.LANGUAGE'
+      is one; 'join(FIELD)' joins several to one.
     labels: fields that hold a class.
     first: without images, the field of the first text of each pair, of one text or 'join(FIELD)'.
     share: N -> the rows whose images this process checks; all processes must call this.
@@ -101,7 +101,7 @@ def read_fields(
     ids.append(example['id'])
     for field, column in columns.items():
       try:
-        column.append(joined_text(example, field) if is_joined(field) else example.get(field))
+        column.append(_value(example, field))
       except ValueError as error:
         raise ValueError(f'{where}: example {example["id"]}: {field}: {error}') from error
   return {
@@ -109,6 +109,18 @@ def read_fields(
     for field, column in columns.items()
     if _check_column(where, field, ids, column, kinds[field])
   }
+
+
+def _value(example: Mapping[str, Any], field: str) -> Any:
+  """The value of a field, or at a path such as 'names.zh'; None where there is none."""
+  if is_joined(field):
+    return joined_text(example, field)
+  if field in example:
+    return example[field]
+  value: Any = example
+  for name in field.split('.'):
+    value = value.get(name) if isinstance(value, Mapping) else None
+  return value
 
 
 def _digests(where: str, images: data.DecodedImages, rows: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ from PIL import Image
 
 from contrastive_jax.data import emoji
 from contrastive_jax.data.emoji import build, emoji_dataset_builder, vector
+from contrastive_jax.data.tokenizers import open_tokenizer
 from contrastive_jax.data.train_tokenizer import train_bpe
 
 
@@ -350,3 +351,19 @@ def test_special_tokens_come_first():
 def test_the_tokenizer_is_learned_from_train_alone(splits):
   texts = {t.decode() for e in splits['train'] for t in (e['caption'], *e['tags'])}
   assert train_bpe(texts).to_str(pretty=True) == emoji.TOKENIZER.read_text()
+
+
+def test_the_bilingual_tokenizer_is_learned_from_train_alone(splits):
+  examples = splits['train']
+  texts = (t.decode() for e in examples for t in (e['caption'], *e['tags'], e['names']['zh']))
+  assert train_bpe(texts).to_str(pretty=True) == emoji.BILINGUAL_TOKENIZER.read_text()
+
+
+def test_the_bilingual_tokenizer_does_not_truncate_chinese_names(splits):
+  names = sorted({example['names']['zh'].decode() for example in splits['train']})
+
+  def truncated(tokenizer):
+    return np.mean(open_tokenizer(tokenizer, 16).encode(names)[1] > 0)
+
+  assert truncated('emoji') > 0.5
+  assert truncated('emoji_en_zh') < 0.01

@@ -56,6 +56,12 @@ def test_a_text_that_cannot_be_read_is_refused(tmp_path, odd, why, row):
     read(make_source(tmp_path, values))
 
 
+def test_one_language_of_several_is_a_field(tmp_path):
+  values = [{'en': 'a', 'zh': 'b'}, {'en': 'c', 'zh': 'd'}]
+  split = read(make_source(tmp_path, values, 'names'), ('names', 'names.zh', 'names.de'))
+  assert split.fields == {'names': values, 'names.zh': ['b', 'd']}
+
+
 def test_some_bad_examples_are_named_and_all_are_counted(tmp_path):
   with pytest.raises(ValueError, match=r'5 of 6 .*example 1: .*example 3: [^;]*; and 2 more'):
     read(make_source(tmp_path, ['a', *range(5)]))

@@ -1,4 +1,4 @@
-"""Builds the embedded emoji dataset and its tokenizer, reproducibly to the byte.
+"""Builds the embedded emoji dataset and its tokenizers, reproducibly to the byte.
 
 `emoji_dataset_builder.py` says how to fetch the packages.
 
@@ -12,11 +12,12 @@ import tempfile
 import tensorflow_datasets as tfds
 from absl import app, flags
 
+from contrastive_jax.data import emoji
 from contrastive_jax.data.emoji import emoji_dataset_builder
-from contrastive_jax.data.train_tokenizer import train_bpe
+from contrastive_jax.data.train_tokenizer import train, train_bpe
 
 _SOURCE = flags.DEFINE_string('source', None, 'Folder of the unpacked npm packages.')
-_TARGET = flags.DEFINE_string('target', None, 'Folder for prepared/ and tokenizer.json.')
+_TARGET = flags.DEFINE_string('target', None, 'Folder for prepared/ and the tokenizers.')
 
 
 def prepare(source: pathlib.Path, folder: pathlib.Path) -> None:
@@ -40,14 +41,17 @@ def prepare(source: pathlib.Path, folder: pathlib.Path) -> None:
 
 
 def main(_) -> None:
-  """Writes `prepared/` and `tokenizer.json` into the target."""
+  """Writes `prepared/` and the tokenizers into the target."""
   source, target = pathlib.Path(_SOURCE.value), pathlib.Path(_TARGET.value)
   prepare(source, target / 'prepared')
-  train = tfds.builder_from_directory(target / 'prepared').as_data_source(
+  examples = tfds.builder_from_directory(target / 'prepared').as_data_source(
     'train', decoders={'image': tfds.decode.SkipDecoding()}
   )
-  texts = {text.decode() for example in train for text in (example['caption'], *example['tags'])}
-  train_bpe(texts).save(str(target / 'tokenizer.json'))
+  texts = {text.decode() for example in examples for text in (example['caption'], *example['tags'])}
+  train_bpe(texts).save(str(target / emoji.TOKENIZER.name))
+  bilingual = target / emoji.BILINGUAL_TOKENIZER.name
+  bilingual.unlink(missing_ok=True)
+  train(str(target / 'prepared'), str(bilingual), fields=emoji.BILINGUAL_FIELDS)
 
 
 if __name__ == '__main__':
