@@ -10,6 +10,7 @@ from contrastive_jax.losses.pairwise.api import (
 )
 from contrastive_jax.losses.pairwise.arguments import Ring
 from contrastive_jax.losses.pairwise.ranking import Ranks, ranks
+from contrastive_jax.losses.pairwise.sampling import sample
 
 __all__ = [
   'Ranks',
@@ -18,6 +19,7 @@ __all__ = [
   'logsumexp',
   'paired',
   'ranks',
+  'sample',
   'sum',
   'threshold',
   'top_k',

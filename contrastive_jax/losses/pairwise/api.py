@@ -133,6 +133,7 @@ def sum(
   positive: Integers | None = None,
   diagonal: bool = True,
   groups: int = 1,
+  dtype: jnp.dtype | None = None,
   block_size: int | None = None,
   mesh: jax.sharding.Mesh | Ring | None = None,
 ) -> tuple[Tree, Tree]:
@@ -151,6 +152,7 @@ def sum(
     positive: [B] integers, or a pair of [B] and [B']; pairs of the same integer are positive.
     diagonal: whether pairs i = j count.
     groups: as in `logsumexp`.
+    dtype: as in `logsumexp`.
     block_size: as in `logsumexp`.
     mesh: as in `logsumexp`.
 
@@ -184,6 +186,7 @@ def sum(
     *(Sum(), Sum(), values, both),
     diagonal=diagonal,
     groups=groups,
+    dtype=dtype,
     block_size=block_size,
     mesh=mesh,
   )
