@@ -54,7 +54,8 @@ def apply_changes(config: Any, method: Any, base: Any) -> None:
     elif name != 'objective' and all(isinstance(c.get(name), ConfigDict) for c in (method, base)):
       apply_changes(config[name], method[name], base[name])
     elif name not in base or method[name] != base[name]:
-      config[name] = method[name]
+      with config.ignore_type():  # captions may become a tuple
+        config[name] = method[name]
 
 
 def recipe(stage: str) -> ConfigDict:

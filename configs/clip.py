@@ -72,7 +72,8 @@ def emoji() -> ConfigDict:
   plain = 'train[skin_tone=]+openmoji[skin_tone=]'
   config.data.split = f'{plain}+{plain}+train'
   config.data.tokenizer = 'emoji'
-  # A field, from whose texts one is drawn; or fields by weight: 'caption*0.7+join(tags)*0.3'
+  # A field, from whose texts one is drawn; or fields by weight: 'caption*0.7+join(tags)*0.3'. With
+  # several texts, config.texts, also a tuple with the fields of each: ('caption', 'join(tags)')
   config.data.captions = 'caption'
   config.data.prompts = ()  # templates drawn at random if captions are names: ('a photo of {}', …)
   config.data.second_captions = ''  # like captions, for models of text pairs

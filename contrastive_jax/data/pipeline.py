@@ -14,7 +14,7 @@ import numpy as np
 from contrastive_jax.data.batch_shapes import BatchShape, BatchShapes
 from contrastive_jax.data.batches import BadExamples, Batches
 from contrastive_jax.data.decoded import CACHED_BYTES, DecodedImages
-from contrastive_jax.data.readers import Images, Labels, Numbers, PatchedImages, Texts
+from contrastive_jax.data.readers import Captions, Images, Labels, Numbers, PatchedImages, Texts
 from contrastive_jax.data.shard_order import ShardOrder
 from contrastive_jax.data.sources.source import location_of
 
@@ -123,7 +123,7 @@ def training_batches(
   *,
   batch_size: int,
   image_size: int = 0,
-  captions: Mapping[str, float] | None = None,
+  captions: Captions | None = None,
   prompts: Sequence[str] = (),
   keep: int | None = None,
   crop: tuple[float, float] | None = None,
@@ -150,7 +150,7 @@ def training_batches(
       None where no texts are read.
     batch_size: B, over all processes.
     image_size: S, the side of the images; not read with `shapes`.
-    captions: see `draw_caption`.
+    captions: see `draw_caption`; or, with `keep`, those of each text.
     prompts: of `captions`, see `prompt_caption`.
     keep: K, captions per example, see `keep_captions`; None draws one. Tokens are then [b, K, L]
       and `same` [b, K].

@@ -24,6 +24,9 @@ from contrastive_jax.data.captions import (
 from contrastive_jax.data.patches import Patches, patchify
 from contrastive_jax.data.sources.rows import FIELDS
 
+# Weights by field; or those of each text of an example.
+Captions = Mapping[str, float] | Sequence[Mapping[str, float]]
+
 # Number of captions whose tokens are cached: tokenizing is the most expensive work that repeats.
 _CACHED_CAPTIONS = 2**16
 
@@ -92,7 +95,7 @@ class Texts:
     self,
     name: str,
     tokenizer: Callable,
-    captions: Mapping[str, float] | None,
+    captions: Captions | None,
     prompts: Sequence[str] = (),
     keep: int | None = None,
   ):
@@ -101,11 +104,17 @@ class Texts:
     Args:
       name: 'tokens', whose captions also give `same`, or 'second_tokens'.
       tokenizer: list of texts -> integers [., L]; if it has `encode`, truncated texts are counted.
-      captions: see `draw_caption`.
+      captions: see `draw_caption`; or those of each text.
       prompts: see `prompt_caption`.
       keep: K, see `keep_captions`; None draws one.
+
+    Raises:
+      ValueError: if `captions` are several, and not K.
     """
-    self._name, self._captions, self._prompts = name, dict(captions or {}), tuple(prompts)
+    several = [captions or {}] if captions is None or isinstance(captions, Mapping) else captions
+    if len(several) not in (1, keep or 1):
+      raise ValueError(f'captions are of {len(several)} texts, and keep = {keep}; make them equal')
+    self._name, self._captions, self._prompts = name, [*map(dict, several)], tuple(prompts)
     self._keep = keep
     self._encode = getattr(tokenizer, 'encode', lambda texts: (tokenizer(texts), [0]))
     self._clear_cache()
@@ -127,14 +136,15 @@ class Texts:
   def check(self, example: Mapping[str, Any]) -> None:
     """Checks that a good example has the fields."""
     setting = 'captions' if self._name == 'tokens' else 'second_captions'
-    check_captions(example, self._captions, self._prompts, setting=setting)
+    for captions in self._captions:
+      check_captions(example, captions, self._prompts, setting=setting)
 
   def draw(self, example: Mapping[str, Any], rng: np.random.Generator) -> Any:
     """Draws captions, and their prompts."""
-    if self._keep is None:
-      captions = [draw_caption(example, self._captions, rng)]
+    if self._keep is None or len(self._captions) > 1:
+      captions = [draw_caption(example, weights, rng) for weights in self._captions]
     else:
-      captions = keep_captions(example, self._captions, self._keep, rng)
+      captions = keep_captions(example, self._captions[0], self._keep, rng)
     return captions, [prompt_caption(caption, self._prompts, rng) for caption in captions]
 
   def arrays(self, drawn: Sequence[Any]) -> dict[str, np.ndarray]:

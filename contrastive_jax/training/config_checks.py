@@ -129,6 +129,7 @@ RULES: dict[str, Rule] = {
   'objective.*.smoothing': Rule(0, 1),
   'objective.*.label_smoothing': _DECAY,
   'objective.*.contrastive': _NOT_NEGATIVE,
+  'objective.*.matching': _NOT_NEGATIVE,
   'objective.*.simclr': _NOT_NEGATIVE,
   'objective.*.momentum': Rule(0, 1, off=(None,)),
   'objective.*.final_momentum': Rule(0, 1, off=(None,)),
@@ -218,6 +219,7 @@ def check_config(config: ConfigDict, mesh: Mesh) -> None:
   """
   _check_fields(config.to_dict())
   check_strengths(config.augmentation.to_dict())
+  _check_captions(config)
   _check_batch(config, mesh)
   if 'image' in config.model:
     _check_images(config)
@@ -281,6 +283,16 @@ def check_inputs(config: ConfigDict, inputs: Sequence[str]) -> None:
         f'config.{setting} = {config[setting]}, and config.model.name = {config.model.name!r} '
         f'reads no {name!r}; use 1'
       )
+
+
+def _check_captions(config: ConfigDict) -> None:
+  """Checks that captions name the fields of all texts, or those of each."""
+  captions = config.data.captions
+  if not isinstance(captions, str) and len(captions) not in (1, config.texts):
+    raise ValueError(
+      f'config.data.captions = {captions!r} has fields of {len(captions)} texts, and '
+      f"config.texts = {config.texts}; give those of each, or one line for all, such as 'caption'"
+    )
 
 
 def _check_batch(config: ConfigDict, mesh: Mesh) -> None:

@@ -261,7 +261,9 @@ def _training_batches(run: Run, source: data.Source):
   texts: dict[str, Any] = {}
   for name, setting in (('tokens', 'captions'), ('second_tokens', 'second_captions')):
     if name in inputs:
-      texts[setting] = data.parse_captions(config.data[setting], setting)
+      given = config.data[setting]
+      lines = [given] if isinstance(given, str) else given
+      texts[setting] = [data.parse_captions(line, setting) for line in lines]
   return data.training_batches(
     source,
     run.tokenizer,

@@ -222,6 +222,20 @@ def test_workers_that_die_as_they_start_are_an_error(tmp_path, given):
   assert 'if __name__ == "__main__":' in last
 
 
+def test_each_text_is_drawn_from_its_own_fields():
+  captions = [{'caption': 1}, {'join(tags)': 1}]
+  batch = next(batches(examples(10), captions=captions, keep=2, batch_size=10)[0])
+  names, tags = batch['tokens'][:, 0], batch['tokens'][:, 1]
+  assert names[:, 0].tolist() == [len('caption 0')] * 10
+  drawn = letters(['one', 'two', 'one, two', 'two, one']).tolist()
+  assert all(row in drawn for row in tags.tolist())
+  captions = batch['id'] // 2
+  same = batch['same'][:, 0]
+  np.testing.assert_array_equal(same[:, None] == same, captions[:, None] == captions)
+  with pytest.raises(ValueError, match='captions are of 2 texts, and keep = 3; make them equal'):
+    batches(examples(10), captions=[{'caption': 1}, {'tags': 1}], keep=3)
+
+
 def ids_of(iterator, count):
   return np.concatenate([next(iterator)['id'] for _ in range(count)])
 

@@ -85,6 +85,10 @@ def test_a_value_out_of_range_is_an_error(name, variant, field):
       r'crop = \(0\.9,\); use .*such as \(0\.9, 1\.0\), or \(\)',
     ),
     ({'data.crop': (1.0, 0.5)}, r'config\.data\.crop = \(1\.0, 0\.5\); use the min'),
+    (
+      {'data.captions': ('caption', 'tags'), 'texts': 3},
+      r'captions = .* has fields of 2 texts, and config\.texts = 3; give those of each, or one',
+    ),
     ({'data.mean': (0.5,)}, r'config\.data\.mean = \(0\.5,\); use a number per channel'),
     ({'data.std': (0.5, 0.5, 0.0)}, r'config\.data\.std = .*; use a tuple of numbers in \(0, inf'),
     ({'keep_checkpoints': 0}, r'config\.keep_checkpoints = 0; .*1.*; a large number keeps all'),
@@ -105,7 +109,7 @@ def test_a_value_out_of_range_is_an_error(name, variant, field):
 )
 def test_inconsistent_fields_are_errors(overrides, message):
   config = get_config('clip', 'smoke')
-  with config.unlocked():
+  with config.unlocked(), config.ignore_type():
     config.update_from_flattened_dict(overrides)
   with pytest.raises(ValueError, match=message):
     check_config(config, make_mesh(config.mesh))
