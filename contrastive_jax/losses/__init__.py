@@ -6,6 +6,7 @@
 from contrastive_jax.losses import pairwise
 from contrastive_jax.losses.labels.supervised import supervised, supervised_per_example
 from contrastive_jax.losses.pairs.alignment import alignment, alignment_per_example
+from contrastive_jax.losses.pairs.gram import gram, gram_per_example, volume
 from contrastive_jax.losses.pairs.hard_negative import hard_negative, hard_negative_per_example
 from contrastive_jax.losses.pairs.info_nce import info_nce, info_nce_per_example
 from contrastive_jax.losses.pairs.reweighting import (
@@ -33,6 +34,10 @@ __all__ = [  # noqa: RUF022 — grouped by kind
   'sigmoid',
   'sigmoid_per_example',
   'uniformity',
+  # Several modalities.
+  'gram',
+  'gram_per_example',
+  'volume',
   # Views of the same example.
   'cosine',
   'cosine_per_example',

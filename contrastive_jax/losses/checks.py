@@ -4,9 +4,9 @@ import jax
 
 
 def check_pairs(**embeddings: jax.Array) -> None:
-  """Raises ValueError unless both arrays have one shape [B, D]; names them by their keywords."""
+  """Raises ValueError unless all arrays have one shape [B, D]; names them by their keywords."""
   shapes = {name: array.shape for name, array in embeddings.items()}
-  first, second = shapes.values()
-  if first != second or len(first) != 2 or 0 in first:
+  first, *others = shapes.values()
+  if any(other != first for other in others) or len(first) != 2 or 0 in first:
     names = ' and '.join(f'{name} {shape}' for name, shape in shapes.items())
-    raise ValueError(f'{names}; give two [B, D] of the same shape, not empty')
+    raise ValueError(f'{names}; give [B, D] of the same shape, not empty')

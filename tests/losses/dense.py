@@ -46,6 +46,40 @@ def hard_negative(image, text, scale, k, same=None):
   return (one_way[0] + one_way[1]) / 2
 
 
+def volumes(anchor, *others):
+  """[B, B] volumes of the anchor of row i and the others of row j."""
+  corner = jnp.sum(anchor**2, 1)[:, None]
+  edges = [anchor @ other.T for other in others]
+  inner = [[jnp.sum(x * y, 1)[None] for y in others] for x in others]
+  rows = [[edge, *row] for edge, row in zip(edges, inner, strict=True)]
+  return jnp.sqrt(jnp.maximum(determinant([[corner, *edges], *rows]), 0) + 1e-7)
+
+
+def determinant(rows):
+  """Along the first row, of a list of lists of arrays that broadcast."""
+  if not rows:
+    return 1.0
+  minors = [[row[:n] + row[n + 1 :] for row in rows[1:]] for n in range(len(rows))]
+  return sum((-1) ** n * rows[0][n] * determinant(minor) for n, minor in enumerate(minors))
+
+
+def volume(*vectors):
+  stacked = jnp.stack(vectors, 1)
+  return jnp.sqrt(jnp.maximum(jnp.linalg.det(stacked @ jnp.swapaxes(stacked, 1, 2)), 0) + 1e-7)
+
+
+def gram(anchor, *others, scale, same=None, label_smoothing=0.1):
+  counts = pair_scores(anchor, anchor, scale, same)[1]
+  scores = -scale * volumes(anchor, *others)
+  losses = []
+  for logits, count in ((scores, counts), (scores.T, counts.T)):
+    log_probability = jax.nn.log_softmax(jnp.where(count, logits, -jnp.inf), 1)
+    spread = jnp.sum(jnp.where(count, log_probability, 0.0), 1) / jnp.sum(count, 1)
+    own = jnp.diagonal(log_probability)
+    losses.append(-(1 - label_smoothing) * own - label_smoothing * spread)
+  return (losses[0] + losses[1]) / 2
+
+
 def sigmoid(image, text, scale, bias, same=None):
   scores, counts = pair_scores(image, text, scale, same, bias)
   signs = 2 * jnp.eye(len(scores)) - 1

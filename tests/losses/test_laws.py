@@ -25,17 +25,18 @@ class Case:
   dense: Callable[..., jax.Array]  # the same in whole matrices
   draw: Callable[[int], dict[str, Any]]  # arguments for a batch size; floats are differentiable
   options: dict[str, Any] = dataclasses.field(default_factory=dict)  # static, of both
+  names: tuple[str, ...] = ()  # of the arguments by position
   # How to break the shape of an argument, where one row less does not; None: any shape will do.
   malformed: dict[str, Callable | None] = dataclasses.field(default_factory=dict)
 
 
 def pairs(size, names=('image', 'text'), **numbers):
-  """Pairs that resemble each other, and the scalars of a loss."""
+  """Pairs, or more modalities, that resemble each other, and the scalars of a loss."""
   rng = np.random.default_rng(size)
   first = reference.unit(rng, size, 8)
-  second = first + reference.unit(rng, size, 8)
-  second /= np.linalg.norm(second, axis=1, keepdims=True)
-  return dict(zip(names, (first, second), strict=True)) | jax.tree.map(np.float32, numbers)
+  others = [first + reference.unit(rng, size, 8) for _ in names[1:]]
+  others = [other / np.linalg.norm(other, axis=1, keepdims=True) for other in others]
+  return dict(zip(names, (first, *others), strict=True)) | jax.tree.map(np.float32, numbers)
 
 
 def views(size, **numbers):
@@ -75,10 +76,16 @@ def hidden(size):
 
 
 def mean(function):
-  return lambda **arguments: jnp.mean(function(**arguments))
+  return lambda *arguments, **named: jnp.mean(function(*arguments, **named))
+
+
+def by_position(function, names):
+  """The function with the arguments of these names by position."""
+  return lambda **given: function(*[given.pop(name) for name in names], **given)
 
 
 draw = functools.partial
+MODALITIES = ('anchor', 'first', 'second', 'third')
 CASES = {
   'alignment': Case(mean(dense.alignment), pairs),
   'alignment_per_example': Case(dense.alignment, pairs),
@@ -92,6 +99,10 @@ CASES = {
   'cross_uniformity': Case(dense.cross_uniformity, pairs, {'sharpness': 1.5}),
   'decoupled': Case(mean(dense.decoupled), draw(views, scale=5)),
   'decoupled_per_example': Case(dense.decoupled, draw(views, scale=5), {'sigma': 0.5}),
+  'gram': Case(mean(dense.gram), draw(pairs, names=MODALITIES[:2], scale=5), names=MODALITIES[:2]),
+  'gram_per_example': Case(
+    dense.gram, draw(repeated, names=MODALITIES, scale=5), {'label_smoothing': 0}, MODALITIES
+  ),
   'hard_negative': Case(mean(dense.hard_negative), draw(pairs, scale=5), {'k': 3}),
   'hard_negative_per_example': Case(dense.hard_negative, draw(repeated, scale=5), {'k': 64}),
   'info_nce': Case(mean(dense.info_nce), draw(pairs, scale=5)),
@@ -105,6 +116,7 @@ CASES = {
   'supervised': Case(mean(dense.supervised), classes),
   'supervised_per_example': Case(dense.supervised, classes),
   'uniformity': Case(dense.uniformity, pairs),
+  'volume': Case(dense.volume, draw(pairs, names=MODALITIES), names=MODALITIES),
 }
 
 
@@ -133,11 +145,13 @@ def streamed(name, **options):
   function = getattr(losses, name)
   known = inspect.signature(function).parameters
   given = {key: value for key, value in options.items() if key in known}
-  return functools.partial(function, **given, **CASES[name].options)
+  function = functools.partial(function, **given, **CASES[name].options)
+  return by_position(function, CASES[name].names)
 
 
 def whole(name):
-  return functools.partial(CASES[name].dense, **CASES[name].options)
+  case = CASES[name]
+  return by_position(functools.partial(case.dense, **case.options), case.names)
 
 
 def test_every_loss_has_a_case():
