@@ -7,6 +7,7 @@
   view.N            [B, D]     view N of them, from 0
   view_features:V   [B, V, W]  their pooled features before the projection
   texts:K           [B, K, D]  unit embeddings of K texts of each example; the first is `text`
+  text.N            [B, D]     text N of them, from 0
   texts_features:K  [B, K, W]  their pooled features before the projection
   scale, bias       []         learned by the model
   caption_logits, hidden, vocabulary, image_tokens, text_tokens    see `Outputs`; in `partial` only
@@ -28,6 +29,7 @@ from contrastive_jax.models.outputs import Outputs
 
 _PROPERTIES = ('first', 'second')
 OUTPUTS = {field.name for field in dataclasses.fields(Outputs)} | {*_PROPERTIES, 'view'}
+EMBEDDINGS = {'first', 'second', 'image', 'text', 'view'}  # unit vectors, one per example
 BATCH = {'tokens', 'next_tokens', 'id', 'same', 'labels', 'step'}
 
 
@@ -35,7 +37,7 @@ def parse(read: str) -> tuple[str, str, int]:
   """Splits a read into the encoder ('' or 'target'), the name, and the number it asks for."""
   encoder = 'target' if read.startswith('target.') else ''
   name = read.rstrip('?').removeprefix('target.')
-  name, _, number = name.replace('view.', 'view:').partition(':')
+  name, _, number = name.replace('view.', 'view:').replace('text.', 'text:').partition(':')
   if name not in OUTPUTS | BATCH:
     raise ValueError(f'{read!r} is unknown; methods read {sorted(OUTPUTS | BATCH)}')
   return encoder, name, int(number or 0)
@@ -46,16 +48,16 @@ def count(reads: Iterable[str], *names: str) -> int:
   asked = [1]
   for _, name, number in map(parse, reads):
     if name in names:
-      asked.append(number + (name == 'view'))
+      asked.append(number + (name in ('view', 'text')))
   return max(asked)
 
 
 def fields(reads: Iterable[str], encoder: str = '') -> set[str]:
   """Fields of `Outputs` that the reads of an encoder need."""
   needed = set()
-  for which, name, _ in map(parse, reads):
+  for which, name, number in map(parse, reads):
     if which == encoder and name in OUTPUTS:
-      needed |= set(Outputs.NEEDS.get(name, (name,)))
+      needed |= {'texts'} if name == 'text' and number else {*Outputs.NEEDS.get(name, (name,))}
   return needed
 
 
@@ -80,4 +82,6 @@ def _find(name: str, number: int, outputs: Outputs | None, batch: Mapping[str, A
   if name == 'view':
     views = outputs.views
     return outputs.image if number == 0 else None if views is None else views[:, number]
+  if name == 'text' and number:
+    return None if outputs.texts is None else outputs.texts[:, number]
   return getattr(outputs, name)

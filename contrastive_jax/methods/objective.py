@@ -83,7 +83,7 @@ class Objective:
           f'config.objective.{name} compares {asked} views of an image, and config.views = '
           f'{views}; use {asked}'
         )
-      if (asked := inputs.count(method.reads, 'texts', 'texts_features')) > texts:
+      if (asked := inputs.count(method.reads, 'text', 'texts', 'texts_features')) > texts:
         raise ValueError(
           f'config.objective.{name} reads {asked} texts of an example, and config.texts = {texts}; '
           f'use {asked}'

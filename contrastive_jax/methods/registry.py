@@ -5,6 +5,7 @@ from typing import Any
 
 from contrastive_jax import losses
 from contrastive_jax.methods.byolip import ByoLip, SiamLip
+from contrastive_jax.methods.gram import Gram
 from contrastive_jax.methods.isogclr import ISogClr, SogClr
 from contrastive_jax.methods.lift import stateless, streamed
 from contrastive_jax.methods.method import Method
@@ -33,6 +34,7 @@ METHODS: dict[str, Callable[..., Method]] = {
   'decoupled': stateless(
     losses.decoupled, first='first', second='second', scale='scale', flops=streamed(12)
   ),
+  'gram': Gram,
   'hard_negative': stateless(losses.hard_negative, flops=streamed(6), **_SCALED),
   'info_nce': stateless(losses.info_nce, flops=streamed(), **_SCALED),
   'isogclr': ISogClr,

@@ -68,6 +68,8 @@ def config_of(names, mesh='data:1', micro_batches=1) -> ConfigDict:
   config.objective = ConfigDict({name: options_of(name) for name in names})
   config.mesh, config.micro_batches = mesh, micro_batches
   config.batch_size, config.views, config.total_steps = B, VIEWS, 8
+  reads = [read for name in names for read in method_of(name).reads]
+  config.texts = methods.inputs.count(reads, 'text', 'texts', 'texts_features')
   config.data.labels, config.data.examples = 'group', EXAMPLES
   config.augmentation = ConfigDict()
   config.data.size = config.model.image.size = 16

@@ -15,6 +15,7 @@ from contrastive_jax.planning import traced_flops
 from contrastive_jax.planning.loss import loss_gradient
 from contrastive_jax.training import build
 from contrastive_jax.training.checkpoint import Checkpoints
+from contrastive_jax.training.forward import with_texts
 from tests.methods import laws
 
 KINDS = laws.one_per_kind()
@@ -60,7 +61,7 @@ def test_selections_have_a_margin():
   """Otherwise rounding could select other negatives in another number of parts."""
   run = laws.run_of(OTHERS)
   state, _ = laws.stepped(OTHERS)
-  batch = laws.batch_of(run)
+  batch = with_texts(laws.batch_of(run))
   model = run.definition.bind(state.parameters)
   outputs = model.encode(batch | {'image': normalize(batch['image'])})
   scores = outputs.scale * outputs.image @ outputs.text.T

@@ -1,12 +1,16 @@
 """The batch that a step compiles for matches the batches of the pipeline."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from configs import clip
+from configs.methods import gram
 from contrastive_jax import data
-from contrastive_jax.training import build, loop
+from contrastive_jax.training import build, loop, workdir
 from contrastive_jax.training.batch import abstract_batch
 
 
@@ -44,6 +48,19 @@ def test_labels_and_several_texts_train():
   assert batch['tokens'].shape == (16, 2, 16) and batch['labels'].shape == (16,)
   _, metrics = jax.eval_shape(run.train_step, run.abstract_state, batch)
   assert {'loss', 'info_nce', 'supervised'} <= metrics.keys()
+
+
+def test_texts_of_fields_of_their_own_outlive_a_restart():
+  """In a saved config their tuple is a list."""
+  config = ConfigDict(json.loads(json.dumps(gram.get_config('smoke').to_dict())))
+  run = build.build(workdir.upgrade(config))
+  source = data.open_source('emoji', 'heldout_composition')
+  batch = next(loop._training_batches(run, source)[0])
+  for position, tokens in zip(batch['position'], batch['tokens'], strict=True):
+    name, chinese, tags = map(run.tokenizer.decode, tokens)
+    example = source[position]
+    assert [name, chinese] == [example['caption'].lower(), example['names']['zh'].lower()]
+    assert {*tags.split(', ')} <= {tag.lower() for tag in example['tags']}
 
 
 @pytest.mark.parametrize(
