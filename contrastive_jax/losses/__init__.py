@@ -6,6 +6,10 @@
 from contrastive_jax.losses import pairwise
 from contrastive_jax.losses.labels.supervised import supervised, supervised_per_example
 from contrastive_jax.losses.pairs.alignment import alignment, alignment_per_example
+from contrastive_jax.losses.pairs.debiased import (
+  debiased_info_nce,
+  debiased_info_nce_per_example,
+)
 from contrastive_jax.losses.pairs.gram import gram, gram_per_example, volume
 from contrastive_jax.losses.pairs.hard_negative import hard_negative, hard_negative_per_example
 from contrastive_jax.losses.pairs.info_nce import info_nce, info_nce_per_example
@@ -14,6 +18,10 @@ from contrastive_jax.losses.pairs.reweighting import (
   reweighted_info_nce_per_example,
 )
 from contrastive_jax.losses.pairs.sigmoid import sigmoid, sigmoid_per_example
+from contrastive_jax.losses.pairs.soft_targets import (
+  soft_target_info_nce,
+  soft_target_info_nce_per_example,
+)
 from contrastive_jax.losses.pairs.uniformity import cross_uniformity, uniformity
 from contrastive_jax.losses.tokens.captioning import captioning, captioning_streamed, count_tokens
 from contrastive_jax.losses.views.cosine import cosine, cosine_per_example
@@ -25,6 +33,8 @@ __all__ = [  # noqa: RUF022 — grouped by kind
   'alignment',
   'alignment_per_example',
   'cross_uniformity',
+  'debiased_info_nce',
+  'debiased_info_nce_per_example',
   'hard_negative',
   'hard_negative_per_example',
   'info_nce',
@@ -33,6 +43,8 @@ __all__ = [  # noqa: RUF022 — grouped by kind
   'reweighted_info_nce_per_example',
   'sigmoid',
   'sigmoid_per_example',
+  'soft_target_info_nce',
+  'soft_target_info_nce_per_example',
   'uniformity',
   # Several modalities.
   'gram',

@@ -80,12 +80,14 @@ def stateless(
 def streamed(products: int = 4) -> Callable[..., float]:
   """Operations of a streamed pairwise loss that makes so many products of B x B / groups pairs.
 
-  A log-sum-exp makes 4: one forward, the same again backward, and one per gradient. So does the sum
-  over all scores of label smoothing.
+  A log-sum-exp makes 4: one forward, the same again backward, and one per gradient. So do the sum
+  over all scores of label smoothing, and the weights of hard negatives.
   """
 
-  def flops(sizes: Sizes, label_smoothing: float = 0.0, groups: int = 1, **_) -> float:
-    passes = products + 4 * bool(label_smoothing)
+  def flops(
+    sizes: Sizes, label_smoothing: float = 0.0, beta: float = 0.0, groups: int = 1, **_
+  ) -> float:
+    passes = products + 4 * bool(label_smoothing) + 4 * bool(beta)
     return 2.0 * passes * sizes.batch**2 / groups * sizes.embed
 
   return flops

@@ -31,6 +31,7 @@ METHODS: dict[str, Callable[..., Method]] = {
   ),
   'cosine': stateless(losses.cosine, prediction='first', target='second'),
   'cross_uniformity': stateless(losses.cross_uniformity, flops=streamed(), **_PAIR),
+  'debiased_info_nce': stateless(losses.debiased_info_nce, flops=streamed(), **_SCALED),
   'decoupled': stateless(
     losses.decoupled, first='first', second='second', scale='scale', flops=streamed(12)
   ),
@@ -46,6 +47,7 @@ METHODS: dict[str, Callable[..., Method]] = {
   'siamlip': SiamLip,
   'sigmoid': stateless(losses.sigmoid, flops=streamed(), bias='bias', **_SCALED),
   'slip': Slip,
+  'soft_target_info_nce': stateless(losses.soft_target_info_nce, flops=streamed(9), **_SCALED),
   'sogclr': SogClr,
   'supervised': stateless(
     losses.supervised, embeddings='first', classes='labels', scale='scale', flops=streamed(7)

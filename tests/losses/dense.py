@@ -80,6 +80,34 @@ def gram(anchor, *others, scale, same=None, label_smoothing=0.1):
   return (losses[0] + losses[1]) / 2
 
 
+def debiased_info_nce(image, text, scale, prior, beta, same=None):
+  scores, counts = pair_scores(image, text, scale, same)
+  counts &= ~jnp.eye(len(scores), dtype=bool)
+  positive = jnp.exp(jnp.diagonal(scores))
+  losses = 0.0
+  for rows in (scores, scores.T):
+    hard = jnp.where(counts, jnp.exp(beta * rows), 0.0)
+    mean = jnp.sum(hard * jnp.exp(rows), 1) / jnp.sum(hard, 1)
+    true = jnp.maximum((mean - prior * positive) / (1 - prior), jnp.exp(-scale))
+    losses += jnp.log1p(jnp.sum(counts, 1) * true / positive) / 2
+  return losses
+
+
+def soft_target_info_nce(image, text, scale, alpha=1.0, targets=None, target_scale=None, same=None):
+  """By default the targets are the texts."""
+  scores, counts = pair_scores(image, text, scale, same)
+  if targets is None:
+    targets, target_scale = jax.lax.stop_gradient((text, scale))
+  soft, _ = pair_scores(targets, targets, target_scale)
+  wanted = alpha * jax.nn.softmax(jnp.where(counts, soft, -jnp.inf), 1)
+  wanted += (1 - alpha) * jnp.eye(len(scores))
+  one_way = [
+    -jnp.sum(jnp.where(counts, wanted * jax.nn.log_softmax(rows, 1), 0.0), 1)
+    for rows in (jnp.where(counts, scores, -1e9), jnp.where(counts, scores.T, -1e9))
+  ]
+  return (one_way[0] + one_way[1]) / 2
+
+
 def sigmoid(image, text, scale, bias, same=None):
   scores, counts = pair_scores(image, text, scale, same, bias)
   signs = 2 * jnp.eye(len(scores)) - 1

@@ -49,6 +49,12 @@ def repeated(size, **numbers):
   return pairs(size, **numbers) | {'same': same}
 
 
+def soft(size, **numbers):
+  """Pairs, and embeddings of another width whose similarities are their targets."""
+  targets = reference.unit(np.random.default_rng(1), size, 4)
+  return repeated(size, **numbers) | {'targets': targets}
+
+
 def classes(size):
   """Embeddings of which a few have no positive."""
   labels = np.random.default_rng(0).integers(0, size // 4, size)
@@ -97,6 +103,12 @@ CASES = {
   'cosine_per_example': Case(dense.cosine, draw(pairs, names=('prediction', 'target'))),
   'count_tokens': Case(lambda labels: jnp.sum(labels != 0), tokens, malformed={'labels': None}),
   'cross_uniformity': Case(dense.cross_uniformity, pairs, {'sharpness': 1.5}),
+  'debiased_info_nce': Case(
+    mean(dense.debiased_info_nce), draw(pairs, scale=5), {'prior': 0.1, 'beta': 0.0}
+  ),
+  'debiased_info_nce_per_example': Case(
+    dense.debiased_info_nce, draw(repeated, scale=5), {'prior': 0.02, 'beta': 0.5}
+  ),
   'decoupled': Case(mean(dense.decoupled), draw(views, scale=5)),
   'decoupled_per_example': Case(dense.decoupled, draw(views, scale=5), {'sigma': 0.5}),
   'gram': Case(mean(dense.gram), draw(pairs, names=MODALITIES[:2], scale=5), names=MODALITIES[:2]),
@@ -113,6 +125,10 @@ CASES = {
   'reweighted_info_nce_per_example': Case(dense.reweighted_info_nce, draw(repeated, scale=5)),
   'sigmoid': Case(mean(dense.sigmoid), draw(pairs, scale=5, bias=-3)),
   'sigmoid_per_example': Case(dense.sigmoid, draw(repeated, scale=5, bias=-3)),
+  'soft_target_info_nce': Case(mean(dense.soft_target_info_nce), draw(pairs, scale=5)),
+  'soft_target_info_nce_per_example': Case(
+    dense.soft_target_info_nce, draw(soft, scale=5, target_scale=3), {'alpha': 0.6}
+  ),
   'supervised': Case(mean(dense.supervised), classes),
   'supervised_per_example': Case(dense.supervised, classes),
   'uniformity': Case(dense.uniformity, pairs),
