@@ -222,7 +222,11 @@ def emoji() -> ConfigDict:
   config.evaluation.probe_split = 'train[vendor=noto|twemoji,skin_tone=,group!=flags]'
   # Winoground-style pairs: an example and a partner with equal values in these fields
   config.evaluation.pairs = ('vendor', 'concept')
-  config.evaluation.partners = 'train[vendor=noto|twemoji,skin_tone!=]'  # '' for the split itself
+  # Image − word + word, which retrieves an example whose caption differs in the word, and which has
+  # equal values in these fields, such as ('vendor',)
+  config.evaluation.arithmetic = ()
+  # Partners of the pairs, and further images of the arithmetic; '' for the split itself
+  config.evaluation.partners = 'train[vendor=noto|twemoji,skin_tone!=]'
   config.evaluation.captions = ConfigDict()  # options of models/generation.py, for captioners
   return config
 

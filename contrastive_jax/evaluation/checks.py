@@ -33,6 +33,7 @@ def check_fields(
   classes: Mapping[str, Mapping[str, str]],
   texts: Sequence[str],
   pairs: Sequence[str],
+  arithmetic: Sequence[str],
 ) -> None:
   """Checks that the fields of an `Evaluator` exist, and warns of splits without retrieval.
 
@@ -41,16 +42,18 @@ def check_fields(
       holds texts by language.
   """
   known = {field for split in splits.values() for field in split.fields}
-  for setting, fields in (('zero_shot', classes), ('texts', texts[1:])):
+  named = {'zero_shot': classes, 'texts': texts[1:], 'arithmetic': arithmetic}
+  for setting, fields in named.items():
     for field in fields:
       if splits and field not in known:
         raise ValueError(f'config.evaluation.{setting} names {field!r}, which no split has')
   if splits and (lacking := [field for field in pairs if field not in known]):
     logging.warning('config.evaluation.pairs names %s, which no split has: no pairs', lacking)
-  if partners and (lacking := [f for f in (*pairs, texts[0]) if f not in partners.fields]):
+  needed = (*pairs, *arithmetic, texts[0])
+  if partners and (lacking := [field for field in needed if field not in partners.fields]):
     raise ValueError(
       f'config.evaluation.partners: the examples lack {lacking}; use others, or '
-      'config.evaluation.pairs = ()'
+      'config.evaluation.pairs = () and config.evaluation.arithmetic = ()'
     )
   for name, split in splits.items():
     if (own := split.fields.get(texts[0])) is None:

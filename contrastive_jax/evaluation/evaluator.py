@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from contrastive_jax import data
 from contrastive_jax.data.images import normalize
 from contrastive_jax.evaluation import checks, diagnostics
+from contrastive_jax.evaluation.arithmetic import arithmetic_recalls, find_edits
 from contrastive_jax.evaluation.batches import own_rows
 from contrastive_jax.evaluation.captioner import Captioner
 from contrastive_jax.evaluation.captioning import is_right, score_captions
@@ -64,6 +65,7 @@ class Evaluator:
     probes: Sequence[str] = (),
     probe_source: data.Source | None = None,
     pairs: Sequence[str] = (),
+    arithmetic: Sequence[str] = (),
     partners: data.Source | None = None,
     captions: Mapping[str, Any] | None = None,
     candidates: data.Source | None = None,
@@ -94,7 +96,10 @@ class Evaluator:
       probe_source: examples to which the probes are fitted.
       pairs: fields in which the two examples of a hard pair agree; their texts differ. Empty for no
         pairs.
-      partners: examples from which the second of a pair is taken; default the split itself.
+      arithmetic: fields in which two examples agree of which one is retrieved by the other's image
+        and the words in which their texts differ. Empty for none.
+      partners: examples from which the second of a pair is taken, and images of the arithmetic;
+        default the split itself.
       captions: rules of captioning, see `Captioner`; empty for no captions.
       candidates: examples whose captions are the baseline of captioning, by retrieval.
       normalize: pixels from 0 to 255 -> what the model takes; default CLIP's.
@@ -106,22 +111,23 @@ class Evaluator:
     checks.check_settings(texts, probes, tuple(PROBES))
     self._has_texts = 'tokens' in definition.inputs
     if not self._has_texts:
-      pairs, partners, captions = (), None, None
+      pairs, arithmetic, partners, captions = (), (), None, None
     self._encoder = Encoder(definition, tokenizer, mesh, batch_size, normalize)
     self._mesh, self._classes, self._templates = mesh, classes, templates
-    self._texts, self._probes, self._pairs = texts, probes, pairs
+    self._texts, self._probes, self._pairs, self._arithmetic = texts, probes, pairs, arithmetic
+    agreeing = (*pairs, *arithmetic)
     share = partial(own_rows, batch_size=batch_size, mesh=mesh)
     read = partial(read_split, image_size=image_size, patches=patches, first=first, share=share)
     self._splits = {
-      name: read(source, setting='splits', name=name, texts=texts, labels=(*classes, *pairs))
+      name: read(source, setting='splits', name=name, texts=texts, labels=(*classes, *agreeing))
       for name, source in sources.items()
     }
     self._probed = self._partners = None
     if probes:
       self._probed = read(probe_source, setting='probe_split', labels=tuple(classes))
-    if partners is not None and pairs:
-      self._partners = read(partners, setting='partners', texts=texts[:1], labels=pairs)
-    checks.check_fields(self._splits, self._partners, classes, texts, pairs)
+    if partners is not None and agreeing:
+      self._partners = read(partners, setting='partners', texts=texts[:1], labels=agreeing)
+    checks.check_fields(self._splits, self._partners, classes, texts, pairs, arithmetic)
     checks.check_labels(
       {name: self._labels(split) for name, split in self._splits.items()},
       self._labels(self._probed) if probes else {},
@@ -209,14 +215,16 @@ class Evaluator:
   def finish(self, parameters) -> tuple[dict[str, float], list[EmbeddedSplit]]:
     """Runs `evaluate` and the protocols that are too slow during training.
 
-    Those are the probes, retrieval by further texts, hard pairs and captions.
+    Those are the probes, retrieval by further texts, hard pairs, arithmetic and captions.
     """
     if not self._has_texts:
       return self.probe(parameters), []
     metrics, embedded = self.evaluate(parameters)
     metrics |= self.probe(parameters, {split.name: split.image_embeddings for split in embedded})
-    for protocol in (self._retrieve_others, self._compare_pairs):
-      metrics |= protocol(parameters, embedded)
+    metrics |= self._retrieve_others(parameters, embedded)
+    partners = self._embed_partners(parameters)
+    metrics |= self._compare_pairs(embedded, partners)
+    metrics |= self._calculate(parameters, embedded, partners)
     captioned, scores = self._caption(parameters, embedded)
     return metrics | scores, captioned
 
@@ -277,35 +285,54 @@ class Evaluator:
         tasks[field.replace('.', '_')] = range(len(values)), values
     return tasks
 
-  def _compare_pairs(self, parameters, embedded: Sequence[EmbeddedSplit]) -> dict[str, float]:
+  def _embed_partners(self, parameters) -> EmbeddedSplit | None:
+    """Returns the partners with their embeddings; None where there are none."""
+    if (split := self._partners) is None:
+      return None
+    captions = list(map(_first, split.fields[self._texts[0]]))
+    vectors = self._encoder.first(parameters, split), self._encoder.texts(parameters, captions)
+    return EmbeddedSplit('', split.images, captions, *vectors, first_texts=split.first_texts)
+
+  def _compare_pairs(
+    self, embedded: Sequence[EmbeddedSplit], partners: EmbeddedSplit | None
+  ) -> dict[str, float]:
     """Returns Winoground's scores of every split with hard pairs."""
     if not self._pairs:
       return {}
-    whole = None
-    if self._partners:
-      captions = list(map(_first, self._partners.fields[self._texts[0]]))
-      images = self._encoder.first(parameters, self._partners)
-      whole = (
-        self._keys(self._partners),
-        captions,
-        (images, self._encoder.texts(parameters, captions)),
-      )
     metrics = {}
     for split in embedded:
-      keys = self._keys(self._splits[split.name])
-      own = keys, split.captions, (split.image_embeddings, split.text_embeddings)
-      other = whole or own
-      pairs = find_pairs(*own[:2], *other[:2])
+      other = partners or split
+      keys, other_keys = (self._keys(each, self._pairs) for each in (split, other))
+      pairs = find_pairs(keys, split.captions, other_keys, other.captions)
       if len(pairs):
-        scores = pair_accuracies(own[2], other[2], pairs, mesh=self._mesh)
-        metrics |= _named(split.name, scores)
+        vectors = ((each.image_embeddings, each.text_embeddings) for each in (split, other))
+        metrics |= _named(split.name, pair_accuracies(*vectors, pairs, mesh=self._mesh))
     return metrics
 
-  def _keys(self, split) -> list:
-    """Returns the keys in which the examples of a pair agree; unique ones if fields are missing."""
-    if not all(field in split.fields for field in self._pairs):
-      return [object() for _ in range(len(split.images))]
-    return list(zip(*(split.fields[field] for field in self._pairs), strict=True))
+  def _calculate(
+    self, parameters, embedded: Sequence[EmbeddedSplit], partners: EmbeddedSplit | None
+  ) -> dict[str, float]:
+    """Returns the recalls of every split by images and words; images may be the partners'."""
+    if not self._arithmetic:
+      return {}
+    metrics, encode = {}, partial(self._encoder.texts, parameters)
+    for split in embedded:
+      offered = [split] if partners is None else [split, partners]
+      keys = [key for each in offered for key in self._keys(each, self._arithmetic)]
+      captions = [caption for each in offered for caption in each.captions]
+      examples = list(zip(keys, captions, strict=True))
+      if edits := find_edits(examples, examples[: len(split.captions)]):
+        images = np.concatenate([each.image_embeddings for each in offered])
+        found = arithmetic_recalls(images, examples, edits, encode, RECALLS, mesh=self._mesh)
+        metrics |= _named(split.name, found)
+    return metrics
+
+  def _keys(self, embedded: EmbeddedSplit, agreeing: Sequence[str]) -> list:
+    """Returns the values in which two examples agree; unique ones if fields are missing."""
+    fields = self._splits[embedded.name].fields if embedded.name else self._partners.fields
+    if not all(field in fields for field in agreeing):
+      return [object() for _ in embedded.captions]
+    return list(zip(*(fields[field] for field in agreeing), strict=True))
 
   def _labels(self, split) -> dict[str, list[str]]:
     """Returns the labels of a split, by the class fields that it has."""

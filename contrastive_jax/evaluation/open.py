@@ -66,6 +66,9 @@ def open_evaluator(
   texts, first = _text_fields(evaluation, 'second_tokens' in definition.inputs)
   # Configs of older runs lack these fields.
   pairs, partners, captions = (evaluation.get(f, ()) for f in ('pairs', 'partners', 'captions'))
+  arithmetic = evaluation.get('arithmetic', ())
+  if not (sources and partners and (pairs or arithmetic)):
+    partners = ''
   fields = evaluation.zero_shot if sources else ()
   probes = evaluation.probes if fields else ()
   return Evaluator(
@@ -85,7 +88,8 @@ def open_evaluator(
     probes=probes,
     probe_source=open_split(evaluation.probe_split, 'probe_split')[1] if probes else None,
     pairs=pairs,
-    partners=open_split(partners, 'partners')[1] if sources and pairs and partners else None,
+    arithmetic=arithmetic,
+    partners=open_split(partners, 'partners')[1] if partners else None,
     captions=captions,
     candidates=training('captions = {}') if captions else None,
     normalize=normalizer(config.data.get('mean', ()), config.data.get('std', ())),

@@ -50,6 +50,7 @@ _ADDED_FIELDS = {
   'data.numbers': (),
   'data.nodes': (),
   'evaluation.second_texts': (),
+  'evaluation.arithmetic': (),
   'data.labels': '',
   'data.examples': 0,
   'teacher': '',

@@ -96,6 +96,7 @@ def test_eight_devices_evaluate_as_one_another_data_set_and_several_captions_inc
       probes=('neighbours', 'prototypes'),
       probe_source=partners,
       pairs=('vendor', 'concept'),
+      arithmetic=('vendor',),
       partners=partners,
     )
     training = evaluator(parameters)
@@ -114,12 +115,17 @@ def test_eight_devices_evaluate_as_one_another_data_set_and_several_captions_inc
     'subgroup_16_shot_accuracy',
     'names_ja_text_to_image_recall@10',
     'pairs_group_accuracy',
+    'arithmetic_swap_recall@1',
   )
   assert {f'{SPLIT}/{measure}' for measure in measures} <= metrics.keys()
   # The other data set has texts, and no classes, languages or partners.
   squares = {name.split('/')[-1] for name in metrics if name.startswith('squares/')}
   assert {f'{way}_recall@{k}' for way in WAYS for k in (1, 5, 10)} <= squares
-  assert not [name for name in squares if 'subgroup' in name or '_ja_' in name or 'pairs' in name]
+  assert not [
+    name
+    for name in squares
+    if 'subgroup' in name or '_ja_' in name or 'pairs' in name or 'arith' in name
+  ]
   # Every result that is a mean over queries has the queries, of several captions too.
   means = {
     f'{split.name}/{name}': outcome.hits.mean()
@@ -142,6 +148,7 @@ def test_eight_devices_evaluate_as_one_another_data_set_and_several_captions_inc
   [
     ({'classes': {'label': {'0': 'tench'}}}, "zero_shot names 'label', which no split has"),
     ({'texts': ('caption', 'name')}, "texts names 'name', which no split has"),
+    ({'arithmetic': ('style',)}, "arithmetic names 'style', which no split has"),
     (
       {'classes': {'subgroup': {'n01440764': 'tench'}}},
       r"zero_shot: split '.*' has 'subgroup' of 'person-.*' and so on, none of the known 1, 'n0144",
@@ -155,7 +162,7 @@ def test_eight_devices_evaluate_as_one_another_data_set_and_several_captions_inc
       'probe_split: split .* none of the known',
     ),
   ],
-  ids=['class', 'text', 'labels', 'probe'],
+  ids=['class', 'text', 'arithmetic', 'labels', 'probe'],
 )
 def test_what_no_split_has_is_refused_before_the_training(fields, message):
   with pytest.raises(ValueError, match=rf'config\.evaluation\.{message}'):
