@@ -1,0 +1,12 @@
+"""Debiased InfoNCE for pairs beside InfoNCE."""
+
+from experiments.claims.claim import Arm, Claim, Comparison
+
+CLAIM = Claim(
+  method='debiased InfoNCE',
+  paper='Debiased contrastive loss',
+  primary=Comparison(Arm('debiased'), says='a prior of 0.01, equal steps', seeds=3),
+  family='objectives',
+  notes='The question is ours: image and text are the two views, and the scale is learned. The '
+  'claim of the paper is about two views of an image, in ten classes, at a constant scale.',
+)
