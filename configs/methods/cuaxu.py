@@ -6,9 +6,9 @@ https://arxiv.org/abs/2405.18570
   python launch.py --config=configs/methods/cuaxu.py             the embedded emoji
   python launch.py --config=configs/methods/cuaxu.py:smoke       two tiny steps
   python launch.py --config=configs/methods/cuaxu.py:validation  to choose settings with
-  python launch.py --config=configs/methods/cuaxu.py:vit_b32 --config.init_from=FOLDER \
-      --config.data.name=karpathy:/data/coco/dataset_coco.json    the authors' fine-tuning of
-      OpenAI's CLIP, on COCO's captions
+  python launch.py --config=configs/methods/cuaxu.py:vit_b32 --config.init_from=FOLDER    fine-tunes
+      OpenAI's CLIP, as the authors do, on COCO: `--config.data.name` is
+      karpathy:/data/coco/dataset_coco.json
 
 The weights and the sharpness are those of the authors' code, whose temperature is 0.01 throughout.
 By default it is learned; `--config.model.scale=100` with

@@ -96,8 +96,8 @@ class Evaluator:
       probe_source: examples to which the probes are fitted.
       pairs: fields in which the two examples of a hard pair agree; their texts differ. Empty for no
         pairs.
-      arithmetic: fields in which two examples agree of which one is retrieved by the other's image
-        and the words in which their texts differ. Empty for none.
+      arithmetic: fields in which two examples agree whose texts differ in a word. The image of one
+        and the words retrieve the other. Empty for none.
       partners: examples from which the second of a pair is taken, and images of the arithmetic;
         default the split itself.
       captions: rules of captioning, see `Captioner`; empty for no captions.
