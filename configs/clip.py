@@ -76,6 +76,8 @@ def emoji() -> ConfigDict:
   # several texts, config.texts, also a tuple with the fields of each: ('caption', 'join(tags)')
   config.data.captions = 'caption'
   config.data.prompts = ()  # templates drawn at random if captions are names: ('a photo of {}', …)
+  config.data.negatives = 0  # wrong captions per example, for losses with hard negatives
+  config.data.negative_rules = ()  # by which they are made, see data/text/negatives.py; () for all
   config.data.second_captions = ''  # like captions, for models of text pairs
   config.data.numbers = ()  # fields, for models that read numbers
   config.data.nodes = ()  # fields of integers, for models of graphs

@@ -2,7 +2,7 @@
 
 A field is named by its path: 'caption' may hold one text or a list of texts, such as the five of
 Flickr30k and COCO; 'captions.text' is the `text` of a dict, or of each dict in a list. 'join(tags)'
-joins a list into one text.
+joins a list into one text, and 'head(caption)' is the caption up to its first colon.
 """
 
 import hashlib
@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+_FUNCTION = re.compile(r'(?:join|head)\(([^*()]+)\)')
 # Characters. A longer text is a mistake in the data, and no tokenizer reads that far.
 _MAX_CAPTION_LENGTH = 2**16
 
@@ -29,7 +30,7 @@ def parse_captions(line: str, setting: str = 'captions') -> dict[str, float]:
   weights = {}
   for part in line.split('+'):
     match = re.fullmatch(
-      r'\s*([^*()]*[^*()\s]|join\([^*()]+\))\s*(?:\*\s*(\d+\.?\d*|\.\d+))?\s*', part
+      r'\s*([^*()]*[^*()\s]|(?:join|head)\([^*()]+\))\s*(?:\*\s*(\d+\.?\d*|\.\d+))?\s*', part
     )
     if match is None or match[1] in weights:
       raise ValueError(
@@ -142,7 +143,11 @@ def texts_of(example: Mapping[str, Any], fields: Iterable[str]) -> list[str]:
   Raises:
     ValueError: if a field holds something other than text.
   """
-  return [text for field in fields for text in _texts(example, _path(field))]
+  return [
+    _head(text) if field.startswith('head(') else text
+    for field in fields
+    for text in _texts(example, _path(field))
+  ]
 
 
 def is_joined(field: str) -> bool:
@@ -175,7 +180,13 @@ def _draw(field: str, texts: list[str], rng: np.random.Generator) -> str:
 
 
 def _path(field: str) -> list[str]:
-  return field.removeprefix('join(').removesuffix(')').split('.')
+  function = _FUNCTION.fullmatch(field)
+  return (function[1] if function else field).split('.')
+
+
+def _head(text: str) -> str:
+  """Returns a text up to its first colon, or all of it."""
+  return text.partition(':')[0].strip() or text
 
 
 def _texts(value: Any, path: Sequence[str]) -> list[str]:

@@ -141,6 +141,8 @@ def training_batches(
   numbers: Sequence[str] = (),
   nodes: Sequence[str] = (),
   labels: str = '',
+  negatives: int = 0,
+  negative_rules: Sequence[str] = (),
 ) -> tuple[Batches, BadExamples]:
   """Returns endless batches, cut to the rows of one process; each epoch is shuffled anew.
 
@@ -174,11 +176,14 @@ def training_batches(
     numbers: fields of numbers.
     nodes: fields of integers.
     labels: field that holds the class of an example; '' for none.
+    negatives: M, wrong captions per example, see `data.text.negatives.hard_negatives`.
+    negative_rules: their rules; () for all.
 
   Returns:
     Batches of the inputs, and the count of bad examples. A batch holds, as far as asked for,
     'image': uint8 [b, S, S, 3], or `Patches`; 'tokens' and 'second_tokens': int32 [b, L]; 'same':
-    int32 [b], beside 'tokens', equal for equal captions whatever the prompts; 'numbers': float32
+    int32 [b], beside 'tokens', equal for equal captions whatever the prompts; 'negative_tokens':
+    int32 [b, M, L], the caption's own tokens where the rules give fewer; 'numbers': float32
     [b, n]; 'nodes': int32 [b, n]; 'labels': int32 [b], equal for equal labels. It always holds
     'id': int32 [b], the same wherever a split repeats an example, and 'position': int32 [b], its
     number in the split.
@@ -197,7 +202,9 @@ def training_batches(
   images = PatchedImages if shapes else Images
   # Random choices are made in this order.
   table = {
-    'tokens': lambda: Texts('tokens', tokenizer, captions, prompts, keep),
+    'tokens': lambda: Texts(
+      'tokens', tokenizer, captions, prompts, keep, negatives, negative_rules
+    ),
     'image': lambda: images(side, crop, in_memory),
     'second_tokens': lambda: Texts('second_tokens', tokenizer, second_captions),
     'numbers': lambda: Numbers('numbers', numbers, np.float32),

@@ -23,6 +23,7 @@ from contrastive_jax.data.captions import (
 )
 from contrastive_jax.data.patches import Patches, patchify
 from contrastive_jax.data.sources.rows import FIELDS
+from contrastive_jax.data.text.negatives import check_rules, hard_negatives
 
 # Weights by field; or those of each text of an example.
 Captions = Mapping[str, float] | Sequence[Mapping[str, float]]
@@ -98,6 +99,8 @@ class Texts:
     captions: Captions | None,
     prompts: Sequence[str] = (),
     keep: int | None = None,
+    negatives: int = 0,
+    rules: Sequence[str] = (),
   ):
     """Reads a text per example, or `keep` of them.
 
@@ -107,13 +110,18 @@ class Texts:
       captions: see `draw_caption`; or those of each text.
       prompts: see `prompt_caption`.
       keep: K, see `keep_captions`; None draws one.
+      negatives: M, wrong captions of the first text, see `hard_negatives`; with the prompt of the
+        text. Where the rules give fewer, the text itself takes the place of the others.
+      rules: of the negatives; none for all.
 
     Raises:
-      ValueError: if `captions` are several, and not K.
+      ValueError: if `captions` are several, and not K; or a rule is unknown.
     """
     several = [captions or {}] if captions is None or isinstance(captions, Mapping) else captions
     if len(several) not in (1, keep or 1):
       raise ValueError(f'captions are of {len(several)} texts, and keep = {keep}; make them equal')
+    check_rules(rules)
+    self._negatives, self._rules = negatives, tuple(rules)
     self._name, self._captions, self._prompts = name, [*map(dict, several)], tuple(prompts)
     self._keep = keep
     self._encode = getattr(tokenizer, 'encode', lambda texts: (tokenizer(texts), [0]))
@@ -140,28 +148,40 @@ class Texts:
       check_captions(example, captions, self._prompts, setting=setting)
 
   def draw(self, example: Mapping[str, Any], rng: np.random.Generator) -> Any:
-    """Draws captions, and their prompts."""
+    """Draws captions, their prompts and negatives."""
     if self._keep is None or len(self._captions) > 1:
       captions = [draw_caption(example, weights, rng) for weights in self._captions]
     else:
       captions = keep_captions(example, self._captions[0], self._keep, rng)
-    return captions, [prompt_caption(caption, self._prompts, rng) for caption in captions]
+    prompts = [prompt_caption('{}', self._prompts, rng) for _ in captions]
+    texts = [prompt.replace('{}', own) for prompt, own in zip(prompts, captions, strict=True)]
+    wrong = []
+    if self._negatives:
+      wrong = hard_negatives(captions[0], self._rules, self._negatives, rng)
+      wrong += captions[:1] * (self._negatives - len(wrong))
+    return captions, texts, [prompts[0].replace('{}', caption) for caption in wrong]
 
   def arrays(self, drawn: Sequence[Any]) -> dict[str, np.ndarray]:
-    """Returns tokens [b, L], whether they are `truncated`, and `same` [b]; or [b, K, ...]."""
-    tokens = [self._cached(text) for _, texts in drawn for text in texts]
+    """Returns tokens [b, L], whether they are `truncated`, and `same` [b]; or [b, K, ...].
+
+    With negatives also `negative_tokens` [b, M, L].
+    """
+    tokens = [self._cached(text) for _, texts, _ in drawn for text in texts]
     columns = {
       self._name: np.stack([row for row, _ in tokens]),
       'truncated': np.array([lost for _, lost in tokens]),
     }
     if self._name == 'tokens':
-      columns['same'] = np.array([caption_id(text) for captions, _ in drawn for text in captions])
-    if self._keep is None:
-      return columns
-    return {
-      name: column.reshape(len(drawn), self._keep, *column.shape[1:])
-      for name, column in columns.items()
-    }
+      columns['same'] = np.array([caption_id(text) for captions, *_ in drawn for text in captions])
+    if self._keep is not None:
+      columns = {
+        name: column.reshape(len(drawn), self._keep, *column.shape[1:])
+        for name, column in columns.items()
+      }
+    if self._negatives:
+      wrong = [self._cached(text)[0] for *_, negatives in drawn for text in negatives]
+      columns['negative_tokens'] = np.stack(wrong).reshape(len(drawn), self._negatives, -1)
+    return columns
 
 
 class Numbers:

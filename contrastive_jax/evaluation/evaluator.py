@@ -21,7 +21,7 @@ from contrastive_jax.evaluation.few_shot import FewShot
 from contrastive_jax.evaluation.knn import KNN
 from contrastive_jax.evaluation.neighbors import nearest
 from contrastive_jax.evaluation.outcomes import Outcome, checksums, means
-from contrastive_jax.evaluation.pairs import find_pairs, pair_accuracies
+from contrastive_jax.evaluation.pairs import find_pairs, pair_accuracies, same_words
 from contrastive_jax.evaluation.probes import linear_probe
 from contrastive_jax.evaluation.retrieval import RECALLS, languages, retrieve, retrieve_by_query
 from contrastive_jax.evaluation.splits import captions_of, read_split
@@ -296,7 +296,7 @@ class Evaluator:
   def _compare_pairs(
     self, embedded: Sequence[EmbeddedSplit], partners: EmbeddedSplit | None
   ) -> dict[str, float]:
-    """Returns Winoground's scores of every split with hard pairs."""
+    """Returns Winoground's scores of every split with hard pairs, and those of order alone."""
     if not self._pairs:
       return {}
     metrics = {}
@@ -304,9 +304,12 @@ class Evaluator:
       other = partners or split
       keys, other_keys = (self._keys(each, self._pairs) for each in (split, other))
       pairs = find_pairs(keys, split.captions, other_keys, other.captions)
-      if len(pairs):
-        vectors = ((each.image_embeddings, each.text_embeddings) for each in (split, other))
-        metrics |= _named(split.name, pair_accuracies(*vectors, pairs, mesh=self._mesh))
+      ordered = pairs[same_words(pairs, split.captions, other.captions)]
+      for kind, found in (('', pairs), ('order_', ordered)):
+        if len(found):
+          vectors = ((each.image_embeddings, each.text_embeddings) for each in (split, other))
+          scores = pair_accuracies(*vectors, found, mesh=self._mesh)
+          metrics |= {f'{split.name}/{kind}{name}': value for name, value in scores.items()}
     return metrics
 
   def _calculate(

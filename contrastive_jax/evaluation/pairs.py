@@ -6,6 +6,7 @@ Compositionality, 2022.
 
 import collections
 import functools
+import re
 from collections.abc import Callable, Hashable, Sequence
 
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from jax.sharding import Mesh
 from contrastive_jax.evaluation.batches import in_batches, jit_batched, one_device, place_copies
 
 _PAIRS_PER_BATCH = 4096
+_WORD = re.compile(r'\w[\w’\'-]*')
 
 
 def find_pairs(
@@ -44,6 +46,26 @@ def find_pairs(
     if captions[row] != partner_captions[other]
   ]
   return np.array(pairs, np.int32).reshape(-1, 2)
+
+
+def same_words(
+  pairs: np.ndarray, captions: Sequence[str], partner_captions: Sequence[str]
+) -> np.ndarray:
+  """Finds the pairs whose captions hold the same words in another order, as all of Winoground's.
+
+  Args:
+    pairs: [P, 2] rows of an example and of a partner, of different captions.
+    captions: captions of the examples.
+    partner_captions: captions of the partners.
+
+  Returns:
+    [P] booleans.
+  """
+  words, others = (
+    [sorted(_WORD.findall(caption.lower())) for caption in own]
+    for own in (captions, partner_captions)
+  )
+  return np.array([words[row] == others[other] for row, other in pairs], bool)
 
 
 def pair_accuracies(

@@ -6,6 +6,12 @@
 from contrastive_jax.losses import pairwise
 from contrastive_jax.losses.labels.supervised import supervised, supervised_per_example
 from contrastive_jax.losses.pairs.alignment import alignment, alignment_per_example
+from contrastive_jax.losses.pairs.composition import (
+  composition_aware,
+  composition_aware_per_example,
+  modular,
+  modular_per_example,
+)
 from contrastive_jax.losses.pairs.debiased import (
   debiased_info_nce,
   debiased_info_nce_per_example,
@@ -32,6 +38,8 @@ __all__ = [  # noqa: RUF022 — grouped by kind
   # Pairs of images and texts.
   'alignment',
   'alignment_per_example',
+  'composition_aware',
+  'composition_aware_per_example',
   'cross_uniformity',
   'debiased_info_nce',
   'debiased_info_nce_per_example',
@@ -39,6 +47,8 @@ __all__ = [  # noqa: RUF022 — grouped by kind
   'hard_negative_per_example',
   'info_nce',
   'info_nce_per_example',
+  'modular',
+  'modular_per_example',
   'reweighted_info_nce',
   'reweighted_info_nce_per_example',
   'sigmoid',

@@ -9,12 +9,15 @@
   texts:K           [B, K, D]  unit embeddings of K texts of each example; the first is `text`
   text.N            [B, D]     text N of them, from 0
   texts_features:K  [B, K, W]  their pooled features before the projection
+  negatives:K       [B, K, D]  unit embeddings of at least K wrong captions of each example
   scale, bias       []         learned by the model
   caption_logits, hidden, vocabulary, image_tokens, text_tokens    see `Outputs`; in `partial` only
   target.NAME                  any of the above but the learned, from the target encoder
   tokens            [B, L]     and `next_tokens` [B, L - 1], each position's successor
   id                [B]        the example, the same in every epoch and split
   same              [B]        equal where captions are
+  texts_same        [B, K]     the same of all K texts
+  negative_valid    [B, K]     whether each of `negatives` differs from the caption
   labels            [B]        classes, from the field `config.data.labels`
   step              []         number of the step, from 0
 
@@ -30,7 +33,7 @@ from contrastive_jax.models.outputs import Outputs
 _PROPERTIES = ('first', 'second')
 OUTPUTS = {field.name for field in dataclasses.fields(Outputs)} | {*_PROPERTIES, 'view'}
 EMBEDDINGS = {'first', 'second', 'image', 'text', 'view'}  # unit vectors, one per example
-BATCH = {'tokens', 'next_tokens', 'id', 'same', 'labels', 'step'}
+BATCH = {'tokens', 'next_tokens', 'id', 'same', 'texts_same', 'negative_valid', 'labels', 'step'}
 
 
 def parse(read: str) -> tuple[str, str, int]:
@@ -44,8 +47,8 @@ def parse(read: str) -> tuple[str, str, int]:
 
 
 def count(reads: Iterable[str], *names: str) -> int:
-  """How many views, or texts, the reads of the given names ask for; 1 where none does."""
-  asked = [1]
+  """How many views, texts or negatives the reads of the given names ask for; 0 where none does."""
+  asked = [0]
   for _, name, number in map(parse, reads):
     if name in names:
       asked.append(number + (name in ('view', 'text')))
@@ -75,6 +78,9 @@ def gather(reads: Iterable[str], outputs: Outputs, target: Outputs | None, batch
 def _find(name: str, number: int, outputs: Outputs | None, batch: Mapping[str, Any]):
   if name == 'next_tokens':
     return batch['tokens'][:, 1:] if 'tokens' in batch else None
+  if name == 'negative_valid':
+    wrong = batch.get('negative_tokens')
+    return None if wrong is None else (wrong != batch['tokens'][:, None]).any(-1)
   if name in BATCH:
     return batch.get(name)
   if outputs is None:

@@ -37,7 +37,8 @@ class _Stateless(Method):
     return self.operations(sizes, **self.options)
 
   def _call(self, inputs, **total):
-    given = {name: inputs.get(read.rstrip('?')) for name, read in self.sources.items()}
+    names = {name: read.rstrip('?').partition(':')[0] for name, read in self.sources.items()}
+    given = {name: inputs.get(read) for name, read in names.items()}
     given = {name: value for name, value in given.items() if value is not None}
     return self.function(**given, **self.options, **total)
 

@@ -62,7 +62,12 @@ class Objective:
     self.targets: dict[str, Momentum] = {str(target): target for target in targets if target}
 
   def check(
-    self, outputs: Outputs, batch: Mapping[str, Any], views: int = 1, texts: int = 1
+    self,
+    outputs: Outputs,
+    batch: Mapping[str, Any],
+    views: int = 1,
+    texts: int = 1,
+    negatives: int = 0,
   ) -> None:
     """Checks that the model and the batch give what the methods read.
 
@@ -71,6 +76,7 @@ class Objective:
       batch: the batch, as arrays or shapes.
       views: `config.views`.
       texts: `config.texts`.
+      negatives: `config.data.negatives`.
 
     Raises:
       ValueError: names the method, what it needs, and what would work.
@@ -87,6 +93,11 @@ class Objective:
         raise ValueError(
           f'config.objective.{name} reads {asked} texts of an example, and config.texts = {texts}; '
           f'use {asked}'
+        )
+      if (asked := inputs.count(method.reads, 'negatives')) > negatives:
+        raise ValueError(
+          f'config.objective.{name} reads wrong captions of an example, at least {asked}, and '
+          f'config.data.negatives = {negatives}; use {asked} or more'
         )
       needed = [read for read in method.reads if not read.endswith('?')]
       find = functools.partial(inputs.gather, needed)

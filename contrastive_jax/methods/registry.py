@@ -15,6 +15,7 @@ from contrastive_jax.methods.slip import Slip
 _PAIR: dict[str, Any] = {'image': 'first', 'text': 'second'}
 _SCALED: dict[str, Any] = _PAIR | {'scale': 'scale', 'same': 'same?'}
 _VIEWS: dict[str, Any] = {'first': 'view.0', 'second': 'view.1', 'scale': 'scale'}
+_NEGATIVES: dict[str, Any] = {'negatives': 'negatives:1', 'valid': 'negative_valid?'}
 _TOKENS: dict[str, Any] = {'labels': 'next_tokens', 'count': losses.count_tokens}
 
 # (mesh=None, **options) -> Method, by name.
@@ -29,6 +30,9 @@ METHODS: dict[str, Callable[..., Method]] = {
     flops=lambda sizes, **_: 8.0 * sizes.batch * sizes.tokens * sizes.vocabulary * sizes.hidden,
     **_TOKENS,
   ),
+  'composition_aware': stateless(
+    losses.composition_aware, flops=streamed(), **_NEGATIVES, **_SCALED
+  ),
   'cosine': stateless(losses.cosine, prediction='first', target='second'),
   'cross_uniformity': stateless(losses.cross_uniformity, flops=streamed(), **_PAIR),
   'debiased_info_nce': stateless(losses.debiased_info_nce, flops=streamed(), **_SCALED),
@@ -40,6 +44,15 @@ METHODS: dict[str, Callable[..., Method]] = {
   'info_nce': stateless(losses.info_nce, flops=streamed(), **_SCALED),
   'isogclr': ISogClr,
   'moco': MoCo,
+  'modular': stateless(
+    losses.modular,
+    image='image',
+    texts='texts:2',
+    scale='scale',
+    same='texts_same?',
+    flops=lambda sizes, **_: sizes.texts * streamed()(sizes),
+    **_NEGATIVES,
+  ),
   'nt_xent': stateless(losses.nt_xent, flops=streamed(12), **_VIEWS),
   'reweighted_info_nce': stateless(
     losses.reweighted_info_nce, flops=streamed(), step='step', **_SCALED

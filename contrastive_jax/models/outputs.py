@@ -29,6 +29,7 @@ class Outputs(struct.PyTreeNode):
     texts: [B, K, D] unit vectors of K texts of each example, where a step encodes several; the
       first is `text`.
     texts_features: [B, K, W] their pooled features before the projection.
+    negatives: [B, K, D] unit vectors of K wrong captions of each example, where a step encodes any.
   """
 
   image: jax.Array | None = None
@@ -47,6 +48,7 @@ class Outputs(struct.PyTreeNode):
   view_features: jax.Array | None = None
   texts: jax.Array | None = None
   texts_features: jax.Array | None = None
+  negatives: jax.Array | None = None
 
   # Fields that hold a value per token; all others hold one per example, or one in all.
   TOKENS: ClassVar[tuple[str, ...]] = (

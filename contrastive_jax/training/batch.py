@@ -34,10 +34,12 @@ def abstract_batch(
   """
   on_host = config.augment_on == 'host'
   shape = shape or batch_shapes(config).longest
-  B, K = shape.batch_size, config.texts
+  B, K, M = shape.batch_size, config.texts, config.data.negatives
   columns = {'numbers': jnp.float32, 'nodes': jnp.int32}
 
   def several(name: str) -> tuple[int, ...]:
+    if name == 'negative_tokens':
+      return (M,)
     return (K,) if K > 1 and name in ('tokens', 'same') else ()
 
   def of(name: str) -> Any:
@@ -54,7 +56,7 @@ def abstract_batch(
 
   names = [*definition.inputs, 'id']
   if 'tokens' in definition.inputs:
-    names.append('same')
+    names += ['same', 'negative_tokens'] if M else ['same']
   if config.data.labels:
     names.append('labels')
   return {name: of(name) for name in names}

@@ -195,7 +195,8 @@ def _open_tokenizer(config: ConfigDict) -> data.Tokenizer:
 def _sizes(config: ConfigDict, definition: Definition, objective: Objective, examples) -> Sizes:
   """The sizes that heads and memory are built from, once the objective's reads are checked."""
   outputs = abstract_outputs(config, definition, config.batch_size)
-  objective.check(outputs, abstract_batch(config, definition), config.views, config.texts)
+  counts = config.views, config.texts, config.data.negatives
+  objective.check(outputs, abstract_batch(config, definition), *counts)
   examples = config.data.examples or examples or 0
   width = lambda array: 0 if array is None else array.shape[-1]  # noqa: E731
   return Sizes(
@@ -249,8 +250,8 @@ def _memory(config: ConfigDict, objective: Objective, sizes: Sizes):
 
 
 def abstract_outputs(config: ConfigDict, definition: Definition, batch_size: int) -> Outputs:
-  """Shapes of the outputs of a batch, with all views and texts."""
-  V, K = config.views, config.texts
+  """Shapes of the outputs of a batch, with all views, texts and negatives."""
+  V, K, M = config.views, config.texts, config.data.negatives
 
   def with_several(outputs):
     several = lambda array, count: jnp.stack([array] * count, 1)  # noqa: E731
@@ -260,6 +261,8 @@ def abstract_outputs(config: ConfigDict, definition: Definition, batch_size: int
     if K > 1:
       texts, features = several(outputs.text, K), several(outputs.text_features, K)
       outputs = outputs.replace(texts=texts, texts_features=features)
+    if M:
+      outputs = outputs.replace(negatives=several(outputs.text, M))
     return outputs
 
   batch = abstract_inputs(config, definition, batch_size)

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from contrastive_jax.data.augmentation import COLORS, check_strengths
+from contrastive_jax.data.text.negatives import check_rules
 from contrastive_jax.models.towers import check_patches
 from contrastive_jax.sharding.mesh import batch_shards
 from contrastive_jax.training.batch import batch_shapes
@@ -140,6 +141,7 @@ RULES: dict[str, Rule] = {
   'views': _COUNT,
   'texts': _COUNT,
   'data.examples': _NATURAL,
+  'data.negatives': _NATURAL,
   'total_steps': _COUNT,
   'batch_size': _COUNT,
   'micro_batches': _COUNT,
@@ -224,6 +226,7 @@ def check_config(config: ConfigDict, mesh: Mesh) -> None:
   _check_fields(config.to_dict())
   check_strengths(config.augmentation.to_dict())
   _check_captions(config)
+  check_rules(config.data.negative_rules)
   _check_batch(config, mesh)
   if 'image' in config.model:
     _check_images(config)
@@ -287,6 +290,11 @@ def check_inputs(config: ConfigDict, inputs: Sequence[str]) -> None:
         f'config.{setting} = {config[setting]}, and config.model.name = {config.model.name!r} '
         f'reads no {name!r}; use 1'
       )
+  if config.data.negatives and 'tokens' not in inputs:
+    raise ValueError(
+      f'config.data.negatives = {config.data.negatives}, and config.model.name = '
+      f"{config.model.name!r} reads no 'tokens'; use 0"
+    )
 
 
 def _check_captions(config: ConfigDict) -> None:

@@ -71,10 +71,12 @@ def analytic(
   if config.model.get('shared', 'second_tokens' in MODELS[config.model.name].inputs):
     parts['second_text'], forwards['second_text'] = parts['text'], forwards['text']
   parts['image'] *= _views_read(config, objective, '')
-  parts['text'] = config.texts * parts['text'] + parts.pop('second_text')
+  texts = config.texts + config.data.negatives
+  parts['text'] = texts * parts['text'] + parts.pop('second_text')
   # A target encoder has no backward pass.
   read = fields(objective.reads, 'target')
   texts = config.texts if {'texts', 'texts_features'} & read else 1
+  texts += config.data.negatives if 'negatives' in read else 0
   of_image = forwards['image'] * _views_read(config, objective, 'target')
   of_text = forwards['text'] * texts if any('text' in name for name in read) else 0.0
   parts['targets'] = len(objective.targets) * (of_image + of_text)

@@ -139,22 +139,39 @@ class Forward:
       parts = zip((outputs.image, outputs.image_features), *others, strict=True)
       vectors, features = (jnp.stack(views, 1) for views in parts)
       outputs = outputs.replace(views=vectors, view_features=features)
-    if (texts := first.get('texts')) is not None:
-      B, K, L = texts.shape
-      if keys is not None:
-        keys = jnp.stack([fold(keys, number) for number in range(1, K)], 1).reshape(-1)
-      others = model.text_embedding(texts[:, 1:].reshape(-1, L), keys=keys)
-      vectors, features = (
-        jnp.concatenate([own[:, None], more.reshape(B, K - 1, -1)], 1)
-        for own, more in zip((outputs.text, outputs.text_features), others, strict=True)
-      )
-      outputs = outputs.replace(texts=vectors, texts_features=features)
+    outputs = _encode_texts(model, outputs, first, keys)
     return outputs, updated_statistics(model) if self.definition.statistics else {}
 
 
+def _encode_texts(model, outputs: Outputs, part: Batch, keys) -> Outputs:
+  """The outputs with those of the texts after the first, and of the negatives."""
+  further = [part['texts'][:, 1:]] if 'texts' in part else []
+  further += [part['negative_tokens']] if 'negative_tokens' in part else []
+  if not further:
+    return outputs
+  tokens = jnp.concatenate(further, 1)
+  B, count, L = tokens.shape
+  if keys is not None:
+    keys = jnp.stack([fold(keys, number + 1) for number in range(count)], 1).reshape(-1)
+  encoded = model.text_embedding(tokens.reshape(-1, L), keys=keys)
+  encoded = [array.reshape(B, count, -1) for array in encoded]
+  others = further[0].shape[1] if 'texts' in part else 0
+  if others:
+    first: Any = outputs.text, outputs.text_features
+    vectors, features = (
+      jnp.concatenate([own[:, None], more[:, :others]], 1)
+      for own, more in zip(first, encoded, strict=True)
+    )
+    outputs = outputs.replace(texts=vectors, texts_features=features)
+  return outputs.replace(negatives=encoded[0][:, others:]) if others < count else outputs
+
+
 def with_texts(batch: Batch) -> Batch:
-  """A batch whose `tokens` and `same` are of the first text, with all K as `texts` [B, K, L]."""
+  """A batch whose `tokens` and `same` are of the first text.
+
+  All K texts are its `texts` [B, K, L] and `texts_same` [B, K].
+  """
   if batch.get('tokens') is None or batch['tokens'].ndim == 2:
     return batch
-  tokens, same = batch['tokens'], batch['same']
-  return {**batch, 'texts': tokens, 'tokens': tokens[:, 0], 'same': same[:, 0]}
+  first = {name: batch[name][:, 0] for name in ('tokens', 'same')}
+  return {**batch, **first, 'texts': batch['tokens'], 'texts_same': batch['same']}

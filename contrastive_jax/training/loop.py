@@ -276,6 +276,8 @@ def _training_batches(run: Run, source: data.Source):
     numbers=config.data.numbers,
     nodes=config.data.nodes,
     labels=config.data.labels,
+    negatives=config.data.negatives,
+    negative_rules=config.data.negative_rules,
     **texts,
     subset=config.data.subset,
     replacement=config.data.replacement,

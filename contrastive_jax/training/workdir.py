@@ -53,6 +53,8 @@ _ADDED_FIELDS = {
   'evaluation.arithmetic': (),
   'data.labels': '',
   'data.examples': 0,
+  'data.negatives': 0,
+  'data.negative_rules': (),
   'teacher': '',
   'evaluate_target': '',
   'average_decay': 0.0,

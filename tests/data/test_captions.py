@@ -84,6 +84,13 @@ def test_a_joined_list_is_one_text():
   assert {name for name, _ in kept} == {'name'}
 
 
+def test_a_head_is_the_text_up_to_its_colon():
+  example = {'caption': 'woman judge: dark skin tone, at 10:30', 'tags': [' : a', 'b']}
+  weights = parse_captions('head(caption)+caption+head(tags)')
+  kept = keep_captions(example, weights, 4, NoDraws())
+  assert kept == ['woman judge', example['caption'], ': a', 'b']
+
+
 def test_prompts_are_drawn_alike_and_a_lone_one_is_not_drawn():
   assert prompt_caption('a {} b', (), NoDraws()) == 'a {} b'
   assert prompt_caption('cat', ('a photo of {}',), NoDraws()) == 'a photo of cat'

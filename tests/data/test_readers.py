@@ -67,6 +67,24 @@ def test_prompts_are_of_the_first_text():
   }
 
 
+def test_negatives_are_wrong_captions_with_the_same_prompt():
+  source = rows(caption='cat')
+  source[2]['caption'] = 'a man and a dog'
+  options = {'inputs': ('tokens',), 'prompts': ('x {}', 'yy {}!')}
+  plain = ordered(next(batches(source, **options)[0]))
+  batch = ordered(next(batches(source, negatives=3, **options)[0]))
+  np.testing.assert_array_equal(batch['tokens'], plain['tokens'])
+  wrong = batch['negative_tokens']
+  assert wrong.shape == (8, 3, 2) and wrong.dtype == np.int32
+  # One word alone has no wrong caption; two have one, of the same letters.
+  np.testing.assert_array_equal(wrong[3], np.tile(batch['tokens'][3], (3, 1)))
+  lengths = batch['tokens'][2, 0] + np.array([len('woman') - len('man'), 0, len('person') - 3])
+  assert set(wrong[2, :, 0]) == set(lengths)
+  np.testing.assert_array_equal(wrong[2, :, 1] == ord('!'), batch['tokens'][2, 1] == ord('!'))
+  several = next(batches(source, negatives=1, keep=2, **options)[0])
+  assert several['tokens'].shape == (8, 2, 2) and several['negative_tokens'].shape == (8, 1, 2)
+
+
 def test_images_alone_need_no_text():
   buffer = io.BytesIO()
   Image.new('RGB', (12, 12)).save(buffer, 'PNG')

@@ -12,7 +12,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from contrastive_jax.evaluation.few_shot import FewShot
 from contrastive_jax.evaluation.knn import KNN
-from contrastive_jax.evaluation.pairs import find_pairs, pair_accuracies
+from contrastive_jax.evaluation.pairs import find_pairs, pair_accuracies, same_words
 from contrastive_jax.evaluation.probes import logistic_regression
 from contrastive_jax.evaluation.retrieval import retrieve
 from contrastive_jax.evaluation.zero_shot import (
@@ -154,6 +154,13 @@ def test_pairs_of_noise_score_chance():
   rows = np.arange(40_000, dtype=np.int32).reshape(-1, 2)
   found = pair_accuracies((image, text), (image, text), rows)
   assert list(found.values()) == pytest.approx([1 / 4, 1 / 4, 1 / 6], abs=0.015)
+
+
+def test_captions_in_another_order_are_those_of_the_same_words():
+  captions = ['a man, a dog', 'A dog: a man', 'a dog', 'a man a dog a']
+  pairs = np.array([[0, 1], [0, 2], [3, 0], [1, 0]], np.int32)
+  assert same_words(pairs, captions, captions).tolist() == [True, False, False, True]
+  assert same_words(pairs[:0], captions, captions).shape == (0,)
 
 
 def test_a_pair_agrees_in_its_keys_and_differs_in_its_captions():

@@ -136,7 +136,7 @@ def test_every_arm_is_a_run(name, monkeypatch):
   run = build.build(config, examples=1000)
   steps = config.total_steps * config.batch_size
   assert steps in (51_200, 153_600), 'equal images seen, or equal views'
-  assert run.config.evaluation.splits[0] == 'heldout_style'
+  assert run.config.evaluation.splits[0] == 'heldout_style'  # of which a row keeps the recall
   assert json.loads(json.dumps(results.settings(arm))) == results.settings(arm)
 
 

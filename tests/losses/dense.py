@@ -108,6 +108,36 @@ def soft_target_info_nce(image, text, scale, alpha=1.0, targets=None, target_sca
   return (one_way[0] + one_way[1]) / 2
 
 
+def composition_aware(image, text, negatives, scale, valid=None, same=None):
+  scores, counts = pair_scores(image, text, scale, same)
+  scores = jnp.where(counts, scores, -jnp.inf)
+  wrong = scale * jnp.einsum('id,ikd->ik', image, negatives)
+  wrong = wrong if valid is None else jnp.where(valid, wrong, -jnp.inf)
+  rows = jax.nn.log_softmax(jnp.concatenate([scores, wrong], 1), 1)
+  columns = jax.nn.log_softmax(scores, 0)
+  return -(jnp.diagonal(rows) + jnp.diagonal(columns)) / 2
+
+
+def modular(image, texts, negatives, scale, valid=None, same=None):
+  size, count, _ = texts.shape
+  if same is None:
+    same = jnp.arange(size * count).reshape(size, count)
+  scores = scale * jnp.einsum('id,jpd->ijp', image, texts)
+  alike = (same[:, None] == same) & ~jnp.eye(size, dtype=bool)[..., None]
+  right = jnp.einsum('iip->ip', scores)
+  scores = jnp.where(alike, -jnp.inf, scores)
+  earlier = [jnp.any(same[:, :p] == same[:, p : p + 1], 1) for p in range(count)]
+  own = jnp.where(jnp.stack(earlier, 1), -jnp.inf, right)
+  wrong = scale * jnp.einsum('id,ikd->ik', image, negatives)
+  wrong = wrong if valid is None else jnp.where(valid, wrong, -jnp.inf)
+  candidates = jnp.concatenate([scores[:, :, 0], own[:, 1:], wrong], 1)
+  to_text = jax.nn.logsumexp(candidates, 1)[:, None] - right
+  to_image = jax.nn.logsumexp(scores, 0) - right
+  found = jnp.isfinite(own)
+  to_text, to_image = (jnp.sum(jnp.where(found, way, 0.0), 1) for way in (to_text, to_image))
+  return (to_text / jnp.sum(found, 1) + to_image * size / jnp.sum(found)) / 2
+
+
 def sigmoid(image, text, scale, bias, same=None):
   scores, counts = pair_scores(image, text, scale, same, bias)
   signs = 2 * jnp.eye(len(scores)) - 1

@@ -55,6 +55,23 @@ def soft(size, **numbers):
   return repeated(size, **numbers) | {'targets': targets}
 
 
+def corrected(size, **numbers):
+  """Pairs with wrong captions, of which some images have none."""
+  rng = np.random.default_rng(1)
+  negatives, valid = reference.unit(rng, size, 3, 8), rng.random((size, 3)) < 0.7
+  valid[:2] = False
+  return repeated(size, **numbers) | {'negatives': negatives, 'valid': valid}
+
+
+def composed(size, **numbers):
+  """Images with two captions, of which some are equal, and wrong ones."""
+  given = corrected(size, **numbers)
+  texts = np.stack([given.pop('text'), reference.unit(np.random.default_rng(2), size, 8)], 1)
+  same = given['same'][:, None] + size * np.arange(2)
+  same[::3, 1] = same[::3, 0]
+  return given | {'texts': texts, 'same': same}
+
+
 def classes(size):
   """Embeddings of which a few have no positive."""
   labels = np.random.default_rng(0).integers(0, size // 4, size)
@@ -99,6 +116,8 @@ CASES = {
   'captioning_streamed': Case(
     dense.captioning_streamed, hidden, malformed={'vocabulary': lambda a: a[:, :-1]}
   ),
+  'composition_aware': Case(mean(dense.composition_aware), draw(corrected, scale=5)),
+  'composition_aware_per_example': Case(dense.composition_aware, draw(corrected, scale=5)),
   'cosine': Case(mean(dense.cosine), draw(pairs, names=('prediction', 'target'))),
   'cosine_per_example': Case(dense.cosine, draw(pairs, names=('prediction', 'target'))),
   'count_tokens': Case(lambda labels: jnp.sum(labels != 0), tokens, malformed={'labels': None}),
@@ -119,6 +138,8 @@ CASES = {
   'hard_negative_per_example': Case(dense.hard_negative, draw(repeated, scale=5), {'k': 64}),
   'info_nce': Case(mean(dense.info_nce), draw(pairs, scale=5)),
   'info_nce_per_example': Case(dense.info_nce, draw(repeated, scale=5)),
+  'modular': Case(mean(dense.modular), draw(composed, scale=5)),
+  'modular_per_example': Case(dense.modular, draw(composed, scale=5)),
   'nt_xent': Case(mean(dense.nt_xent), draw(views, scale=5)),
   'nt_xent_per_example': Case(dense.nt_xent, draw(views, scale=5)),
   'reweighted_info_nce': Case(mean(dense.reweighted_info_nce), draw(pairs, scale=5)),

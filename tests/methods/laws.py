@@ -63,13 +63,14 @@ def one_per_kind() -> tuple[str, ...]:
 
 @functools.cache
 def config_of(names, mesh='data:1', micro_batches=1) -> ConfigDict:
-  """A tiny CoCa with several views and a bias, and the given methods."""
+  """A tiny CoCa with a bias and several views, and the texts that the given methods read."""
   config = coca.get_config('smoke')
   config.objective = ConfigDict({name: options_of(name) for name in names})
   config.mesh, config.micro_batches = mesh, micro_batches
   config.batch_size, config.views, config.total_steps = B, VIEWS, 8
   reads = [read for name in names for read in method_of(name).reads]
   config.texts = methods.inputs.count(reads, 'text', 'texts', 'texts_features')
+  config.data.negatives = 2 * methods.inputs.count(reads, 'negatives')
   config.data.labels, config.data.examples = 'group', EXAMPLES
   config.augmentation = ConfigDict()
   config.data.size = config.model.image.size = 16

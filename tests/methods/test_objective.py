@@ -144,6 +144,11 @@ def test_the_step_ends_a_burn_in():
     ('captioning_streamed', "needs 'hidden', which the model does not give"),
     ('sigmoid', "needs 'bias', which the model does not give"),
     ('supervised', "needs 'labels', which the batch does not give; set config.data.labels"),
+    (
+      'composition_aware',
+      r'reads wrong .*at least 1, and config\.data\.negatives = 0; use 1 or more',
+    ),
+    ('modular', r'reads 2 texts of an example, and config\.texts = 1; use 2'),
     ('nt_xent', r'compares 2 views of an image, and config\.views = 1; use 2'),
   ],
 )

@@ -3,6 +3,7 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
@@ -10,8 +11,11 @@ from ml_collections import ConfigDict
 from configs import clip
 from configs.methods import gram
 from contrastive_jax import data
+from contrastive_jax.methods import inputs
+from contrastive_jax.models.outputs import Outputs
 from contrastive_jax.training import build, loop, workdir
 from contrastive_jax.training.batch import abstract_batch
+from contrastive_jax.training.forward import _encode_texts
 
 
 @pytest.mark.parametrize(
@@ -21,6 +25,7 @@ from contrastive_jax.training.batch import abstract_batch
     {'augment_on': 'host'},
     {'texts': 3, 'data.captions': 'tags'},
     {'data.labels': 'group', 'objective': {'supervised': 1.0}},
+    {'texts': 2, 'data.captions': 'caption+head(caption)', 'data.negatives': 3},
   ],
 )
 def test_abstract_batches_match_real_ones(changes):
@@ -61,6 +66,34 @@ def test_texts_of_fields_of_their_own_outlive_a_restart():
     example = source[position]
     assert [name, chinese] == [example['caption'].lower(), example['names']['zh'].lower()]
     assert {*tags.split(', ')} <= {tag.lower() for tag in example['tags']}
+
+
+class Repeating:
+  """A text tower whose embedding is the tokens, and whose features are twice these."""
+
+  def text_embedding(self, tokens, *, keys):
+    assert keys is None or len({*map(tuple, jax.random.key_data(keys).tolist())}) == len(tokens)
+    return jnp.asarray(tokens), 2 * tokens
+
+
+@pytest.mark.parametrize('keys', [None, jax.random.split(jax.random.key(0), 2)])
+def test_negatives_are_encoded_beside_several_texts(keys):
+  tokens, wrong = np.arange(12.0).reshape(2, 2, 3), -np.arange(18.0).reshape(2, 3, 3)
+  outputs = Outputs(text=tokens[:, 0], text_features=2 * tokens[:, 0])
+  part = {'texts': tokens, 'negative_tokens': wrong}
+  found = _encode_texts(Repeating(), outputs, part, keys)
+  np.testing.assert_array_equal(found.texts, tokens)
+  np.testing.assert_array_equal(found.texts_features, 2 * tokens)
+  np.testing.assert_array_equal(found.negatives, wrong)
+  alone = _encode_texts(Repeating(), outputs, {'negative_tokens': wrong}, keys)
+  np.testing.assert_array_equal(alone.negatives, wrong)
+  assert alone.texts is None and _encode_texts(Repeating(), outputs, {}, keys) is outputs
+
+
+def test_a_negative_that_is_the_caption_is_not_valid():
+  batch = {'tokens': np.array([[1, 2], [3, 4]]), 'negative_tokens': np.array([[[1, 3]], [[3, 4]]])}
+  valid = inputs.gather(['negative_valid'], Outputs(), None, batch)['negative_valid']
+  assert valid.tolist() == [[True], [False]]
 
 
 @pytest.mark.parametrize(

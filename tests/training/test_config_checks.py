@@ -89,6 +89,10 @@ def test_a_value_out_of_range_is_an_error(name, variant, field):
       {'data.captions': ('caption', 'tags'), 'texts': 3},
       r'captions = .* has fields of 2 texts, and config\.texts = 3; give those of each, or one',
     ),
+    (
+      {'data.negative_rules': ('order', 'tone')},
+      r"config\.data\.negative_rules has \['tone'\]; use some of .*'tones'",
+    ),
     ({'data.mean': (0.5,)}, r'config\.data\.mean = \(0\.5,\); use a number per channel'),
     ({'data.std': (0.5, 0.5, 0.0)}, r'config\.data\.std = .*; use a tuple of numbers in \(0, inf'),
     ({'keep_checkpoints': 0}, r'config\.keep_checkpoints = 0; .*1.*; a large number keeps all'),

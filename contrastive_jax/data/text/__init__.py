@@ -1,0 +1,1 @@
+"""Edits of texts on the host, by rules."""
