@@ -120,7 +120,7 @@ def run_mode(config, folder: pathlib.Path) -> None:
     mean=config.data.get('mean', ()),
     std=config.data.get('std', ()),
   )
-  weights = [read(path) for path in weights]
+  weights = read(weights[0], towers=config.init_towers), read(weights[1])
   processes.on_first_process(lambda: workdir.lock(folder, config), 'locks the workdir')
   if is_first := jax.process_index() == 0:
     logger.print_parameters(jax.eval_shape(run.definition.init, jax.random.key(0)))

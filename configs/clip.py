@@ -122,6 +122,9 @@ def emoji() -> ConfigDict:
     }
   )
 
+  # Strengths in place of these for a view and those after it, as in {'1': {...}, '3': {...}}
+  config.view_augmentation = ConfigDict()
+
   config.model = ConfigDict()
   config.model.name = 'clip'
   config.model.embed = 128
@@ -150,12 +153,15 @@ def emoji() -> ConfigDict:
   config.model.text.heads = 4
 
   config.init_from = ''  # folder of initial weights; see interop/
+  config.init_towers = ()  # towers to take from it, such as ('image',); () for the whole model
   # Methods by name: a weight, or a dict of the weight and options, {'weight': 1.0, 'scale': 10.0}
   config.objective = ConfigDict({'info_nce': 1.0})
   config.views = 1  # augmented views per image; the first is paired with the text
   config.texts = 1  # texts per example; the first is paired with the image
 
   config.total_steps = 1500
+  # Of all steps, at the end, without model.image.patch_dropout: FLIP's unmasked tuning
+  config.unmasked_fraction = 0.0
   config.batch_size = 256
   # Micro-batches (gradient caching); the loss still sees the whole batch.
   config.micro_batches = 1

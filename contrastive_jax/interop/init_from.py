@@ -56,6 +56,7 @@ def initial_parameters(
   folder: str | pathlib.Path,
   fields: Mapping[str, Any],
   *,
+  towers: Sequence[str] = (),
   mean: Sequence[float] = (),
   std: Sequence[float] = (),
 ) -> Any:
@@ -66,12 +67,14 @@ def initial_parameters(
   Args:
     folder: a folder for `read`, or ''.
     fields: the config's model, the arguments of `models.definition.define`.
+    towers: parts of the model to read, 'image' or 'text', of a folder that may hold another model
+      around them; () for all of it.
     mean: of the images in training, `config.data.mean`; a warning says where the weights had
       another normalization.
     std: likewise, `config.data.std`.
 
   Returns:
-    A nested dict of NumPy arrays, like `define(**fields).init`; None for ''.
+    A nested dict of NumPy arrays, like `define(**fields).init`, of the towers; None for ''.
 
   Raises:
     ValueError: if the folder does not hold this model; names the fields or the parameters.
@@ -89,13 +92,14 @@ def initial_parameters(
     f'config.model.{name.replace("/", ".")} is {ours.get(name)!r}, there {theirs.get(name)!r}'
     for name in sorted(ours.keys() | theirs.keys())
     if name not in (*_IGNORED, *_SEEN_IN_SHAPES) and ours.get(name) != theirs.get(name)
+    if _is_part(name, towers)
   ]
   if not differing:
     flat, shapes = unstack_layers(model.parameters), shapes_of(fields)
     differing = [
       f'{name} has the shape {list(shape)}, there {list(flat[name].shape)}'
       for name, shape in shapes.items()
-      if flat[name].shape != shape
+      if _is_part(name, towers) and flat[name].shape != shape
     ]
   if differing:
     raise ValueError(
@@ -103,7 +107,12 @@ def initial_parameters(
       f'{"; ".join(differing)}'
     )
   _warn_of_normalization(pathlib.Path(folder), model, mean, std)
-  return stack_layers(flat, fields)
+  return stack_layers(flat, fields, towers)
+
+
+def _is_part(path: str, towers: Sequence[str]) -> bool:
+  """Whether a field or a parameter belongs to one of some towers, () for all of the model."""
+  return not towers or path.partition('/')[0] in towers
 
 
 def _warn_of_normalization(folder: pathlib.Path, model: Model, mean, std) -> None:

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -182,8 +182,14 @@ def unstack_layers(parameters: Any) -> Tensors:
   return flat
 
 
-def stack_layers(flat: Tensors, fields: Mapping[str, Any]) -> Any:
-  """The inverse of `unstack_layers`: the nested parameters of `define(**fields)`."""
+def stack_layers(flat: Tensors, fields: Mapping[str, Any], parts: Sequence[str] = ()) -> Any:
+  """The inverse of `unstack_layers`: the nested parameters of `define(**fields)`.
+
+  Args:
+    flat: arrays by path.
+    fields: of the model.
+    parts: keys of the parameters, such as 'image'; () for all.
+  """
 
   def leaf(path, abstract):
     name = _name(path)
@@ -192,7 +198,9 @@ def stack_layers(flat: Tensors, fields: Mapping[str, Any]) -> Any:
     before, blocks, after = name.partition('/blocks/')
     return np.stack([flat[f'{before}{blocks}{i}/{after}'] for i in range(abstract.shape[0])])
 
-  return jax.tree_util.tree_map_with_path(leaf, define(**fields).shapes)
+  shapes = define(**fields).shapes
+  shapes = {name: part for name, part in shapes.items() if not parts or name in parts}
+  return jax.tree_util.tree_map_with_path(leaf, shapes)
 
 
 _TOWERS = {'image': image_class, 'text': text_class, 'decoder': lambda _: Decoder}

@@ -6,6 +6,8 @@
   views:V           [B, V, D]  unit embeddings of V views of each image; the first is `image`
   view.N            [B, D]     view N of them, from 0
   view_features:V   [B, V, W]  their pooled features before the projection
+  features_of_view.N  [B, W]   those of view N
+  tokens_of_view.N  [B, P, W]  tokens of view N; in `partial` only
   texts:K           [B, K, D]  unit embeddings of K texts of each example; the first is `text`
   text.N            [B, D]     text N of them, from 0
   texts_features:K  [B, K, W]  their pooled features before the projection
@@ -19,6 +21,8 @@
   texts_same        [B, K]     the same of all K texts
   negative_valid    [B, K]     whether each of `negatives` differs from the caption
   labels            [B]        classes, from the field `config.data.labels`
+  batch_size        []         B
+  masked            [B, M]     patches masked by `Method.transform`; in `partial` only
   step              []         number of the step, from 0
 
 With a final '?', a name is optional.
@@ -31,9 +35,12 @@ from typing import Any
 from contrastive_jax.models.outputs import Outputs
 
 _PROPERTIES = ('first', 'second')
-OUTPUTS = {field.name for field in dataclasses.fields(Outputs)} | {*_PROPERTIES, 'view'}
+# Names with a final number, that of a view.
+ONE_VIEW = ('view', 'features_of_view', 'tokens_of_view')
+OUTPUTS = {field.name for field in dataclasses.fields(Outputs)} | {*_PROPERTIES, *ONE_VIEW}
 EMBEDDINGS = {'first', 'second', 'image', 'text', 'view'}  # unit vectors, one per example
 BATCH = {'tokens', 'next_tokens', 'id', 'same', 'texts_same', 'negative_valid', 'labels', 'step'}
+BATCH |= {'batch_size', 'masked'}
 
 
 def parse(read: str) -> tuple[str, str, int]:
@@ -51,7 +58,7 @@ def count(reads: Iterable[str], *names: str) -> int:
   asked = [0]
   for _, name, number in map(parse, reads):
     if name in names:
-      asked.append(number + (name in ('view', 'text')))
+      asked.append(number + (name in (*ONE_VIEW, 'text')))
   return max(asked)
 
 
@@ -81,13 +88,15 @@ def _find(name: str, number: int, outputs: Outputs | None, batch: Mapping[str, A
   if name == 'negative_valid':
     wrong = batch.get('negative_tokens')
     return None if wrong is None else (wrong != batch['tokens'][:, None]).any(-1)
+  if name == 'batch_size':
+    return len(batch['id']) if 'id' in batch else None
   if name in BATCH:
     return batch.get(name)
   if outputs is None:
     return None
-  if name == 'view':
-    views = outputs.views
-    return outputs.image if number == 0 else None if views is None else views[:, number]
   if name == 'text' and number:
     return None if outputs.texts is None else outputs.texts[:, number]
+  if name in ONE_VIEW:
+    first, views = (getattr(outputs, field) for field in Outputs.NEEDS[name])
+    return first if number == 0 else None if views is None else views[:, number]
   return getattr(outputs, name)

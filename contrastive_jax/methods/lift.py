@@ -30,8 +30,8 @@ class _Stateless(Method):
       return None
     return self.count(inputs[self.sources['labels']], self.options.get('pad_id', 0))
 
-  def partial(self, inputs, total):
-    return self._call(inputs, count=total) if self.count else None
+  def partial(self, inputs, total, heads, memory):
+    return Result(self._call(inputs, count=total)) if self.count else None
 
   def flops(self, sizes):
     return self.operations(sizes, **self.options)

@@ -21,6 +21,8 @@ class Sizes(NamedTuple):
     embed: D, the width of the embeddings.
     image_features: width of the pooled image features before the projection; 0 without images.
     text_features: width of the pooled text features before the projection; 0 without texts.
+    patches: P, tokens of an image; 0 without images.
+    image_tokens: their width.
     tokens: L - 1, predictions per caption; 0 without a captioner.
     hidden: C, width of the captioner's states.
     vocabulary: V, its ids.
@@ -33,6 +35,8 @@ class Sizes(NamedTuple):
   embed: int
   image_features: int = 0
   text_features: int = 0
+  patches: int = 0
+  image_tokens: int = 0
   tokens: int = 0
   hidden: int = 0
   vocabulary: int = 0
@@ -89,7 +93,7 @@ def fold_name(key: jax.Array, name: str) -> jax.Array:
 
 
 class Result(NamedTuple):
-  """What `Method.loss` returns.
+  """What `Method.loss` and `Method.partial` return; that of `partial` is summed over the parts.
 
   Attributes:
     loss: scalar.
@@ -156,17 +160,34 @@ class Method:
   def total(self, inputs: Arrays) -> jax.Array | None:
     """The number that `partial` divides by, of the whole batch."""
 
-  def partial(self, inputs: Arrays, total: jax.Array | None) -> jax.Array | None:
-    """The term of one micro-batch, where the term is a sum over them."""
+  def partial(
+    self, inputs: Arrays, total: jax.Array | None, heads: Mapping[str, Any], memory: Arrays
+  ) -> Result | None:
+    """The term of one micro-batch, where the term is a sum over them.
 
-  def transform(self, part: Arrays, target: Any, memory: Arrays, keys: jax.Array) -> Arrays:
+    It may read values per token, and heads, whose norms then see the micro-batch alone.
+
+    Args:
+      inputs: what the method reads, by name.
+      total: from `total`.
+      heads: modules by name, as for `loss`.
+      memory: arrays by name.
+    """
+
+  def transform(
+    self, view: int, part: Arrays, target: Any, memory: Arrays, keys: jax.Array
+  ) -> Arrays:
     """A view of a micro-batch as the towers see it, such as with masks or mixup.
 
     Args:
+      view: its number, from 0.
       part: the view, preprocessed.
-      target: the target's `Outputs` for it; None without a target.
+      target: the target's `Outputs` for all views as they were; None without a target.
       memory: arrays by name.
       keys: [B] a key per example.
+
+    Returns:
+      The view, also with arrays that `part` has not, which `partial` may read.
     """
     return part
 

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from contrastive_jax.losses import pairwise
 from contrastive_jax.methods import inputs
-from contrastive_jax.methods.method import Arrays, Momentum, Sizes, Slot, fold_name
+from contrastive_jax.methods.method import Arrays, Momentum, Result, Sizes, Slot, fold_name
 from contrastive_jax.methods.registry import METHODS
 from contrastive_jax.models.definition import Definition
 from contrastive_jax.models.outputs import Outputs
@@ -83,7 +83,7 @@ class Objective:
     """
     given = {'step': 0, **batch}
     for name, method in self.methods.items():
-      asked = inputs.count(method.reads, 'views', 'view', 'view_features')
+      asked = inputs.count(method.reads, 'views', 'view_features', *inputs.ONE_VIEW)
       if asked > views:
         raise ValueError(
           f'config.objective.{name} compares {asked} views of an image, and config.views = '
@@ -118,6 +118,7 @@ class Objective:
 
   def transform(
     self,
+    view: int,
     part: Mapping[str, jax.Array],
     targets: Mapping[str, Outputs],
     memory: Mapping[str, Arrays],
@@ -126,15 +127,16 @@ class Objective:
     """A view of a micro-batch as the methods change it before the towers.
 
     Args:
+      view: its number, from 0.
       part: the view, preprocessed.
-      targets: outputs of the target encoders for it, by key.
+      targets: outputs of the target encoders for all views, by key.
       memory: arrays by method and name.
       keys: [B] a key per example.
     """
     for name, method in self.methods.items():
       own = jax.vmap(functools.partial(fold_name, name=name))(keys)
       target = method.target and targets[str(method.target)]
-      part = method.transform(part, target, memory.get(name, {}), own)
+      part = method.transform(view, part, target, memory.get(name, {}), own)
     return part
 
   def totals(self, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
@@ -146,27 +148,48 @@ class Objective:
     return {name: total for name, total in totals.items() if total is not None}
 
   def partial(
-    self, outputs: Outputs, part: Mapping[str, jax.Array], totals: Mapping[str, jax.Array]
-  ) -> dict[str, jax.Array]:
+    self,
+    outputs: Outputs,
+    part: Mapping[str, jax.Array],
+    totals: Mapping[str, jax.Array],
+    **state,
+  ) -> dict[str, Result]:
     """The terms that are sums over micro-batches, of one of them.
 
     Args:
       outputs: the model's outputs for the micro-batch, values per token included.
-      part: the micro-batch.
+      part: the micro-batch, with what `transform` added to its views.
       totals: from `totals` of the whole batch.
+      **state: `targets`, of the micro-batch, `heads`, `target_heads` and `memory`, see `__call__`.
     """
-    terms = {
-      name: method.partial(inputs.gather(method.reads, outputs, None, part), totals.get(name))
-      for name, method in self.methods.items()
-    }
-    return {name: term for name, term in terms.items() if term is not None}
+    results = {}
+    for name, method in self.methods.items():
+      given, *own = self._given(name, outputs, part, **state)
+      if (result := method.partial(given, totals.get(name), *own)) is not None:
+        # Plain dicts are pytrees.
+        results[name] = Result(result.loss, dict(result.writes), dict(result.metrics))
+    return results
+
+  def _given(
+    self, name: str, outputs, batch, *, targets=None, heads=None, target_heads=None, memory=None
+  ) -> tuple[dict[str, Any], dict[str, Any], Arrays]:
+    """What a method reads, its heads with those of its target, and its memory."""
+    method, target = self.methods[name], None
+    modules = dict((heads or {}).get(name, {}))
+    if method.target is not None:
+      key = str(method.target)
+      target = (targets or {}).get(key)
+      own = (target_heads or {}).get(key, {}).get(name, {})
+      modules |= {f'target.{head}': module for head, module in own.items()}
+    found = inputs.gather(method.reads, outputs, target, batch)
+    return found, modules, (memory or {}).get(name, {})
 
   def __call__(
     self,
     outputs: Outputs,
     batch: Mapping[str, jax.Array],
     *,
-    partial: Mapping[str, jax.Array] | None = None,
+    partial: Mapping[str, Result] | None = None,
     targets: Mapping[str, Outputs] | None = None,
     heads: Mapping[str, Mapping[str, Any]] | None = None,
     target_heads: Mapping[str, Mapping[str, Mapping[str, Any]]] | None = None,
@@ -189,25 +212,16 @@ class Objective:
       (loss, writes, metrics): a scalar; what `update` takes; the loss, and where there are several
       methods each one's, unweighted.
     """
+    state: dict[str, Any] = {'targets': targets, 'heads': heads, 'memory': memory}
+    state['target_heads'] = target_heads
     if partial is None:
-      partial = self.partial(outputs, batch, self.totals(batch))
-    terms, writes = dict(partial), {}
+      partial = self.partial(outputs, batch, self.totals(batch), **state)
+    terms, writes = {}, {}
     metrics: dict[str, jax.Array] = {}
-    targets, target_heads = targets or {}, target_heads or {}
     for name, method in self.methods.items():
-      if name in partial:
-        continue
-      modules, target = dict((heads or {}).get(name, {})), None
-      if method.target is not None:
-        target = targets[str(method.target)]
-        own = target_heads[str(method.target)].get(name, {})
-        modules |= {f'target.{head}': module for head, module in own.items()}
-      result = method.loss(
-        inputs.gather(method.reads, outputs, target, batch),
-        modules,
-        (memory or {}).get(name, {}),
-        None if key is None else fold_name(key, name),
-      )
+      if (result := partial.get(name)) is None:
+        own = None if key is None else fold_name(key, name)
+        result = method.loss(*self._given(name, outputs, batch, **state), own)
       assert result is not None, f'{name}: loss and partial are both None'
       terms[name], writes[name] = result.loss, result.writes
       metrics |= {f'{name}/{metric}': value for metric, value in result.metrics.items()}

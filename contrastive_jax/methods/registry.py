@@ -10,6 +10,7 @@ from contrastive_jax.methods.isogclr import ISogClr, SogClr
 from contrastive_jax.methods.lift import stateless, streamed
 from contrastive_jax.methods.method import Method
 from contrastive_jax.methods.moco import MoCo
+from contrastive_jax.methods.self_distillation import MaskedPrediction, SelfDistillation
 from contrastive_jax.methods.slip import Slip
 
 _PAIR: dict[str, Any] = {'image': 'first', 'text': 'second'}
@@ -43,6 +44,7 @@ METHODS: dict[str, Callable[..., Method]] = {
   'hard_negative': stateless(losses.hard_negative, flops=streamed(6), **_SCALED),
   'info_nce': stateless(losses.info_nce, flops=streamed(), **_SCALED),
   'isogclr': ISogClr,
+  'masked_prediction': MaskedPrediction,
   'moco': MoCo,
   'modular': stateless(
     losses.modular,
@@ -57,6 +59,7 @@ METHODS: dict[str, Callable[..., Method]] = {
   'reweighted_info_nce': stateless(
     losses.reweighted_info_nce, flops=streamed(), step='step', **_SCALED
   ),
+  'self_distillation': SelfDistillation,
   'siamlip': SiamLip,
   'sigmoid': stateless(losses.sigmoid, flops=streamed(), bias='bias', **_SCALED),
   'slip': Slip,

@@ -74,9 +74,9 @@ class Clip(nnx.Module):
     return self.text_embedding(tokens)[0]
 
   def image_embedding(self, images, *, keys=None):
-    """Unit vectors [B, D] of images, and the pooled features [B, W] before the projection."""
-    features = self.image(images, keys=keys)[0]
-    return project(self.image_projection, features), features
+    """Unit vectors [B, D] of images, pooled features [B, W] before the projection, and tokens."""
+    features, tokens = self.image(images, keys=keys)
+    return project(self.image_projection, features), features, tokens
 
   def text_embedding(self, tokens, *, keys=None):
     """Unit vectors [B, D] of tokens, and the pooled features [B, W] before the projection."""
@@ -98,10 +98,10 @@ class Clip(nnx.Module):
     Raises:
       ValueError: if images or tokens have a shape that the model does not take.
     """
-    image_features, image_tokens = self.image(images, keys=keys)
+    image, image_features, image_tokens = self.image_embedding(images, keys=keys)
     text_features, text_tokens = self.text(tokens, keys=keys)
     return Outputs(
-      image=project(self.image_projection, image_features),
+      image=image,
       text=project(self.text_projection, text_features),
       image_features=image_features,
       text_features=text_features,

@@ -193,9 +193,9 @@ class Coca(nnx.Module):
     return self.text_embedding(tokens)[0]
 
   def image_embedding(self, images, *, keys=None):
-    """Unit vectors [B, D] of images, and the pooled features [B, D] before the projection."""
-    pooled = self.pool_image(images, keys=keys)[0]
-    return transformer.unit(self.image_projection(pooled)), pooled
+    """Unit vectors [B, D] of images, pooled features [B, D] before the projection, and tokens."""
+    pooled, _, tokens = self._encode_image(images, keys=keys)
+    return transformer.unit(self.image_projection(pooled)), pooled, tokens
 
   def text_embedding(self, tokens, *, keys=None):
     """Unit vectors [B, D] of tokens, and the pooled features [B, W] before the projection."""
@@ -211,18 +211,22 @@ class Coca(nnx.Module):
 
     Without a pooler they are the image tower's, [B, W] and [B, P, W].
     """
+    return self._encode_image(images, keys=keys)[:2]
+
+  def _encode_image(self, images, *, keys=None):
+    """Those of `pool_image`, and the tokens [B, P, W] of the image tower."""
     if isinstance(images, tuple):
       raise ValueError("images as patches need config.model.name = 'clip' or 'encoder', not 'coca'")
     pooled, tokens = self.image(images, keys=keys)
     if self.pooling == 'none':
-      return pooled, tokens
+      return pooled, tokens, tokens
     memory = self.pooler(tokens)
     if self.pooling == 'shared':
       pooled, memory = memory[:, 0], memory[:, 1:]
     else:
       context = memory if self.pooling == 'cascade' else tokens
       pooled = self.contrastive_pooler(context)[:, 0]
-    return pooled, memory
+    return pooled, memory, tokens
 
   def captioner(self, images, *, beams: int, length: int):
     """Prepares autoregressive captioning with a key-value cache.
@@ -259,7 +263,7 @@ class Coca(nnx.Module):
     Raises:
       ValueError: if images or tokens have a shape that the model does not take.
     """
-    image_features, memory = self.pool_image(images, keys=keys)
+    image_features, memory, image_tokens = self._encode_image(images, keys=keys)
     text_features, states = self.text(tokens, keys=keys)
     hidden = self.decoder(states[:, :-1], memory, keys=keys)
     return Outputs(
@@ -267,6 +271,7 @@ class Coca(nnx.Module):
       text=transformer.unit(self.text_projection(text_features)),
       image_features=image_features,
       text_features=text_features,
+      image_tokens=image_tokens,
       text_tokens=states,
       scale=jnp.exp(self.log_scale[...]),
       bias=None if self.bias is None else self.bias[...],

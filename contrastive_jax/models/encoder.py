@@ -75,14 +75,19 @@ class Encoder(nnx.Module):
     return transformer.unit(self.image(images, keys=keys)[0])
 
   def image_embedding(self, images, *, keys=None):
-    """Unit vectors [B, D] of images, and the pooled features [B, W] before the projector."""
-    features = self.image(images, keys=keys)[0]
+    """Unit vectors [B, D] of images, pooled features [B, W] before the projector, and tokens."""
+    features, tokens = self.image(images, keys=keys)
     x = features
     for index, layer in enumerate(self.projector):
       x = layer(jax.nn.relu(x) if index else x)
-    return transformer.unit(x), features
+    return transformer.unit(x), features, tokens
 
   def encode(self, batch, *, keys=None) -> Outputs:
     """Encodes the batch's `image`."""
-    image, features = self.image_embedding(batch['image'], keys=keys)
-    return Outputs(image=image, image_features=features, scale=jnp.exp(self.log_scale[...]))
+    image, features, tokens = self.image_embedding(batch['image'], keys=keys)
+    return Outputs(
+      image=image,
+      image_features=features,
+      image_tokens=tokens,
+      scale=jnp.exp(self.log_scale[...]),
+    )

@@ -8,9 +8,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from contrastive_jax.models.activations import gelu
 from contrastive_jax.models.definition import Definition, define_from
 from contrastive_jax.models.keys import ParameterKeys
 from contrastive_jax.models.linear import Linear
+from contrastive_jax.models.transformer import unit
 
 NORMS = ('batch', 'none')
 
@@ -85,6 +87,41 @@ class Head(nnx.Module):
     return x if self.last_norm is None else self.last_norm(x)
 
 
+class PrototypeHead(nnx.Module):
+  """DINO's head [1]: a multilayer perceptron with GELU to unit vectors, compared with prototypes.
+
+  Args:
+    width: of the inputs.
+    hidden: width of its two hidden layers.
+    bottleneck: width of the unit vectors.
+    prototypes: K, unit vectors too: [1] fixes the norms of its last layer.
+    rngs: draws the kernels.
+
+  References:
+    [1] Caron et al., https://arxiv.org/abs/2104.14294
+  """
+
+  def __init__(self, width: int, hidden: int, bottleneck: int, prototypes: int, *, rngs: nnx.Rngs):
+    make = {'dtype': jnp.float32, 'rngs': rngs}
+    widths = (width, hidden, hidden, bottleneck)
+    self.layers = nnx.List(
+      [
+        Linear(before, after, ('embed', 'mlp'), (2 / before) ** 0.5, **make)
+        for before, after in itertools.pairwise(widths)
+      ]
+    )
+    std = bottleneck**-0.5
+    self.prototypes = Linear(bottleneck, prototypes, ('embed', 'mlp'), std, bias=False, **make)
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps [..., width] to cosines [..., K], float32."""
+    for index, layer in enumerate(self.layers):
+      x = layer(gelu(x) if index else x)
+    # A division of the products spares a copy of the prototypes.
+    norms = jnp.linalg.norm(self.prototypes.kernel[...], axis=0)
+    return self.prototypes(unit(x)) / norms
+
+
 class Scale(nnx.Module):
   """A learned inverse temperature, which the optimizer bounds like the model's."""
 
@@ -104,6 +141,12 @@ def define_scale(start: float) -> Definition:
 def define_head(width: int, hidden: Sequence[int], outputs: int, **options) -> Definition:
   """Defines a `Head`."""
   return define_from(lambda key: Head(width, hidden, outputs, rngs=ParameterKeys(key), **options))
+
+
+def define_prototype_head(width: int, hidden: int, bottleneck: int, prototypes: int) -> Definition:
+  """Defines a `PrototypeHead`."""
+  sizes = width, hidden, bottleneck, prototypes
+  return define_from(lambda key: PrototypeHead(*sizes, rngs=ParameterKeys(key)))
 
 
 def head_flops(width: int, hidden: Sequence[int], outputs: int, rows: int) -> float:

@@ -14,6 +14,7 @@ from contrastive_jax.models import rope as ropes
 from contrastive_jax.models import transformer
 from contrastive_jax.models.attention import Attention
 from contrastive_jax.models.dropout import fold
+from contrastive_jax.models.patch_dropout import count_kept, draw_patches
 from contrastive_jax.models.stem import ConvolutionStem, NestedStem, PatchStem
 
 
@@ -73,7 +74,7 @@ class ImageTower(nnx.Module):
       kernel of the stem to patches of another size: 'bicubic', or 'bilinear' as in SigLIP 2.
     pool_heads: number of heads of the attention pool; default that of the layers.
     pool_mlp_ratio: likewise.
-    patch_dropout: share of patches dropped at random from each training image.
+    patch_dropout: share of patches dropped at random from each training image, see `draw_patches`.
     epsilon: epsilon of the layer norms.
     scan, remat: see `Transformer`.
     attention: see `attention.select`.
@@ -247,7 +248,7 @@ class ImageTower(nnx.Module):
     patches = fields.get('sequence_length') or (fields['size'] // fields['patch']) ** 2
     if path.startswith('stem/'):
       return patches, patches
-    kept = max(1, round(patches * (1 - fields.get('patch_dropout', 0.0))))
+    kept = count_kept(patches, fields.get('patch_dropout', 0.0))
     has_class = fields.get('pooling', 'class') == 'class' or fields.get('class_token', False)
     tokens = kept + has_class
     if not path:
@@ -278,13 +279,10 @@ class ImageTower(nnx.Module):
   def _drop(self, tokens, rotation, visible, keys):
     """Drops a share of the tokens of each image, padding first."""
     P = tokens.shape[1]
-    keep = max(1, round(P * (1 - self.patch_dropout)))
-    if keys is None or keep == P:
+    count = count_kept(P, self.patch_dropout)
+    if keys is None or count == P:
       return tokens, rotation, visible
-    order = jax.vmap(lambda key: jax.random.uniform(key, P))(keys)
-    if visible is not None:
-      order = jnp.where(visible, order, 1.0)
-    kept = jnp.argsort(order, axis=1)[:, :keep]
+    kept = draw_patches(keys, P, count, visible)
     if visible is not None:
       visible = jnp.take_along_axis(visible, kept, axis=1)
     if rotation is not None:

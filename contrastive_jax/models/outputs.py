@@ -26,6 +26,7 @@ class Outputs(struct.PyTreeNode):
     views: [B, V, D] unit vectors of V views of each image, where a step encodes several; the first
       is `image`.
     view_features: [B, V, W] their pooled features before the projection.
+    view_tokens: [B, V, P, W] their tokens, as `image_tokens`.
     texts: [B, K, D] unit vectors of K texts of each example, where a step encodes several; the
       first is `text`.
     texts_features: [B, K, W] their pooled features before the projection.
@@ -46,6 +47,7 @@ class Outputs(struct.PyTreeNode):
   text_tokens: jax.Array | None = None
   views: jax.Array | None = None
   view_features: jax.Array | None = None
+  view_tokens: jax.Array | None = None
   texts: jax.Array | None = None
   texts_features: jax.Array | None = None
   negatives: jax.Array | None = None
@@ -57,12 +59,15 @@ class Outputs(struct.PyTreeNode):
     'vocabulary',
     'image_tokens',
     'text_tokens',
+    'view_tokens',
   )
   # Fields that properties, and parts of fields, are made from.
   NEEDS: ClassVar[Mapping[str, tuple[str, ...]]] = {
     'first': ('image', 'text'),
     'second': ('text', 'second_text', 'views'),
     'view': ('image', 'views'),
+    'features_of_view': ('image_features', 'view_features'),
+    'tokens_of_view': ('image_tokens', 'view_tokens'),
   }
 
   @property

@@ -18,7 +18,7 @@ class Compiled(NamedTuple):
 
   Attributes:
     program: the compiled step; None if it is out of memory.
-    needed: bytes per device.
+    needed: bytes per device; with `config.unmasked_fraction`, of the last steps, which need more.
     available: bytes per device that the compiler may use; None if the step compiles.
   """
 
@@ -29,6 +29,14 @@ class Compiled(NamedTuple):
 
 def compile_step(built: build.Run) -> Compiled:
   """Compiles the train step of a run."""
+  compiled = _compile(built)
+  if compiled.program is None or built.unmasked is None:
+    return compiled
+  last = _compile(built.unmasked)
+  return last if last.program is None else compiled._replace(needed=last.needed)
+
+
+def _compile(built: build.Run) -> Compiled:
   lowered = built.train_step.lower(
     built.abstract_state, abstract_batch(built.config, built.definition)
   )

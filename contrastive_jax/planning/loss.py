@@ -10,7 +10,7 @@ from contrastive_jax.models.outputs import Outputs
 from contrastive_jax.sharding.mesh import batch_sharding
 from contrastive_jax.training import build
 from contrastive_jax.training.batch import abstract_batch
-from contrastive_jax.training.forward import with_texts
+from contrastive_jax.training.forward import merge_views, with_texts
 from contrastive_jax.training.state import bind_heads
 
 
@@ -57,15 +57,26 @@ def loss_gradient(run: build.Run) -> tuple[jax.stages.Wrapped, tuple]:
   def loss(inputs, batch, part, memory):
     all_outputs, outputs, parameters = inputs
     modules = bind_heads(heads, parameters)
+    state = {'heads': modules, 'target_heads': dict.fromkeys(objective.targets, modules)}
+    state['memory'] = memory
+    targets, of_part = (
+      dict.fromkeys(objective.targets, jax.lax.stop_gradient(each))
+      for each in (all_outputs, outputs)
+    )
+    key = jax.random.key(0)
+    keys = jax.random.split(key, sizes[1])
+    views = [
+      (objective.transform(number, part, of_part, memory or {}, keys), keys)
+      for number in range(config.views)
+    ]
+    totals = objective.totals(batch)
     return objective(
       all_outputs,
       batch | {'step': 0},
-      partial=objective.partial(outputs, part, objective.totals(batch)),
-      targets=dict.fromkeys(objective.targets, jax.lax.stop_gradient(all_outputs)),
-      heads=modules,
-      target_heads=dict.fromkeys(objective.targets, modules),
-      memory=memory,
-      key=jax.random.key(0),
+      partial=objective.partial(outputs, merge_views(views), totals, targets=of_part, **state),
+      targets=targets,
+      key=key,
+      **state,
     )[0]
 
   shardings = jax.tree.map(lambda leaf: leaf.sharding, inputs)

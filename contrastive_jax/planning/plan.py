@@ -77,6 +77,8 @@ def plan(config: ConfigDict, topology: Topology, seconds: float = 300) -> dict[s
   compiled, needed, limit = costs.compile_step(built)
   compile_seconds = time.perf_counter() - start
   memory = _memory(built, compiled)
+  if compiled is not None and built.unmasked is not None:
+    memory['kinds']['unmasked'] = needed - costs.total_bytes(compiled)
   # The memory available to the compiler is less than that of the chip.
   available = topology.memory if limit is None else limit
   fits = compiled is not None and needed <= available
@@ -132,7 +134,8 @@ def _memory(built: build.Run, compiled) -> dict[str, Any]:
   """Bytes per device by kind, and those of the loss.
 
   The kinds of a compiled step add up to the total of the compiler. `activations` estimates the
-  residuals that the forward pass saves for the backward pass; `temporaries` are the rest.
+  residuals that the forward pass saves for the backward pass; `temporaries` are the rest. `plan`
+  adds `unmasked`, what the steps without patch dropout need beyond the others.
   """
   state = built.abstract_state
   config, mesh = built.config, built.mesh

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import statistics
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -27,10 +28,13 @@ def write(
   Args:
     folder: the run's workdir.
     config: its config.
-    results: metrics by name, including `parameters`, `images_seen` and `seconds`.
+    results: metrics by name, including `parameters`, `images_seen` and `seconds`; `step_seconds`,
+      the median over the log, is added.
     splits: the held-out splits with their embeddings.
     metrics: the lines of metrics.jsonl.
   """
+  if steps := [line['train/step_seconds'] for line in metrics if 'train/step_seconds' in line]:
+    results = {**results, 'step_seconds': statistics.median(steps)}
   (folder / 'results.json').write_text(json.dumps(results, indent=2) + '\n')
   outcomes.write(folder / 'outcomes.npz', splits)
   page.write(

@@ -14,6 +14,7 @@ from contrastive_jax import data
 from contrastive_jax.data.augmentation import augment, augment_on_host, augment_patches
 from contrastive_jax.data.images import normalizer
 from contrastive_jax.methods import Objective, Sizes
+from contrastive_jax.methods.inputs import parse
 from contrastive_jax.models.definition import Definition, define
 from contrastive_jax.models.outputs import Outputs
 from contrastive_jax.models.towers import pad_id_of
@@ -44,6 +45,7 @@ class Run(NamedTuple):
     abstract_state: its shapes and shardings.
     train_step: jitted; (state, batch) -> (state, metrics).
     schedule: step -> learning rate.
+    unmasked: the run as its last steps see it, without patch dropout; None if all steps are alike.
   """
 
   config: ConfigDict
@@ -57,6 +59,14 @@ class Run(NamedTuple):
   abstract_state: TrainState
   train_step: jax.stages.Wrapped
   schedule: Callable
+  unmasked: 'Run | None' = None
+
+  def at(self, step: int) -> 'Run':
+    """The run that takes a step, counted from 1: this one, or `unmasked`."""
+    fraction, total = self.config.unmasked_fraction, self.config.total_steps
+    if self.unmasked is None or step <= total - max(1, round(fraction * total)):
+      return self
+    return self.unmasked
 
 
 class OpenModel(NamedTuple):
@@ -107,13 +117,14 @@ def build(config: ConfigDict, devices: list | None = None, examples: int | None 
   _, mesh, definition, tokenizer = open_model(config, devices)
   check_config(config, mesh)
   check_inputs(config, definition.inputs)
-  augment_in_step, augment_before = _augmentation(config, definition.inputs)
+  preprocess, augment_before = _augmentation(config, definition.inputs)
   objective = Objective(
     config.objective.to_dict(),
     mesh if mesh.size > 1 else None,
     gather_bytes=config.gather_bytes,
   )
   _check_targets(config, objective)
+  _check_patches(config, objective)
   patterns = config.optimizer.to_dict().get('rates', ())
   definition = definition._replace(frozen_statistics=frozen_statistics(definition, patterns))
   sizes = _sizes(config, definition, objective, examples)
@@ -130,7 +141,6 @@ def build(config: ConfigDict, devices: list | None = None, examples: int | None 
     targets=objective.targets,
     evaluated_target=config.evaluate_target,
   )
-  normalize = normalizer(config.data.get('mean', ()), config.data.get('std', ()))
   train_step = make_train_step(
     definition,
     objective,
@@ -138,7 +148,8 @@ def build(config: ConfigDict, devices: list | None = None, examples: int | None 
     mesh,
     heads=heads,
     rates=rates,
-    preprocess=lambda keys, images: normalize(augment_in_step(keys, images)),
+    preprocess=preprocess[0],
+    view_preprocess=preprocess[1:],
     average_decay=config.average_decay,
     micro_batches=config.micro_batches,
     views=config.views,
@@ -146,7 +157,7 @@ def build(config: ConfigDict, devices: list | None = None, examples: int | None 
     spike=config.bad_steps.spike,
     total_steps=config.total_steps,
   )
-  return Run(
+  run = Run(
     config=config,
     mesh=mesh,
     definition=definition,
@@ -159,6 +170,16 @@ def build(config: ConfigDict, devices: list | None = None, examples: int | None 
     train_step=jit_train_step(train_step, abstract_state, mesh),
     schedule=schedule,
   )
+  if config.unmasked_fraction:
+    run = run._replace(unmasked=build(_without_dropout(config), devices, examples))
+  return run
+
+
+def _without_dropout(config: ConfigDict) -> ConfigDict:
+  """The config of the last steps, whose state is the same."""
+  config = ConfigDict(config.to_dict())
+  config.unmasked_fraction = config.model.image.patch_dropout = 0.0
+  return config
 
 
 def _optimizer(config: ConfigDict, trained: Definition):
@@ -204,6 +225,8 @@ def _sizes(config: ConfigDict, definition: Definition, objective: Objective, exa
     embed=width(outputs.first),
     image_features=width(outputs.image_features),
     text_features=width(outputs.text_features),
+    patches=0 if outputs.image_tokens is None else outputs.image_tokens.shape[1],
+    image_tokens=width(outputs.image_tokens),
     tokens=0 if outputs.hidden is None else outputs.hidden.shape[1],
     hidden=width(outputs.hidden),
     vocabulary=0 if outputs.vocabulary is None else outputs.vocabulary.shape[0],
@@ -232,6 +255,23 @@ def _check_targets(config: ConfigDict, objective: Objective) -> None:
     )
 
 
+def _check_patches(config: ConfigDict, objective: Objective) -> None:
+  """Checks that methods which compare patches see the same ones by model and target."""
+  for name, method in objective.methods.items():
+    if not any(parse(read)[1] == 'tokens_of_view' for read in method.reads):
+      continue
+    if dropped := config.model.image.get('patch_dropout', 0):
+      raise ValueError(
+        f'config.model.image.patch_dropout = {dropped} drops patches that config.objective.{name} '
+        'compares; use 0'
+      )
+    if lengths := config.data.sequence_lengths:
+      raise ValueError(
+        f'config.data.sequence_lengths = {lengths}, and config.objective.{name} compares patches '
+        'of square images; use ()'
+      )
+
+
 def _memory(config: ConfigDict, objective: Objective, sizes: Sizes):
   memory = objective.memory(sizes)
   varies = len({shape.batch_size for shape in batch_shapes(config).shapes}) > 1
@@ -256,8 +296,9 @@ def abstract_outputs(config: ConfigDict, definition: Definition, batch_size: int
   def with_several(outputs):
     several = lambda array, count: jnp.stack([array] * count, 1)  # noqa: E731
     if V > 1:
-      views, features = several(outputs.image, V), several(outputs.image_features, V)
-      outputs = outputs.replace(views=views, view_features=features)
+      names = {'views': 'image', 'view_features': 'image_features', 'view_tokens': 'image_tokens'}
+      found = {name: several(getattr(outputs, first), V) for name, first in names.items()}
+      outputs = outputs.replace(**found)
     if K > 1:
       texts, features = several(outputs.text, K), several(outputs.text_features, K)
       outputs = outputs.replace(texts=texts, texts_features=features)
@@ -276,15 +317,33 @@ def _encoder(bind: Callable) -> Callable:
   return lambda parameters, batch: bind(parameters).encode(batch)
 
 
-def _augmentation(config: ConfigDict, inputs: Sequence[str]) -> tuple[Callable, Callable]:
-  """(keys, images) -> images in the step, and (step, batch) -> batch before it."""
+def _augmentation(config: ConfigDict, inputs: Sequence[str]) -> tuple[list[Callable], Callable]:
+  """(keys, images) -> the model's images per view, and (step, batch) -> batch before the step."""
   if 'image' not in inputs:
-    return lambda keys, images: images, _without_positions
-  strengths, size = config.augmentation.to_dict(), config.model.image.size
-  if config.data.sequence_lengths:
-    return lambda keys, patches: augment_patches(keys, patches, strengths), _without_positions
-  if config.augment_on == 'device':
-    return lambda keys, images: augment(keys, images, size, strengths), _without_positions
+    return [lambda keys, images: images], _without_positions
+  normalize = normalizer(config.data.get('mean', ()), config.data.get('std', ()))
+  if config.augment_on == 'host':
+    return [lambda keys, images: normalize(images)], _on_host(config)
+  size = config.model.image.size
+
+  def of_view(strengths: dict[str, float]) -> Callable:
+    if config.data.sequence_lengths:
+      return lambda keys, patches: normalize(augment_patches(keys, patches, strengths))
+    return lambda keys, images: normalize(augment(keys, images, size, strengths))
+
+  return [of_view(strengths_of(config, view)) for view in range(config.views)], _without_positions
+
+
+def strengths_of(config: ConfigDict, view: int) -> dict[str, float]:
+  """The strengths of a view: the last of `config.view_augmentation` up to its number."""
+  numbers = [number for number in map(int, config.view_augmentation) if number <= view]
+  section = config.view_augmentation[str(max(numbers))] if numbers else config.augmentation
+  return section.to_dict()
+
+
+def _on_host(config: ConfigDict) -> Callable:
+  """(step, batch) -> the batch with augmented images."""
+  size, strengths = config.model.image.size, config.augmentation.to_dict()
   change = augment_on_host(size, strengths)
 
   def on_host(step, batch):
@@ -293,7 +352,7 @@ def _augmentation(config: ConfigDict, inputs: Sequence[str]) -> tuple[Callable, 
     seeds = np.array([source.generate_state(1)[0] for source in sources])
     return _without_positions(step, batch) | {'image': change(seeds, batch['image'])}
 
-  return lambda keys, images: images, on_host
+  return on_host
 
 
 def _without_positions(step: int, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -85,6 +85,7 @@ RULES: dict[str, Rule] = {
   'data.shuffle_buffer': _COUNT,
   'data.workers': Rule(-1, integer=True),
   'augmentation.*': _NOT_NEGATIVE,
+  'view_augmentation.*.*': _NOT_NEGATIVE,
   'model.embed': _COUNT,
   'model.projector': _COUNT._replace(each=True),
   'model.scale': _POSITIVE,
@@ -138,11 +139,17 @@ RULES: dict[str, Rule] = {
   'objective.*.simclr': _NOT_NEGATIVE,
   'objective.*.momentum': Rule(0, 1, off=(None,)),
   'objective.*.final_momentum': Rule(0, 1, off=(None,)),
+  'objective.*.bottleneck': _COUNT,
+  'objective.*.prototypes': _COUNT,
+  'objective.*.target_temperature': _POSITIVE,
+  'objective.*.center_momentum': _DECAY,
+  'objective.*.ratio': _SHARE,
   'views': _COUNT,
   'texts': _COUNT,
   'data.examples': _NATURAL,
   'data.negatives': _NATURAL,
   'total_steps': _COUNT,
+  'unmasked_fraction': _DECAY,
   'batch_size': _COUNT,
   'micro_batches': _COUNT,
   'gather_bytes': _NATURAL,
@@ -227,10 +234,13 @@ def check_config(config: ConfigDict, mesh: Mesh) -> None:
   check_strengths(config.augmentation.to_dict())
   _check_captions(config)
   check_rules(config.data.negative_rules)
+  _check_view_augmentation(config)
   _check_batch(config, mesh)
   if 'image' in config.model:
     _check_images(config)
   _check_patches(config)
+  _check_patch_dropout(config)
+  _check_init_towers(config)
   _check_towers(config.model)
 
 
@@ -266,6 +276,16 @@ def _is_schedule(value: Sequence[Any]) -> bool:
   if not (all(map(_NATURAL.accepts, steps)) and all(map(_NOT_NEGATIVE.accepts, weights))):
     return False
   return all(before < after for before, after in itertools.pairwise(steps))
+
+
+def _check_view_augmentation(config: ConfigDict) -> None:
+  for number, strengths in config.view_augmentation.items():
+    if not (number.isdecimal() and 1 <= int(number) < config.views):
+      raise ValueError(
+        f'config.view_augmentation has strengths from view {number!r} on, and config.views = '
+        f"{config.views}; use numbers from '1', below that of the views"
+      )
+    check_strengths(strengths.to_dict(), f'view_augmentation.{number}')
 
 
 def check_inputs(config: ConfigDict, inputs: Sequence[str]) -> None:
@@ -341,16 +361,36 @@ def _check_patches(config: ConfigDict) -> None:
       )
     return
   check_patches(config.model)
-  if moving := [name for name in config.augmentation if name not in COLORS]:
+  sections = ('augmentation', 'view_augmentation')
+  strengths = leaves({name: config[name].to_dict() for name in sections})
+  if moving := [given for given in strengths if given[0].rpartition('.')[2] not in COLORS]:
     raise ValueError(
-      f'config.augmentation.{moving[0]} = {config.augmentation[moving[0]]} would move pixels '
-      f'between patches; with config.data.sequence_lengths use {COLORS}, and config.data.crop'
+      f'config.{moving[0][0]} = {moving[0][1]} would move pixels between patches; with '
+      f'config.data.sequence_lengths use {COLORS}, and config.data.crop'
     )
   if config.augment_on == 'host':
     raise ValueError(
       "config.augment_on = 'host' takes square images; with config.data.sequence_lengths use "
       "'device'"
     )
+
+
+def _check_patch_dropout(config: ConfigDict) -> None:
+  dropped = config.model.get('image', {}).get('patch_dropout', 0)
+  if config.unmasked_fraction and not dropped:
+    raise ValueError(
+      f'config.unmasked_fraction = {config.unmasked_fraction} ends the patch dropout, and '
+      f'config.model.image.patch_dropout = {dropped} drops none; use 0, or a dropout such as 0.5'
+    )
+
+
+def _check_init_towers(config: ConfigDict) -> None:
+  for tower in config.init_towers:
+    if tower not in config.model or tower not in ('image', 'text'):
+      raise ValueError(
+        f"config.init_towers = {config.init_towers} has {tower!r}; use some of 'image' and 'text', "
+        'which the model must have, or () for the whole model'
+      )
 
 
 def _check_towers(model: ConfigDict) -> None:

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from contrastive_jax.data import BatchShape
 from contrastive_jax.methods import Objective, Sizes
-from contrastive_jax.methods.inputs import fields, parse
+from contrastive_jax.methods.inputs import ONE_VIEW, fields, parse
 from contrastive_jax.models.definition import MODELS
 from contrastive_jax.models.outputs import Outputs
 from contrastive_jax.models.towers import image_class, text_class
@@ -90,9 +90,9 @@ def _views_read(config: ConfigDict, objective: Objective, encoder: str) -> int:
   for which, name, number in map(parse, objective.reads):
     if which != encoder:
       continue
-    if name in ('views', 'view_features'):
+    if name in ('views', 'view_features', 'view_tokens'):
       read |= set(range(config.views))
-    elif name == 'view' or (name == 'second' and 'text' not in config.model):
+    elif name in ONE_VIEW or (name == 'second' and 'text' not in config.model):
       read.add(number or int(name == 'second'))
     elif name in ('image', 'image_features', 'first', *Outputs.TOKENS):
       read.add(0)

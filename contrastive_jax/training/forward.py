@@ -2,14 +2,15 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+import operator
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from contrastive_jax.methods import Objective, inputs
+from contrastive_jax.methods import Objective, Result, inputs
 from contrastive_jax.models.definition import (
   Definition,
   join_statistics,
@@ -30,13 +31,13 @@ class Encoded(NamedTuple):
   Attributes:
     outputs: what the methods read per example, and the scale.
     targets: the outputs of each target encoder, by its key.
-    partial: the terms that are sums over micro-batches, by method.
+    partial: the results of methods that are sums over micro-batches, by method.
     statistics: running statistics after the step; {} for towers without.
   """
 
   outputs: Outputs
   targets: Mapping[str, Outputs]
-  partial: Mapping[str, jax.Array]
+  partial: Mapping[str, Result]
   statistics: Any
 
 
@@ -52,6 +53,7 @@ class Forward:
     micro_batches: n, parts in which the towers visit the batch. Activations of one part are kept
       at a time, for a second forward pass (gradient caching [1]).
     views: V, of each image, each preprocessed with keys of its own; the first goes with the text.
+    view_preprocess: `preprocess` of the views after the first; () for the same.
 
   References:
     [1] Gao et al., Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup, 2021.
@@ -64,20 +66,25 @@ class Forward:
   preprocess: Preprocess = lambda keys, images: images
   micro_batches: int = 1
   views: int = 1
+  view_preprocess: Sequence[Preprocess] = ()
 
-  def __call__(self, parameters, statistics, targets, memory, batch: Batch) -> Encoded:
+  def __call__(
+    self, parameters, statistics, targets, memory, batch: Batch, **heads: Mapping[str, Any]
+  ) -> Encoded:
     """Encodes a batch.
 
     Args:
       parameters: the model's.
       statistics: its running statistics.
       targets: parameters of the target encoders, by key.
-      memory: the methods' arrays, for `Method.transform`.
+      memory: the methods' arrays, for `Method.transform` and `Method.partial`.
       batch: the whole batch, with a `key` per example.
+      **heads: `heads` and `target_heads` of the methods, for `Method.partial`.
     """
     totals = self.objective.totals(batch)
+    state = heads | {'memory': memory}
     visit: Callable[[Batch], Encoded] = functools.partial(
-      self._visit, parameters, statistics, targets, memory, totals
+      self._visit, parameters, statistics, targets, totals, state
     )
     if self.micro_batches == 1:
       return visit(batch)
@@ -87,7 +94,7 @@ class Forward:
     return Encoded(
       merge_micro_batches(parts.outputs, self.mesh),
       merge_micro_batches(parts.targets, self.mesh),
-      jax.tree.map(jnp.sum, parts.partial),
+      jax.tree.map(lambda terms: jnp.sum(terms, 0), parts.partial),
       jax.tree_util.tree_map_with_path(self._merge_statistics, parts.statistics),
     )
 
@@ -96,7 +103,7 @@ class Forward:
     is_frozen = tuple(part.key for part in path) in self.definition.frozen_statistics
     return moved[0] if is_frozen else jnp.mean(moved, 0)
 
-  def _visit(self, parameters, statistics, targets, memory, totals, part: Batch) -> Encoded:
+  def _visit(self, parameters, statistics, targets, totals, state, part: Batch) -> Encoded:
     """Encodes a micro-batch."""
     objective, seen = self.objective, [self._view(part, number) for number in range(self.views)]
     aims = {}
@@ -105,15 +112,18 @@ class Forward:
       views = [(view, None) for view, _ in seen]
       outputs, _ = self._encode(jax.lax.stop_gradient(target), statistics, views)
       aims[key] = jax.lax.stop_gradient(outputs)
-    seen = [(objective.transform(view, aims, memory, keys), keys) for view, keys in seen]
+    seen = [
+      (objective.transform(number, view, aims, state['memory'], keys), keys)
+      for number, (view, keys) in enumerate(seen)
+    ]
     outputs, statistics = self._encode(parameters, statistics, seen)
     wanted = (inputs.fields(objective.reads) | {'scale'}) - {*Outputs.TOKENS}
     of_target = inputs.fields(objective.reads, 'target') - {*Outputs.TOKENS}
     return Encoded(
       outputs.keep(wanted),
       {key: aim.keep(of_target) for key, aim in aims.items()},
-      # Losses of tokens read the first view, as the methods changed it.
-      objective.partial(outputs, seen[0][0], totals),
+      # Losses of tokens read the first view, as the methods changed it, and masks of the others.
+      objective.partial(outputs, merge_views(seen), totals, targets=aims, **state),
       statistics,
     )
 
@@ -125,7 +135,9 @@ class Forward:
       keys = jax.vmap(jax.random.fold_in, (0, None))(keys, number + 1)
     image_keys, model_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
     if 'image' in part:
-      part = {**part, 'image': self.preprocess(image_keys, part['image'])}
+      given = number and self.view_preprocess
+      preprocess = self.view_preprocess[number - 1] if given else self.preprocess
+      part = {**part, 'image': preprocess(image_keys, part['image'])}
     return part, model_keys
 
   def _encode(self, parameters, statistics, seen) -> tuple[Outputs, Any]:
@@ -136,9 +148,10 @@ class Forward:
     outputs = model.encode(first, keys=keys)
     if rest:
       others = [model.image_embedding(view['image'], keys=keys) for view, keys in rest]
-      parts = zip((outputs.image, outputs.image_features), *others, strict=True)
-      vectors, features = (jnp.stack(views, 1) for views in parts)
-      outputs = outputs.replace(views=vectors, view_features=features)
+      own = (outputs.image, outputs.image_features, outputs.image_tokens)
+      parts = zip(own, *others, strict=True)
+      vectors, features, tokens = (jnp.stack(views, 1) for views in parts)
+      outputs = outputs.replace(views=vectors, view_features=features, view_tokens=tokens)
     outputs = _encode_texts(model, outputs, first, keys)
     return outputs, updated_statistics(model) if self.definition.statistics else {}
 
@@ -164,6 +177,11 @@ def _encode_texts(model, outputs: Outputs, part: Batch, keys) -> Outputs:
     )
     outputs = outputs.replace(texts=vectors, texts_features=features)
   return outputs.replace(negatives=encoded[0][:, others:]) if others < count else outputs
+
+
+def merge_views(views: Sequence[tuple[Batch, jax.Array]]) -> Batch:
+  """The first of some views, each with its keys, with the arrays that only others have."""
+  return functools.reduce(operator.or_, [{**view} for view, _ in reversed(views)])
 
 
 def with_texts(batch: Batch) -> Batch:

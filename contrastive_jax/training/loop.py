@@ -142,9 +142,11 @@ class _Loop:
         batch = run.augment(step, next(self.batches))
         shape = self._shapes.at(step - 1)
         device_batch = place_rows(batch, run.mesh, shape.batch_size)
-      program = f'train step of {shape.length} patches' if shape.length else 'train step'
+      own = run.at(step)
+      program = 'train step' if own is run else 'train step without patch dropout'
+      program += f' of {shape.length} patches' if shape.length else ''
       with self.profiler.annotate(step), self._compiling(program):
-        state, metrics = run.train_step(state, device_batch)
+        state, metrics = own.train_step(state, device_batch)
       self.profiler.end(step, metrics)
       bad_steps.add(step, metrics, batch['id'])
       preempted = step < config.total_steps and self.preemption.reached(step)
@@ -197,8 +199,8 @@ class _Loop:
     if shape.length:
       row |= {'train/sequence_length': shape.length, 'train/batch_size': shape.batch_size}
     counts = self.counts.total()
-    if self._ideal_seconds is not None:
-      row['train/model_flops_utilisation'] = self._ideal_seconds / seconds
+    if (ideal := _ideal_seconds(self.run.at(step))) is not None:
+      row['train/model_flops_utilisation'] = ideal / seconds
     return row | {
       'train/learning_rate': float(self.run.schedule(step - 1)),
       'train/images_per_second': images / (seconds * (step - before)),
@@ -213,14 +215,13 @@ class _Loop:
   def _shapes(self) -> data.BatchShapes:
     return batch_shapes(self.run.config)
 
-  @functools.cached_property
-  def _ideal_seconds(self) -> float | None:
-    """Mean seconds per step at the chips' peak FLOPs; None if the peak is unknown."""
-    run = self.run
-    if (chip := chip_of(run.mesh.devices.flat[0])) is None:
-      return None
-    parts = flops.analytic(run.config, run.abstract_state.parameters, run.objective, run.sizes)
-    return sum(parts.values()) / (chip.peak * run.mesh.size)
+
+def _ideal_seconds(run: Run) -> float | None:
+  """Mean seconds per step at the chips' peak FLOPs; None if the peak is unknown."""
+  if (chip := chip_of(run.mesh.devices.flat[0])) is None:
+    return None
+  parts = flops.analytic(run.config, run.abstract_state.parameters, run.objective, run.sizes)
+  return sum(parts.values()) / (chip.peak * run.mesh.size)
 
 
 def _is_due(config: ConfigDict, every: str, step: int) -> bool:

@@ -108,11 +108,20 @@ def frozen(definition: Definition, rates) -> Definition:
 def freeze(trained, rates):
   """Applies `stop_gradient` to parameters with multiplier 0.
 
-  Their gradients are zero, and the backward pass skips them.
+  Their gradients are zero, and the backward pass skips them. LiT [1] freezes the image tower, with
+  weights of a pretrained one, and trains the text tower:
+
+      L = InfoNCE( sg image, text ),   image = unit vectors of the tower's pooled features
+
+  that is `(('image/.*', 0.0),)` and `config.model.image_projection = 'none'`. A projection would be
+  trained, as in [1]'s variant with a linear head on the image side.
 
   Args:
     trained: parameters and heads.
     rates: multipliers from `parameter_rates`; None for ones.
+
+  References:
+    [1] Zhai et al., https://arxiv.org/abs/2111.07991
   """
   if rates is None:
     return trained

@@ -228,7 +228,8 @@ def start_from(state: TrainState, parameters: Any = None, teacher: Any = None) -
 
   Args:
     state: a new state.
-    parameters: of the model; average and targets start from them too. None for the state's own.
+    parameters: of the model, or of some of its parts, by their keys; average and targets start from
+      them too. None for the state's own.
     teacher: parameters of the frozen target; None without one.
   """
   if parameters is not None:
@@ -247,7 +248,8 @@ def start_from(state: TrainState, parameters: Any = None, teacher: Any = None) -
 def _place_like(state: TrainState, parameters: Any) -> tuple[Any, Any]:
   """Copies of a model's parameters and running statistics, placed as those of a state."""
   whole = join_statistics(state.parameters, state.statistics)
-  placed = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), parameters, whole)
+  given = {**whole, **parameters}
+  placed = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), given, whole)
   # Copies: donated buffers may not be shared.
   return part_statistics(_copy(placed), nnx.traversals.flatten_mapping(state.statistics or {}))
 

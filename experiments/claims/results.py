@@ -27,6 +27,7 @@ KEPT = (
   'images_seen',
   'parameters',
   'seconds',
+  'step_seconds',
 )
 
 Folders = Callable[[claim.Arm, int], pathlib.Path]

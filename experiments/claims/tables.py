@@ -66,7 +66,7 @@ def comparisons(path: pathlib.Path) -> str:
     result = found if key == 'primary' else below.get(key, {})
     means = result.get('means', {})
     arms = [
-      f'{arm}: {means[side]:.1%}' if means else str(arm)
+      f'{arm}: {_value(means[side], comparison)}' if means else str(arm)
       for side, arm in (('method', comparison.method), ('baseline', comparison.baseline))
     ]
     verdict = found.get('verdict', NOT_MEASURED) if key == 'primary' else ''
@@ -113,29 +113,41 @@ def name(measured: claim.Claim) -> str:
 
 
 def numbers(comparison: claim.Comparison, found: Mapping[str, Any]) -> list[str]:
-  """The cells of `NUMBERS`; empty where they are not measured."""
-  seeds, delta = comparison.seeds, f'{100 * comparison.delta:.1f}'
+  """The cells of `NUMBERS`; empty where they are not measured. Times are in milliseconds."""
+  seeds, (scale, unit) = comparison.seeds, _unit(comparison)
+  delta = f'{scale * comparison.delta:.1f}{unit}'
   if not found:
     return ['', '', '', delta, f'0 of {seeds}', '']
   count = str(found['seeds']) if found['seeds'] == seeds else f'{found["seeds"]} of {seeds}'
   return [
-    f'{points(found["difference"])} ({interval(found["interval"])})',
-    interval(found['bootstrap']) if found['bootstrap'] else '',
-    f'{100 * found["detectable"]:.1f}',
-    f'{100 * found["delta"]:.1f}',
+    f'{points(found["difference"], scale)} ({interval(found["interval"], scale)}){unit}',
+    interval(found['bootstrap'], scale) if found['bootstrap'] else '',
+    f'{scale * found["detectable"]:.1f}',
+    f'{scale * found["delta"]:.1f}{unit}',
     count,
     f'{found["p"]:.3f}' if found['p'] >= 0.001 else '< 0.001',
   ]
 
 
-def points(difference: float) -> str:
+def points(difference: float, scale: int = 100) -> str:
   """A difference of fractions in points, such as +1.2 or −0.4."""
-  return f'{round(100 * difference, 1) + 0.0:+.1f}'.replace('-', '−')  # −0.0 + 0.0 is 0.0
+  return f'{round(scale * difference, 1) + 0.0:+.1f}'.replace('-', '−')  # −0.0 + 0.0 is 0.0
 
 
-def interval(bounds: Sequence[float]) -> str:
+def interval(bounds: Sequence[float], scale: int = 100) -> str:
   """Words an interval, in points."""
-  return f'{points(bounds[0])} to {points(bounds[1])}'
+  return f'{points(bounds[0], scale)} to {points(bounds[1], scale)}'
+
+
+def _unit(comparison: claim.Comparison) -> tuple[int, str]:
+  """What values are multiplied by, and their unit: milliseconds, or '' for points."""
+  timed = all('second' in metric for metric in comparison.metrics)
+  return (1000, ' ms') if timed else (100, '')
+
+
+def _value(mean: float, comparison: claim.Comparison) -> str:
+  scale, unit = _unit(comparison)
+  return f'{scale * mean:.1f}{unit}' if unit else f'{mean:.1%}'
 
 
 def measured_before(path: pathlib.Path) -> str:
@@ -162,4 +174,6 @@ def _mean(metric: str, values: Sequence[float | None]) -> str:
   if not known:
     return ''
   mean = sum(known) / len(known)
-  return f'{mean:.1%}' if '/' in metric else f'{mean:,.0f}'
+  if '/' in metric:
+    return f'{mean:.1%}'
+  return f'{mean:,.0f}' if mean >= 10 else f'{mean:.3f}'

@@ -153,23 +153,23 @@ def test_hue_keeps_greys_and_chroma():
   np.testing.assert_allclose(*chroma, rtol=1e-3)
 
 
-@pytest.mark.parametrize('cut', [0.2, 0.92])
+@pytest.mark.parametrize(('cut', 'least'), [(0.2, 0.0), (0.92, 0.6)])
 @settings(max_examples=5, deadline=None)
 @given(seed=st.integers(0, 100))
-def test_a_crop_is_a_box_within_the_picture_of_the_area_asked_for(cut, seed):
+def test_a_crop_is_a_box_within_the_picture_of_the_area_asked_for(cut, least, seed):
   """Pixels tell their places, so that a ramp's ends tell the box."""
   rows, columns = np.mgrid[:64, :64] * 2 + 20
   places = np.stack([rows, columns, columns], -1)[None].repeat(32, 0)
-  result = np.asarray(augmented(places, 16, {'crop': cut}, seed)) / 2
+  result = np.asarray(augmented(places, 16, {'crop': cut, 'crop_min': least}, seed)) / 2
   assert result.max() < 100  # No white.
   height, width = (
     (result[:, -2, 8, 0] - result[:, 1, 8, 0]) / 13 * 16 / 64,
     (result[:, 8, -2, 1] - result[:, 8, 1, 1]) / 13 * 16 / 64,
   )
   area, aspect = height * width, width / height
-  assert area.min() > 0.99 * (1 - cut) and area.max() < 1.01
+  assert area.min() > 0.99 * (1 - cut) and area.max() < 1.01 * (1 - least)
   assert aspect.min() > 0.74 and aspect.max() < 1.35
-  assert np.ptp(area) > 0.5 * cut
+  assert np.ptp(area) > 0.5 * (cut - least)
 
 
 def test_blur_keeps_the_mean_and_lessens_what_differs():

@@ -11,23 +11,28 @@ from ml_collections import ConfigDict
 
 from configs import coca
 from contrastive_jax import methods
+from contrastive_jax.methods import inputs
+from contrastive_jax.models.outputs import Outputs
 from contrastive_jax.training import build
 from contrastive_jax.training.batch import abstract_batch
 
 CONFIGS = pathlib.Path(__file__).parents[2] / 'configs' / 'methods'
+# Configs of other names that hold the options of a method.
+OWNERS = {'masked_prediction': 'siglip2', 'self_distillation': 'siglip2'}
 B, EXAMPLES, VIEWS = 16, 64, 2
 SIZES = methods.Sizes(
-  B, 16, 16, 16, tokens=15, hidden=16, vocabulary=64, examples=1024, views=VIEWS
+  *(B, 16, 16, 16, 4, 32), tokens=15, hidden=16, vocabulary=64, examples=1024, views=VIEWS
 )
 # The model gives whatever a method may read: several views, caption logits, a bias.
 NAMES = tuple(methods.names())
 
 
 def options_of(name: str):
-  """A method's entry in the objective: its smoke config's, where it has a config of its own."""
-  if not (CONFIGS / f'{name}.py').exists():
+  """A method's entry in the objective: its smoke config's, where it has one."""
+  owner = OWNERS.get(name, name)
+  if not (CONFIGS / f'{owner}.py').exists():
     return 1.0
-  config = importlib.import_module(f'configs.methods.{name}').get_config('smoke')
+  config = importlib.import_module(f'configs.methods.{owner}').get_config('smoke')
   return config.objective.to_dict()[name]
 
 
@@ -48,7 +53,7 @@ def kind(name: str) -> tuple[bool, ...]:
     'examples' in memory,
     'queue' in memory,
     method.target is not None,
-    bool({'caption_logits', 'hidden'} & {*method.reads}),
+    bool(inputs.fields(method.reads) & {*Outputs.TOKENS}),
   )
 
 
@@ -67,9 +72,11 @@ def config_of(names, mesh='data:1', micro_batches=1) -> ConfigDict:
   config = coca.get_config('smoke')
   config.objective = ConfigDict({name: options_of(name) for name in names})
   config.mesh, config.micro_batches = mesh, micro_batches
-  config.batch_size, config.views, config.total_steps = B, VIEWS, 8
+  config.batch_size, config.total_steps = B, 8
+  # Local views come after the text's and the global one.
+  config.views = VIEWS + ('self_distillation' in names)
   reads = [read for name in names for read in method_of(name).reads]
-  config.texts = methods.inputs.count(reads, 'text', 'texts', 'texts_features')
+  config.texts = max(1, methods.inputs.count(reads, 'text', 'texts', 'texts_features'))
   config.data.negatives = 2 * methods.inputs.count(reads, 'negatives')
   config.data.labels, config.data.examples = 'group', EXAMPLES
   config.augmentation = ConfigDict()

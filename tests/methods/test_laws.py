@@ -79,6 +79,13 @@ def test_every_method_moves_the_model_and_its_heads(names):
     assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(heads)) > 0, name
 
 
+def test_targets_start_as_copies_of_model_and_heads():
+  state = laws.initial(laws.NAMES)
+  assert state.targets
+  for target in state.targets.values():
+    chex.assert_trees_all_equal(target, state.trained)
+
+
 def test_killed_is_never_killed(tmp_path):
   run = laws.run_of(KINDS)
   through, _ = laws.stepped(KINDS, steps=3)

@@ -94,9 +94,10 @@ def test_losses_of_tokens_add_up_over_parts_each_without_its_own_padding():
     part = outputs.replace(caption_logits=outputs.caption_logits[rows], hidden=outputs.hidden[rows])
     parts.append(weighted.partial(part, {'tokens': tokens[rows]}, totals))
   expected = losses.captioning(outputs.caption_logits, tokens[:, 1:], pad_id=1)
-  assert whole['captioning'] == pytest.approx(float(expected), rel=1e-6)
-  for name, loss in whole.items():
-    assert parts[0][name] + parts[1][name] == pytest.approx(float(loss), rel=1e-6), name
+  assert whole['captioning'].loss == pytest.approx(float(expected), rel=1e-6)
+  for name, result in whole.items():
+    found = parts[0][name].loss + parts[1][name].loss
+    assert found == pytest.approx(float(result.loss), rel=1e-6), name
 
 
 def test_options_reach_the_losses():

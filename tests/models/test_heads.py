@@ -2,8 +2,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
-from contrastive_jax.models.heads import define_head, define_scale, head_flops
+from contrastive_jax.models.heads import (
+  define_head,
+  define_prototype_head,
+  define_scale,
+  head_flops,
+)
 from contrastive_jax.planning import traced_flops
 from contrastive_jax.sharding.mesh import batch_sharding, make_mesh
 from contrastive_jax.training.optimizer import bound_scale, decays
@@ -77,3 +83,18 @@ def test_a_scale_is_bounded_like_the_models():
   update, _ = bound_scale(100.0).update({'log_scale': jnp.float32(9)}, None, parameters)
   assert parameters['log_scale'] + update['log_scale'] == pytest.approx(np.log(100))
   assert decays(parameters) == {'log_scale': False}
+
+
+def test_prototypes_are_compared_by_their_cosine():
+  sizes = 6, 8, 5, 7
+  head = define_prototype_head(*sizes)
+  parameters, rows = drawn(head), np.random.default_rng(0).normal(size=(3, 2, 6))
+  x = rows
+  for index, layer in parameters['layers'].items():
+    x = x if index == 0 else x * scipy.stats.norm.cdf(x)
+    x = x @ np.float64(layer['kernel']) + layer['bias']
+  normal = lambda vectors, axis: vectors / np.linalg.norm(vectors, axis=axis, keepdims=True)  # noqa: E731
+  expected = normal(x, -1) @ normal(np.float64(parameters['prototypes']['kernel']), 0)
+  found = head.bind(parameters)(rows.astype(np.float32))
+  assert found.shape == (3, 2, 7) and np.abs(found).max() < 1
+  np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)

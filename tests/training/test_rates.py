@@ -10,7 +10,7 @@ from configs import clip
 from contrastive_jax import data
 from contrastive_jax.models.definition import define
 from contrastive_jax.training import build, optimizer
-from contrastive_jax.training.rates import frozen, parameter_rates
+from contrastive_jax.training.rates import freeze, frozen, parameter_rates
 from tests.training.test_loop import config, kill_after, train
 
 FIELDS = {'b1': 0.9, 'b2': 0.98, 'epsilon': 1e-6, 'weight_decay': 0.2, 'clip_norm': 1.0}
@@ -202,6 +202,7 @@ def test_a_frozen_tower_has_no_backward_pass():
 def test_multipliers_of_one_give_none():
   assert parameter_rates(definition()) is None
   assert frozen(definition(), None) is definition()
+  assert freeze(shapes := definition().shapes, None) is shapes
   transform = optimizer.make_optimizer(optax.constant_schedule(1.0), **FIELDS)
   assert paths(transform.init({'kernel': np.ones(2)}))
 

@@ -40,10 +40,10 @@ def draw_shape(keys, strengths):
   return jnp.linalg.inv(jnp.stack([rows, columns], -2)), jnp.stack([down, right], -1)
 
 
-def draw_crop(keys, cut):
-  """Draws a box of at least 1 - `cut` of the area, anywhere in the image."""
+def draw_crop(keys, cut, least=0.0):
+  """Draws a box that leaves out `least` to `cut` of the area, anywhere in the image."""
   numbers = uniform(keys, 4)
-  area = 1 - cut * numbers[0]
+  area = 1 - least - (cut - least) * numbers[0]
   aspect = jnp.exp(jnp.log(_ASPECT[0]) + jnp.log(_ASPECT[1] / _ASPECT[0]) * numbers[1])
   aspect = jnp.clip(aspect, area, 1 / area)  # so that the box fits
   sides = jnp.sqrt(jnp.stack([area / aspect, area * aspect], -1))
