@@ -78,6 +78,18 @@ def emoji() -> ConfigDict:
   config.data.prompts = ()  # templates drawn at random if captions are names: ('a photo of {}', …)
   config.data.negatives = 0  # wrong captions per example, for losses with hard negatives
   config.data.negative_rules = ()  # by which they are made, see data/text/negatives.py; () for all
+  # Probabilities of editing the texts of an example, all but the first of `texts`: of dropping the
+  # stop words, and then of one edit; see data/text/augmentation.py
+  config.data.text_augmentation = ConfigDict(
+    {
+      'drop_stop_words': 0.0,
+      'synonyms': 0.0,  # of one word
+      'swap': 0.0,  # of two words
+      'delete': 0.0,  # of some words
+      'synonyms_from': 'wordnet',  # or 'emoji', or a file with lines `word: synonym, synonym`
+      'first': 'none',  # 'stop_words' may drop those of the first text, 'all' edits it too
+    }
+  )
   config.data.second_captions = ''  # like captions, for models of text pairs
   config.data.numbers = ()  # fields, for models that read numbers
   config.data.nodes = ()  # fields of integers, for models of graphs

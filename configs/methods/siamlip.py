@@ -7,18 +7,19 @@ https://arxiv.org/abs/2305.08675
   python launch.py --config=configs/methods/siamlip.py:smoke       two tiny steps, a minute in all
   python launch.py --config=configs/methods/siamlip.py:validation  to choose settings with
   python launch.py --config=configs/methods/siamlip.py:vit_b16 --config.data.name=NAME    the
-      paper's recipe, on data with the fields `image` and `caption`
+      paper's recipe, on data with the fields `image` and `caption`; synonyms need WordNet's data
 
 With three views of each image the image tower does three times the work of CLIP's.
-`train/siamlip/distance` starts near 2. The paper also augments the text; `--config.texts=3` takes
-three of an example's captions.
+`train/siamlip/distance` starts near 2. The paper also augments the text, as :vit_b16 does and
+configs/methods/rocket.py.
 """
 
 from ml_collections import ConfigDict
 
 from configs import clip
+from configs.methods import rocket
 
-VARIANTS = (*clip.SHARED, 'vit_b16')
+VARIANTS = rocket.VARIANTS
 
 
 def get_config(variant: str = 'default') -> ConfigDict:
@@ -27,8 +28,7 @@ def get_config(variant: str = 'default') -> ConfigDict:
   config.views = 3
   config.objective = ConfigDict({'siamlip': {'weight': 1.0}})
   if variant == 'vit_b16':
-    clip.make_yfcc15m(config, epochs=32)
-    config.model.embed = 256
+    rocket.make_paper(config)
   else:
     # The paper's: 2048, 128 and 4096
     config.objective.siamlip.update({'hidden': 256, 'outputs': 64, 'local_hidden': 256})

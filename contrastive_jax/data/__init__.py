@@ -7,6 +7,7 @@ from contrastive_jax.data.images import preprocess
 from contrastive_jax.data.patches import Patches, patchify
 from contrastive_jax.data.pipeline import evaluation_images, training_batches
 from contrastive_jax.data.sources import Source, open_source
+from contrastive_jax.data.text.augmentation import TextAugmentation
 from contrastive_jax.data.tokenizers import (
   ClipTokenizer,
   SentencePieceTokenizer,
@@ -23,6 +24,7 @@ __all__ = [
   'Patches',
   'SentencePieceTokenizer',
   'Source',
+  'TextAugmentation',
   'Tokenizer',
   'evaluation_images',
   'open_source',

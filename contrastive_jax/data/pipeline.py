@@ -126,6 +126,7 @@ def training_batches(
   captions: Captions | None = None,
   prompts: Sequence[str] = (),
   keep: int | None = None,
+  augment_texts: Callable | None = None,
   crop: tuple[float, float] | None = None,
   seed: int,
   subset: float = 1.0,
@@ -156,6 +157,8 @@ def training_batches(
     prompts: of `captions`, see `prompt_caption`.
     keep: K, captions per example, see `keep_captions`; None draws one. Tokens are then [b, K, L]
       and `same` [b, K].
+    augment_texts: (texts of an example, generator) -> texts, such as a `TextAugmentation`; `same`
+      compares the captions before.
     crop: minimum and maximum share of the image in a random crop; None for the evaluation
       transform.
     seed: seed of the order, the crops and the captions.
@@ -203,7 +206,7 @@ def training_batches(
   # Random choices are made in this order.
   table = {
     'tokens': lambda: Texts(
-      'tokens', tokenizer, captions, prompts, keep, negatives, negative_rules
+      'tokens', tokenizer, captions, prompts, keep, negatives, negative_rules, augment_texts
     ),
     'image': lambda: images(side, crop, in_memory),
     'second_tokens': lambda: Texts('second_tokens', tokenizer, second_captions),

@@ -101,6 +101,7 @@ class Texts:
     keep: int | None = None,
     negatives: int = 0,
     rules: Sequence[str] = (),
+    augment: Callable | None = None,
   ):
     """Reads a text per example, or `keep` of them.
 
@@ -113,6 +114,7 @@ class Texts:
       negatives: M, wrong captions of the first text, see `hard_negatives`; with the prompt of the
         text. Where the rules give fewer, the text itself takes the place of the others.
       rules: of the negatives; none for all.
+      augment: (texts of an example, generator) -> texts, see `TextAugmentation`.
 
     Raises:
       ValueError: if `captions` are several, and not K; or a rule is unknown.
@@ -123,7 +125,7 @@ class Texts:
     check_rules(rules)
     self._negatives, self._rules = negatives, tuple(rules)
     self._name, self._captions, self._prompts = name, [*map(dict, several)], tuple(prompts)
-    self._keep = keep
+    self._keep, self._augment = keep, augment
     self._encode = getattr(tokenizer, 'encode', lambda texts: (tokenizer(texts), [0]))
     self._clear_cache()
 
@@ -148,18 +150,21 @@ class Texts:
       check_captions(example, captions, self._prompts, setting=setting)
 
   def draw(self, example: Mapping[str, Any], rng: np.random.Generator) -> Any:
-    """Draws captions, their prompts and negatives."""
+    """Draws captions, their prompts with the edits of both, and negatives."""
     if self._keep is None or len(self._captions) > 1:
       captions = [draw_caption(example, weights, rng) for weights in self._captions]
     else:
       captions = keep_captions(example, self._captions[0], self._keep, rng)
     prompts = [prompt_caption('{}', self._prompts, rng) for _ in captions]
     texts = [prompt.replace('{}', own) for prompt, own in zip(prompts, captions, strict=True)]
+    if self._augment is not None:
+      texts = self._augment(texts, rng)
     wrong = []
     if self._negatives:
       wrong = hard_negatives(captions[0], self._rules, self._negatives, rng)
-      wrong += captions[:1] * (self._negatives - len(wrong))
-    return captions, texts, [prompts[0].replace('{}', caption) for caption in wrong]
+      wrong = [prompts[0].replace('{}', caption) for caption in wrong]
+      wrong += texts[:1] * (self._negatives - len(wrong))
+    return captions, texts, wrong
 
   def arrays(self, drawn: Sequence[Any]) -> dict[str, np.ndarray]:
     """Returns tokens [b, L], whether they are `truncated`, and `same` [b]; or [b, K, ...].

@@ -5,17 +5,13 @@ does. Its tokenizer needs Java; this one differs only in contractions.
 """
 
 import collections
-import functools
-import importlib
 import math
-import os
 import re
-import tempfile
-import warnings
 from collections.abc import Sequence
-from typing import Any
 
 from sacrebleu.metrics import BLEU
+
+from contrastive_jax.data.text.wordnet import INSTALL, nltk, open_wordnet
 
 _ORDERS = range(1, 5)  # n-grams
 _LENGTH_STD = 6.0  # words, in CIDEr-D's length penalty
@@ -60,7 +56,7 @@ def score_captions(
     'bleu_4': bleu.corpus_score([' '.join(words(c)) for c in candidates], streams).score / 100,
     'rouge_l': sum(rouge.score_multi(own, c)['rougeL'].fmeasure for c, own in pairs) / len(pairs),
     'cider': cider(candidates, references),
-  } | ({} if _wordnet() is None else {'meteor': meteor(candidates, references)})
+  } | ({} if open_wordnet() is None else {'meteor': meteor(candidates, references)})
 
 
 def cider(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> float:
@@ -119,11 +115,11 @@ def meteor(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> fl
       Correlation with Human Judgments, 2007.
   """
   _check(candidates, references)
-  if (wordnet := _wordnet()) is None:
-    raise ValueError('METEOR needs the data of WordNet; python -m nltk.downloader wordnet')
-  score = _nltk('translate.meteor_score').meteor_score
+  if (reader := open_wordnet()) is None:
+    raise ValueError(f'METEOR needs the data of WordNet; {INSTALL}')
+  score = nltk('translate.meteor_score').meteor_score
   pairs = zip(candidates, references, strict=True)
-  scores = [score(list(map(words, own)), words(c), wordnet=wordnet) for c, own in pairs]
+  scores = [score(list(map(words, own)), words(c), wordnet=reader) for c, own in pairs]
   return sum(scores) / len(scores)
 
 
@@ -141,36 +137,9 @@ def words(caption: str) -> list[str]:
   return re.findall(r"\w+(?:['’-]\w+)*", caption.lower())
 
 
-def _nltk(module: str) -> Any:
-  """Returns a module of nltk, which is imported on use."""
-  if os.path.expanduser('~') == '~':
-    # Importing nltk fails without a home folder, unless this variable names one.
-    os.environ.setdefault('NLTK_DATA', tempfile.gettempdir())
-  return importlib.import_module(f'nltk.{module}')
-
-
-def _wordnet():
-  """Returns nltk's reader of WordNet; None if its data is not installed."""
-  return _read_wordnet(tuple(_nltk('data').path))
-
-
-@functools.lru_cache(1)
-def _read_wordnet(paths: tuple[str, ...]):
-  """Reads the first database in some folders."""
-  for place in ('corpora/wordnet', 'corpora/wordnet.zip/wordnet/'):
-    try:
-      folder = _nltk('data').find(place, paths)
-    except LookupError:
-      continue
-    with warnings.catch_warnings():
-      warnings.simplefilter('ignore')  # It reads English alone.
-      return _nltk('corpus.reader.wordnet').WordNetCorpusReader(folder, omw_reader=None)
-  return None
-
-
 def _rouge():
   """Returns the scorer of rouge_score, which imports nltk."""
-  _nltk('data')
+  nltk('data')
   from rouge_score import rouge_scorer
 
   return rouge_scorer.RougeScorer(['rougeL'], tokenizer=_Words())

@@ -6,6 +6,10 @@
 from contrastive_jax.losses import pairwise
 from contrastive_jax.losses.labels.supervised import supervised, supervised_per_example
 from contrastive_jax.losses.pairs.alignment import alignment, alignment_per_example
+from contrastive_jax.losses.pairs.assignment import (
+  swapped_assignment,
+  swapped_assignment_per_example,
+)
 from contrastive_jax.losses.pairs.composition import (
   composition_aware,
   composition_aware_per_example,
@@ -30,6 +34,7 @@ from contrastive_jax.losses.pairs.soft_targets import (
 )
 from contrastive_jax.losses.pairs.uniformity import cross_uniformity, uniformity
 from contrastive_jax.losses.tokens.captioning import captioning, captioning_streamed, count_tokens
+from contrastive_jax.losses.views.barlow_twins import barlow_twins
 from contrastive_jax.losses.views.cosine import cosine, cosine_per_example
 from contrastive_jax.losses.views.decoupled import decoupled, decoupled_per_example
 from contrastive_jax.losses.views.nt_xent import nt_xent, nt_xent_per_example
@@ -55,12 +60,15 @@ __all__ = [  # noqa: RUF022 — grouped by kind
   'sigmoid_per_example',
   'soft_target_info_nce',
   'soft_target_info_nce_per_example',
+  'swapped_assignment',
+  'swapped_assignment_per_example',
   'uniformity',
   # Several modalities.
   'gram',
   'gram_per_example',
   'volume',
   # Views of the same example.
+  'barlow_twins',
   'cosine',
   'cosine_per_example',
   'decoupled',

@@ -4,14 +4,17 @@ from collections.abc import Callable
 from typing import Any
 
 from contrastive_jax import losses
+from contrastive_jax.methods.barlip import BarLip
 from contrastive_jax.methods.byolip import ByoLip, SiamLip
 from contrastive_jax.methods.gram import Gram
 from contrastive_jax.methods.isogclr import ISogClr, SogClr
 from contrastive_jax.methods.lift import stateless, streamed
 from contrastive_jax.methods.method import Method
 from contrastive_jax.methods.moco import MoCo
+from contrastive_jax.methods.rocket import Rocket
 from contrastive_jax.methods.self_distillation import MaskedPrediction, SelfDistillation
 from contrastive_jax.methods.slip import Slip
+from contrastive_jax.methods.swalip import SwaLip
 
 _PAIR: dict[str, Any] = {'image': 'first', 'text': 'second'}
 _SCALED: dict[str, Any] = _PAIR | {'scale': 'scale', 'same': 'same?'}
@@ -22,6 +25,7 @@ _TOKENS: dict[str, Any] = {'labels': 'next_tokens', 'count': losses.count_tokens
 # (mesh=None, **options) -> Method, by name.
 METHODS: dict[str, Callable[..., Method]] = {
   'alignment': stateless(losses.alignment, **_PAIR),
+  'barlip': BarLip,
   'byolip': ByoLip,
   'captioning': stateless(losses.captioning, logits='caption_logits', **_TOKENS),
   'captioning_streamed': stateless(
@@ -60,6 +64,7 @@ METHODS: dict[str, Callable[..., Method]] = {
     losses.reweighted_info_nce, flops=streamed(), step='step', **_SCALED
   ),
   'self_distillation': SelfDistillation,
+  'rocket': Rocket,
   'siamlip': SiamLip,
   'sigmoid': stateless(losses.sigmoid, flops=streamed(), bias='bias', **_SCALED),
   'slip': Slip,
@@ -68,6 +73,7 @@ METHODS: dict[str, Callable[..., Method]] = {
   'supervised': stateless(
     losses.supervised, embeddings='first', classes='labels', scale='scale', flops=streamed(7)
   ),
+  'swalip': SwaLip,
   'uniformity': stateless(losses.uniformity, flops=streamed(8), **_PAIR),
 }
 

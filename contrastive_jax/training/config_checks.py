@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from contrastive_jax.data.augmentation import COLORS, check_strengths
+from contrastive_jax.data.text.augmentation import FIRST, check_text_augmentation
 from contrastive_jax.data.text.negatives import check_rules
 from contrastive_jax.models.towers import check_patches
 from contrastive_jax.sharding.mesh import batch_shards
@@ -69,6 +70,7 @@ _NOT_NEGATIVE = Rule(0)
 _POSITIVE = Rule(0, open_low=True)
 _SHARE = Rule(0, 1, open_low=True)
 _DECAY = Rule(0, 1, open_high=True)
+_PROBABILITY = Rule(0, 1)
 _ANY = Rule()
 
 # Rules by field, where '*' matches one name.
@@ -83,6 +85,10 @@ RULES: dict[str, Rule] = {
   'data.batch_multiple': _COUNT,
   'data.subset': _SHARE,
   'data.shuffle_buffer': _COUNT,
+  'data.text_augmentation.drop_stop_words': _PROBABILITY,
+  'data.text_augmentation.synonyms': _PROBABILITY,
+  'data.text_augmentation.swap': _PROBABILITY,
+  'data.text_augmentation.delete': _PROBABILITY,
   'data.workers': Rule(-1, integer=True),
   'augmentation.*': _NOT_NEGATIVE,
   'view_augmentation.*.*': _NOT_NEGATIVE,
@@ -128,7 +134,7 @@ RULES: dict[str, Rule] = {
   'objective.*.length': _COUNT,
   'objective.*.local_hidden': _COUNT,
   'objective.*.local_scale': _POSITIVE,
-  'objective.*.smoothing': Rule(0, 1),
+  'objective.*.smoothing': _PROBABILITY,
   'objective.*.label_smoothing': _DECAY,
   'objective.*.prior': _DECAY,
   'objective.*.beta': _NOT_NEGATIVE,
@@ -136,6 +142,11 @@ RULES: dict[str, Rule] = {
   'objective.*.target_scale': _POSITIVE._replace(off=(None,)),
   'objective.*.contrastive': _NOT_NEGATIVE,
   'objective.*.matching': _NOT_NEGATIVE,
+  'objective.*.correlation': _NOT_NEGATIVE,
+  'objective.*.off_diagonal': _NOT_NEGATIVE,
+  'objective.*.assignment': _NOT_NEGATIVE,
+  'objective.*.epsilon': _POSITIVE,
+  'objective.*.iterations': _COUNT,
   'objective.*.simclr': _NOT_NEGATIVE,
   'objective.*.momentum': Rule(0, 1, off=(None,)),
   'objective.*.final_momentum': Rule(0, 1, off=(None,)),
@@ -180,6 +191,7 @@ RULES: dict[str, Rule] = {
 _CHOICES = {
   'augment_on': ('device', 'host'),
   'data.shuffle': ('global', 'shards'),
+  'data.text_augmentation.first': FIRST,
   'bad_steps.action': ('stop', 'skip'),
   'model.dtype': ('float32', 'bfloat16'),
   'matmul_precision': ('highest', 'high', 'default'),
@@ -235,6 +247,7 @@ def check_config(config: ConfigDict, mesh: Mesh) -> None:
   _check_captions(config)
   check_rules(config.data.negative_rules)
   _check_view_augmentation(config)
+  check_text_augmentation(config.data.text_augmentation.to_dict(), config.texts)
   _check_batch(config, mesh)
   if 'image' in config.model:
     _check_images(config)

@@ -265,6 +265,8 @@ def _training_batches(run: Run, source: data.Source):
       given = config.data[setting]
       lines = [given] if isinstance(given, str) else given
       texts[setting] = [data.parse_captions(line, setting) for line in lines]
+  augmentation = data.TextAugmentation(**config.data.text_augmentation)
+  augmentation.open()
   return data.training_batches(
     source,
     run.tokenizer,
@@ -272,6 +274,7 @@ def _training_batches(run: Run, source: data.Source):
     image_size=config.data.get('size', 0),
     prompts=config.data.prompts,
     keep=config.texts if config.texts > 1 else None,
+    augment_texts=augmentation if augmentation.changes else None,
     crop=config.data.get('crop') or None,
     inputs=inputs,
     numbers=config.data.numbers,

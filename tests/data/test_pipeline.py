@@ -332,6 +332,25 @@ def test_all_captions_are_kept_where_they_are_asked_for():
     assert tokens[:, 0].tolist() == lengths[number % 3]
 
 
+def test_edited_texts_are_of_the_same_captions_and_resume():
+  augment = data.TextAugmentation(swap=0.5, delete=0.5)
+  source = examples(8)
+  for example in source:
+    example['caption'] = f'one two three four five six {example["caption"]}'
+  plain, edited, resumed = (
+    batches(source, batch_size=8, keep=3, augment_texts=edits)[0]
+    for edits in (None, augment, augment)
+  )
+  resumed.set_state({'batch': 1})
+  next(edited), next(plain)
+  one, other, again = next(plain), next(edited), next(resumed)
+  np.testing.assert_array_equal(one['same'], other['same'])
+  np.testing.assert_array_equal(one['tokens'][:, 0], other['tokens'][:, 0])
+  assert np.any(one['tokens'][:, 1:] != other['tokens'][:, 1:])
+  for name in ('tokens', 'image', 'id'):
+    np.testing.assert_array_equal(other[name], again[name])
+
+
 @pytest.mark.parametrize('workers', [0, 1])
 def test_captions_that_lose_their_end_are_counted(workers):
   source = examples(6)

@@ -117,25 +117,6 @@ def test_mistakes_are_named(candidates, references, message):
       score(candidates, references)
 
 
-@pytest.fixture
-def wordnet(tmp_path, monkeypatch):
-  """The database of one synset, {car, auto}, in WordNet's format."""
-  folder = tmp_path / 'corpora' / 'wordnet'
-  folder.mkdir(parents=True)
-  for part in ('adj', 'adv', 'noun', 'verb'):
-    for name in (f'data.{part}', f'index.{part}', f'{part}.exc'):
-      (folder / name).write_text('')
-  for name in ('cntlist.rev', 'index.sense'):
-    (folder / name).write_text('')
-  (folder / 'lexnames').write_text('00\tnoun.artifact\t1\n')
-  header = '  1 a database for tests\n'
-  synset = f'{len(header):08} 00 n 02 car 0 auto 0 000 | a motor vehicle  \n'
-  (folder / 'data.noun').write_text(header + synset)
-  lines = [f'{word} n 1 0 1 0 {len(header):08}  \n' for word in ('auto', 'car')]
-  (folder / 'index.noun').write_text(''.join(lines))
-  monkeypatch.setattr('nltk.data.path', [str(tmp_path)])
-
-
 def test_meteor_by_hand(wordnet):
   # Three matches in one chunk: a word, a synonym, a stem. Precision 3/3, recall 3/4.
   mean = (1 * 0.75) / (0.9 * 1 + 0.1 * 0.75)

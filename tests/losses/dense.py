@@ -20,6 +20,12 @@ def alignment(image, text):
   return jnp.sum((image - text) ** 2, 1)
 
 
+def barlow_twins(first, second, off_diagonal=5e-3):
+  x, y = ((v - jnp.mean(v, 0)) / jnp.sqrt(jnp.var(v, 0) + 1e-5) for v in (first, second))
+  squares = jnp.square(x.T @ y / len(x) - jnp.eye(x.shape[1]))
+  return jnp.sum(jnp.where(jnp.eye(len(squares), dtype=bool), 1.0, off_diagonal) * squares)
+
+
 def cosine(prediction, target):
   target = jax.lax.stop_gradient(target)
   cosines = jnp.sum(prediction * target, 1)
@@ -31,6 +37,25 @@ def info_nce(image, text, scale, same=None):
   scores = jnp.where(counts, scores, -jnp.inf)
   rows, columns = (jax.nn.log_softmax(scores, axis) for axis in (1, 0))
   return -(jnp.diagonal(rows) + jnp.diagonal(columns)) / 2
+
+
+def sinkhorn(scores, iterations=3):
+  """Assigns rows to columns: columns and rows are normalized in turn."""
+  assigned = jnp.exp(scores)
+  for _ in range(iterations):
+    assigned /= jnp.sum(assigned, 0, keepdims=True)
+    assigned /= jnp.sum(assigned, 1, keepdims=True)
+  return assigned
+
+
+def swapped_assignment(image, text, image_target, text_target, scale, epsilon=0.05, iterations=3):
+  scores = scale * image @ text.T
+  targets = jax.lax.stop_gradient(image_target @ text_target.T / epsilon)
+  one_way = [
+    -jnp.sum(sinkhorn(goals, iterations) * jax.nn.log_softmax(logits), 1)
+    for logits, goals in ((scores, targets), (scores.T, targets.T))
+  ]
+  return (one_way[0] + one_way[1]) / 2
 
 
 def hard_negative(image, text, scale, k, same=None):

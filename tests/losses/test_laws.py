@@ -43,6 +43,12 @@ def views(size, **numbers):
   return pairs(size, ('first', 'second'), **numbers)
 
 
+def with_targets(size):
+  """Pairs, and other views of them."""
+  other = pairs(size, ('image_target', 'text_target'))
+  return pairs(size, scale=5) | jax.tree.map(lambda a: np.roll(a, 1, axis=1), other)
+
+
 def repeated(size, **numbers):
   """Pairs of which some share a caption."""
   same = np.random.default_rng(0).integers(0, size - size // 4, size)
@@ -112,6 +118,7 @@ MODALITIES = ('anchor', 'first', 'second', 'third')
 CASES = {
   'alignment': Case(mean(dense.alignment), pairs),
   'alignment_per_example': Case(dense.alignment, pairs),
+  'barlow_twins': Case(dense.barlow_twins, views, {'off_diagonal': 0.1}),
   'captioning': Case(dense.captioning, logits),
   'captioning_streamed': Case(
     dense.captioning_streamed, hidden, malformed={'vocabulary': lambda a: a[:, :-1]}
@@ -152,6 +159,10 @@ CASES = {
   ),
   'supervised': Case(mean(dense.supervised), classes),
   'supervised_per_example': Case(dense.supervised, classes),
+  'swapped_assignment': Case(mean(dense.swapped_assignment), with_targets),
+  'swapped_assignment_per_example': Case(
+    dense.swapped_assignment, with_targets, {'epsilon': 0.2, 'iterations': 2}
+  ),
   'uniformity': Case(dense.uniformity, pairs),
   'volume': Case(dense.volume, draw(pairs, names=MODALITIES), names=MODALITIES),
 }

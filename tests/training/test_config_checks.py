@@ -101,6 +101,11 @@ def test_a_value_out_of_range_is_an_error(name, variant, field):
       {'bad_steps.spike': 0.5},
       r'spike = 0\.5; use a number in \(1, inf\), or 0',
     ),
+    (
+      {'data.text_augmentation.first': 'some'},
+      r"text_augmentation\.first = 'some'; use 'none' or 'stop_words' or 'all'",
+    ),
+    ({'data.text_augmentation.swap': 0.5}, r"first = 'none' leaves the first text .*texts = 1"),
     ({'model.dtype': 'float16'}, r"'float16'; use 'float32' or 'bfloat16'; .* loss scaling"),
     ({'model.dtype': 'bf16'}, r"config\.model\.dtype = 'bf16'; use 'float32' or 'bfloat16'"),
     ({'model.dtype': 'float64'}, r"config\.model\.dtype = 'float64'; use 'float32' or 'bfloat16'"),

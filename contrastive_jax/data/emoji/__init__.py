@@ -6,6 +6,8 @@ tokenizer trained on its captions and tags, and `BILINGUAL_TOKENIZER` that of it
 
     python -m contrastive_jax.data.train_tokenizer emoji tokenizer_en_zh.json \
         --fields=caption,tags,names.zh
+
+`SYNONYMS` is a file with synonyms of words in the captions, chosen by hand.
 """
 
 import pathlib
@@ -14,3 +16,4 @@ PREPARED = pathlib.Path(__file__).parent / 'prepared'
 TOKENIZER = pathlib.Path(__file__).parent / 'tokenizer.json'
 BILINGUAL_TOKENIZER = pathlib.Path(__file__).parent / 'tokenizer_en_zh.json'
 BILINGUAL_FIELDS = ('caption', 'tags', 'names.zh')
+SYNONYMS = pathlib.Path(__file__).parent / 'synonyms.txt'

@@ -1,0 +1,14 @@
+"""SwALIP beside CLIP and CLIP-rocket."""
+
+from experiments.claims.claim import Arm, Claim, Comparison
+
+CLAIM = Claim(
+  method='SwALIP',
+  paper=11,
+  primary=Comparison(Arm('swalip'), says='equal steps', seeds=3),
+  secondary={
+    'recipe': Comparison(Arm('swalip'), Arm('rocket'), 'SwALIP and CLIP-rocket', seeds=3),
+  },
+  family='objectives',
+  notes='Without the recipe there is no other view to predict, and SwALIP is CLIP.',
+)
