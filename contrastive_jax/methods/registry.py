@@ -19,7 +19,12 @@ from contrastive_jax.methods.swalip import SwaLip
 _PAIR: dict[str, Any] = {'image': 'first', 'text': 'second'}
 _SCALED: dict[str, Any] = _PAIR | {'scale': 'scale', 'same': 'same?'}
 _VIEWS: dict[str, Any] = {'first': 'view.0', 'second': 'view.1', 'scale': 'scale'}
-_NEGATIVES: dict[str, Any] = {'negatives': 'negatives:1', 'valid': 'negative_valid?'}
+_NEGATIVES: dict[str, Any] = {
+  'image': 'image',
+  'negatives': 'negatives:1',
+  'valid': 'negative_valid?',
+  'scale': 'scale',
+}
 _TOKENS: dict[str, Any] = {'labels': 'next_tokens', 'count': losses.count_tokens}
 
 # (mesh=None, **options) -> Method, by name.
@@ -36,7 +41,7 @@ METHODS: dict[str, Callable[..., Method]] = {
     **_TOKENS,
   ),
   'composition_aware': stateless(
-    losses.composition_aware, flops=streamed(), **_NEGATIVES, **_SCALED
+    losses.composition_aware, text='text', same='same?', flops=streamed(), **_NEGATIVES
   ),
   'cosine': stateless(losses.cosine, prediction='first', target='second'),
   'cross_uniformity': stateless(losses.cross_uniformity, flops=streamed(), **_PAIR),
@@ -52,9 +57,7 @@ METHODS: dict[str, Callable[..., Method]] = {
   'moco': MoCo,
   'modular': stateless(
     losses.modular,
-    image='image',
     texts='texts:2',
-    scale='scale',
     same='texts_same?',
     flops=lambda sizes, **_: sizes.texts * streamed()(sizes),
     **_NEGATIVES,

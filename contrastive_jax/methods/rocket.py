@@ -103,8 +103,8 @@ class Rocket(Method):
       options |= {'scale': heads['scale'](), 'smoothing': self.smoothing}
       images, texts = projected['image'], projected['text']
       found: list[Any] = [smoothed_info_nce(x, y, **options) for x in images for y in texts]
-      # A of the two modalities differs only where one has no further views.
-      A = max(len(views) for views in views_of(inputs).values()) - 1
+      # A modality without further views has its global one here.
+      A = max(len(images), len(texts))
       total = (total + A * sum(found) / len(found)) / (1 + A)
       metrics = {'local_scale': options['scale']}
     return Result(self.contrastive * total, metrics=metrics | {'contrastive': total})

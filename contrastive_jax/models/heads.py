@@ -149,7 +149,7 @@ def define_prototype_head(width: int, hidden: int, bottleneck: int, prototypes: 
   return define_from(lambda key: PrototypeHead(*sizes, rngs=ParameterKeys(key)))
 
 
-def head_flops(width: int, hidden: Sequence[int], outputs: int, rows: int) -> float:
+def head_flops(width: int, hidden: Sequence[int], outputs: int, rows: float) -> float:
   """Operations of a head's forward and backward pass over a number of rows."""
   widths = [width, *hidden, outputs]
   pairs = itertools.pairwise(widths)

@@ -57,8 +57,8 @@ def loss_gradient(run: build.Run) -> tuple[jax.stages.Wrapped, tuple]:
   def loss(inputs, batch, part, memory):
     all_outputs, outputs, parameters = inputs
     modules = bind_heads(heads, parameters)
-    state = {'heads': modules, 'target_heads': dict.fromkeys(objective.targets, modules)}
-    state['memory'] = memory
+    state: dict[str, Any] = {'heads': modules, 'memory': memory}
+    state['target_heads'] = dict.fromkeys(objective.targets, modules)
     targets, of_part = (
       dict.fromkeys(objective.targets, jax.lax.stop_gradient(each))
       for each in (all_outputs, outputs)

@@ -114,8 +114,8 @@ def modular(
     scale: scalar, the inverse temperature.
     valid: [B, K] booleans, which of the wrong captions count. Default: all.
     same: [B, P] integers, equal for equal captions. A caption that repeats an earlier one of its
-      image does not count; images whose captions p are equal are not negatives of these, nor the
-      captions of the images where p is 1. Default: all differ.
+      image does not count, and rows of equal captions p are not negatives of each other in the
+      terms of p. Default: all differ.
     block_size: as in `pairwise.logsumexp`.
     mesh: as in `pairwise.logsumexp`.
 
@@ -169,6 +169,8 @@ def modular_per_example(
   right, wrong = scale * _paired(image, texts), scale * _paired(image, negatives)
   if valid is not None:
     wrong = jnp.where(valid, wrong, -jnp.inf)
+  # Candidates of an image are the first captions of all images, of which this is the logsumexp, and
+  # of the others its own.
   others = jnp.where(counts, right, -jnp.inf)[:, 1:]
   own = jnp.concatenate([totals[0][0][:, None], others, wrong], 1)
   to_text = jnp.mean(jax.nn.logsumexp(own, 1, keepdims=True) - right, 1, where=counts)
