@@ -28,26 +28,23 @@ VARIANTS = (*clip.SHARED, 'vit_b16')
 
 def get_config(variant: str = 'default') -> ConfigDict:
   """Returns the config of a variant."""
-  config = clip.for_method('siglip2', variant, VARIANTS)
-  for name in ('model', 'optimizer', 'objective'):  # what SigLIP changes of CLIP
-    config[name] = siglip.get_config(variant)[name]
+  config, base = clip.for_method('siglip2', variant, VARIANTS), siglip.get_config(variant)
+  config.model, config.optimizer, config.objective = base.model, base.optimizer, base.objective
   weights = {'self_distillation': 0.25, 'masked_prediction': 0.0625}
-  local = {'crop': 0.95, 'crop_min': 0.6}
+  # The defaults, DINO's: 2048, 256, 65,536 and 0.996
+  sizes = {'hidden': 256, 'bottleneck': 64, 'prototypes': 1024, 'momentum': 0.98}
   if variant == 'vit_b16':
-    config.batch_size, config.total_steps = 32_768, 1_220_703
+    config.batch_size, config.total_steps, config.views = 32_768, 1_220_703, 10
     config.optimizer.warmup_fraction = 20_000 / config.total_steps
     config.data.size, config.data.crop, config.model.image.size = 256, (), 256
-    config.views, start = 10, config.total_steps * 4 // 5
+    start, sizes = config.total_steps * 4 // 5, {}
     weights = {name: ((start, 0.0), (start + 1, weight)) for name, weight in weights.items()}
-    config.objective.update({name: {'weight': weight} for name, weight in weights.items()})
   else:
-    # The defaults, DINO's: 2048, 256, 65,536 and 0.996
-    sizes = {'hidden': 256, 'bottleneck': 64, 'prototypes': 1024, 'momentum': 0.98}
-    config.objective.update({name: {'weight': w} | sizes for name, w in weights.items()})
-    layers, config.views = 1 if variant == 'smoke' else 4, 4
-    image = {'stem': 'patch', 'stem_blocks': None, 'stem_bias': True, 'layers': layers}
-    config.model.image.update(image | {'pooling': 'attention'})
+    config.views, config.model.image.layers = 4, 1 if variant == 'smoke' else 4
+    image = {'stem': 'patch', 'stem_blocks': None, 'stem_bias': True, 'pooling': 'attention'}
+    config.model.image.update(image)
     config.optimizer.update({'name': 'adamw', 'learning_rate': 1e-3})
-  colors = config.augmentation.to_dict()
-  config.view_augmentation = {'1': colors | {'crop': 0.6}, '2': colors | local}
+  config.objective.update({name: {'weight': w} | sizes for name, w in weights.items()})
+  for view, crop in {'1': {'crop': 0.6}, '2': {'crop': 0.95, 'crop_min': 0.6}}.items():
+    config.view_augmentation[view] = config.augmentation.to_dict() | crop
   return config

@@ -71,6 +71,28 @@ def fields(reads: Iterable[str], encoder: str = '') -> set[str]:
   return needed
 
 
+def views_read(reads: Iterable[str], encoder: str, views: int, paired: bool) -> set[int]:
+  """Numbers of the views whose outputs by an encoder are read; the others are not computed.
+
+  Args:
+    reads: the names.
+    encoder: '' or 'target'.
+    views: V, how many there are.
+    paired: whether `second` is a text, not the second view.
+  """
+  read: set[int] = set()
+  for which, name, number in map(parse, reads):
+    if which != encoder:
+      continue
+    if name in ('views', 'view_features', 'view_tokens'):
+      read |= set(range(views))
+    elif name in ONE_VIEW or (name == 'second' and not paired):
+      read.add(number or int(name == 'second'))
+    elif name in ('image', 'image_features', 'first', *Outputs.TOKENS):
+      read.add(0)
+  return read
+
+
 def gather(reads: Iterable[str], outputs: Outputs, target: Outputs | None, batch) -> dict[str, Any]:
   """The arrays that a method reads, by name without the count; absent ones are left out."""
   found = {}

@@ -11,9 +11,8 @@ from ml_collections import ConfigDict
 
 from contrastive_jax.data import BatchShape
 from contrastive_jax.methods import Objective, Sizes
-from contrastive_jax.methods.inputs import ONE_VIEW, fields, parse
+from contrastive_jax.methods.inputs import fields, views_read
 from contrastive_jax.models.definition import MODELS
-from contrastive_jax.models.outputs import Outputs
 from contrastive_jax.models.towers import image_class, text_class
 from contrastive_jax.training.batch import batch_shapes
 
@@ -85,18 +84,8 @@ def analytic(
 
 
 def _views_read(config: ConfigDict, objective: Objective, encoder: str) -> int:
-  """How many views an encoder's outputs need: those that no method reads are not computed."""
-  read = set()
-  for which, name, number in map(parse, objective.reads):
-    if which != encoder:
-      continue
-    if name in ('views', 'view_features', 'view_tokens'):
-      read |= set(range(config.views))
-    elif name in ONE_VIEW or (name == 'second' and 'text' not in config.model):
-      read.add(number or int(name == 'second'))
-    elif name in ('image', 'image_features', 'first', *Outputs.TOKENS):
-      read.add(0)
-  return len(read)
+  """How many views an encoder's outputs need."""
+  return len(views_read(objective.reads, encoder, config.views, 'text' in config.model))
 
 
 def _lengths(config: ConfigDict, name: str, sequence_length: int = 0) -> tuple[str, int, int]:

@@ -110,7 +110,7 @@ class Forward:
     for key, target in targets.items():
       # Without keys: a target drops no patches.
       views = [(view, None) for view, _ in seen]
-      outputs, _ = self._encode(jax.lax.stop_gradient(target), statistics, views)
+      outputs, _ = self._encode(jax.lax.stop_gradient(target), statistics, views, 'target')
       aims[key] = jax.lax.stop_gradient(outputs)
     seen = [
       (objective.transform(number, view, aims, state['memory'], keys), keys)
@@ -135,21 +135,25 @@ class Forward:
       keys = jax.vmap(jax.random.fold_in, (0, None))(keys, number + 1)
     image_keys, model_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
     if 'image' in part:
-      given = number and self.view_preprocess
-      preprocess = self.view_preprocess[number - 1] if given else self.preprocess
+      own = self.view_preprocess if number else ()
+      preprocess = own[number - 1] if own else self.preprocess
       part = {**part, 'image': preprocess(image_keys, part['image'])}
     return part, model_keys
 
-  def _encode(self, parameters, statistics, seen) -> tuple[Outputs, Any]:
+  def _encode(self, parameters, statistics, seen, encoder='') -> tuple[Outputs, Any]:
     """The outputs for the first view with all views and texts, and the running statistics."""
     model = self.definition.bind(join_statistics(parameters, statistics))
     set_training(model, self.definition.frozen_statistics)
     (first, keys), *rest = seen
     outputs = model.encode(first, keys=keys)
     if rest:
-      others = [model.image_embedding(view['image'], keys=keys) for view, keys in rest]
-      own = (outputs.image, outputs.image_features, outputs.image_tokens)
-      parts = zip(own, *others, strict=True)
+      encoded = [(outputs.image, outputs.image_features, outputs.image_tokens)]
+      encoded += [model.image_embedding(view['image'], keys=keys) for view, keys in rest]
+      paired = 'tokens' in self.definition.inputs
+      read = inputs.views_read(self.objective.reads, encoder, self.views, paired)
+      # Zeros in place of views that nothing reads, so that these are not computed.
+      nothing = jax.tree.map(jnp.zeros_like, encoded[0])
+      parts = zip(*[x if n in read else nothing for n, x in enumerate(encoded)], strict=True)
       vectors, features, tokens = (jnp.stack(views, 1) for views in parts)
       outputs = outputs.replace(views=vectors, view_features=features, view_tokens=tokens)
     outputs = _encode_texts(model, outputs, first, keys)

@@ -18,7 +18,9 @@ def write(folder, name, change, **fields):
   """Writes a claim's results, as of runs whose metrics differ by a change and by the seed."""
   measured = claim.read(name)
   rows = {
-    (str(arm), seed): dict.fromkeys(results.KEPT, 0.1 + gain * (0.8 + 0.1 * seed))
+    (str(arm), seed): dict.fromkeys(
+      (*results.KEPT, *measured.metrics()), 0.1 + gain * (0.8 + 0.1 * seed)
+    )
     | {'arm': str(arm), 'seed': seed}
     for comparison in measured.comparisons().values()
     for arm, gain in ((comparison.baseline, 0.0), (comparison.method, change))

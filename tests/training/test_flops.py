@@ -8,6 +8,7 @@ from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
 from configs import clip, coca, siglip
+from configs.methods import siglip2
 from contrastive_jax.planning import traced_flops
 from contrastive_jax.sharding.mesh import make_mesh
 from contrastive_jax.training import build, flops
@@ -163,6 +164,7 @@ def test_a_tokenizer_must_pad_as_the_tower_reads():
     slow(coca, PATCHES | SCANNED | {'model.decoder.scan': True}),
     (coca, {'objective': ConfigDict({'info_nce': 1.0, 'captioning_streamed': 2.0})}),
     (coca, {'model.pooler': 'parallel'}),
+    slow(siglip2, {}),
   ],
 )
 def test_traced_flops_equal_analytic_flops(recipe, overrides):
