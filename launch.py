@@ -138,7 +138,8 @@ def run_mode(config, folder: pathlib.Path) -> None:
     metrics['seconds'] = time.perf_counter() - start
     if is_first:
       with waiting(f'writing the report to {folder}'):
-        results.write(folder, config, metrics, splits, logger.read_metrics(folder))
+        lines = logger.read_metrics(folder)
+        metrics = results.write(folder, config, metrics, splits, lines)
       tracking.finish(metrics, folder / 'report.html', lambda: examples.strips(splits))
 
 

@@ -104,7 +104,7 @@ def _card(config, model: Model, metrics: Mapping[str, float], form: str) -> str:
   rows = '\n'.join(
     f'| {key} | {value:.4g} |'
     for key, value in metrics.items()
-    if key not in ('images_seen', 'parameters', 'step', 'seconds')
+    if key not in ('images_seen', 'parameters', 'step', 'seconds', 'step_seconds')
   )
   lines = [
     '---',

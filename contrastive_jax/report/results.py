@@ -22,16 +22,18 @@ def write(
   results: dict[str, float],
   splits: Sequence[EmbeddedSplit],
   metrics: Sequence[dict[str, float]],
-) -> None:
-  """Writes and prints the final metrics.
+) -> dict[str, float]:
+  """Writes, prints and returns the final metrics.
 
   Args:
     folder: the run's workdir.
     config: its config.
-    results: metrics by name, including `parameters`, `images_seen` and `seconds`; `step_seconds`,
-      the median over the log, is added.
+    results: metrics by name, including `parameters`, `images_seen` and `seconds`.
     splits: the held-out splits with their embeddings.
     metrics: the lines of metrics.jsonl.
+
+  Returns:
+    The results, with `step_seconds`, the median over the log.
   """
   if steps := [line['train/step_seconds'] for line in metrics if 'train/step_seconds' in line]:
     results = {**results, 'step_seconds': statistics.median(steps)}
@@ -53,6 +55,7 @@ def write(
   )
   print_table(results)
   print(f'{folder}/report.html shows the curves, retrieved images and mistakes')
+  return results
 
 
 def print_table(results: Mapping[str, float], title: str = 'result') -> None:
