@@ -24,6 +24,7 @@ from contrastive_jax.runtime import buckets, processes
 from contrastive_jax.runtime.waiting import waiting
 from contrastive_jax.training import build, command_line, logger, loop, restore, trackers, workdir
 from contrastive_jax.training.batch import batch_shapes
+from contrastive_jax.training.state import FROZEN
 
 command_line.accept_none()
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Config file, or FILE:VARIANT.')
@@ -113,14 +114,17 @@ def run_mode(config, folder: pathlib.Path) -> None:
   if train:
     evaluator.check_best(config.keep_best)
   is_new = train and not workdir.has_checkpoint(folder)
-  weights = (config.init_from, config.teacher) if is_new else ('', '')
   read = functools.partial(
     interop.initial_parameters,
     fields=config.model.to_dict(),
     mean=config.data.get('mean', ()),
     std=config.data.get('std', ()),
   )
-  weights = read(weights[0], towers=config.init_towers), read(weights[1])
+  frozen = is_new and FROZEN in run.objective.targets
+  weights = (
+    read(config.init_from if is_new else '', towers=config.init_towers),
+    read(config.teacher if frozen else '', field='teacher'),
+  )
   processes.on_first_process(lambda: workdir.lock(folder, config), 'locks the workdir')
   if is_first := jax.process_index() == 0:
     logger.print_parameters(jax.eval_shape(run.definition.init, jax.random.key(0)))

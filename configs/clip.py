@@ -197,7 +197,9 @@ def emoji() -> ConfigDict:
   # (path pattern, learning rate multiplier): (('image/.*', 0.0),) freezes the image tower
   config.optimizer.rates = ()
   config.optimizer.layer_decay = 1.0  # learning rate decay per layer, from the top of each tower
-  config.teacher = ''  # folder of weights, for methods with a frozen target; see interop/
+  # For methods that read a teacher: the workdir of a run, a folder of weights, or their table;
+  # 'untrained' to try them. For those of momentum 1: weights of this model. See docs/train.md
+  config.teacher = ''
   config.evaluate_target = ''  # target to evaluate, by its momentum, such as '0.99'; '' for none
   config.average_decay = 0.0  # of the moving average of parameters, for evaluation; 0 for none
 

@@ -16,13 +16,12 @@ from contrastive_jax.evaluation.batches import in_batches, jit_batched
 from contrastive_jax.evaluation.neighbors import nearest
 from contrastive_jax.evaluation.open import evaluation_length
 from contrastive_jax.evaluation.zero_shot import class_embeddings
-from contrastive_jax.interop.tokenizers import Tokenize, find_tokenizer, unknown_tokenizer
-from contrastive_jax.interop.transforms import ImageLike, Transform, read_transform
+from contrastive_jax.interop.tokenizers import ModelTokens, Tokenize, unknown_tokenizer
+from contrastive_jax.interop.transforms import ImageLike, Transform
 from contrastive_jax.models.generation import generate
 from contrastive_jax.models.towers import check_patches
-from contrastive_jax.runtime import buckets
 from contrastive_jax.sharding.mesh import make_mesh
-from contrastive_jax.training import restore, workdir
+from contrastive_jax.training.trained import read_trained
 
 Images = ImageLike | Sequence[ImageLike]
 
@@ -73,62 +72,17 @@ def load(
     ValueError: if the folder holds no supported model, the tokenizer does not fit it, or it takes
       no images as patches.
   """
-  folder = buckets.open_path(folder)
   for name, value, low in (('batch_size', batch_size, 1), ('sequence_length', sequence_length, 0)):
     if value is not None and value < low:
       raise ValueError(f'{name} = {value}; use {low} or more')
-  if (folder / 'checkpoints').is_dir():
-    model, found, transform = _read_run(folder, tokenizer)
-  elif buckets.is_bucket(folder):
-    raise ValueError(
-      f'{folder} holds no checkpoints; of buckets only the workdir of a run is read, so copy other '
-      'models to a disk'
-    )
-  elif folder.is_file() or _names_config(folder):
-    model = _read_file(folder) if folder.is_file() else interop.read(folder)
-    found = find_tokenizer(folder, model, tokenizer)
-    if isinstance(found, data.Tokenizer):
-      model = dataclasses.replace(model, end_id=found.end_id)
-    transform = read_transform(folder, model)
-  else:
-    raise ValueError(
-      f'{folder} holds no model: give the workdir of a run (checkpoints/), what --mode=export '
-      "wrote, open_clip's (open_clip_config.json and open_clip_model.safetensors), or Hugging "
-      "Face's (config.json and model.safetensors)"
-    )
+  model, found, transform, config = read_trained(folder, tokenizer)
+  if sequence_length is None and config is not None:
+    sequence_length = evaluation_length(config)
   if sequence_length is not None:
     model = dataclasses.replace(model, sequence_length=sequence_length)
   if model.sequence_length:
     check_patches(model.fields)
   return Pretrained(model, found, transform, batch_size)
-
-
-def _names_config(folder: pathlib.Path) -> bool:
-  """Whether a folder holds the config of a model."""
-  return any((folder / name).is_file() for name in ('open_clip_config.json', 'config.json'))
-
-
-def _read_file(path: pathlib.Path) -> interop.Model:
-  """Reads a file of OpenAI's; another's config would say what its shapes do not."""
-  if _names_config(path.parent):
-    raise ValueError(f'{path} lies beside its config; give the folder, {path.parent}')
-  return interop.read_openai(path)
-
-
-def _read_run(folder: pathlib.Path, tokenizer) -> tuple[interop.Model, Tokenize, Transform]:
-  config = workdir.read_config(folder)
-  # The run's mesh may have had more devices.
-  config.mesh = 'data:-1'
-  if isinstance(tokenizer, str | pathlib.Path):
-    config.data.tokenizer = str(tokenizer)
-  run = restore.open_run(config, folder, jax.local_devices()[:1])
-  parameters = restore.restore_parameters(run, folder).parameters
-  end_id = run.tokenizer and run.tokenizer.end_id
-  length = evaluation_length(config)
-  model = interop.Model(config.model.to_dict(), parameters, end_id, sequence_length=length)
-  given = {name: tuple(config.data.get(name, ())) for name in ('mean', 'std')}
-  transform = Transform(**{name: value for name, value in given.items() if value})
-  return model, tokenizer if callable(tokenizer) else run.tokenizer, transform
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -299,25 +253,7 @@ class Pretrained:
     """
     if self.tokenizer is None:
       raise ValueError(unknown_tokenizer(self.model))
-    given, fields = self.tokenizer(texts), self.model.fields['text']
-    try:
-      tokens = np.asarray(given)
-    except ValueError:  # rows of different lengths
-      tokens = np.empty(0, object)
-    if tokens.dtype.kind not in 'iu':
-      raise ValueError(
-        f'tokenizer gives a {type(given).__name__} that is no array of integers; the model takes '
-        f"[{len(texts)}, {fields['length']}], of Hugging Face's tokenizers tokenizer(texts, "
-        f"padding='max_length', truncation=True, max_length={fields['length']}, "
-        "return_tensors='np').input_ids"
-      )
-    shape, vocabulary = (len(texts), fields['length']), fields['vocabulary']
-    if tokens.shape != shape or not np.all((tokens >= 0) & (tokens < vocabulary)):
-      raise ValueError(
-        f'tokenizer gives {list(tokens.shape)} ids from {tokens.min()} to {tokens.max()}; the '
-        f'model takes {list(shape)} ids from 0, below {vocabulary}'
-      )
-    return self.model.zero_padded(tokens)
+    return ModelTokens(self.tokenizer, self.model)(texts)
 
   def _in_batches(self, function: Callable, inputs: Sequence, prepare: Callable) -> np.ndarray:
     """Applies a function of (parameters, batch) to inputs, which `prepare` turns into batches."""

@@ -19,7 +19,7 @@ ALLOWED = {
   'models': ('losses', 'sharding'),
   'methods': ('losses', 'models'),
   'interop': ('data', 'models'),
-  'training': ('data', 'methods', 'models', 'runtime', 'sharding'),
+  'training': ('data', 'interop', 'methods', 'models', 'runtime', 'sharding'),
   'evaluation': ('data', 'losses', 'models', 'sharding'),
   'report': ('evaluation',),
   'planning': ('data', 'methods', 'models', 'runtime', 'sharding', 'training'),

@@ -18,6 +18,7 @@ CONFIGS = sorted(path.relative_to(ROOT) for path in (ROOT / 'configs').rglob('*.
 # One method per kind of state, by what `--mode=plan` reports of it.
 METHODS = {
   'byolip': {'heads', 'targets'},
+  'distill': {'teacher'},
   'moco': {'memory', 'targets'},
   'isogclr': {'memory'},
   'slip': {'heads'},

@@ -15,6 +15,7 @@ from contrastive_jax.data.batch_shapes import BatchShape, BatchShapes
 from contrastive_jax.data.batches import BadExamples, Batches
 from contrastive_jax.data.decoded import CACHED_BYTES, DecodedImages
 from contrastive_jax.data.readers import Captions, Images, Labels, Numbers, PatchedImages, Texts
+from contrastive_jax.data.reinforcement import Table
 from contrastive_jax.data.shard_order import ShardOrder
 from contrastive_jax.data.sources.source import location_of
 
@@ -35,7 +36,7 @@ class _Draw:
     if 'error' in example:
       return example
     try:
-      parts = {name: reader.draw(example, rng) for name, reader in self._readers.items()}
+      parts = self._parts(example, rng)
     except ValueError as error:
       return {'id': example['id'], 'error': f'{location_of(self._source, number)}: {error}'}
     return parts | {
@@ -44,6 +45,11 @@ class _Draw:
       'number': number,
       'where': functools.partial(location_of, self._source, number),
     }
+
+  def _parts(self, example, rng):
+    if (table := self._readers.get('teacher')) is not None:
+      return table.draw(example, rng, self._readers)
+    return {name: reader.draw(example, rng) for name, reader in self._readers.items()}
 
   def _position(self, number, example):
     position = getattr(self._source, 'position', None)
@@ -144,6 +150,8 @@ def training_batches(
   labels: str = '',
   negatives: int = 0,
   negative_rules: Sequence[str] = (),
+  teacher_tokenizer: Callable | None = None,
+  table: Table | None = None,
 ) -> tuple[Batches, BadExamples]:
   """Returns endless batches, cut to the rows of one process; each epoch is shuffled anew.
 
@@ -181,15 +189,18 @@ def training_batches(
     labels: field that holds the class of an example; '' for none.
     negatives: M, wrong captions per example, see `data.text.negatives.hard_negatives`.
     negative_rules: their rules; () for all.
+    teacher_tokenizer: list of texts -> integers [., L'], by which a teacher reads the texts.
+    table: embeddings of teachers, whose views are drawn in place of others.
 
   Returns:
     Batches of the inputs, and the count of bad examples. A batch holds, as far as asked for,
     'image': uint8 [b, S, S, 3], or `Patches`; 'tokens' and 'second_tokens': int32 [b, L]; 'same':
     int32 [b], beside 'tokens', equal for equal captions whatever the prompts; 'negative_tokens':
-    int32 [b, M, L], the caption's own tokens where the rules give fewer; 'numbers': float32
-    [b, n]; 'nodes': int32 [b, n]; 'labels': int32 [b], equal for equal labels. It always holds
-    'id': int32 [b], the same wherever a split repeats an example, and 'position': int32 [b], its
-    number in the split.
+    int32 [b, M, L], the caption's own tokens where the rules give fewer; 'teacher_tokens': int32
+    [b, L'], the same texts; 'numbers': float32 [b, n]; 'nodes': int32 [b, n]; 'labels': int32 [b],
+    equal for equal labels; with a table 'seed' [b], of the view, 'teacher_image' and
+    'teacher_text', float16 [b, W]. It always holds 'id': int32 [b], the same wherever a split
+    repeats an example, and 'position': int32 [b], its number in the split.
 
   Raises:
     ValueError: if an option is out of range, or no example can be used.
@@ -204,9 +215,10 @@ def training_batches(
   in_memory = (crop is None or 'image' not in inputs) and _fit_in_memory(source, side, shapes)
   images = PatchedImages if shapes else Images
   # Random choices are made in this order.
-  table = {
+  by_input = {
     'tokens': lambda: Texts(
-      'tokens', tokenizer, captions, prompts, keep, negatives, negative_rules, augment_texts
+      *('tokens', tokenizer, captions, prompts, keep, negatives, negative_rules, augment_texts),
+      teacher_tokenizer,
     ),
     'image': lambda: images(side, crop, in_memory),
     'second_tokens': lambda: Texts('second_tokens', tokenizer, second_captions),
@@ -214,7 +226,9 @@ def training_batches(
     'nodes': lambda: Numbers('nodes', nodes, np.int32),
     'labels': lambda: Labels(labels),
   }
-  readers = _open_readers(inputs, labels, table)
+  readers = _open_readers(inputs, labels, by_input)
+  if table is not None:
+    readers['teacher'] = table
   _check(source, readers)
   if workers < 0:
     raise ValueError(f'config.data.workers = {workers}; use 0 or more')

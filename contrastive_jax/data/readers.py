@@ -102,6 +102,7 @@ class Texts:
     negatives: int = 0,
     rules: Sequence[str] = (),
     augment: Callable | None = None,
+    teacher_tokenizer: Callable | None = None,
   ):
     """Reads a text per example, or `keep` of them.
 
@@ -115,6 +116,7 @@ class Texts:
         text. Where the rules give fewer, the text itself takes the place of the others.
       rules: of the negatives; none for all.
       augment: (texts of an example, generator) -> texts, see `TextAugmentation`.
+      teacher_tokenizer: list of texts -> integers, for `teacher_tokens` of the same texts.
 
     Raises:
       ValueError: if `captions` are several, and not K; or a rule is unknown.
@@ -127,6 +129,7 @@ class Texts:
     self._name, self._captions, self._prompts = name, [*map(dict, several)], tuple(prompts)
     self._keep, self._augment = keep, augment
     self._encode = getattr(tokenizer, 'encode', lambda texts: (tokenizer(texts), [0]))
+    self._teacher = teacher_tokenizer
     self._clear_cache()
 
   def _clear_cache(self):
@@ -141,7 +144,7 @@ class Texts:
 
   def _tokens(self, text):
     tokens, lost = self._encode([text])
-    return tokens[0], lost[0] > 0
+    return tokens[0], lost[0] > 0, self._teacher and self._teacher([text])[0]
 
   def check(self, example: Mapping[str, Any]) -> None:
     """Checks that a good example has the fields."""
@@ -169,13 +172,15 @@ class Texts:
   def arrays(self, drawn: Sequence[Any]) -> dict[str, np.ndarray]:
     """Returns tokens [b, L], whether they are `truncated`, and `same` [b]; or [b, K, ...].
 
-    With negatives also `negative_tokens` [b, M, L].
+    With negatives also `negative_tokens` [b, M, L], with a teacher's tokenizer `teacher_tokens`.
     """
     tokens = [self._cached(text) for _, texts, _ in drawn for text in texts]
     columns = {
-      self._name: np.stack([row for row, _ in tokens]),
-      'truncated': np.array([lost for _, lost in tokens]),
+      self._name: np.stack([row for row, *_ in tokens]),
+      'truncated': np.array([lost for _, lost, _ in tokens]),
     }
+    if self._teacher:
+      columns['teacher_tokens'] = np.stack([row for *_, row in tokens]).astype(np.int32)
     if self._name == 'tokens':
       columns['same'] = np.array([caption_id(text) for captions, *_ in drawn for text in captions])
     if self._keep is not None:

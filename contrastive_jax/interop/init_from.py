@@ -57,6 +57,7 @@ def initial_parameters(
   fields: Mapping[str, Any],
   *,
   towers: Sequence[str] = (),
+  field: str = 'init_from',
   mean: Sequence[float] = (),
   std: Sequence[float] = (),
 ) -> Any:
@@ -69,6 +70,7 @@ def initial_parameters(
     fields: the config's model, the arguments of `models.definition.define`.
     towers: parts of the model to read, 'image' or 'text', of a folder that may hold another model
       around them; () for all of it.
+    field: the field of the config that gives the folder, for errors.
     mean: of the images in training, `config.data.mean`; a warning says where the weights had
       another normalization.
     std: likewise, `config.data.std`.
@@ -103,7 +105,7 @@ def initial_parameters(
     ]
   if differing:
     raise ValueError(
-      f'config.init_from = {str(folder)!r} holds another model; make config.model the same: '
+      f'config.{field} = {str(folder)!r} holds another model; make config.model the same: '
       f'{"; ".join(differing)}'
     )
   _warn_of_normalization(pathlib.Path(folder), model, mean, std)

@@ -1,5 +1,6 @@
 """Finds the tokenizer with which a model was trained."""
 
+import dataclasses
 import json
 import pathlib
 from collections.abc import Callable, Sequence
@@ -71,6 +72,43 @@ def find_tokenizer(
       f'{folder} with {model.end_id}; give the one that it was trained with'
     )
   return tokenizer
+
+
+class ModelTokens:
+  """The tokens of texts as a model takes them: N strings -> integers [N, L], padded with 0.
+
+  It holds no parameters, so that it can be sent to another process.
+  """
+
+  def __init__(self, tokenizer: Tokenize, model: Model):
+    """Encodes texts by a tokenizer for a model; see `Model.zero_padded`."""
+    self._tokenizer, self._model = tokenizer, dataclasses.replace(model, parameters=None)
+
+  def __call__(self, texts: Sequence[str]) -> np.ndarray:
+    """Returns the tokens.
+
+    Raises:
+      ValueError: if the tokens do not fit the model.
+    """
+    given, fields = self._tokenizer(texts), self._model.fields['text']
+    try:
+      tokens = np.asarray(given)
+    except ValueError:  # rows of different lengths
+      tokens = np.empty(0, object)
+    if tokens.dtype.kind not in 'iu':
+      raise ValueError(
+        f'tokenizer gives a {type(given).__name__} that is no array of integers; the model takes '
+        f"[{len(texts)}, {fields['length']}], of Hugging Face's tokenizers tokenizer(texts, "
+        f"padding='max_length', truncation=True, max_length={fields['length']}, "
+        "return_tensors='np').input_ids"
+      )
+    shape, vocabulary = (len(texts), fields['length']), fields['vocabulary']
+    if tokens.shape != shape or not np.all((tokens >= 0) & (tokens < vocabulary)):
+      raise ValueError(
+        f'tokenizer gives {list(tokens.shape)} ids from {tokens.min()} to {tokens.max()}; the '
+        f'model takes {list(shape)} ids from 0, below {vocabulary}'
+      )
+    return self._model.zero_padded(tokens)
 
 
 def _padded(folder: pathlib.Path, model: Model) -> padded_tokenizer.PaddedTokenizer | None:

@@ -20,6 +20,17 @@ from contrastive_jax.losses.pairs.debiased import (
   debiased_info_nce,
   debiased_info_nce_per_example,
 )
+from contrastive_jax.losses.pairs.distillation import (
+  distillation,
+  distillation_per_example,
+  interactive_distillation,
+  interactive_distillation_per_example,
+  teacher_entropy,
+)
+from contrastive_jax.losses.pairs.dynamic_distillation import (
+  dynamic_distillation,
+  dynamic_distillation_per_example,
+)
 from contrastive_jax.losses.pairs.gram import gram, gram_per_example, volume
 from contrastive_jax.losses.pairs.hard_negative import hard_negative, hard_negative_per_example
 from contrastive_jax.losses.pairs.info_nce import info_nce, info_nce_per_example
@@ -48,12 +59,18 @@ __all__ = [  # noqa: RUF022 — grouped by kind
   'cross_uniformity',
   'debiased_info_nce',
   'debiased_info_nce_per_example',
+  'distillation',
+  'distillation_per_example',
+  'dynamic_distillation',
+  'dynamic_distillation_per_example',
   'hard_negative',
   'hard_negative_per_example',
   'info_nce',
   'info_nce_per_example',
   'modular',
   'modular_per_example',
+  'interactive_distillation',
+  'interactive_distillation_per_example',
   'reweighted_info_nce',
   'reweighted_info_nce_per_example',
   'sigmoid',
@@ -62,6 +79,7 @@ __all__ = [  # noqa: RUF022 — grouped by kind
   'soft_target_info_nce_per_example',
   'swapped_assignment',
   'swapped_assignment_per_example',
+  'teacher_entropy',
   'uniformity',
   # Several modalities.
   'gram',

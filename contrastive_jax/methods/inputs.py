@@ -15,6 +15,7 @@
   scale, bias       []         learned by the model
   caption_logits, hidden, vocabulary, image_tokens, text_tokens    see `Outputs`; in `partial` only
   target.NAME                  any of the above but the learned, from the target encoder
+  teacher.NAME                 any of the above, from the teacher, a frozen model of its own
   tokens            [B, L]     and `next_tokens` [B, L - 1], each position's successor
   id                [B]        the example, the same in every epoch and split
   same              [B]        equal where captions are
@@ -39,14 +40,16 @@ _PROPERTIES = ('first', 'second')
 ONE_VIEW = ('view', 'features_of_view', 'tokens_of_view')
 OUTPUTS = {field.name for field in dataclasses.fields(Outputs)} | {*_PROPERTIES, *ONE_VIEW}
 EMBEDDINGS = {'first', 'second', 'image', 'text', 'view'}  # unit vectors, one per example
+ENCODERS = ('target', 'teacher')  # beside '', the model that is trained
 BATCH = {'tokens', 'next_tokens', 'id', 'same', 'texts_same', 'negative_valid', 'labels', 'step'}
 BATCH |= {'batch_size', 'masked'}
 
 
 def parse(read: str) -> tuple[str, str, int]:
-  """Splits a read into the encoder ('' or 'target'), the name, and the number it asks for."""
-  encoder = 'target' if read.startswith('target.') else ''
-  name = read.rstrip('?').removeprefix('target.')
+  """Splits a read into the encoder, of `ENCODERS`, the name, and the number it asks for."""
+  encoder, _, name = read.rstrip('?').partition('.')
+  if encoder not in ENCODERS:
+    encoder, name = '', read.rstrip('?')
   name, _, number = name.replace('view.', 'view:').replace('text.', 'text:').partition(':')
   if name not in OUTPUTS | BATCH:
     raise ValueError(f'{read!r} is unknown; methods read {sorted(OUTPUTS | BATCH)}')
@@ -76,7 +79,7 @@ def views_read(reads: Iterable[str], encoder: str, views: int, paired: bool) -> 
 
   Args:
     reads: the names.
-    encoder: '' or 'target'.
+    encoder: '', or one of `ENCODERS`.
     views: V, how many there are.
     paired: whether `second` is a text, not the second view.
   """
@@ -93,12 +96,19 @@ def views_read(reads: Iterable[str], encoder: str, views: int, paired: bool) -> 
   return read
 
 
-def gather(reads: Iterable[str], outputs: Outputs, target: Outputs | None, batch) -> dict[str, Any]:
+def gather(
+  reads: Iterable[str],
+  outputs: Outputs,
+  batch: Mapping[str, Any],
+  *,
+  target: Outputs | None = None,
+  teacher: Outputs | None = None,
+) -> dict[str, Any]:
   """The arrays that a method reads, by name without the count; absent ones are left out."""
-  found = {}
+  found, encoders = {}, {'': outputs, 'target': target, 'teacher': teacher}
   for read in reads:
     encoder, name, number = parse(read)
-    value = _find(name, number, target if encoder else outputs, batch)
+    value = _find(name, number, encoders[encoder], batch)
     if value is not None:
       found[read.rstrip('?').partition(':')[0]] = value
   return found

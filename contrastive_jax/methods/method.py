@@ -29,6 +29,7 @@ class Sizes(NamedTuple):
     examples: N, rows of a table with one row per example of the data; 0 where no method reads 'id'.
     views: V, views of each image.
     texts: K, texts of each example.
+    teacher: D', the width of the teacher's embeddings; 0 without a teacher.
   """
 
   batch: int
@@ -43,6 +44,7 @@ class Sizes(NamedTuple):
   examples: int = 0
   views: int = 1
   texts: int = 1
+  teacher: int = 0
 
 
 class Slot(NamedTuple):
@@ -114,9 +116,11 @@ class Method:
 
   Attributes:
     exempt: reason by name of each law over the registry that does not hold.
+    several_teachers: whether what it reads of a teacher may be a tuple, of several teachers.
   """
 
   exempt: ClassVar[Mapping[str, str]] = MappingProxyType({})
+  several_teachers: ClassVar[bool] = False
 
   @property
   def reads(self) -> tuple[str, ...]:

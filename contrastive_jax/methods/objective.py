@@ -23,6 +23,7 @@ class Objective:
   Attributes:
     methods: the terms by name.
     reads: the names that they read, see `methods.inputs`.
+    reads_teacher: whether a method reads a teacher.
     targets: the momentum of each target encoder, by its key.
   """
 
@@ -58,6 +59,7 @@ class Objective:
       except (TypeError, ValueError) as error:
         raise ValueError(f'config.objective.{name}: {error}') from error
     self.reads = sorted({read for method in self.methods.values() for read in method.reads})
+    self.reads_teacher = any(inputs.parse(read)[0] == 'teacher' for read in self.reads)
     targets = (method.target for method in self.methods.values())
     self.targets: dict[str, Momentum] = {str(target): target for target in targets if target}
 
@@ -68,6 +70,7 @@ class Objective:
     views: int = 1,
     texts: int = 1,
     negatives: int = 0,
+    teacher: Outputs | None = None,
   ) -> None:
     """Checks that the model and the batch give what the methods read.
 
@@ -77,6 +80,7 @@ class Objective:
       views: `config.views`.
       texts: `config.texts`.
       negatives: `config.data.negatives`.
+      teacher: the teacher's, likewise; None without one.
 
     Raises:
       ValueError: names the method, what it needs, and what would work.
@@ -101,9 +105,15 @@ class Objective:
         )
       needed = [read for read in method.reads if not read.endswith('?')]
       find = functools.partial(inputs.gather, needed)
-      found = jax.eval_shape(find, outputs, outputs, given)
+      found = jax.eval_shape(find, outputs, given, target=outputs, teacher=teacher)
       for read in needed:
-        if read.partition(':')[0] not in found:
+        value = found.get(read.partition(':')[0])
+        if isinstance(value, tuple) and not method.several_teachers:
+          raise ValueError(
+            f'config.objective.{name} reads {read!r} of one teacher, and config.teacher is a table '
+            f'of {len(value)}; give a table of one'
+          )
+        if value is None:
           raise ValueError(f'config.objective.{name} needs {read!r}, which {_giver(read, given)}')
 
   def heads(self, sizes: Sizes) -> dict[str, dict[str, Definition]]:
@@ -142,7 +152,7 @@ class Objective:
   def totals(self, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     """What each sum over micro-batches is divided by, such as the number of tokens."""
     totals = {
-      name: method.total(inputs.gather(method.reads, Outputs(), None, batch))
+      name: method.total(inputs.gather(method.reads, Outputs(), batch))
       for name, method in self.methods.items()
     }
     return {name: total for name, total in totals.items() if total is not None}
@@ -171,7 +181,16 @@ class Objective:
     return results
 
   def _given(
-    self, name: str, outputs, batch, *, targets=None, heads=None, target_heads=None, memory=None
+    self,
+    name: str,
+    outputs,
+    batch,
+    *,
+    targets=None,
+    teacher=None,
+    heads=None,
+    target_heads=None,
+    memory=None,
   ) -> tuple[dict[str, Any], dict[str, Any], Arrays]:
     """What a method reads, its heads with those of its target, and its memory."""
     method, target = self.methods[name], None
@@ -181,7 +200,7 @@ class Objective:
       target = (targets or {}).get(key)
       own = (target_heads or {}).get(key, {}).get(name, {})
       modules |= {f'target.{head}': module for head, module in own.items()}
-    found = inputs.gather(method.reads, outputs, target, batch)
+    found = inputs.gather(method.reads, outputs, batch, target=target, teacher=teacher)
     return found, modules, (memory or {}).get(name, {})
 
   def __call__(
@@ -191,6 +210,7 @@ class Objective:
     *,
     partial: Mapping[str, Result] | None = None,
     targets: Mapping[str, Outputs] | None = None,
+    teacher: Outputs | None = None,
     heads: Mapping[str, Mapping[str, Any]] | None = None,
     target_heads: Mapping[str, Mapping[str, Mapping[str, Any]]] | None = None,
     memory: Mapping[str, Arrays] | None = None,
@@ -203,6 +223,7 @@ class Objective:
       batch: the whole batch.
       partial: terms that are sums over micro-batches, added up; None to make them of `outputs`.
       targets: outputs of the target encoders, by key.
+      teacher: outputs of the teacher; None without one.
       heads: modules by method and name.
       target_heads: the same per target.
       memory: arrays by method and name.
@@ -213,7 +234,7 @@ class Objective:
       methods each one's, unweighted.
     """
     state: dict[str, Any] = {'targets': targets, 'heads': heads, 'memory': memory}
-    state['target_heads'] = target_heads
+    state |= {'target_heads': target_heads, 'teacher': teacher}
     if partial is None:
       partial = self.partial(outputs, batch, self.totals(batch), **state)
     terms, writes = {}, {}
@@ -262,7 +283,9 @@ def _accepted(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _giver(read: str, batch: Mapping[str, Any]) -> str:
-  name = inputs.parse(read)[1]
+  encoder, name, _ = inputs.parse(read)
+  if encoder == 'teacher':
+    return 'the teacher, config.teacher, does not give'
   if name == 'second':
     return 'the model does not give; a model of images alone gives it with config.views = 2'
   if name == 'labels':

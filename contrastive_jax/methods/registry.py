@@ -6,6 +6,7 @@ from typing import Any
 from contrastive_jax import losses
 from contrastive_jax.methods.barlip import BarLip
 from contrastive_jax.methods.byolip import ByoLip, SiamLip
+from contrastive_jax.methods.distill import ClipKd, Distill
 from contrastive_jax.methods.gram import Gram
 from contrastive_jax.methods.isogclr import ISogClr, SogClr
 from contrastive_jax.methods.lift import stateless, streamed
@@ -18,6 +19,12 @@ from contrastive_jax.methods.swalip import SwaLip
 
 _PAIR: dict[str, Any] = {'image': 'first', 'text': 'second'}
 _SCALED: dict[str, Any] = _PAIR | {'scale': 'scale', 'same': 'same?'}
+_TAUGHT: dict[str, Any] = {
+  'teacher_image': 'teacher.image',
+  'teacher_text': 'teacher.text',
+  'teacher_scale': 'teacher.scale',
+  'teacher_bias': 'teacher.bias?',
+}
 _VIEWS: dict[str, Any] = {'first': 'view.0', 'second': 'view.1', 'scale': 'scale'}
 _NEGATIVES: dict[str, Any] = {
   'image': 'image',
@@ -40,6 +47,7 @@ METHODS: dict[str, Callable[..., Method]] = {
     flops=lambda sizes, **_: 8.0 * sizes.batch * sizes.tokens * sizes.vocabulary * sizes.hidden,
     **_TOKENS,
   ),
+  'clip_kd': ClipKd,
   'composition_aware': stateless(
     losses.composition_aware, text='text', same='same?', flops=streamed(), **_NEGATIVES
   ),
@@ -48,6 +56,17 @@ METHODS: dict[str, Callable[..., Method]] = {
   'debiased_info_nce': stateless(losses.debiased_info_nce, flops=streamed(), **_SCALED),
   'decoupled': stateless(
     losses.decoupled, first='first', second='second', scale='scale', flops=streamed(12)
+  ),
+  'distill': Distill,
+  'dynamic_distillation': stateless(
+    losses.dynamic_distillation,
+    image='image',
+    text='text',
+    scale='scale',
+    bias='bias?',
+    same='same?',
+    flops=lambda sizes, **_: 2.0 * sizes.batch**2 * sizes.teacher,
+    **_TAUGHT,
   ),
   'gram': Gram,
   'hard_negative': stateless(losses.hard_negative, flops=streamed(6), **_SCALED),

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from contrastive_jax.planning import traced_flops
 from contrastive_jax.sharding.mesh import batch_shards, on_mesh
 from contrastive_jax.training import build, flops
-from contrastive_jax.training.batch import abstract_batch, abstract_inputs, batch_shapes
+from contrastive_jax.training.batch import abstract_inputs, batch_shapes
 
 
 class Compiled(NamedTuple):
@@ -37,9 +37,7 @@ def compile_step(built: build.Run) -> Compiled:
 
 
 def _compile(built: build.Run) -> Compiled:
-  lowered = built.train_step.lower(
-    built.abstract_state, abstract_batch(built.config, built.definition)
-  )
+  lowered = built.train_step.lower(built.abstract_state, built.abstract_batch)
   try:
     program = lowered.compile()
   except jax.errors.JaxRuntimeError as error:
@@ -101,8 +99,7 @@ def residual_bytes(built: build.Run) -> float:
 
 def step_flops(built: build.Run) -> traced_flops.Flops:
   """Counts the FLOPs of a train step on all devices, recomputation included."""
-  batch = abstract_batch(built.config, built.definition)
-  return traced_flops.traced(built.train_step, built.abstract_state, batch)
+  return traced_flops.traced(built.train_step, built.abstract_state, built.abstract_batch)
 
 
 def all_flops(built: build.Run) -> dict[str, Any]:
@@ -114,7 +111,8 @@ def all_flops(built: build.Run) -> dict[str, Any]:
   config = built.config
   parameters = built.abstract_state.parameters
   shape = batch_shapes(config).longest  # which is compiled
-  parts = flops.analytic(config, parameters, built.objective, built.sizes, shape)
+  given = config, parameters, built.objective, built.sizes, shape
+  parts = flops.analytic(*given, teacher=built.teacher)
   plain = ConfigDict(config.to_dict())
   plain.micro_batches, plain.model.remat, plain.model.attention = 1, 'none', 'xla'
   step = step_flops(built)
@@ -139,8 +137,7 @@ def device_bytes(tree) -> int:
 
 def batch_bytes(built: build.Run) -> float:
   """Bytes of a batch per device."""
-  batch = abstract_batch(built.config, built.definition)
-  return sum(map(_bytes, jax.tree.leaves(batch))) / batch_shards(built.mesh)
+  return sum(map(_bytes, jax.tree.leaves(built.abstract_batch))) / batch_shards(built.mesh)
 
 
 def _bytes(leaf) -> int:

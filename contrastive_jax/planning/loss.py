@@ -9,7 +9,6 @@ from contrastive_jax.methods.inputs import fields
 from contrastive_jax.models.outputs import Outputs
 from contrastive_jax.sharding.mesh import batch_sharding
 from contrastive_jax.training import build
-from contrastive_jax.training.batch import abstract_batch
 from contrastive_jax.training.forward import merge_views, with_texts
 from contrastive_jax.training.state import bind_heads
 
@@ -46,15 +45,19 @@ def loss_gradient(run: build.Run) -> tuple[jax.stages.Wrapped, tuple]:
 
   def abstract(B):
     outputs = build.abstract_outputs(config, run.definition, B).keep(wanted)
-    batch = jax.eval_shape(with_texts, abstract_batch(config, run.definition))
+    batch = jax.eval_shape(with_texts, run.abstract_batch)
     batch = jax.tree.map(lambda a: jax.ShapeDtypeStruct((B, *a.shape[1:]), a.dtype), batch)
     return jax.tree.map(place, outputs), jax.tree.map(place, batch)
 
   (all_outputs, batch), (outputs, part) = map(abstract, sizes)
   all_outputs = all_outputs.keep({*vars(all_outputs)} - {*Outputs.TOKENS})
   inputs = all_outputs, outputs, state.heads
+  taught = None
+  if run.teacher is not None:
+    taught = build.abstract_taught(config, objective, run.teacher, run.abstract_batch)
+    taught = jax.tree.map(place, taught.keep(fields(objective.reads, 'teacher')))
 
-  def loss(inputs, batch, part, memory):
+  def loss(inputs, batch, part, memory, taught):
     all_outputs, outputs, parameters = inputs
     modules = bind_heads(heads, parameters)
     state: dict[str, Any] = {'heads': modules, 'memory': memory}
@@ -75,12 +78,13 @@ def loss_gradient(run: build.Run) -> tuple[jax.stages.Wrapped, tuple]:
       batch | {'step': 0},
       partial=objective.partial(outputs, merge_views(views), totals, targets=of_part, **state),
       targets=targets,
+      teacher=taught,
       key=key,
       **state,
     )[0]
 
   shardings = jax.tree.map(lambda leaf: leaf.sharding, inputs)
-  arguments = inputs, batch, part, state.memory
+  arguments = inputs, batch, part, state.memory, taught
   replicated = NamedSharding(mesh, PartitionSpec())
   gradient = jax.jit(jax.value_and_grad(loss), out_shardings=(replicated, shardings))
   return gradient, arguments

@@ -165,6 +165,7 @@ def _state_bytes(state) -> dict[str, int]:
     'average': state.average,
     'heads': state.heads,
     'targets': state.targets,
+    'teacher': state.teacher,
     'memory': state.memory,
     'statistics': state.statistics,
   }

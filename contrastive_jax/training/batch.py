@@ -1,5 +1,7 @@
 """Shapes of a batch, before there is one."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -8,6 +10,9 @@ from ml_collections import ConfigDict
 
 from contrastive_jax import data
 from contrastive_jax.models.definition import Definition
+
+# Columns with an entry per text of an example.
+_OF_TEXTS = ('tokens', 'same', 'teacher_tokens', 'teacher_text')
 
 
 def batch_shapes(config: ConfigDict) -> data.BatchShapes:
@@ -23,7 +28,11 @@ def batch_shapes(config: ConfigDict) -> data.BatchShapes:
 
 
 def abstract_batch(
-  config: ConfigDict, definition: Definition, shape: data.BatchShape | None = None
+  config: ConfigDict,
+  definition: Definition,
+  shape: data.BatchShape | None = None,
+  *,
+  columns: Mapping[str, tuple[tuple[int, ...], Any]] = MappingProxyType({}),
 ) -> dict[str, Any]:
   """A batch of all processes, as a step takes it from `data.training_batches`.
 
@@ -31,16 +40,17 @@ def abstract_batch(
     config: of a run.
     definition: its model, which says what the batch holds.
     shape: of the batch; default that of the longest sequences.
+    columns: shape per example and dtype of what the batch holds for a teacher, by name.
   """
   on_host = config.augment_on == 'host'
   shape = shape or batch_shapes(config).longest
   B, K, M = shape.batch_size, config.texts, config.data.negatives
-  columns = {'numbers': jnp.float32, 'nodes': jnp.int32}
+  dtypes = {'numbers': jnp.float32, 'nodes': jnp.int32}
 
   def several(name: str) -> tuple[int, ...]:
     if name == 'negative_tokens':
       return (M,)
-    return (K,) if K > 1 and name in ('tokens', 'same') else ()
+    return (K,) if K > 1 and name in _OF_TEXTS else ()
 
   def of(name: str) -> Any:
     if name == 'image' and shape.length:
@@ -50,8 +60,8 @@ def abstract_batch(
       return jax.ShapeDtypeStruct((B, size, size, 3), jnp.uint8)
     if name.endswith('tokens'):
       return jax.ShapeDtypeStruct((B, *several(name), config.model.text.length), jnp.int32)
-    if name in columns:
-      return jax.ShapeDtypeStruct((B, len(config.data[name])), columns[name])
+    if name in dtypes:
+      return jax.ShapeDtypeStruct((B, len(config.data[name])), dtypes[name])
     return jax.ShapeDtypeStruct((B, *several(name)), jnp.int32)
 
   names = [*definition.inputs, 'id']
@@ -59,7 +69,11 @@ def abstract_batch(
     names += ['same', 'negative_tokens'] if M else ['same']
   if config.data.labels:
     names.append('labels')
-  return {name: of(name) for name in names}
+  own = {
+    name: jax.ShapeDtypeStruct((B, *several(name), *shape), dtype)
+    for name, (shape, dtype) in columns.items()
+  }
+  return {name: of(name) for name in names} | own
 
 
 def abstract_patches(shape: data.BatchShape, dtype: Any) -> data.Patches:

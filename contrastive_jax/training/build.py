@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,20 +11,21 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from contrastive_jax import data
-from contrastive_jax.data.augmentation import augment, augment_on_host, augment_patches
+from contrastive_jax.data.augmentation import augment_on_host
 from contrastive_jax.data.images import normalizer
 from contrastive_jax.methods import Objective, Sizes
 from contrastive_jax.methods.inputs import parse
-from contrastive_jax.models.definition import Definition, define
+from contrastive_jax.models.definition import Definition
 from contrastive_jax.models.outputs import Outputs
-from contrastive_jax.models.towers import pad_id_of
-from contrastive_jax.sharding.mesh import make_mesh
 from contrastive_jax.training.batch import abstract_batch, abstract_inputs, batch_shapes
-from contrastive_jax.training.config_checks import check_config, check_inputs, check_model
+from contrastive_jax.training.config_checks import check_config, check_inputs
+from contrastive_jax.training.opening import open_model
 from contrastive_jax.training.optimizer import make_optimizer, make_schedule
 from contrastive_jax.training.rates import frozen_statistics, parameter_rates
 from contrastive_jax.training.state import FROZEN, TrainState, plan_state, with_heads
 from contrastive_jax.training.step import jit_train_step, make_train_step
+from contrastive_jax.training.teacher import StoredTeacher, Teacher, open_teacher
+from contrastive_jax.training.views import Preprocess, preprocesses
 
 # Tables are padded to a multiple of this, so that meshes of up to so many shards divide them.
 TABLE_MULTIPLE = 1024
@@ -40,6 +41,7 @@ class Run(NamedTuple):
     objective: the methods.
     sizes: what their heads and memory are built from.
     tokenizer: texts -> tokens; None where the model reads no texts.
+    teacher: the frozen model that methods read; None where none does.
     augment: (step, batch) -> batch, on the host, before the step.
     create_state: seed -> the initial state, in place.
     abstract_state: its shapes and shardings.
@@ -54,6 +56,7 @@ class Run(NamedTuple):
   objective: Objective
   sizes: Sizes
   tokenizer: data.Tokenizer | None
+  teacher: Teacher | StoredTeacher | None
   augment: Callable
   create_state: Callable[[int], TrainState]
   abstract_state: TrainState
@@ -68,38 +71,10 @@ class Run(NamedTuple):
       return self
     return self.unmasked
 
-
-class OpenModel(NamedTuple):
-  """What a trained model and its evaluation need of a config; nothing of it is compiled yet.
-
-  Attributes:
-    config: the config.
-    mesh: all devices.
-    definition: the model.
-    tokenizer: texts -> tokens; None for a model without texts.
-  """
-
-  config: ConfigDict
-  mesh: Mesh
-  definition: Definition
-  tokenizer: data.Tokenizer | None
-
-
-def open_model(config: ConfigDict, devices: list | None = None) -> OpenModel:
-  """Opens the model of a config, without its objective and optimizer.
-
-  Args:
-    config: the config, whose fields for training are not read.
-    devices: for the mesh; default all.
-
-  Raises:
-    ValueError: if the model, its tokenizer, its evaluation or the mesh cannot work.
-  """
-  mesh = make_mesh(config.mesh, devices)
-  check_model(config)
-  definition = define(**config.model.to_dict())
-  tokenizer = _open_tokenizer(config) if 'text' in config.model else None
-  return OpenModel(config, mesh, definition, tokenizer)
+  @property
+  def abstract_batch(self) -> dict[str, Any]:
+    """The shapes of a batch, of the longest sequences."""
+    return _abstract_batch(self.config, self.definition, self.teacher)
 
 
 def build(config: ConfigDict, devices: list | None = None, examples: int | None = None) -> Run:
@@ -125,9 +100,12 @@ def build(config: ConfigDict, devices: list | None = None, examples: int | None 
   )
   _check_targets(config, objective)
   _check_patches(config, objective)
+  teacher = None
+  if objective.reads_teacher:
+    teacher = open_teacher(config, definition, tokenizer, examples)
   patterns = config.optimizer.to_dict().get('rates', ())
   definition = definition._replace(frozen_statistics=frozen_statistics(definition, patterns))
-  sizes = _sizes(config, definition, objective, examples)
+  sizes = _sizes(config, definition, objective, teacher, examples)
   heads = objective.heads(sizes)
   trained = with_heads(definition, heads)
   schedule, rates, optimizer = _optimizer(config, trained)
@@ -139,6 +117,7 @@ def build(config: ConfigDict, devices: list | None = None, examples: int | None 
     averaged=config.average_decay > 0,
     memory=_memory(config, objective, sizes),
     targets=objective.targets,
+    teacher=None if teacher is None else teacher.definition,
     evaluated_target=config.evaluate_target,
   )
   train_step = make_train_step(
@@ -150,6 +129,7 @@ def build(config: ConfigDict, devices: list | None = None, examples: int | None 
     rates=rates,
     preprocess=preprocess[0],
     view_preprocess=preprocess[1:],
+    teach=None if teacher is None else teacher.teach(config, objective.reads),
     average_decay=config.average_decay,
     micro_batches=config.micro_batches,
     views=config.views,
@@ -164,6 +144,7 @@ def build(config: ConfigDict, devices: list | None = None, examples: int | None 
     objective=objective,
     sizes=sizes,
     tokenizer=tokenizer,
+    teacher=teacher,
     augment=augment_before,
     create_state=create_state,
     abstract_state=abstract_state,
@@ -198,26 +179,20 @@ def _optimizer(config: ConfigDict, trained: Definition):
   return schedule, rates, make_optimizer(schedule, **fields, rates=rates, axes=axes)
 
 
-def _open_tokenizer(config: ConfigDict) -> data.Tokenizer:
-  tokenizer = data.open_tokenizer(config.data.tokenizer, config.model.text.length)
-  if config.model.text.vocabulary < tokenizer.vocab_size:
-    raise ValueError(
-      f'config.model.text.vocabulary = {config.model.text.vocabulary} is too small for the '
-      f'tokenizer {config.data.tokenizer!r}; use {tokenizer.vocab_size} or more'
-    )
-  if (pad_id := pad_id_of(config.model.text)) != tokenizer.pad_id:
-    raise ValueError(
-      f'config.data.tokenizer = {config.data.tokenizer!r} pads with {tokenizer.pad_id}, and '
-      f'config.model.text takes texts padded with {pad_id}; make them the same'
-    )
-  return tokenizer
-
-
-def _sizes(config: ConfigDict, definition: Definition, objective: Objective, examples) -> Sizes:
+def _sizes(
+  config: ConfigDict,
+  definition: Definition,
+  objective: Objective,
+  teacher: Teacher | StoredTeacher | None,
+  examples: int | None,
+) -> Sizes:
   """The sizes that heads and memory are built from, once the objective's reads are checked."""
   outputs = abstract_outputs(config, definition, config.batch_size)
   counts = config.views, config.texts, config.data.negatives
-  objective.check(outputs, abstract_batch(config, definition), *counts)
+  batch, taught = _abstract_batch(config, definition, teacher), None
+  if teacher is not None:
+    taught = abstract_taught(config, objective, teacher, batch)
+  objective.check(outputs, batch, *counts, teacher=taught)
   examples = config.data.examples or examples or 0
   width = lambda array: 0 if array is None else array.shape[-1]  # noqa: E731
   return Sizes(
@@ -233,7 +208,14 @@ def _sizes(config: ConfigDict, definition: Definition, objective: Objective, exa
     examples=-(-examples // TABLE_MULTIPLE) * TABLE_MULTIPLE,
     views=config.views,
     texts=config.texts,
+    teacher=0 if taught is None else sum(map(width, jax.tree.leaves(taught.first))),
   )
+
+
+def _abstract_batch(
+  config: ConfigDict, definition: Definition, teacher: Teacher | StoredTeacher | None
+) -> dict[str, Any]:
+  return abstract_batch(config, definition, columns={} if teacher is None else teacher.columns)
 
 
 def _check_targets(config: ConfigDict, objective: Objective) -> None:
@@ -243,15 +225,16 @@ def _check_targets(config: ConfigDict, objective: Objective) -> None:
       f'config.evaluate_target = {target!r} is no target of config.objective; use one of '
       f"{targets}, or ''"
     )
-  frozen = FROZEN in objective.targets
-  if frozen and not config.teacher:
+  is_read = FROZEN in objective.targets or objective.reads_teacher
+  if is_read and not config.teacher:
     raise ValueError(
-      "config.teacher = '', and a method of config.objective reads a frozen target; give the "
-      'folder of its weights'
+      "config.teacher = '', and a method of config.objective reads a teacher; give the workdir of "
+      'a run, or a folder of weights'
     )
-  if config.teacher and not frozen:
+  if config.teacher and not is_read:
     raise ValueError(
-      f'config.teacher = {config.teacher!r}, and no method of config.objective has a momentum of 1'
+      f'config.teacher = {config.teacher!r}, and no method of config.objective reads a teacher, or '
+      "has a momentum of 1; use ''"
     )
 
 
@@ -311,34 +294,32 @@ def abstract_outputs(config: ConfigDict, definition: Definition, batch_size: int
   return jax.eval_shape(with_several, outputs)
 
 
+def abstract_taught(
+  config: ConfigDict,
+  objective: Objective,
+  teacher: Teacher | StoredTeacher,
+  batch: Mapping[str, Any],
+) -> Outputs:
+  """Shapes of the outputs of the teacher for a batch, with all views and texts."""
+  (size, *_), *_ = (leaf.shape for leaf in jax.tree.leaves(batch))
+  keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), size))
+  teach = teacher.teach(config, objective.reads)
+  return jax.eval_shape(teach, teacher.shapes, {**batch, 'key': keys})
+
+
 @functools.lru_cache(maxsize=16)
 def _encoder(bind: Callable) -> Callable:
   """(parameters, batch) -> outputs; JAX traces one function once per shape of the batch."""
   return lambda parameters, batch: bind(parameters).encode(batch)
 
 
-def _augmentation(config: ConfigDict, inputs: Sequence[str]) -> tuple[list[Callable], Callable]:
+def _augmentation(config: ConfigDict, inputs: Sequence[str]) -> tuple[list[Preprocess], Callable]:
   """(keys, images) -> the model's images per view, and (step, batch) -> batch before the step."""
   if 'image' not in inputs:
     return [lambda keys, images: images], _without_positions
   normalize = normalizer(config.data.get('mean', ()), config.data.get('std', ()))
-  if config.augment_on == 'host':
-    return [lambda keys, images: normalize(images)], _on_host(config)
-  size = config.model.image.size
-
-  def of_view(strengths: dict[str, float]) -> Callable:
-    if config.data.sequence_lengths:
-      return lambda keys, patches: normalize(augment_patches(keys, patches, strengths))
-    return lambda keys, images: normalize(augment(keys, images, size, strengths))
-
-  return [of_view(strengths_of(config, view)) for view in range(config.views)], _without_positions
-
-
-def strengths_of(config: ConfigDict, view: int) -> dict[str, float]:
-  """The strengths of a view: the last of `config.view_augmentation` up to its number."""
-  numbers = [number for number in map(int, config.view_augmentation) if number <= view]
-  section = config.view_augmentation[str(max(numbers))] if numbers else config.augmentation
-  return section.to_dict()
+  before = _on_host(config) if config.augment_on == 'host' else _without_positions
+  return preprocesses(config, config.model.image.size, normalize), before
 
 
 def _on_host(config: ConfigDict) -> Callable:
@@ -347,6 +328,8 @@ def _on_host(config: ConfigDict) -> Callable:
   change = augment_on_host(size, strengths)
 
   def on_host(step, batch):
+    if 'seed' in batch:
+      return _without_positions(step, batch) | {'image': change(batch['seed'], batch['image'])}
     # Seeds depend on the example: every process that feeds it changes it alike.
     sources = [np.random.SeedSequence([config.seed, step, number]) for number in batch['position']]
     seeds = np.array([source.generate_state(1)[0] for source in sources])

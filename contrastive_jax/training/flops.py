@@ -15,6 +15,7 @@ from contrastive_jax.methods.inputs import fields, views_read
 from contrastive_jax.models.definition import MODELS
 from contrastive_jax.models.towers import image_class, text_class
 from contrastive_jax.training.batch import batch_shapes
+from contrastive_jax.training.teacher import StoredTeacher, Teacher
 
 
 def analytic(
@@ -23,6 +24,7 @@ def analytic(
   objective: Objective,
   sizes: Sizes,
   shape: BatchShape | None = None,
+  teacher: Teacher | StoredTeacher | None = None,
 ) -> dict[str, float]:
   """Model FLOPs per step, without rematerialization.
 
@@ -36,6 +38,7 @@ def analytic(
     objective: the objective of the run.
     sizes: sizes of its heads and memory.
     shape: shape of the batch; default the mean over those of a run.
+    teacher: the teacher, whose forward pass counts with those of targets.
 
   Returns:
     Operations per step, over all devices, by part: 'image', 'text', 'captioner', 'loss' (with
@@ -43,8 +46,27 @@ def analytic(
   """
   if shape is None:
     shapes = batch_shapes(config).shapes
-    every = [analytic(config, parameters, objective, sizes, shape) for shape in shapes]
+    given = config, parameters, objective, sizes
+    every = [analytic(*given, shape, teacher) for shape in shapes]
     return {part: sum(flops[part] for flops in every) / len(every) for part in every[0]}
+  B = shape.batch_size
+  parts, forwards = _towers(config, parameters, shape)
+  if config.model.get('shared', 'second_tokens' in MODELS[config.model.name].inputs):
+    parts['second_text'] = parts['text']
+  parts['image'] *= _views_read(config, objective, '')
+  texts = config.texts + config.data.negatives
+  parts['text'] = texts * parts['text'] + parts.pop('second_text')
+  parts['targets'] = len(objective.targets) * _read(config, objective, 'target', forwards)
+  if teacher is not None and teacher.definition is not None:
+    own = ConfigDict(config.to_dict() | {'model': teacher.fields, 'objective': {}})
+    forwards = _towers(own, teacher.definition.shapes, shape)[1]
+    parts['targets'] += _read(own, objective, 'teacher', forwards)
+  parts['loss'] = objective.flops(sizes._replace(batch=B))
+  return parts
+
+
+def _towers(config: ConfigDict, parameters, shape: BatchShape) -> tuple[dict, dict]:
+  """Operations by part of a step, for one view and text, and of its forward pass alone."""
   B = shape.batch_size
   names = ('image', 'text', 'second_text', 'captioner', 'loss', 'targets')
   parts = dict.fromkeys(names, 0.0)
@@ -67,20 +89,17 @@ def analytic(
     forward = 2 * B * shape.length * (image.size // image.patch) ** 2 * image.width
     forwards['image'] += forward
     parts['image'] += 2 * forward
-  if config.model.get('shared', 'second_tokens' in MODELS[config.model.name].inputs):
-    parts['second_text'], forwards['second_text'] = parts['text'], forwards['text']
-  parts['image'] *= _views_read(config, objective, '')
-  texts = config.texts + config.data.negatives
-  parts['text'] = texts * parts['text'] + parts.pop('second_text')
-  # A target encoder has no backward pass.
-  read = fields(objective.reads, 'target')
+  return parts, forwards
+
+
+def _read(config: ConfigDict, objective: Objective, encoder: str, forwards) -> float:
+  """Operations of an encoder without a backward pass, for what methods read."""
+  read = fields(objective.reads, encoder)
   texts = config.texts if {'texts', 'texts_features'} & read else 1
   texts += config.data.negatives if 'negatives' in read else 0
-  of_image = forwards['image'] * _views_read(config, objective, 'target')
+  of_image = forwards['image'] * _views_read(config, objective, encoder)
   of_text = forwards['text'] * texts if any('text' in name for name in read) else 0.0
-  parts['targets'] = len(objective.targets) * (of_image + of_text)
-  parts['loss'] = objective.flops(sizes._replace(batch=B))
-  return parts
+  return of_image + of_text
 
 
 def _views_read(config: ConfigDict, objective: Objective, encoder: str) -> int:

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -20,9 +20,9 @@ from contrastive_jax.models.definition import (
 from contrastive_jax.models.dropout import fold
 from contrastive_jax.models.outputs import Outputs
 from contrastive_jax.sharding.mesh import merge_micro_batches, split_micro_batches
+from contrastive_jax.training.views import Preprocess
 
 Batch = Mapping[str, jax.Array]
-Preprocess = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 class Encoded(NamedTuple):
@@ -31,12 +31,14 @@ class Encoded(NamedTuple):
   Attributes:
     outputs: what the methods read per example, and the scale.
     targets: the outputs of each target encoder, by its key.
+    teacher: the outputs of the teacher; None without one.
     partial: the results of methods that are sums over micro-batches, by method.
     statistics: running statistics after the step; {} for towers without.
   """
 
   outputs: Outputs
   targets: Mapping[str, Outputs]
+  teacher: Outputs | None
   partial: Mapping[str, Result]
   statistics: Any
 
@@ -54,6 +56,7 @@ class Forward:
       at a time, for a second forward pass (gradient caching [1]).
     views: V, of each image, each preprocessed with keys of its own; the first goes with the text.
     view_preprocess: `preprocess` of the views after the first; () for the same.
+    teach: (its parameters, micro-batch) -> the outputs of the teacher; None without one.
 
   References:
     [1] Gao et al., Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup, 2021.
@@ -67,9 +70,10 @@ class Forward:
   micro_batches: int = 1
   views: int = 1
   view_preprocess: Sequence[Preprocess] = ()
+  teach: Callable[[Any, Batch], Outputs] | None = None
 
   def __call__(
-    self, parameters, statistics, targets, memory, batch: Batch, **heads: Mapping[str, Any]
+    self, parameters, statistics, targets, memory, batch: Batch, teacher=None, **heads: Any
   ) -> Encoded:
     """Encodes a batch.
 
@@ -79,12 +83,13 @@ class Forward:
       targets: parameters of the target encoders, by key.
       memory: the methods' arrays, for `Method.transform` and `Method.partial`.
       batch: the whole batch, with a `key` per example.
+      teacher: parameters of the teacher; None without one.
       **heads: `heads` and `target_heads` of the methods, for `Method.partial`.
     """
     totals = self.objective.totals(batch)
     state = heads | {'memory': memory}
     visit: Callable[[Batch], Encoded] = functools.partial(
-      self._visit, parameters, statistics, targets, totals, state
+      self._visit, parameters, statistics, targets, teacher, totals, state
     )
     if self.micro_batches == 1:
       return visit(batch)
@@ -94,6 +99,7 @@ class Forward:
     return Encoded(
       merge_micro_batches(parts.outputs, self.mesh),
       merge_micro_batches(parts.targets, self.mesh),
+      merge_micro_batches(parts.teacher, self.mesh),
       jax.tree.map(lambda terms: jnp.sum(terms, 0), parts.partial),
       jax.tree_util.tree_map_with_path(self._merge_statistics, parts.statistics),
     )
@@ -103,18 +109,23 @@ class Forward:
     is_frozen = tuple(part.key for part in path) in self.definition.frozen_statistics
     return moved[0] if is_frozen else jnp.mean(moved, 0)
 
-  def _visit(self, parameters, statistics, targets, totals, state, part: Batch) -> Encoded:
+  def _visit(self, parameters, statistics, targets, teacher, totals, state, part) -> Encoded:
     """Encodes a micro-batch."""
-    objective, seen = self.objective, [self._view(part, number) for number in range(self.views)]
+    objective = self.objective
+    further = self.view_preprocess or [self.preprocess] * (self.views - 1)
+    seen = [view(part, n, change) for n, change in enumerate([self.preprocess, *further])]
     aims = {}
     for key, target in targets.items():
       # Without keys: a target drops no patches.
-      views = [(view, None) for view, _ in seen]
+      views = [(each, None) for each, _ in seen]
       outputs, _ = self._encode(jax.lax.stop_gradient(target), statistics, views, 'target')
       aims[key] = jax.lax.stop_gradient(outputs)
+    # The teacher sees what the student sees, before the methods change it.
+    taught = self.teach and self.teach(teacher, part)
+    of_teacher = inputs.fields(objective.reads, 'teacher') - {*Outputs.TOKENS}
     seen = [
-      (objective.transform(number, view, aims, state['memory'], keys), keys)
-      for number, (view, keys) in enumerate(seen)
+      (objective.transform(number, each, aims, state['memory'], keys), keys)
+      for number, (each, keys) in enumerate(seen)
     ]
     outputs, statistics = self._encode(parameters, statistics, seen)
     wanted = (inputs.fields(objective.reads) | {'scale'}) - {*Outputs.TOKENS}
@@ -122,42 +133,61 @@ class Forward:
     return Encoded(
       outputs.keep(wanted),
       {key: aim.keep(of_target) for key, aim in aims.items()},
+      jax.lax.stop_gradient(taught and taught.keep(of_teacher)),
       # Losses of tokens read the first view, as the methods changed it, and masks of the others.
       objective.partial(outputs, merge_views(seen), totals, targets=aims, **state),
       statistics,
     )
 
-  def _view(self, part: Batch, number: int) -> tuple[Batch, jax.Array]:
-    """A view of each example, and keys for the model."""
-    keys = part['key']
-    if number:
-      # Folded in past the first, so that the first view is the same with and without others.
-      keys = jax.vmap(jax.random.fold_in, (0, None))(keys, number + 1)
-    image_keys, model_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
-    if 'image' in part:
-      own = self.view_preprocess if number else ()
-      preprocess = own[number - 1] if own else self.preprocess
-      part = {**part, 'image': preprocess(image_keys, part['image'])}
-    return part, model_keys
-
   def _encode(self, parameters, statistics, seen, encoder='') -> tuple[Outputs, Any]:
     """The outputs for the first view with all views and texts, and the running statistics."""
     model = self.definition.bind(join_statistics(parameters, statistics))
     set_training(model, self.definition.frozen_statistics)
-    (first, keys), *rest = seen
-    outputs = model.encode(first, keys=keys)
-    if rest:
-      encoded = [(outputs.image, outputs.image_features, outputs.image_tokens)]
-      encoded += [model.image_embedding(view['image'], keys=keys) for view, keys in rest]
-      paired = 'tokens' in self.definition.inputs
-      read = inputs.views_read(self.objective.reads, encoder, self.views, paired)
-      # Zeros in place of views that nothing reads, so that these are not computed.
-      nothing = jax.tree.map(jnp.zeros_like, encoded[0])
-      parts = zip(*[x if n in read else nothing for n, x in enumerate(encoded)], strict=True)
-      vectors, features, tokens = (jnp.stack(views, 1) for views in parts)
-      outputs = outputs.replace(views=vectors, view_features=features, view_tokens=tokens)
-    outputs = _encode_texts(model, outputs, first, keys)
+    paired = 'tokens' in self.definition.inputs
+    read = inputs.views_read(self.objective.reads, encoder, self.views, paired)
+    outputs = encode(model, seen, read)
     return outputs, updated_statistics(model) if self.definition.statistics else {}
+
+
+def view(part: Batch, number: int, preprocess: Preprocess) -> tuple[Batch, jax.Array]:
+  """A view of each example, and keys for the model.
+
+  Args:
+    part: images and a `key` per example; with a `seed` per example, that of the first view.
+    number: of the view, from 0.
+    preprocess: see `Forward`.
+  """
+  keys = part['key']
+  if number:
+    # Folded in past the first, so that the first view is the same with and without others.
+    keys = jax.vmap(jax.random.fold_in, (0, None))(keys, number + 1)
+  image_keys, model_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
+  if 'seed' in part and not number:
+    image_keys = jax.vmap(jax.random.key)(part['seed'])
+  if 'image' in part:
+    part = {**part, 'image': preprocess(image_keys, part['image'])}
+  return part, model_keys
+
+
+def encode(model, seen: Sequence[tuple[Batch, jax.Array | None]], read: Collection[int]) -> Outputs:
+  """A model's outputs for the first view, with all views, texts and negatives.
+
+  Args:
+    model: the model.
+    seen: each view and the keys of it, see `view`; None for keys that drop nothing.
+    read: numbers of the views that are encoded; zeros stand for the others.
+  """
+  (first, keys), *rest = seen
+  outputs = model.encode(first, keys=keys)
+  if rest:
+    encoded = [(outputs.image, outputs.image_features, outputs.image_tokens)]
+    encoded += [model.image_embedding(each['image'], keys=keys) for each, keys in rest]
+    # Zeros in place of views that nothing reads, so that these are not computed.
+    nothing = jax.tree.map(jnp.zeros_like, encoded[0])
+    parts = zip(*[x if n in read else nothing for n, x in enumerate(encoded)], strict=True)
+    vectors, features, tokens = (jnp.stack(views, 1) for views in parts)
+    outputs = outputs.replace(views=vectors, view_features=features, view_tokens=tokens)
+  return _encode_texts(model, outputs, first, keys)
 
 
 def _encode_texts(model, outputs: Outputs, part: Batch, keys) -> Outputs:

@@ -40,7 +40,7 @@ def train(
   workdir: pathlib.Path,
   evaluate: Callable[[Any], dict[str, float]],
   initial: Any = None,
-  teacher: Any = None,
+  target: Any = None,
   tracking: Tracking | None = None,
 ) -> TrainState:
   """Trains to `config.total_steps`, resuming from the newest checkpoint in the workdir.
@@ -52,7 +52,7 @@ def train(
     evaluate: parameters -> metrics, called every `config.evaluate_every` steps. The checkpoint of
       such a step is complete before; a run interrupted in an evaluation repeats it on resume.
     initial: initial parameters, a nested dict of arrays; None to initialize them from the seed.
-    teacher: parameters of the frozen target, where a method reads one.
+    target: parameters of the frozen target, where a method reads one.
     tracking: takes the lines of metrics.jsonl too; None for no tracker.
 
   Returns:
@@ -68,7 +68,7 @@ def train(
   batches, bad_examples = _training_batches(run, source)
   counts = _Counts(bad_examples, BadSteps(workdir, skip=config.bad_steps.action == 'skip'))
   checkpoints = _open_checkpoints(config, workdir)
-  state, row = _first_state(run, source, checkpoints, counts, (initial, teacher))
+  state, row = _first_state(run, source, checkpoints, counts, (initial, target))
   first = int(state.step)
   is_logged = first == 0 or any(line['step'] == first for line in read_metrics(workdir))
   batches.set_state({'batch': first})
@@ -220,7 +220,8 @@ def _ideal_seconds(run: Run) -> float | None:
   """Mean seconds per step at the chips' peak FLOPs; None if the peak is unknown."""
   if (chip := chip_of(run.mesh.devices.flat[0])) is None:
     return None
-  parts = flops.analytic(run.config, run.abstract_state.parameters, run.objective, run.sizes)
+  given = run.config, run.abstract_state.parameters, run.objective, run.sizes
+  parts = flops.analytic(*given, teacher=run.teacher)
   return sum(parts.values()) / (chip.peak * run.mesh.size)
 
 
@@ -233,7 +234,9 @@ def _first_state(run, source, checkpoints, counts, initial) -> tuple[TrainState,
   """The state to start from, and its row of metrics; restores the counts of a checkpoint."""
   if checkpoints.latest_step is None:
     with waiting('compiling the initial state, and making it'):
-      return start_from(run.create_state(run.config.seed), *initial), {}
+      parameters, target = initial
+      teacher = None if run.teacher is None else run.teacher.parameters
+      return start_from(run.create_state(run.config.seed), parameters, target, teacher), {}
   state, progress = checkpoints.restore(run.abstract_state)
   examples = progress.get('examples', len(source))
   if examples != len(source) and int(state.step) < run.config.total_steps:
@@ -282,6 +285,8 @@ def _training_batches(run: Run, source: data.Source):
     labels=config.data.labels,
     negatives=config.data.negatives,
     negative_rules=config.data.negative_rules,
+    teacher_tokenizer=None if run.teacher is None else run.teacher.tokenize,
+    table=getattr(run.teacher, 'table', None),
     **texts,
     subset=config.data.subset,
     replacement=config.data.replacement,

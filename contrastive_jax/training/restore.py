@@ -9,8 +9,8 @@ from ml_collections import ConfigDict
 
 from contrastive_jax.models.definition import join_statistics
 from contrastive_jax.sharding import rules
-from contrastive_jax.training.build import OpenModel, open_model
 from contrastive_jax.training.checkpoint import fingerprint, read_newest, read_part
+from contrastive_jax.training.opening import OpenModel, open_model
 from contrastive_jax.training.workdir import finished_steps
 
 

@@ -23,7 +23,7 @@ _BATCH_LIKE = ('queue', 'examples')
 # The key of the frozen target, `config.teacher`.
 FROZEN = str(Momentum(1.0))
 # Fields that later versions added.
-_OPTIONAL = ('heads', 'memory', 'targets', 'statistics')
+_OPTIONAL = ('heads', 'memory', 'targets', 'teacher', 'statistics')
 
 
 class TrainState(struct.PyTreeNode):
@@ -40,6 +40,7 @@ class TrainState(struct.PyTreeNode):
       trained with the model, for training alone.
     memory: arrays of the methods, by method and name; None without memory.
     targets: parameters and heads of target encoders, by their momentum; None without targets.
+    teacher: parameters of the teacher, which never change; None without one.
     statistics: running statistics of the model's layers, a nested dict; None without any.
     evaluated_target: key of the target that is evaluated; '' for the average or the parameters.
   """
@@ -53,6 +54,7 @@ class TrainState(struct.PyTreeNode):
   heads: Any = None
   memory: Any = None
   targets: Any = None
+  teacher: Any = None
   statistics: Any = None
   evaluated_target: str = struct.field(pytree_node=False, default='')
 
@@ -137,6 +139,7 @@ def plan_state(
   averaged: bool = False,
   memory: Memory | None = None,
   targets: Collection[str] = (),
+  teacher: Definition | None = None,
   evaluated_target: str = '',
 ) -> tuple[Callable[[int], TrainState], TrainState]:
   """Plans a state without making one.
@@ -149,6 +152,7 @@ def plan_state(
     averaged: keep a moving average of the parameters.
     memory: slots by method and name.
     targets: keys of the target encoders.
+    teacher: the teacher; None without one.
     evaluated_target: see `TrainState`.
 
   Returns:
@@ -176,6 +180,7 @@ def plan_state(
       heads=heads,
       memory=_first_memory(memory, key) or None,
       targets={name: jax.tree.map(jnp.copy, trained) for name in targets} or None,
+      teacher=teacher and _traced_once(teacher.init)(fold_name(key, 'teacher')),
       statistics=statistics or None,
       evaluated_target=evaluated_target,
     )
@@ -184,6 +189,9 @@ def plan_state(
   trained_axes = definition.part(definition.axes)[0]
   placed = rules.parameter_shardings(trained_axes, shapes.trained, sharding_rules, mesh)
   shardings = _shardings(shapes, placed, optimizer, memory, mesh)
+  if teacher is not None:
+    own = rules.parameter_shardings(teacher.axes, shapes.teacher, sharding_rules, mesh)
+    shardings = shardings.replace(teacher=own)
   return jax.jit(create, out_shardings=shardings), rules.place(shapes, shardings)
 
 
@@ -223,14 +231,17 @@ def _shardings(
   )
 
 
-def start_from(state: TrainState, parameters: Any = None, teacher: Any = None) -> TrainState:
+def start_from(
+  state: TrainState, parameters: Any = None, target: Any = None, teacher: Any = None
+) -> TrainState:
   """A new state with other parameters of the model, each placed as the one that it replaces.
 
   Args:
     state: a new state.
     parameters: of the model, or of some of its parts, by their keys; average and targets start from
       them too. None for the state's own.
-    teacher: parameters of the frozen target; None without one.
+    target: parameters of the frozen target; None without one.
+    teacher: parameters of the teacher; None for the state's own.
   """
   if parameters is not None:
     parameters, statistics = _place_like(state, parameters)
@@ -239,19 +250,24 @@ def start_from(state: TrainState, parameters: Any = None, teacher: Any = None) -
       state = state.replace(average=_copy(state.trained))
     if state.targets is not None:
       state = state.replace(targets={key: _copy(state.trained) for key in state.targets})
-  if teacher is not None:
-    frozen = state.targets[FROZEN] | _place_like(state, teacher)[0]
+  if target is not None:
+    frozen = state.targets[FROZEN] | _place_like(state, target)[0]
     state = state.replace(targets=state.targets | {FROZEN: frozen})
+  if teacher is not None:
+    state = state.replace(teacher=_placed(teacher, state.teacher))
   return state
 
 
 def _place_like(state: TrainState, parameters: Any) -> tuple[Any, Any]:
   """Copies of a model's parameters and running statistics, placed as those of a state."""
   whole = join_statistics(state.parameters, state.statistics)
-  given = {**whole, **parameters}
-  placed = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), given, whole)
-  # Copies: donated buffers may not be shared.
-  return part_statistics(_copy(placed), nnx.traversals.flatten_mapping(state.statistics or {}))
+  paths = nnx.traversals.flatten_mapping(state.statistics or {})
+  return part_statistics(_placed({**whole, **parameters}, whole), paths)
+
+
+def _placed(tree: Any, like: Any) -> Any:
+  """A copy of a tree, since donated buffers may not be shared, placed as another."""
+  return _copy(jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), tree, like))
 
 
 def _copy(tree):

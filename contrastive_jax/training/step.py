@@ -50,7 +50,8 @@ def make_train_step(
     skip_bad: see `guard`, as for `spike`. The step number advances, and so the learning rate.
     spike: a bound of the gradient's norm, in multiples of its average; 0 for none.
     total_steps: of the run.
-    **options: `preprocess`, `micro_batches`, `views` and `view_preprocess`, see `Forward`.
+    **options: `preprocess`, `micro_batches`, `views`, `view_preprocess` and `teach`, see
+      `Forward`.
   """
   loss_and_effects = _make_loss(Forward(definition, objective, mesh, **options), heads, rates)
   averages: dict[str, Any] = {'average_decay': average_decay, 'targets': objective.targets}
@@ -88,12 +89,14 @@ def _make_loss(forward: Forward, heads: Heads | None, rates: Any) -> Callable:
       'heads': bind_heads(heads, own),
       'target_heads': {name: bind_heads(heads, of) for name, (_, of) in targets.items()},
     }
-    encoded = forward(parameters, state.statistics, models, state.memory or {}, batch, **modules)
+    given = parameters, state.statistics, models, state.memory or {}, batch
+    encoded = forward(*given, teacher=state.teacher, **modules)
     loss, writes, metrics = forward.objective(
       encoded.outputs,
       batch | {'step': state.step},
       partial=encoded.partial,
       targets=encoded.targets,
+      teacher=encoded.teacher,
       memory=state.memory,
       key=key,
       **modules,

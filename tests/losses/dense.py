@@ -177,6 +177,60 @@ def reweighted_info_nce(image, text, scale, same=None):
   return len(losses) * jax.nn.softmax(jnp.minimum(h + 1, 1)) * losses
 
 
+def of_teachers(teacher_image, teacher_text, teacher_scale, same=None):
+  """The mean softmax of each row, and of each column, of one teacher or a tuple."""
+  if not isinstance(teacher_image, tuple):
+    teacher_image, teacher_text = (teacher_image,), (teacher_text,)
+    teacher_scale = (teacher_scale,)
+  found = []
+  for each in zip(teacher_image, teacher_text, teacher_scale, strict=True):
+    scores, counts = pair_scores(*each, same)
+    scores = jnp.where(counts, scores, -jnp.inf)
+    found.append(jnp.stack([jax.nn.softmax(scores, 1), jax.nn.softmax(scores.T, 1)]))
+  return jax.lax.stop_gradient(sum(found) / len(found))
+
+
+def distillation(image, text, teacher_image, teacher_text, scale, teacher_scale, same=None):
+  aims = of_teachers(teacher_image, teacher_text, teacher_scale, same)
+  scores, counts = pair_scores(image, text, scale, same)
+  logits = jnp.stack([scores, scores.T])
+  totals = jax.nn.logsumexp(jnp.where(counts, logits, -jnp.inf), -1)
+  return jnp.mean(totals - jnp.sum(aims * logits, -1), 0)
+
+
+def teacher_entropy(teacher_image, teacher_text, teacher_scale):
+  aims = of_teachers(teacher_image, teacher_text, teacher_scale)
+  return jnp.mean(-jnp.sum(jax.scipy.special.xlogy(aims, aims), -1))
+
+
+def interactive_distillation(image, text, teacher_image, teacher_text, scale, same=None):
+  losses = []
+  for anchors, others in ((image, teacher_text), (text, teacher_image)):
+    scores, counts = pair_scores(anchors, jax.lax.stop_gradient(others), scale, same)
+    logits = jax.nn.log_softmax(jnp.where(counts, scores, -jnp.inf), 1)
+    losses.append(-jnp.diagonal(logits))
+  return (losses[0] + losses[1]) / 2
+
+
+def dynamic_distillation(
+  image, text, teacher_image, teacher_text, scale, teacher_scale, k, alpha=0.2, same=None
+):
+  student, counts = pair_scores(image, text, scale, same)
+  teacher = teacher_scale * teacher_image @ teacher_text.T
+  teacher = jax.lax.stop_gradient(jnp.where(counts, teacher, -jnp.inf))
+  B, own = len(image), jnp.eye(len(image), dtype=bool)
+  hardest = jnp.argsort(jnp.where(own, jnp.inf, teacher), 1)[:, ::-1][:, : k + 1]
+  teacher, student = (jnp.take_along_axis(scores, hardest, 1) for scores in (teacher, student))
+  probability = jax.nn.softmax(teacher, 1)
+  entropy = -jnp.sum(jax.scipy.special.xlogy(probability, probability), 1)
+  share = entropy / jnp.sum(entropy)
+  aims = jnp.take_along_axis(own, hardest, 1)
+  task = -jnp.mean(jax.nn.log_sigmoid(jnp.where(aims, student, -student)), 1)
+  distance = jnp.mean((student - teacher) ** 2, 1)
+  of_distance = jax.nn.softmax((1 - share) ** 2)
+  return B * (alpha * of_distance * distance + (1 - alpha) * share * task)
+
+
 def cross_uniformity(image, text, sharpness=2.0):
   """Of unit vectors, whose squared distance is 2 − 2 x · y."""
   squares = 2 - 2 * image @ text.T

@@ -78,6 +78,18 @@ def composed(size, **numbers):
   return given | {'texts': texts, 'same': same}
 
 
+def taught(size, width=6, **numbers):
+  """Pairs of a student and of a teacher of another width."""
+  teacher = pairs(size + 1, ('teacher_image', 'teacher_text'))
+  teacher = {name: a[:size, :width] for name, a in teacher.items()}
+  unit = {name: a / np.linalg.norm(a, axis=1, keepdims=True) for name, a in teacher.items()}
+  return pairs(size, **numbers) | unit
+
+
+def scaled(size):
+  return taught(size, scale=5, teacher_scale=4)
+
+
 def classes(size):
   """Embeddings of which a few have no positive."""
   labels = np.random.default_rng(0).integers(0, size // 4, size)
@@ -141,12 +153,22 @@ CASES = {
   'gram_per_example': Case(
     dense.gram, draw(repeated, names=MODALITIES, scale=5), {'label_smoothing': 0}, MODALITIES
   ),
+  'distillation': Case(mean(dense.distillation), scaled),
+  'distillation_per_example': Case(dense.distillation, scaled),
+  'dynamic_distillation': Case(mean(dense.dynamic_distillation), scaled, {'k': 3}),
+  'dynamic_distillation_per_example': Case(dense.dynamic_distillation, scaled, {'k': 5}),
   'hard_negative': Case(mean(dense.hard_negative), draw(pairs, scale=5), {'k': 3}),
   'hard_negative_per_example': Case(dense.hard_negative, draw(repeated, scale=5), {'k': 64}),
   'info_nce': Case(mean(dense.info_nce), draw(pairs, scale=5)),
   'info_nce_per_example': Case(dense.info_nce, draw(repeated, scale=5)),
   'modular': Case(mean(dense.modular), draw(composed, scale=5)),
   'modular_per_example': Case(dense.modular, draw(composed, scale=5)),
+  'interactive_distillation': Case(
+    mean(dense.interactive_distillation), draw(taught, width=8, scale=5)
+  ),
+  'interactive_distillation_per_example': Case(
+    dense.interactive_distillation, draw(taught, width=8, scale=5)
+  ),
   'nt_xent': Case(mean(dense.nt_xent), draw(views, scale=5)),
   'nt_xent_per_example': Case(dense.nt_xent, draw(views, scale=5)),
   'reweighted_info_nce': Case(mean(dense.reweighted_info_nce), draw(pairs, scale=5)),
@@ -162,6 +184,10 @@ CASES = {
   'swapped_assignment': Case(mean(dense.swapped_assignment), with_targets),
   'swapped_assignment_per_example': Case(
     dense.swapped_assignment, with_targets, {'epsilon': 0.2, 'iterations': 2}
+  ),
+  'teacher_entropy': Case(
+    dense.teacher_entropy,
+    lambda size: {name: a for name, a in scaled(size).items() if name.startswith('teacher')},
   ),
   'uniformity': Case(dense.uniformity, pairs),
   'volume': Case(dense.volume, draw(pairs, names=MODALITIES), names=MODALITIES),

@@ -14,14 +14,19 @@ from contrastive_jax import methods
 from contrastive_jax.methods import inputs
 from contrastive_jax.models.outputs import Outputs
 from contrastive_jax.training import build
-from contrastive_jax.training.batch import abstract_batch
 
 CONFIGS = pathlib.Path(__file__).parents[2] / 'configs' / 'methods'
 # Configs of other names that hold the options of a method.
 OWNERS = {'masked_prediction': 'siglip2', 'self_distillation': 'siglip2'}
 B, EXAMPLES, VIEWS = 16, 64, 2
 SIZES = methods.Sizes(
-  *(B, 16, 16, 16, 4, 32), tokens=15, hidden=16, vocabulary=64, examples=1024, views=VIEWS
+  *(B, 16, 16, 16, 4, 32),
+  tokens=15,
+  hidden=16,
+  vocabulary=64,
+  examples=1024,
+  views=VIEWS,
+  teacher=16,
 )
 # The model gives whatever a method may read: several views, caption logits, a bias.
 NAMES = tuple(methods.names())
@@ -71,6 +76,8 @@ def config_of(names, mesh='data:1', micro_batches=1) -> ConfigDict:
   """A tiny CoCa with a bias and several views, and the texts that the given methods read."""
   config = coca.get_config('smoke')
   config.objective = ConfigDict({name: options_of(name) for name in names})
+  if any(read.startswith('teacher.') for name in names for read in method_of(name).reads):
+    config.teacher = 'untrained'
   config.mesh, config.micro_batches = mesh, micro_batches
   config.batch_size, config.total_steps = B, 8
   # Local views come after the text's and the global one.
@@ -99,7 +106,7 @@ def batch_of(run: build.Run, step: int = 0) -> dict[str, np.ndarray]:
   """A batch whose ids repeat, and whose captions and labels agree in places."""
   random = np.random.default_rng(step)
   batch = {}
-  for name, leaf in abstract_batch(run.config, run.definition).items():
+  for name, leaf in run.abstract_batch.items():
     if name == 'image':
       batch[name] = random.integers(0, 256, leaf.shape, np.uint8)
     elif name.endswith('tokens'):

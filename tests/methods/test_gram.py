@@ -77,7 +77,7 @@ def test_wrong_modalities_are_refused(modalities, message):
 def test_a_text_is_read_by_its_number():
   texts = np.arange(6.0).reshape(1, 3, 2)
   outputs = Outputs(text=texts[:, 0], texts=texts)
-  found = inputs.gather(('text', 'text.0', 'text.2'), outputs, None, {})
+  found = inputs.gather(('text', 'text.0', 'text.2'), outputs, {})
   assert [found[name].tolist() for name in found] == [[[0, 1]], [[0, 1]], [[4, 5]]]
   assert inputs.fields(('text.2',)) == {'texts'} and inputs.fields(('text.0',)) == {'text'}
   config = clip.get_config('smoke')

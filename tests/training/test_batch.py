@@ -92,7 +92,7 @@ def test_negatives_are_encoded_beside_several_texts(keys):
 
 def test_a_negative_that_is_the_caption_is_not_valid():
   batch = {'tokens': np.array([[1, 2], [3, 4]]), 'negative_tokens': np.array([[[1, 3]], [[3, 4]]])}
-  valid = inputs.gather(['negative_valid'], Outputs(), None, batch)['negative_valid']
+  valid = inputs.gather(['negative_valid'], Outputs(), batch)['negative_valid']
   assert valid.tolist() == [[True], [False]]
 
 

@@ -4,8 +4,8 @@ import numpy as np
 from configs.methods import siglip2
 from contrastive_jax.methods import Objective
 from contrastive_jax.sharding.mesh import make_mesh
-from contrastive_jax.training.build import strengths_of
 from contrastive_jax.training.forward import Forward
+from contrastive_jax.training.views import strengths_of
 from tests.models.towers import batch_of, drawn, tiny
 
 

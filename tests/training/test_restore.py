@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from configs import clip
 from contrastive_jax.models.definition import Definition
 from contrastive_jax.sharding.mesh import make_mesh
-from contrastive_jax.training import build, restore
+from contrastive_jax.training import build, opening, restore
 from contrastive_jax.training.checkpoint import Checkpoints
 from contrastive_jax.training.state import TrainState, plan_state
 from tests.training.test_checkpoint import damage
@@ -39,7 +39,7 @@ DEFINITION = Definition(
 
 
 def model_on(mesh='data:8', definition=DEFINITION, **config):
-  return build.OpenModel(
+  return opening.OpenModel(
     ConfigDict({'sharding': SHARDING, 'average_decay': 0.9} | config),
     make_mesh(mesh),
     definition,
