@@ -164,7 +164,6 @@ def test_a_tokenizer_must_pad_as_the_tower_reads():
     slow(coca, PATCHES | SCANNED | {'model.decoder.scan': True}),
     (coca, {'objective': ConfigDict({'info_nce': 1.0, 'captioning_streamed': 2.0})}),
     (coca, {'model.pooler': 'parallel'}),
-    slow(siglip2, {}),
   ],
 )
 def test_traced_flops_equal_analytic_flops(recipe, overrides):
@@ -174,3 +173,16 @@ def test_traced_flops_equal_analytic_flops(recipe, overrides):
   traced = traced_flops.traced(run.train_step, state, batch)
   analytic = flops.analytic(run.config, state.parameters, run.objective, run.sizes)
   assert traced.total == sum(analytic.values())
+
+
+@pytest.mark.slow
+def test_only_views_that_are_read_count():
+  run = described(siglip2, view_augmentation=ConfigDict())
+  batch = abstract_batch(run.config, run.definition)
+  parameters = run.abstract_state.parameters
+  traced = traced_flops.traced(run.train_step, run.abstract_state, batch).total
+  parts = flops.analytic(run.config, parameters, run.objective, run.sizes)
+  # Features and tokens do without the projection, which counts for all views.
+  assert traced == pytest.approx(sum(parts.values()), rel=1e-3)
+  # The target sees one view, in a forward pass alone.
+  assert parts['targets'] < 0.4 * parts['image'] / run.config.views
