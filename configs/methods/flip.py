@@ -8,11 +8,11 @@ Li et al., Scaling Language-Image Pre-training via Masking, 2022, https://arxiv.
   python launch.py --config=configs/methods/flip.py:vit_b16 --config.data.name=NAME    the paper's
       recipe, on data with the fields `image` and `caption`
 
-`--config.model.image.patch_dropout=0.75` is the paper's other share, for twice the batch; 0, with
+`--config.model.image.patch_dropout=0.75` is the paper's other share; 0, with
 `--config.unmasked_fraction=0`, is CLIP with the same tower. The paper reports 69.6% and 68.2%
-zero-shot on ImageNet at shares of 0.5 and 0.75 where its CLIP has 68.6%, in 0.50 and 0.33 of the
-time (ViT-L/16, 6.4 epochs of LAION-400M). Its unmasked tuning is a second run of a hundredth of the
-steps, whose learning rate peaks at a hundredth.
+zero-shot on ImageNet at shares of 0.5 and 0.75 in batches of 32k and 64k, where its CLIP has 68.6%
+in batches of 16k, in 0.50 and 0.33 of the time (ViT-L/16, 6.4 epochs of LAION-400M). Its unmasked
+tuning is a second run of a hundredth of the steps, whose learning rate peaks at a hundredth.
 
 Here the tuning is the end of one schedule, positions are learned, and the text tower is CLIP's.
 """

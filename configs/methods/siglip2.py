@@ -15,8 +15,8 @@ or ln K where they collapse.
 
 The paper adds the terms in the last fifth of the steps, with a quarter of the weight for a ViT-B,
 half for L and g, and all for So400m. It has eight smaller local views and an unaugmented view for
-the text, and a captioning decoder from the start. Here the terms are there throughout, on a small
-transformer.
+the text, and a captioning decoder from the start. Here the crops are those of SILC, all views have
+one size, there is no decoder, and on the emoji the terms are there throughout.
 """
 
 from ml_collections import ConfigDict
