@@ -30,6 +30,7 @@ from contrastive_jax.data.batches import BadExamples
 from contrastive_jax.data.readers import Images
 from contrastive_jax.data.sources.source import location_of
 from contrastive_jax.evaluation.batches import in_batches, jit_batched
+from contrastive_jax.methods.method import fold_name
 from contrastive_jax.sharding.mesh import make_mesh
 from contrastive_jax.training import opening, teacher, workdir
 
@@ -111,7 +112,9 @@ class _Teacher:
   def __init__(self, config: ConfigDict, model: teacher.Teacher, mesh: Mesh):
     parameters = model.parameters
     if parameters is None:
-      parameters = jax.jit(model.definition.init)(jax.random.key(config.seed))
+      # As in a run with this seed.
+      key = fold_name(jax.random.key(config.seed), 'teacher')
+      parameters = jax.jit(model.definition.init)(key)
     bind, preprocess = model.definition.bind, model.preprocesses(config)[0]
     self._tokenize, self._mesh, self._batch_size = model.tokenize, mesh, config.batch_size
     placed = jax.device_put(parameters, NamedSharding(mesh, PartitionSpec()))
