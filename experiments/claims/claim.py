@@ -93,17 +93,25 @@ class Claim:
       for seed in range(comparison.seeds)
     ]
 
-  def metrics(self) -> list[str]:
-    """The metrics of all comparisons, some of them twice."""
-    return [metric for comparison in self.comparisons().values() for metric in comparison.metrics]
+
+# CLIP as the family `objectives` measures it, by arithmetic and hard pairs too.
+EVALUATED = {
+  'evaluation.splits': ('heldout_style', 'heldout_composition', 'openmoji[skin_tone!=]'),
+  'evaluation.arithmetic': ('vendor',),
+  'evaluation.pairs': ('vendor', 'concept'),
+  'evaluation.partners': 'train[vendor=noto|twemoji,skin_tone!=]+openmoji[skin_tone!=]',
+}
+CLIP = Arm('clip', EVALUATED, 'clip, by all protocols')
+LONGER = Arm('clip', EVALUATED | {'total_steps': 1200}, 'clip, three times the steps')
 
 
-def with_three_views(method: str) -> dict[str, Any]:
+def with_three_views(
+  method: str, clip: Arm = CLIP, longer: Arm = LONGER
+) -> dict[str, Comparison | dict[str, Comparison]]:
   """The comparisons with CLIP of a method that sees three views of each image."""
-  longer = Arm('clip', {'total_steps': 1200})
   says = 'CLIP with three times the steps, for equal views seen'
   return {
-    'primary': Comparison(Arm(method), says='equal steps', seeds=3),
+    'primary': Comparison(Arm(method), clip, 'equal steps', seeds=3),
     'secondary': {'equal_views': Comparison(Arm(method), longer, says, seeds=3)},
   }
 
@@ -130,3 +138,9 @@ def families() -> dict[str, Sequence[str]]:
   for name in names():
     found.setdefault(read(name).family, []).append(name)
   return found
+
+
+def metrics() -> list[str]:
+  """The metrics of all claims, some of them twice."""
+  comparisons = [each for name in names() for each in read(name).comparisons().values()]
+  return [metric for comparison in comparisons for metric in comparison.metrics]

@@ -7,6 +7,7 @@ import inspect
 import json
 import pathlib
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from flax.traverse_util import flatten_dict
@@ -108,15 +109,14 @@ def write(name: str, measured: claim.Claim, folder_of: Folders) -> None:
   `source` stays that of the oldest row, so that a later change of the method is noticed.
   """
   known, rows_of, earlier = rows(), {}, read(name)
+  metrics = dict.fromkeys((*KEPT, *claim.metrics()))
   for arm, seed in measured.runs():
-    metrics = dict.fromkeys((*measured.metrics(), *KEPT))
     if found := _row_of(arm, seed, folder_of(arm, seed), metrics) or matching(known, arm, seed):
       rows_of[str(arm), seed] = found
   kept = [found for found in earlier.get('rows', ()) if found in rows_of.values()]
-  if len(kept) == len(rows_of):  # nothing is new; outcomes per query may be gone
-    return
+  before = {'primary': earlier, **earlier.get('secondary', {})}
   compared = {
-    key: compare(comparison, rows_of, folder_of)
+    key: compare(comparison, rows_of, folder_of, before.get(key, {}))
     for key, comparison in measured.comparisons().items()
   }
   primary = compared.pop('primary')
@@ -166,9 +166,16 @@ def _row_of(arm: claim.Arm, seed: int, folder: pathlib.Path, metrics: Iterable[s
 
 
 def compare(
-  comparison: claim.Comparison, rows: Mapping[tuple[str, int], Row], folder_of: Folders
+  comparison: claim.Comparison,
+  rows: Mapping[tuple[str, int], Row],
+  folder_of: Folders,
+  before: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any] | None:
-  """What the rows say of a comparison; None with fewer than two pairs of runs."""
+  """What the rows say of a comparison; None with fewer than two pairs of runs.
+
+  Where outcomes per query are gone, the interval over them is that of `before`, what equal rows
+  said.
+  """
   baseline, method = str(comparison.baseline), str(comparison.method)
   seeds = [s for s in range(comparison.seeds) if {(baseline, s), (method, s)} <= rows.keys()]
   if len(seeds) < 2:
@@ -183,10 +190,13 @@ def compare(
     key: sum(value(arm, s) for s in seeds) / len(seeds)
     for key, arm in (('baseline', baseline), ('method', method))
   }
+  bootstrap = _bootstrap(comparison, seeds, folder_of)
+  if bootstrap is None and before.get('difference') == found.difference:
+    bootstrap = before['bootstrap']
   return {
     'verdict': statistics.verdict(found, comparison.delta),
     **found._asdict(),
-    'bootstrap': _bootstrap(comparison, seeds, folder_of),
+    'bootstrap': bootstrap,
     'delta': comparison.delta,
     'means': arms,
     'says': comparison.says,

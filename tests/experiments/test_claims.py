@@ -247,6 +247,20 @@ def test_rows_outlive_the_workdirs(measured, tmp_path):
   assert results.row(SECOND, 0) and results.row(changed, 0) is None
 
 
+def test_a_comparison_that_joins_a_measured_claim_is_settled(measured, tmp_path):
+  for seed in range(3):
+    finish(measured(FIRST, seed), 0.1)
+    finish(measured(SECOND, seed), 0.2)
+  results.write('decoupled', MEASURED, measured)
+  before = results.read('decoupled')
+  (tmp_path / 'runs').rename(tmp_path / 'gone')
+  further = dataclasses.replace(MEASURED.primary, says='one way', metrics=claim.RECALL[:1])
+  results.write('decoupled', dataclasses.replace(MEASURED, secondary={'one': further}), measured)
+  after = results.read('decoupled')
+  assert after['secondary'].pop('one')['difference'] == pytest.approx(0.1)
+  assert after == before
+
+
 @pytest.mark.slow
 def test_the_runner_trains_stops_and_goes_on(tmp_path):
   """Two arms with two seeds of a tiny recipe, through launch.py."""

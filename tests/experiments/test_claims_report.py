@@ -19,7 +19,7 @@ def write(folder, name, change, **fields):
   measured = claim.read(name)
   rows = {
     (str(arm), seed): dict.fromkeys(
-      (*results.KEPT, *measured.metrics()), 0.1 + gain * (0.8 + 0.1 * seed)
+      (*results.KEPT, *claim.metrics()), 0.1 + gain * (0.8 + 0.1 * seed)
     )
     | {'arm': str(arm), 'seed': seed}
     for comparison in measured.comparisons().values()

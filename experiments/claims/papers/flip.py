@@ -4,7 +4,6 @@ from experiments.claims.claim import Arm, Claim, Comparison
 
 VIT = {'model.image.patch_dropout': 0.0, 'unmasked_fraction': 0.0}
 CLIP = Arm('flip', VIT, 'clip with a vision transformer')
-TAIL = {'unmasked_fraction': 0.0}
 
 CLAIM = Claim(
   method='FLIP',
@@ -19,9 +18,6 @@ CLAIM = Claim(
       metrics=('step_seconds',),
       lower_is_better=True,
       seeds=3,
-    ),
-    'tail': Comparison(
-      Arm('flip'), Arm('flip', TAIL), 'the last tenth of the steps unmasked', seeds=3
     ),
   },
   family='objectives',

@@ -1,13 +1,13 @@
 """Hardness-weighted InfoNCE for pairs beside InfoNCE, and beside the debiased one."""
 
-from experiments.claims.claim import Arm, Claim, Comparison
+from experiments.claims.claim import CLIP, Arm, Claim, Comparison
 
 METHOD, SEEDS = Arm('hardness_weighted'), 3
 
 CLAIM = Claim(
   method='hardness-weighted InfoNCE',
   paper='HCL',
-  primary=Comparison(METHOD, says='a prior of 0.01 and β = 1, equal steps', seeds=SEEDS),
+  primary=Comparison(METHOD, CLIP, 'a prior of 0.01 and β = 1, equal steps', seeds=SEEDS),
   secondary={
     'weights': Comparison(METHOD, Arm('debiased'), 'beside the same prior alone', seeds=SEEDS)
   },

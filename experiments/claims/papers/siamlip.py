@@ -2,4 +2,4 @@
 
 from experiments.claims.claim import Claim, with_three_views
 
-CLAIM = Claim(method='SiamLIP', paper=11, family='image-text', **with_three_views('siamlip'))
+CLAIM = Claim(method='SiamLIP', paper=11, family='objectives', **with_three_views('siamlip'))

@@ -1,5 +1,10 @@
 """SLIP beside CLIP."""
 
-from experiments.claims.claim import Claim, with_three_views
+from experiments.claims.claim import Arm, Claim, with_three_views
 
-CLAIM = Claim(method='SLIP', paper='SLIP', family='image-text', **with_three_views('slip'))
+CLAIM = Claim(
+  method='SLIP',
+  paper='SLIP',
+  family='image-text',
+  **with_three_views('slip', clip=Arm(), longer=Arm('clip', {'total_steps': 1200})),
+)

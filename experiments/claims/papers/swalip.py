@@ -1,11 +1,11 @@
 """SwALIP beside CLIP and CLIP-rocket."""
 
-from experiments.claims.claim import Arm, Claim, Comparison
+from experiments.claims.claim import CLIP, Arm, Claim, Comparison
 
 CLAIM = Claim(
   method='SwALIP',
   paper=11,
-  primary=Comparison(Arm('swalip'), says='equal steps', seeds=3),
+  primary=Comparison(Arm('swalip'), CLIP, 'equal steps', seeds=3),
   secondary={
     'recipe': Comparison(Arm('swalip'), Arm('rocket'), 'SwALIP and CLIP-rocket', seeds=3),
   },
