@@ -37,13 +37,18 @@ def get_config(variant: str = 'default') -> ConfigDict:
   return config
 
 
-def method_config(method: str) -> ConfigDict:
-  """Returns the default of configs/METHOD.py or configs/methods/METHOD.py."""
-  for folder in ('methods', ''):
-    if (_FOLDER / folder / f'{method}.py').exists() and method != 'claims':
-      module = '.'.join(filter(None, ('configs', folder, method)))
-      return importlib.import_module(module).get_config()
+def path_of(method: str) -> str:
+  """Returns the path of the config of a method, in configs/methods/ or configs/."""
+  for folder in ('methods/', ''):
+    if (_FOLDER / f'{folder}{method}.py').exists() and method != 'claims':
+      return f'configs/{folder}{method}.py'
   raise ValueError(f'configs/ and configs/methods/ have no {method}.py; give a method as METHOD')
+
+
+def method_config(method: str) -> ConfigDict:
+  """Returns the default of a method's config."""
+  module = path_of(method).removesuffix('.py').replace('/', '.')
+  return importlib.import_module(module).get_config()
 
 
 def apply_changes(config: Any, method: Any, base: Any) -> None:
