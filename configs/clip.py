@@ -94,6 +94,8 @@ def emoji() -> ConfigDict:
   config.data.numbers = ()  # fields, for models that read numbers
   config.data.nodes = ()  # fields of integers, for models of graphs
   config.data.labels = ''  # field with the class of an example, for losses with labels
+  # Number of these classes, for losses with classifiers; 0 leaves them without numbers
+  config.data.classes = 0
   config.data.examples = 0  # rows of tables with a row per example; 0 to count the examples
   config.data.size = 40  # side of the images in a batch, before augmentation
   config.data.crop = ()  # min and max area of random crops, as fractions; () for no crop

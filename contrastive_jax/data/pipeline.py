@@ -14,7 +14,15 @@ import numpy as np
 from contrastive_jax.data.batch_shapes import BatchShape, BatchShapes
 from contrastive_jax.data.batches import BadExamples, Batches
 from contrastive_jax.data.decoded import CACHED_BYTES, DecodedImages
-from contrastive_jax.data.readers import Captions, Images, Labels, Numbers, PatchedImages, Texts
+from contrastive_jax.data.readers import (
+  Captions,
+  Images,
+  Labels,
+  Numbers,
+  PatchedImages,
+  Texts,
+  class_names,
+)
 from contrastive_jax.data.reinforcement import Table
 from contrastive_jax.data.shard_order import ShardOrder
 from contrastive_jax.data.sources.source import location_of
@@ -148,6 +156,7 @@ def training_batches(
   numbers: Sequence[str] = (),
   nodes: Sequence[str] = (),
   labels: str = '',
+  classes: int = 0,
   negatives: int = 0,
   negative_rules: Sequence[str] = (),
   teacher_tokenizer: Callable | None = None,
@@ -187,6 +196,8 @@ def training_batches(
     numbers: fields of numbers.
     nodes: fields of integers.
     labels: field that holds the class of an example; '' for none.
+    classes: K, the number of classes in the data, which are then numbered from 0 in the order of
+      their names; 0 for labels that are equal where the classes are.
     negatives: M, wrong captions per example, see `data.text.negatives.hard_negatives`.
     negative_rules: their rules; () for all.
     teacher_tokenizer: list of texts -> integers [., L'], by which a teacher reads the texts.
@@ -198,12 +209,13 @@ def training_batches(
     int32 [b], beside 'tokens', equal for equal captions whatever the prompts; 'negative_tokens':
     int32 [b, M, L], the caption's own tokens where the rules give fewer; 'teacher_tokens': int32
     [b, L'], the same texts; 'numbers': float32 [b, n]; 'nodes': int32 [b, n]; 'labels': int32 [b],
-    equal for equal labels; with a table 'seed' [b], of the view, 'teacher_image' and
-    'teacher_text', float16 [b, W]. It always holds 'id': int32 [b], the same wherever a split
-    repeats an example, and 'position': int32 [b], its number in the split.
+    equal for equal labels, below K with `classes`; with a table 'seed' [b], of the view,
+    'teacher_image' and 'teacher_text', float16 [b, W]. It always holds 'id': int32 [b], the same
+    wherever a split repeats an example, and 'position': int32 [b], its number in the split.
 
   Raises:
-    ValueError: if an option is out of range, or no example can be used.
+    ValueError: if an option is out of range, the data has another number of classes, or no example
+      can be used.
 
   References:
     [1] Okanovic et al., Repeated Random Sampling for Minimizing the Time-to-Accuracy of Learning,
@@ -224,7 +236,7 @@ def training_batches(
     'second_tokens': lambda: Texts('second_tokens', tokenizer, second_captions),
     'numbers': lambda: Numbers('numbers', numbers, np.float32),
     'nodes': lambda: Numbers('nodes', nodes, np.int32),
-    'labels': lambda: Labels(labels),
+    'labels': lambda: Labels(labels, class_names(source, labels, classes)),
   }
   readers = _open_readers(inputs, labels, by_input)
   if table is not None:

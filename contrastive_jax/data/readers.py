@@ -23,6 +23,7 @@ from contrastive_jax.data.captions import (
 )
 from contrastive_jax.data.patches import Patches, patchify
 from contrastive_jax.data.sources.rows import FIELDS
+from contrastive_jax.data.sources.source import fields_of
 from contrastive_jax.data.text.negatives import check_rules, hard_negatives
 
 # Weights by field; or those of each text of an example.
@@ -233,9 +234,10 @@ class Numbers:
 class Labels:
   """Reads `labels`, int32 [b], equal where the values of a field are."""
 
-  def __init__(self, field: str):
-    """Reads a field of texts or numbers."""
+  def __init__(self, field: str, names: Sequence[str] = ()):
+    """Reads a field of texts or numbers; the labels are positions in `names`, if it has any."""
     self._field = field
+    self._numbers = {name: np.int32(number) for number, name in enumerate(names)}
 
   def check(self, example: Mapping[str, Any]) -> None:
     """Checks that a good example has the field."""
@@ -251,11 +253,30 @@ class Labels:
     if value is None or isinstance(value, bytes | Mapping | list | tuple | np.ndarray):
       kind = 'missing' if value is None else f'a {type(value).__name__}'
       raise ValueError(f'the label {self._field!r} is {kind}')
-    return caption_id(str(value))
+    return self._numbers[str(value)] if self._numbers else caption_id(str(value))
 
   def arrays(self, drawn: Sequence[Any]) -> dict[str, np.ndarray]:
     """Returns the labels."""
     return {'labels': np.array(drawn)}
+
+
+def class_names(source, field: str, classes: int) -> list[str]:
+  """Returns the sorted values of a field of the data, as text; [] for 0 classes.
+
+  Raises:
+    ValueError: if there are more or fewer than `classes`.
+  """
+  if not classes:
+    return []
+  values = (fields_of(source, number).get(field) for number in range(len(source)))
+  names = sorted({str(value) for value in values if value is not None})
+  # A field that no example has is named by the check of the reader.
+  if names and len(names) != classes:
+    raise ValueError(
+      f'config.data.classes = {classes}, and the field {field!r} of config.data.labels has '
+      f'{len(names)} values in the data; use {len(names)}'
+    )
+  return names
 
 
 def encoded_image(example: Mapping[str, Any]) -> bytes:

@@ -27,6 +27,21 @@ def check_settings(texts: Sequence[str], probes: Sequence[str], known: Sequence[
       )
 
 
+def check_probed(probed: Split, texts: Sequence[str]) -> None:
+  """Checks that the examples of the probes have one or several texts in a field.
+
+  Raises:
+    ValueError: if they lack it, or it holds texts by language.
+  """
+  for field in texts:
+    own = probed.fields.get(field, [{}])
+    if isinstance(own[0], Mapping):
+      raise ValueError(
+        f'config.evaluation.probe_split has no texts in {field!r}, which the probes on image and '
+        'text read; use another split, or a field of plain texts first in config.evaluation.texts'
+      )
+
+
 def check_fields(
   splits: Mapping[str, Split],
   partners: Split | None,
@@ -90,7 +105,7 @@ def check_labels(
     ValueError: if a split has none of the known labels, or a linear probe has a single class.
   """
   for field, own in learned.items():
-    if 'linear' in probes and len(set(own)) < 2:
+    if any(kind.endswith('linear') for kind in probes) and len(set(own)) < 2:
       raise ValueError(
         f'config.evaluation.probe_split: all examples have the {field!r} {own[0]!r}, and a linear '
         'probe tells classes apart; use a split of several'

@@ -39,6 +39,8 @@ PROBES: dict[str, Callable[..., Any]] = {
   'neighbours': KNN,
   'prototypes': FewShot,
 }
+_FUSED = 'fused_'  # prefix of a probe on image and text
+_KINDS = (*PROBES, *(_FUSED + kind for kind in PROBES))
 
 
 class Evaluator:
@@ -92,7 +94,8 @@ class Evaluator:
         `read_split`.
       first: field of the first text of a pair, which takes the place of the image in a model of
         pairs of texts.
-      probes: names in `PROBES`, fitted for each field of `classes`.
+      probes: names in `PROBES`, fitted for each field of `classes`; with the prefix 'fused_' to the
+        concatenated embeddings of image and first text.
       probe_source: examples to which the probes are fitted.
       pairs: fields in which the two examples of a hard pair agree; their texts differ. Empty for no
         pairs.
@@ -108,8 +111,8 @@ class Evaluator:
       ValueError: if a probe is unknown, no split has a field, only some examples of a split have
         it, a split has none of the classes, or the model cannot caption by the rules.
     """
-    checks.check_settings(texts, probes, tuple(PROBES))
     self._has_texts = 'tokens' in definition.inputs
+    checks.check_settings(texts, probes, _KINDS if self._has_texts else tuple(PROBES))
     if not self._has_texts:
       pairs, arithmetic, partners, captions = (), (), None, None
     self._encoder = Encoder(definition, tokenizer, mesh, batch_size, normalize)
@@ -124,7 +127,9 @@ class Evaluator:
     }
     self._probed = self._partners = None
     if probes:
-      self._probed = read(probe_source, setting='probe_split', labels=tuple(classes))
+      fused = texts[:1] if any(kind.startswith(_FUSED) for kind in probes) else ()
+      self._probed = read(probe_source, setting='probe_split', texts=fused, labels=tuple(classes))
+      checks.check_probed(self._probed, fused)
     if partners is not None and agreeing:
       self._partners = read(partners, setting='partners', texts=texts[:1], labels=agreeing)
     checks.check_fields(self._splits, self._partners, classes, texts, pairs, arithmetic)
@@ -232,7 +237,7 @@ class Evaluator:
     self,
     parameters,
     embedded: Mapping[str, np.ndarray] | None = None,
-    kinds: Collection[str] = tuple(PROBES),
+    kinds: Collection[str] = _KINDS,
   ) -> dict[str, float]:
     """Fits probes on unit embeddings, for each class field, and tests them on every split.
 
@@ -244,22 +249,35 @@ class Evaluator:
     probes = [kind for kind in self._probes if kind in kinds]
     if self._probed is None or not probes:
       return {}
-    given = embedded or {}
-    embedded = {
+    splits, given = {'': self._probed, **self._splits}, embedded or {}
+    images = {
       name: given[name] if name in given else self._encoder.first(parameters, split)
-      for name, split in self._splits.items()
+      for name, split in splits.items()
     }
-    features = self._encoder.first(parameters, self._probed)
+    features = {'': images}
+    if any(kind.startswith(_FUSED) for kind in probes):
+      features[_FUSED] = self._fuse(parameters, images, splits)
     tests = {name: self._labels(split) for name, split in self._splits.items()}
     metrics = {}
     for field, labels in self._labels(self._probed).items():
       for kind in probes:
-        fitted = PROBES[kind](features, labels, mesh=self._mesh)
+        prefix = _FUSED if kind.startswith(_FUSED) else ''
+        vectors, fit = features[prefix], PROBES[kind.removeprefix(prefix)]
+        fitted = fit(vectors[''], labels, mesh=self._mesh)
         for name, own_labels in tests.items():
-          if field in own_labels:
-            own = fitted.metrics(embedded[name], own_labels[field])
-            metrics |= {f'{name}/{field}_{measure}': value for measure, value in own.items()}
+          if field in own_labels and name in vectors:
+            own = fitted.metrics(vectors[name], own_labels[field])
+            metrics |= _named(name, {f'{field}_{prefix}{key}': own[key] for key in own})
     return metrics
+
+  def _fuse(self, parameters, images, splits) -> dict[str, np.ndarray]:
+    """Returns unit vectors of image and first text, for the splits that have the texts."""
+    encode, field = partial(self._encoder.texts, parameters), self._texts[0]
+    return {
+      name: np.hstack([images[name], encode(list(map(_first, split.fields[field])))]) / 2**0.5
+      for name, split in splits.items()
+      if field in split.fields
+    }
 
   def _retrieve_others(self, parameters, embedded: Sequence[EmbeddedSplit]) -> dict[str, float]:
     """Returns the recalls by further fields of texts, per language where they have several."""

@@ -34,6 +34,7 @@ from contrastive_jax.losses.pairs.dynamic_distillation import (
 from contrastive_jax.losses.pairs.gram import gram, gram_per_example, volume
 from contrastive_jax.losses.pairs.hard_negative import hard_negative, hard_negative_per_example
 from contrastive_jax.losses.pairs.info_nce import info_nce, info_nce_per_example
+from contrastive_jax.losses.pairs.mixup import mixup_info_nce, mixup_info_nce_per_example
 from contrastive_jax.losses.pairs.reweighting import (
   reweighted_info_nce,
   reweighted_info_nce_per_example,
@@ -67,6 +68,8 @@ __all__ = [  # noqa: RUF022 — grouped by kind
   'hard_negative_per_example',
   'info_nce',
   'info_nce_per_example',
+  'mixup_info_nce',
+  'mixup_info_nce_per_example',
   'modular',
   'modular_per_example',
   'interactive_distillation',

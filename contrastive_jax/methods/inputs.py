@@ -21,10 +21,12 @@
   same              [B]        equal where captions are
   texts_same        [B, K]     the same of all K texts
   negative_valid    [B, K]     whether each of `negatives` differs from the caption
-  labels            [B]        classes, from the field `config.data.labels`
+  labels            [B]        classes, from the field `config.data.labels`; numbered from 0 with
+                               `config.data.classes`
   batch_size        []         B
   masked            [B, M]     patches masked by `Method.transform`; in `partial` only
   step              []         number of the step, from 0
+  progress          []         share of the run's steps that are done, from 0 to 1
 
 With a final '?', a name is optional.
 """
@@ -42,7 +44,7 @@ OUTPUTS = {field.name for field in dataclasses.fields(Outputs)} | {*_PROPERTIES,
 EMBEDDINGS = {'first', 'second', 'image', 'text', 'view'}  # unit vectors, one per example
 ENCODERS = ('target', 'teacher')  # beside '', the model that is trained
 BATCH = {'tokens', 'next_tokens', 'id', 'same', 'texts_same', 'negative_valid', 'labels', 'step'}
-BATCH |= {'batch_size', 'masked'}
+BATCH |= {'batch_size', 'masked', 'progress'}
 
 
 def parse(read: str) -> tuple[str, str, int]:

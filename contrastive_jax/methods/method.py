@@ -30,6 +30,7 @@ class Sizes(NamedTuple):
     views: V, views of each image.
     texts: K, texts of each example.
     teacher: D', the width of the teacher's embeddings; 0 without a teacher.
+    classes: number of the labels' classes, `config.data.classes`; 0 where they are not numbered.
   """
 
   batch: int
@@ -45,6 +46,7 @@ class Sizes(NamedTuple):
   views: int = 1
   texts: int = 1
   teacher: int = 0
+  classes: int = 0
 
 
 class Slot(NamedTuple):

@@ -85,7 +85,7 @@ class Objective:
     Raises:
       ValueError: names the method, what it needs, and what would work.
     """
-    given = {'step': 0, **batch}
+    given = {'step': 0, 'progress': 0.0, **batch}
     for name, method in self.methods.items():
       asked = inputs.count(method.reads, 'views', 'view_features', *inputs.ONE_VIEW)
       if asked > views:

@@ -10,6 +10,7 @@ from contrastive_jax.methods.distill import ClipKd, Distill
 from contrastive_jax.methods.gram import Gram
 from contrastive_jax.methods.isogclr import ISogClr, SogClr
 from contrastive_jax.methods.lift import stateless, streamed
+from contrastive_jax.methods.m3col import M3CoL
 from contrastive_jax.methods.method import Method
 from contrastive_jax.methods.moco import MoCo
 from contrastive_jax.methods.rocket import Rocket
@@ -72,6 +73,7 @@ METHODS: dict[str, Callable[..., Method]] = {
   'hard_negative': stateless(losses.hard_negative, flops=streamed(6), **_SCALED),
   'info_nce': stateless(losses.info_nce, flops=streamed(), **_SCALED),
   'isogclr': ISogClr,
+  'm3col': M3CoL,
   'masked_prediction': MaskedPrediction,
   'moco': MoCo,
   'modular': stateless(

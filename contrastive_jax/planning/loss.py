@@ -75,7 +75,7 @@ def loss_gradient(run: build.Run) -> tuple[jax.stages.Wrapped, tuple]:
     totals = objective.totals(batch)
     return objective(
       all_outputs,
-      batch | {'step': 0},
+      batch | {'step': 0, 'progress': 0.0},
       partial=objective.partial(outputs, merge_views(views), totals, targets=of_part, **state),
       targets=targets,
       teacher=taught,

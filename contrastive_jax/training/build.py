@@ -209,6 +209,7 @@ def _sizes(
     views=config.views,
     texts=config.texts,
     teacher=0 if taught is None else sum(map(width, jax.tree.leaves(taught.first))),
+    classes=config.data.classes,
   )
 
 

@@ -162,6 +162,7 @@ RULES: dict[str, Rule] = {
   'texts': _COUNT,
   'data.examples': _NATURAL,
   'data.negatives': _NATURAL,
+  'data.classes': Rule(2, integer=True, off=(0,)),
   'total_steps': _COUNT,
   'unmasked_fraction': _DECAY,
   'batch_size': _COUNT,
@@ -248,6 +249,7 @@ def check_config(config: ConfigDict, mesh: Mesh) -> None:
   _check_fields(config.to_dict())
   check_strengths(config.augmentation.to_dict())
   _check_captions(config)
+  _check_classes(config.data)
   check_rules(config.data.negative_rules)
   _check_view_augmentation(config)
   check_text_augmentation(config.data.text_augmentation.to_dict(), config.texts)
@@ -340,6 +342,14 @@ def _check_captions(config: ConfigDict) -> None:
     raise ValueError(
       f'config.data.captions = {captions!r} has fields of {len(captions)} texts, and '
       f"config.texts = {config.texts}; give those of each, or one line for all, such as 'caption'"
+    )
+
+
+def _check_classes(fields: ConfigDict) -> None:
+  if fields.classes and not fields.labels:
+    raise ValueError(
+      f"config.data.classes = {fields.classes} numbers the labels, and config.data.labels = ''; "
+      'name the field with the class of an example, or use 0 classes'
     )
 
 

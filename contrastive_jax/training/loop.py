@@ -283,6 +283,7 @@ def _training_batches(run: Run, source: data.Source):
     numbers=config.data.numbers,
     nodes=config.data.nodes,
     labels=config.data.labels,
+    classes=config.data.classes,
     negatives=config.data.negatives,
     negative_rules=config.data.negative_rules,
     teacher_tokenizer=None if run.teacher is None else run.teacher.tokenize,

@@ -53,7 +53,8 @@ def make_train_step(
     **options: `preprocess`, `micro_batches`, `views`, `view_preprocess` and `teach`, see
       `Forward`.
   """
-  loss_and_effects = _make_loss(Forward(definition, objective, mesh, **options), heads, rates)
+  forward = Forward(definition, objective, mesh, **options)
+  loss_and_effects = _make_loss(forward, heads, rates, total_steps)
   averages: dict[str, Any] = {'average_decay': average_decay, 'targets': objective.targets}
 
   def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -78,7 +79,7 @@ def make_train_step(
   return train_step
 
 
-def _make_loss(forward: Forward, heads: Heads | None, rates: Any) -> Callable:
+def _make_loss(forward: Forward, heads: Heads | None, rates: Any, total_steps: int) -> Callable:
   """(trained, state, batch, key) -> (loss, (writes, metrics, running statistics))."""
 
   def loss_and_effects(trained, state: TrainState, batch: Batch, key: jax.Array):
@@ -93,7 +94,7 @@ def _make_loss(forward: Forward, heads: Heads | None, rates: Any) -> Callable:
     encoded = forward(*given, teacher=state.teacher, **modules)
     loss, writes, metrics = forward.objective(
       encoded.outputs,
-      batch | {'step': state.step},
+      batch | {'step': state.step, 'progress': state.step / total_steps},
       partial=encoded.partial,
       targets=encoded.targets,
       teacher=encoded.teacher,

@@ -63,6 +63,7 @@ _ADDED_FIELDS = {
   'evaluation.second_texts': (),
   'evaluation.arithmetic': (),
   'data.labels': '',
+  'data.classes': 0,
   'data.examples': 0,
   'data.negatives': 0,
   'data.negative_rules': (),

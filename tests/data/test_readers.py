@@ -115,6 +115,17 @@ def test_labels_are_equal_where_the_field_is():
   assert batch['labels'].dtype == np.int32 and batch['labels'].shape == (8,)
 
 
+def test_classes_are_numbered_in_the_order_of_their_names():
+  source = rows(group='b')
+  names = sorted({str(example['group']) for example in source})
+  options = {'inputs': ('tokens',), 'labels': 'group', 'classes': len(names)}
+  batch = ordered(next(batches(source, **options)[0]))
+  expected = [names.index(str(example['group'])) for example in source]
+  np.testing.assert_array_equal(batch['labels'], np.int32(expected))
+  with pytest.raises(ValueError, match=rf"classes = 9, and the field 'group' .*; use {len(names)}"):
+    batches(source, **options | {'classes': 9})
+
+
 NUMBERS = {'inputs': ('numbers',), 'numbers': ('size',)}
 NODES = {'inputs': ('nodes',), 'nodes': ('node',)}
 LABELS = {'inputs': ('tokens',), 'labels': 'group'}
@@ -148,6 +159,7 @@ def test_what_an_example_lacks_makes_it_bad(options, changes, message, caplog):
     ({'inputs': TEXTS, 'second_captions': {'no': 1}}, r"data\.second_captions = .* names \['no'\]"),
     ({'inputs': ('numbers',)}, r'config\.data\.numbers = \(\) names no field'),
     ({'inputs': ('nodes',), 'nodes': ('no',)}, r"config\.data\.nodes = .* names \['no'\]"),
+    ({'inputs': ('tokens',), 'labels': 'no', 'classes': 2}, "data.labels = 'no' is no field"),
     ({'inputs': ('tokens',), 'labels': 'no'}, r"config\.data\.labels = 'no' is no field"),
   ],
 )

@@ -112,6 +112,18 @@ def test_numbers_are_compared(where, expected):
   assert [source.position(i) for i in range(len(source))] == expected
 
 
+def test_a_share_of_the_values_of_a_field_is_selected():
+  """All examples of a value or none, wherever they are."""
+  records = [{'kind': str(row // 2)} for row in range(1000)] + [{}]
+  held, *seen = (
+    set(data.Source(records, f'kind%5{sign}0').values('id')) for sign in ('=', '>', '!=')
+  )
+  assert held.isdisjoint(seen[0]) and held | seen[0] == {*range(1000)}
+  assert seen[1] == seen[0] | {1000}  # without a value
+  assert {row ^ 1 for row in held} == held and 150 < len(held) < 250
+  assert held == set(data.Source(records, 'kind%5<1').values('id'))
+
+
 def test_integers_are_compared_exactly():
   big = 2**60
   records = [{'row': big + i} for i in range(4)]

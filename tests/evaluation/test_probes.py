@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from contrastive_jax import data
 from contrastive_jax.data.images import normalize
-from contrastive_jax.evaluation.evaluator import Evaluator
+from contrastive_jax.evaluation.evaluator import PROBES, Evaluator
 from contrastive_jax.evaluation.probes import linear_probe, logistic_regression, search_l2
 from contrastive_jax.evaluation.zero_shot import read_classes
 from contrastive_jax.sharding.mesh import make_mesh
@@ -141,3 +141,41 @@ def test_the_evaluator_probes_its_splits():
   assert evaluator().probe(parameters) == {}
   with pytest.raises(ValueError, match=r"config\.evaluation\.probes has no 'nearest'.*linear"):
     evaluator(probes=['nearest'], probe_source=seen)
+
+
+def test_a_fused_probe_reads_image_and_text(monkeypatch):
+  class Probe:
+    """Its metrics are the features that it is fitted to, and those that it is tested on."""
+
+    def __init__(self, features, labels, mesh):
+      self.fitted = features
+
+    def metrics(self, features, labels):
+      return {'fitted': self.fitted, 'tested': features}
+
+  monkeypatch.setitem(PROBES, 'linear', Probe)
+  definition = tiny(image={'size': 32, 'patch': 8}, text={'vocabulary': 4096})
+  parameters, split = parameters_of(definition), 'heldout_composition[vendor=twemoji]'
+  source, tokenizer = data.open_source('emoji', split), data.open_tokenizer('emoji', 6)
+
+  def evaluator(text):
+    return Evaluator(
+      *(definition, tokenizer, {'split': source}, make_mesh('data:1', jax.devices()[:1])),
+      image_size=32,
+      batch_size=256,
+      classes=dict([read_classes('skin_tone', source.values)]),
+      templates=('{}',),
+      texts=(text,),
+      probes=('fused_linear', 'linear'),
+      probe_source=source,
+    )
+
+  metrics = evaluator('join(tags)').probe(parameters)
+  image, fused = (metrics[f'split/skin_tone_{kind}tested'] for kind in ('', 'fused_'))
+  np.testing.assert_array_equal(metrics['split/skin_tone_fused_fitted'], fused)
+  tokens = tokenizer([', '.join(tags) for tags in source.values('tags')])
+  text = jax.jit(lambda tokens: definition.bind(parameters).encode_text(tokens))(tokens)
+  expected = np.concatenate([image, text], axis=1) / np.sqrt(2)
+  np.testing.assert_allclose(fused, expected, atol=1e-5)
+  with pytest.raises(ValueError, match=r"probe_split has no texts in 'no', which the probes on im"):
+    evaluator('no')

@@ -133,6 +133,22 @@ def soft_target_info_nce(image, text, scale, alpha=1.0, targets=None, target_sca
   return (one_way[0] + one_way[1]) / 2
 
 
+def mixup_targets(partner, share):
+  """[B, B]: the shares of each row's example and of its partner, added."""
+  own = jnp.eye(len(share))
+  return share[:, None] * own + (1 - share)[:, None] * own[partner]
+
+
+def mixup_info_nce(mixed, other, partner, share, scale):
+  targets = mixup_targets(partner, share)
+  scores = scale * mixed @ other.T
+  one_way = [
+    -jnp.sum(wanted * jax.nn.log_softmax(rows, 1), 1)
+    for rows, wanted in ((scores, targets), (scores.T, targets.T))
+  ]
+  return (one_way[0] + one_way[1]) / 2
+
+
 def composition_aware(image, text, negatives, scale, valid=None, same=None):
   scores, counts = pair_scores(image, text, scale, same)
   scores = jnp.where(counts, scores, -jnp.inf)

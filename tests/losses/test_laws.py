@@ -90,6 +90,15 @@ def scaled(size):
   return taught(size, scale=5, teacher_scale=4)
 
 
+def mixtures(size, **numbers):
+  """Pairs, and partners of which some are the rows themselves."""
+  rng = np.random.default_rng(0)
+  partner = rng.permutation(size)
+  partner[: size // 4] = np.arange(size // 4)
+  share = rng.beta(0.5, 0.5, size).astype('f')
+  return pairs(size, ('mixed', 'other'), **numbers) | {'partner': partner, 'share': share}
+
+
 def classes(size):
   """Embeddings of which a few have no positive."""
   labels = np.random.default_rng(0).integers(0, size // 4, size)
@@ -161,6 +170,8 @@ CASES = {
   'hard_negative_per_example': Case(dense.hard_negative, draw(repeated, scale=5), {'k': 64}),
   'info_nce': Case(mean(dense.info_nce), draw(pairs, scale=5)),
   'info_nce_per_example': Case(dense.info_nce, draw(repeated, scale=5)),
+  'mixup_info_nce': Case(mean(dense.mixup_info_nce), draw(mixtures, scale=5)),
+  'mixup_info_nce_per_example': Case(dense.mixup_info_nce, draw(mixtures, scale=5)),
   'modular': Case(mean(dense.modular), draw(composed, scale=5)),
   'modular_per_example': Case(dense.modular, draw(composed, scale=5)),
   'interactive_distillation': Case(

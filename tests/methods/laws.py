@@ -27,6 +27,7 @@ SIZES = methods.Sizes(
   examples=1024,
   views=VIEWS,
   teacher=16,
+  classes=4,
 )
 # The model gives whatever a method may read: several views, caption logits, a bias.
 NAMES = tuple(methods.names())
@@ -85,7 +86,7 @@ def config_of(names, mesh='data:1', micro_batches=1) -> ConfigDict:
   reads = [read for name in names for read in method_of(name).reads]
   config.texts = max(1, methods.inputs.count(reads, 'text', 'texts', 'texts_features'))
   config.data.negatives = 2 * methods.inputs.count(reads, 'negatives')
-  config.data.labels, config.data.examples = 'group', EXAMPLES
+  config.data.labels, config.data.classes, config.data.examples = 'group', SIZES.classes, EXAMPLES
   config.augmentation = ConfigDict()
   config.data.size = config.model.image.size = 16
   config.model.image.patch = 8
@@ -114,7 +115,7 @@ def batch_of(run: build.Run, step: int = 0) -> dict[str, np.ndarray]:
       tokens = random.integers(1, 200, leaf.shape)
       batch[name] = np.where(np.arange(leaf.shape[-1]) < ends, tokens, 0).astype(np.int32)
     else:
-      top = {'id': EXAMPLES, 'same': 10 * B, 'labels': 4}.get(name, 8)
+      top = {'id': EXAMPLES, 'same': 10 * B, 'labels': SIZES.classes}.get(name, 8)
       batch[name] = random.integers(0, top, leaf.shape).astype(np.int32)
   if 'id' in batch:
     batch['id'][:2] = batch['id'][2]

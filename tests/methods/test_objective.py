@@ -169,6 +169,7 @@ def test_every_pure_loss_has_a_name():
   """A loss in no config's reach is lost."""
   functions = {name for name in losses.__all__ if callable(getattr(losses, name))}
   per_example = {name for name in functions if name.endswith('_per_example')}
-  parts = {'count_tokens', 'volume', 'barlow_twins', 'swapped_assignment'}  # of methods
+  # Those of methods.
+  parts = {'count_tokens', 'volume', 'barlow_twins', 'swapped_assignment', 'mixup_info_nce'}
   parts |= {'teacher_entropy', 'distillation', 'interactive_distillation'}
   assert functions - per_example - parts <= set(methods.names())

@@ -75,8 +75,9 @@ def open_source(name: str, split: str, folder: str | None = None) -> Source | mi
       A pattern may have braces, '{00000..00099}', and wildcards. '{split}' stands for the split's
       name; a pattern without it holds 'train' alone. Paths are fsspec's, including gs:// and s3://.
     split: a split such as 'train' or 'train[:50%]', or a selection by fields such as
-      'train[vendor=noto|twemoji,similarity>0.3]', by =, !=, <, <=, > and >=. A sum,
-      'train[skin_tone=]+train+test', concatenates the selections and may repeat examples.
+      'train[vendor=noto|twemoji,similarity>0.3]', by =, !=, <, <=, > and >=; 'train[concept%5=0]'
+      selects a fifth of the values of a field. A sum, 'train[skin_tone=]+train+test', concatenates
+      the selections and may repeat examples.
     folder: folder of prepared TFDS datasets; default TFDS's own.
 
   Raises:
