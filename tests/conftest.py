@@ -21,8 +21,8 @@ cpu.reserve_threads(8)
 # fusions and buffers as they are; whether the emitters' flag does was not compared. So the programs
 # tested are not compiled quite as a user's are. Child processes inherit the flags.
 HASTE = ['--xla_backend_optimization_level=0']
-if jax.__version_info__ < (0, 11):
-  HASTE.append('--xla_cpu_use_fusion_emitters=false')  # gone later, and unknown flags are fatal
+if jax.__version_info__ < (0, 11):  # later versions may not know them, and unknown flags are fatal
+  HASTE += ['--xla_cpu_use_fusion_emitters=false', '--xla_cpu_parallel_codegen_split_count=1']
 os.environ['XLA_FLAGS'] = ' '.join([os.environ.get('XLA_FLAGS', ''), *HASTE])
 
 
