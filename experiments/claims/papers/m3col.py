@@ -5,9 +5,10 @@ from experiments.claims.claim import Arm, Claim, Comparison
 # Every fifth emoji is held out with its tags, which are the same in all styles.
 _SEEN = 'concept%5!=0'
 _STYLES = f'train[vendor=noto|twemoji,{_SEEN}'
+_UNSEEN = 'heldout_style[concept%5=0]'
 _TASK = {
   'data.split': f'{_STYLES},skin_tone=]+{_STYLES},skin_tone=]+{_STYLES}]',
-  'evaluation.splits': ('heldout_style', 'unseen=emoji:heldout_style[concept%5=0]'),
+  'evaluation.splits': ('heldout_style', _UNSEEN),
   'evaluation.probes': ('fused_linear',),
   'evaluation.probe_split': f'train[vendor=noto,skin_tone=,group!=flags,{_SEEN}]',
 }
@@ -23,7 +24,7 @@ CLAIM = Claim(
       'm3col without contrast on four fifths of the emoji',
     ),
     says='classifiers with and without the contrastive loss, equal steps',
-    metrics=('unseen/subgroup_fused_linear_probe_accuracy',),
+    metrics=(f'{_UNSEEN}/subgroup_fused_linear_probe_accuracy',),
     seeds=3,
   ),
   family='objectives',
