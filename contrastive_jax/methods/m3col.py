@@ -89,7 +89,7 @@ class M3CoL(Method):
     root = inputs['image'].shape[1] ** 0.5
     features = {side: root * inputs[side].astype(jnp.float32) for side in SIDES}
     features['fused'] = jnp.concatenate([features[side] for side in SIDES], 1)
-    labels, loss, metrics = inputs['labels'], 0.0, {}
+    labels, loss, metrics = inputs['labels'], jnp.float32(0), {}
     for name, x in features.items():
       logits = heads[name](x)
       entropies = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
