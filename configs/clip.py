@@ -77,6 +77,7 @@ def emoji() -> ConfigDict:
   config.data.captions = 'caption'
   config.data.prompts = ()  # templates drawn at random if captions are names: ('a photo of {}', …)
   config.data.negatives = 0  # wrong captions per example, for losses with hard negatives
+  config.data.negative_captions = ''  # field with wrong captions, before those of the rules
   config.data.negative_rules = ()  # by which they are made, see data/text/negatives.py; () for all
   # Probabilities of editing the texts of an example, all but the first of `texts`: of dropping the
   # stop words, and then of one edit; see data/text/augmentation.py
@@ -93,6 +94,11 @@ def emoji() -> ConfigDict:
   config.data.second_captions = ''  # like captions, for models of text pairs
   config.data.numbers = ()  # fields, for models that read numbers
   config.data.nodes = ()  # fields of integers, for models of graphs
+  # Fields with paths of sounds, for models of sounds, which read so many of them per example, cut
+  # or padded to a duration
+  config.data.audio = ()
+  config.data.voices = 1
+  config.data.audio_seconds = 2.0
   config.data.labels = ''  # field with the class of an example, for losses with labels
   # Number of these classes, for losses with classifiers; 0 leaves them without numbers
   config.data.classes = 0

@@ -20,6 +20,7 @@ from contrastive_jax.data.readers import (
   Labels,
   Numbers,
   PatchedImages,
+  Sounds,
   Texts,
   class_names,
 )
@@ -157,8 +158,13 @@ def training_batches(
   nodes: Sequence[str] = (),
   labels: str = '',
   classes: int = 0,
+  audio: Sequence[str] = (),
+  voices: int = 1,
+  audio_size: int = 0,
+  audio_seconds: float = 2.0,
   negatives: int = 0,
   negative_rules: Sequence[str] = (),
+  negative_captions: str = '',
   teacher_tokenizer: Callable | None = None,
   table: Table | None = None,
 ) -> tuple[Batches, BadExamples]:
@@ -191,15 +197,21 @@ def training_batches(
     threads: number of threads that prepare batches. Default: two; or none beside the process's own
       with workers or cached examples, which saves the handover.
     workers: number of processes that prepare batches; 0 for the caller's process alone.
-    inputs: what a batch holds, of 'image', 'tokens', 'second_tokens', 'numbers' and 'nodes'.
+    inputs: what a batch holds, of 'image', 'tokens', 'second_tokens', 'numbers', 'nodes' and
+      'audio'.
     second_captions: captions of the second text of a pair, see `draw_caption`.
     numbers: fields of numbers.
     nodes: fields of integers.
     labels: field that holds the class of an example; '' for none.
     classes: K, the number of classes in the data, which are then numbered from 0 in the order of
       their names; 0 for labels that are equal where the classes are.
+    audio: fields that hold paths of sounds, see `readers.Sounds`.
+    voices: K, sounds per example.
+    audio_size: S, frames and mel bands of a sound.
+    audio_seconds: duration of a sound.
     negatives: M, wrong captions per example, see `data.text.negatives.hard_negatives`.
     negative_rules: their rules; () for all.
+    negative_captions: field with wrong captions, which come before those of the rules.
     teacher_tokenizer: list of texts -> integers [., L'], by which a teacher reads the texts.
     table: embeddings of teachers, whose views are drawn in place of others.
 
@@ -209,9 +221,10 @@ def training_batches(
     int32 [b], beside 'tokens', equal for equal captions whatever the prompts; 'negative_tokens':
     int32 [b, M, L], the caption's own tokens where the rules give fewer; 'teacher_tokens': int32
     [b, L'], the same texts; 'numbers': float32 [b, n]; 'nodes': int32 [b, n]; 'labels': int32 [b],
-    equal for equal labels, below K with `classes`; with a table 'seed' [b], of the view,
-    'teacher_image' and 'teacher_text', float16 [b, W]. It always holds 'id': int32 [b], the same
-    wherever a split repeats an example, and 'position': int32 [b], its number in the split.
+    equal for equal labels, below K with `classes`; 'audio': uint8 [b, K, S, S]; with a table 'seed'
+    [b], of the view, 'teacher_image' and 'teacher_text', float16 [b, W]. It always holds 'id':
+    int32 [b], the same wherever a split repeats an example, and 'position': int32 [b], its number
+    in the split.
 
   Raises:
     ValueError: if an option is out of range, the data has another number of classes, or no example
@@ -230,13 +243,14 @@ def training_batches(
   by_input = {
     'tokens': lambda: Texts(
       *('tokens', tokenizer, captions, prompts, keep, negatives, negative_rules, augment_texts),
-      teacher_tokenizer,
+      *(teacher_tokenizer, negative_captions),
     ),
     'image': lambda: images(side, crop, in_memory),
     'second_tokens': lambda: Texts('second_tokens', tokenizer, second_captions),
     'numbers': lambda: Numbers('numbers', numbers, np.float32),
     'nodes': lambda: Numbers('nodes', nodes, np.int32),
     'labels': lambda: Labels(labels, class_names(source, labels, classes)),
+    'audio': lambda: Sounds(audio, voices, audio_size, audio_seconds),
   }
   readers = _open_readers(inputs, labels, by_input)
   if table is not None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from contrastive_jax.data import images
+from contrastive_jax.data import images, sounds
 from contrastive_jax.data.batch_shapes import BatchShape
 from contrastive_jax.data.captions import (
   caption_id,
@@ -20,6 +20,7 @@ from contrastive_jax.data.captions import (
   draw_caption,
   keep_captions,
   prompt_caption,
+  texts_of,
 )
 from contrastive_jax.data.patches import Patches, patchify
 from contrastive_jax.data.sources.rows import FIELDS
@@ -29,6 +30,8 @@ from contrastive_jax.data.text.negatives import check_rules, hard_negatives
 # Weights by field; or those of each text of an example.
 Captions = Mapping[str, float] | Sequence[Mapping[str, float]]
 
+# Number of sounds whose spectrograms are cached.
+_CACHED_SOUNDS = 2**14
 # Number of captions whose tokens are cached: tokenizing is the most expensive work that repeats.
 _CACHED_CAPTIONS = 2**16
 
@@ -104,6 +107,7 @@ class Texts:
     rules: Sequence[str] = (),
     augment: Callable | None = None,
     teacher_tokenizer: Callable | None = None,
+    wrong: str = '',
   ):
     """Reads a text per example, or `keep` of them.
 
@@ -118,6 +122,7 @@ class Texts:
       rules: of the negatives; none for all.
       augment: (texts of an example, generator) -> texts, see `TextAugmentation`.
       teacher_tokenizer: list of texts -> integers, for `teacher_tokens` of the same texts.
+      wrong: field with wrong captions, which come before those of the rules; '' for none.
 
     Raises:
       ValueError: if `captions` are several, and not K; or a rule is unknown.
@@ -126,7 +131,7 @@ class Texts:
     if len(several) not in (1, keep or 1):
       raise ValueError(f'captions are of {len(several)} texts, and keep = {keep}; make them equal')
     check_rules(rules)
-    self._negatives, self._rules = negatives, tuple(rules)
+    self._negatives, self._rules, self._wrong = negatives, tuple(rules), wrong
     self._name, self._captions, self._prompts = name, [*map(dict, several)], tuple(prompts)
     self._keep, self._augment = keep, augment
     self._encode = getattr(tokenizer, 'encode', lambda texts: (tokenizer(texts), [0]))
@@ -152,6 +157,8 @@ class Texts:
     setting = 'captions' if self._name == 'tokens' else 'second_captions'
     for captions in self._captions:
       check_captions(example, captions, self._prompts, setting=setting)
+    if self._negatives and self._wrong:
+      check_captions(example, {self._wrong: 1.0}, setting='negative_captions')
 
   def draw(self, example: Mapping[str, Any], rng: np.random.Generator) -> Any:
     """Draws captions, their prompts with the edits of both, and negatives."""
@@ -165,7 +172,9 @@ class Texts:
       texts = self._augment(texts, rng)
     wrong = []
     if self._negatives:
-      wrong = hard_negatives(captions[0], self._rules, self._negatives, rng)
+      if self._wrong:
+        wrong = texts_of(example, [self._wrong])[: self._negatives]
+      wrong += hard_negatives(captions[0], self._rules, self._negatives - len(wrong), rng)
       wrong = [prompts[0].replace('{}', caption) for caption in wrong]
       wrong += texts[:1] * (self._negatives - len(wrong))
     return captions, texts, wrong
@@ -193,6 +202,68 @@ class Texts:
       wrong = [self._cached(text)[0] for *_, negatives in drawn for text in negatives]
       columns['negative_tokens'] = np.stack(wrong).reshape(len(drawn), self._negatives, -1)
     return columns
+
+
+class Sounds:
+  """Reads `audio`, uint8 [b, K, S, S]: log-mel spectrograms of K sounds of each example."""
+
+  def __init__(self, fields: str | Sequence[str], count: int, size: int, seconds: float):
+    """Reads sounds of local files.
+
+    Args:
+      fields: with the paths of an example's sounds, each one path or several; see `captions`.
+      count: K; of more sounds, random ones.
+      size: S, frames and mel bands.
+      seconds: at which sounds are cut, or to which they are padded.
+    """
+    self._fields = (fields,) if isinstance(fields, str) else tuple(fields)
+    self._count, self._size, self._seconds = count, size, seconds
+    self._clear_cache()
+
+  def _clear_cache(self):
+    self._cached = functools.lru_cache(_CACHED_SOUNDS)(self.spectrogram)
+
+  def __getstate__(self) -> dict[str, Any]:
+    return {name: value for name, value in vars(self).items() if name != '_cached'}
+
+  def __setstate__(self, state: dict[str, Any]):
+    vars(self).update(state)
+    self._clear_cache()
+
+  def spectrogram(self, path: str) -> np.ndarray:
+    """Returns the spectrogram of a file, uint8 [S, S]."""
+    samples = sounds.fit(sounds.read(path, self._seconds), self._seconds)
+    return sounds.log_mel(samples, self._size, self._size)
+
+  def paths(self, example: Mapping[str, Any]) -> list[str]:
+    """Returns the paths of an example's sounds.
+
+    Raises:
+      ValueError: if they are fewer than K.
+    """
+    paths = texts_of(example, self._fields)
+    if len(paths) < self._count:
+      raise ValueError(
+        f'the fields {self._fields} hold {len(paths)} sounds, and config.data.voices = '
+        f"{self._count}; select examples that have them, as in 'train[spoken>={self._count}]'"
+      )
+    return paths
+
+  def check(self, example: Mapping[str, Any]) -> None:
+    """Checks that a good example has the fields, and that its sounds can be read."""
+    check_captions(example, dict.fromkeys(self._fields, 1.0), setting='audio')
+    self._cached(self.paths(example)[0])
+
+  def draw(self, example: Mapping[str, Any], rng: np.random.Generator) -> Any:
+    """Draws K sounds, and reads them."""
+    paths = self.paths(example)
+    if len(paths) > self._count:
+      paths = [paths[i] for i in rng.choice(len(paths), self._count, replace=False)]
+    return np.stack([self._cached(path) for path in paths])
+
+  def arrays(self, drawn: Sequence[Any]) -> dict[str, np.ndarray]:
+    """Returns the spectrograms."""
+    return {'audio': np.stack(drawn)}
 
 
 class Numbers:

@@ -45,6 +45,9 @@ class Encoder:
     self._encode_text = jit_batched(
       lambda parameters, tokens: self._bind(parameters).encode_text(tokens), mesh
     )
+    self._encode_audio = jit_batched(
+      lambda parameters, audio: self._bind(parameters).encode_audio(audio), mesh
+    )
     self.sides, self._encode_second = ('image', 'text'), self._encode_text
     if 'second_tokens' in definition.inputs:
       self.sides = ('first', 'second')
@@ -62,6 +65,10 @@ class Encoder:
   def texts(self, parameters, texts: Sequence[str]) -> np.ndarray:
     """Encodes N texts, the second side of pairs, to [N, D]."""
     return self._in_batches(self._encode_second, parameters, self._tokenizer(texts))
+
+  def audio(self, parameters, spectrograms: np.ndarray) -> np.ndarray:
+    """Encodes N sounds [N, S, S] to [N, D]."""
+    return self._in_batches(self._encode_audio, parameters, spectrograms)
 
   def scale(self, parameters) -> float:
     """Returns the inverse temperature."""

@@ -23,7 +23,13 @@ from contrastive_jax.evaluation.neighbors import nearest
 from contrastive_jax.evaluation.outcomes import Outcome, checksums, means
 from contrastive_jax.evaluation.pairs import find_pairs, pair_accuracies, same_words
 from contrastive_jax.evaluation.probes import linear_probe
-from contrastive_jax.evaluation.retrieval import RECALLS, languages, retrieve, retrieve_by_query
+from contrastive_jax.evaluation.retrieval import (
+  RECALLS,
+  audio_recalls,
+  languages,
+  retrieve,
+  retrieve_by_query,
+)
 from contrastive_jax.evaluation.splits import captions_of, read_split
 from contrastive_jax.evaluation.zero_shot import (
   ACCURACIES,
@@ -71,6 +77,7 @@ class Evaluator:
     partners: data.Source | None = None,
     captions: Mapping[str, Any] | None = None,
     candidates: data.Source | None = None,
+    audio: Callable[[data.Source], np.ndarray] | None = None,
     normalize: Callable = normalize,
   ):
     """Reads and checks the splits; every image is decoded once, by the process that feeds it.
@@ -105,6 +112,8 @@ class Evaluator:
         default the split itself.
       captions: rules of captioning, see `Captioner`; empty for no captions.
       candidates: examples whose captions are the baseline of captioning, by retrieval.
+      audio: examples -> a sound of each, [N, S, S], which retrieves images and texts at the end;
+        None for no sounds.
       normalize: pixels from 0 to 255 -> what the model takes; default CLIP's.
 
     Raises:
@@ -125,6 +134,7 @@ class Evaluator:
       name: read(source, setting='splits', name=name, texts=texts, labels=(*classes, *agreeing))
       for name, source in sources.items()
     }
+    self._audio = {name: audio(source) for name, source in sources.items()} if audio else {}
     self._probed = self._partners = None
     if probes:
       fused = texts[:1] if any(kind.startswith(_FUSED) for kind in probes) else ()
@@ -220,7 +230,8 @@ class Evaluator:
   def finish(self, parameters) -> tuple[dict[str, float], list[EmbeddedSplit]]:
     """Runs `evaluate` and the protocols that are too slow during training.
 
-    Those are the probes, retrieval by further texts, hard pairs, arithmetic and captions.
+    Those are the probes, retrieval by further texts and by sounds, hard pairs, arithmetic and
+    captions.
     """
     if not self._has_texts:
       return self.probe(parameters), []
@@ -230,6 +241,11 @@ class Evaluator:
     partners = self._embed_partners(parameters)
     metrics |= self._compare_pairs(embedded, partners)
     metrics |= self._calculate(parameters, embedded, partners)
+    for split in embedded if self._audio else ():
+      audio = self._encoder.audio(parameters, self._audio[split.name])
+      vectors = audio, split.image_embeddings, split.text_embeddings
+      recalls = audio_recalls(*vectors, split.captions, RECALLS, mesh=self._mesh)
+      metrics |= _named(split.name, recalls)
     captioned, scores = self._caption(parameters, embedded)
     return metrics | scores, captioned
 

@@ -4,11 +4,13 @@ import re
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 
+import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from contrastive_jax import data
 from contrastive_jax.data.images import normalizer
+from contrastive_jax.data.readers import Sounds
 from contrastive_jax.evaluation.evaluator import Evaluator
 from contrastive_jax.evaluation.zero_shot import (
   read_classes,
@@ -92,6 +94,7 @@ def open_evaluator(
     partners=open_split(partners, 'partners')[1] if partners else None,
     captions=captions,
     candidates=training('captions = {}') if captions else None,
+    audio=partial(_first_sounds, config) if 'audio' in definition.inputs else None,
     normalize=normalizer(config.data.get('mean', ()), config.data.get('std', ())),
   )
 
@@ -107,6 +110,13 @@ def _text_fields(evaluation: ConfigDict, pairs_of_texts: bool) -> tuple[Sequence
       f'{tuple(evaluation.second_texts)}; name the fields of both texts of a pair'
     )
   return evaluation.second_texts, texts[0]
+
+
+def _first_sounds(config: ConfigDict, source: data.Source) -> np.ndarray:
+  """The spectrograms [N, S, S] of the first sound of each example."""
+  reader = Sounds(config.data.audio, 1, config.model.audio.size, config.data.audio_seconds)
+  paths = (reader.paths(source.fields(number))[0] for number in range(len(source)))
+  return np.stack([reader.spectrogram(path) for path in paths])
 
 
 # The field whose removal makes a setting unnecessary, by setting.

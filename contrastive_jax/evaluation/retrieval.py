@@ -202,6 +202,35 @@ def hits_both_ways(
   return _by_k(of_x, ks), _by_k(of_y, ks)
 
 
+def audio_recalls(
+  audio: np.ndarray,
+  image: np.ndarray,
+  text: np.ndarray,
+  captions: Sequence[str],
+  ks: Sequence[int],
+  *,
+  mesh: Mesh | None = None,
+) -> dict[str, float]:
+  """Recall@k of images, and of texts, by the sounds of N examples.
+
+  Args:
+    audio: [N, D] unit vectors.
+    image: [N, D] unit vectors.
+    text: [N, D] unit vectors.
+    captions: N texts; examples with equal ones are correct for each other.
+    ks: cutoffs.
+    mesh: see `hits`.
+
+  Returns:
+    The recalls by name, 'audio_to_image_recall@1'.
+  """
+  return {
+    f'audio_to_{side}_recall@{k}': value
+    for side, vectors in (('image', image), ('text', text))
+    for k, value in recall(audio, vectors, captions, captions, ks, mesh=mesh).items()
+  }
+
+
 def _codes(*sides: Sequence) -> list[np.ndarray]:
   """Ids as integers, equal on both sides."""
   numbers: dict = {}

@@ -87,7 +87,7 @@ def _card(config, model: Model, metrics: Mapping[str, float], form: str) -> str:
     )
   towers = [
     f'| {tower} tower | {find(config["model"][tower]).describe(config["model"][tower])} |'
-    for tower, find in (('image', image_class), ('text', text_class))
+    for tower, find in (('image', image_class), ('text', text_class), ('audio', image_class))
     if tower in config['model']
   ]
   tokenizer = ''

@@ -203,7 +203,12 @@ def stack_layers(flat: Tensors, fields: Mapping[str, Any], parts: Sequence[str] 
   return jax.tree_util.tree_map_with_path(leaf, shapes)
 
 
-_TOWERS = {'image': image_class, 'text': text_class, 'decoder': lambda _: Decoder}
+_TOWERS = {
+  'image': image_class,
+  'text': text_class,
+  'audio': image_class,
+  'decoder': lambda _: Decoder,
+}
 # Arguments that a model sets for its towers; and further ones with their defaults: the name of a
 # tower, and those that a decoder passes to layers.
 _GIVEN = ('self', 'rngs', 'dtype', 'remat', 'attention', 'fields', 'context_width', *_TOWERS)
@@ -211,6 +216,7 @@ _GIVEN_BY_COCA = ('image/pooling', 'text/pooling', 'decoder/vocabulary', 'decode
 _MORE = {
   'image': {'tower': 'vit'},
   'text': {'tower': 'transformer'},
+  'audio': {'tower': 'vit'},
   'decoder': {'mlp_ratio': 4, 'activation': 'gelu', 'head_width': None, 'scan': False},
 }
 

@@ -11,6 +11,7 @@
   texts:K           [B, K, D]  unit embeddings of K texts of each example; the first is `text`
   text.N            [B, D]     text N of them, from 0
   texts_features:K  [B, K, W]  their pooled features before the projection
+  audio.N           [B, D]     unit embeddings of a sound of each example, from 0, the default
   negatives:K       [B, K, D]  unit embeddings of at least K wrong captions of each example
   scale, bias       []         learned by the model
   caption_logits, hidden, vocabulary, image_tokens, text_tokens    see `Outputs`; in `partial` only
@@ -32,6 +33,7 @@ With a final '?', a name is optional.
 """
 
 import dataclasses
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -41,7 +43,7 @@ _PROPERTIES = ('first', 'second')
 # Names with a final number, that of a view.
 ONE_VIEW = ('view', 'features_of_view', 'tokens_of_view')
 OUTPUTS = {field.name for field in dataclasses.fields(Outputs)} | {*_PROPERTIES, *ONE_VIEW}
-EMBEDDINGS = {'first', 'second', 'image', 'text', 'view'}  # unit vectors, one per example
+EMBEDDINGS = {'first', 'second', 'image', 'text', 'view', 'audio'}  # unit vectors, one per example
 ENCODERS = ('target', 'teacher')  # beside '', the model that is trained
 BATCH = {'tokens', 'next_tokens', 'id', 'same', 'texts_same', 'negative_valid', 'labels', 'step'}
 BATCH |= {'batch_size', 'masked', 'progress'}
@@ -52,18 +54,18 @@ def parse(read: str) -> tuple[str, str, int]:
   encoder, _, name = read.rstrip('?').partition('.')
   if encoder not in ENCODERS:
     encoder, name = '', read.rstrip('?')
-  name, _, number = name.replace('view.', 'view:').replace('text.', 'text:').partition(':')
+  name, _, number = re.sub(r'(view|text|audio)\.', r'\1:', name).partition(':')
   if name not in OUTPUTS | BATCH:
     raise ValueError(f'{read!r} is unknown; methods read {sorted(OUTPUTS | BATCH)}')
   return encoder, name, int(number or 0)
 
 
 def count(reads: Iterable[str], *names: str) -> int:
-  """How many views, texts or negatives the reads of the given names ask for; 0 where none does."""
+  """How many views, texts, sounds or negatives reads of some names ask for; 0 where none does."""
   asked = [0]
   for _, name, number in map(parse, reads):
     if name in names:
-      asked.append(number + (name in (*ONE_VIEW, 'text')))
+      asked.append(number + (name in (*ONE_VIEW, 'text', 'audio')))
   return max(asked)
 
 
@@ -130,6 +132,8 @@ def _find(name: str, number: int, outputs: Outputs | None, batch: Mapping[str, A
     return None
   if name == 'text' and number:
     return None if outputs.texts is None else outputs.texts[:, number]
+  if name == 'audio':
+    return None if outputs.audio is None else outputs.audio[:, number]
   if name in ONE_VIEW:
     first, views = (getattr(outputs, field) for field in Outputs.NEEDS[name])
     return first if number == 0 else None if views is None else views[:, number]

@@ -98,6 +98,12 @@ class Objective:
           f'config.objective.{name} reads {asked} texts of an example, and config.texts = {texts}; '
           f'use {asked}'
         )
+      voices = None if outputs.audio is None else outputs.audio.shape[1]
+      if voices and (asked := inputs.count(method.reads, 'audio')) > voices:
+        raise ValueError(
+          f'config.objective.{name} reads {asked} sounds of an example, and config.data.voices = '
+          f'{voices}; use {asked}'
+        )
       if (asked := inputs.count(method.reads, 'negatives')) > negatives:
         raise ValueError(
           f'config.objective.{name} reads wrong captions of an example, at least {asked}, and '
@@ -290,6 +296,8 @@ def _giver(read: str, batch: Mapping[str, Any]) -> str:
     return 'the model does not give; a model of images alone gives it with config.views = 2'
   if name == 'labels':
     return 'the batch does not give; set config.data.labels to the field with the class'
+  if name == 'audio':
+    return "the model does not give; config.model.name = 'audio_clip' does"
   return f'the {"batch" if name in inputs.BATCH else "model"} does not give'
 
 

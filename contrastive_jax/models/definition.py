@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 from flax import nnx
 
+from contrastive_jax.models.audio import AudioClip
 from contrastive_jax.models.clip import Clip
 from contrastive_jax.models.coca import Coca
 from contrastive_jax.models.encoder import Encoder
@@ -15,6 +16,7 @@ from contrastive_jax.models.text_pair import TextPair
 from contrastive_jax.models.transformer import choose
 
 MODELS: dict[str, type[Clip | Coca | Encoder | TextPair]] = {
+  'audio_clip': AudioClip,
   'clip': Clip,
   'coca': Coca,
   'encoder': Encoder,

@@ -30,6 +30,7 @@ class Outputs(struct.PyTreeNode):
     texts: [B, K, D] unit vectors of K texts of each example, where a step encodes several; the
       first is `text`.
     texts_features: [B, K, W] their pooled features before the projection.
+    audio: [B, K, D] unit vectors of K sounds of each example.
     negatives: [B, K, D] unit vectors of K wrong captions of each example, where a step encodes any.
   """
 
@@ -51,6 +52,7 @@ class Outputs(struct.PyTreeNode):
   texts: jax.Array | None = None
   texts_features: jax.Array | None = None
   negatives: jax.Array | None = None
+  audio: jax.Array | None = None
 
   # Fields that hold a value per token; all others hold one per example, or one in all.
   TOKENS: ClassVar[tuple[str, ...]] = (

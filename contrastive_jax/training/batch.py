@@ -58,6 +58,9 @@ def abstract_batch(
     if name == 'image':
       size = (config.model.image if on_host else config.data).size
       return jax.ShapeDtypeStruct((B, size, size, 3), jnp.uint8)
+    if name == 'audio':
+      size = config.model.audio.size
+      return jax.ShapeDtypeStruct((B, config.data.voices, size, size), jnp.uint8)
     if name.endswith('tokens'):
       return jax.ShapeDtypeStruct((B, *several(name), config.model.text.length), jnp.int32)
     if name in dtypes:

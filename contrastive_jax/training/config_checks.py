@@ -89,6 +89,8 @@ RULES: dict[str, Rule] = {
   'data.text_augmentation.synonyms': _PROBABILITY,
   'data.text_augmentation.swap': _PROBABILITY,
   'data.text_augmentation.delete': _PROBABILITY,
+  'data.voices': _COUNT,
+  'data.audio_seconds': _POSITIVE,
   'data.workers': Rule(-1, integer=True),
   'augmentation.*': _NOT_NEGATIVE,
   'view_augmentation.*.*': _NOT_NEGATIVE,
@@ -98,6 +100,9 @@ RULES: dict[str, Rule] = {
   'model.bias': _ANY._replace(off=(None,)),
   'model.queries': _COUNT,
   'model.pooler_heads': _COUNT,
+  'model.audio.size': Rule(1, 128, integer=True),
+  'model.audio.patch': _COUNT,
+  'model.audio.stem_blocks': Rule(0, integer=True, each=True, off=(None,)),
   'model.image.size': _COUNT,
   'model.image.patch': _COUNT,
   'model.image.patch_dropout': _DECAY,
@@ -207,6 +212,7 @@ _SETTINGS = {
   'second_tokens': 'second_captions',
   'numbers': 'numbers',
   'nodes': 'nodes',
+  'audio': 'audio',
 }
 
 # Fields that may be a schedule too.

@@ -42,7 +42,7 @@ def analytic(
 
   Returns:
     Operations per step, over all devices, by part: 'image', 'text', 'captioner', 'loss' (with
-    heads) and 'targets'.
+    heads) and 'targets'; and 'audio', for a model of sounds.
   """
   if shape is None:
     shapes = batch_shapes(config).shapes
@@ -56,6 +56,8 @@ def analytic(
   parts['image'] *= _views_read(config, objective, '')
   texts = config.texts + config.data.negatives
   parts['text'] = texts * parts['text'] + parts.pop('second_text')
+  if 'audio' in parts:
+    parts['audio'] *= config.data.voices
   parts['targets'] = len(objective.targets) * _read(config, objective, 'target', forwards)
   if teacher is not None and teacher.definition is not None:
     own = ConfigDict(config.to_dict() | {'model': teacher.fields, 'objective': {}})
@@ -68,11 +70,14 @@ def analytic(
 def _towers(config: ConfigDict, parameters, shape: BatchShape) -> tuple[dict, dict]:
   """Operations by part of a step, for one view and text, and of its forward pass alone."""
   B = shape.batch_size
-  names = ('image', 'text', 'second_text', 'captioner', 'loss', 'targets')
+  model = config.model
+  names = ['image', 'text', 'second_text', 'captioner', 'loss', 'targets']
+  names += ['audio'] if 'audio' in model else []
   parts = dict.fromkeys(names, 0.0)
   forwards = dict(parts)
-  image = config.model.get('image')
-  pixels = tuple(f'image/{name}' for name in image_class(image).on_pixels) if image else ()
+  image = model.get('image')
+  seeing = [name for name in ('image', 'audio') if name in model]
+  pixels = tuple(f'{own}/{name}' for own in seeing for name in image_class(model[own]).on_pixels)
   for path, leaf in jax.tree_util.tree_leaves_with_path(parameters):
     name = jax.tree_util.keystr(path, simple=True, separator='/')
     if not name.endswith('kernel'):
@@ -99,7 +104,8 @@ def _read(config: ConfigDict, objective: Objective, encoder: str, forwards) -> f
   texts += config.data.negatives if 'negatives' in read else 0
   of_image = forwards['image'] * _views_read(config, objective, encoder)
   of_text = forwards['text'] * texts if any('text' in name for name in read) else 0.0
-  return of_image + of_text
+  of_audio = forwards.get('audio', 0.0) * config.data.voices if 'audio' in read else 0.0
+  return of_image + of_text + of_audio
 
 
 def _views_read(config: ConfigDict, objective: Objective, encoder: str) -> int:
@@ -120,7 +126,9 @@ def _lengths(config: ConfigDict, name: str, sequence_length: int = 0) -> tuple[s
     by_model['image'] = {'sequence_length': sequence_length}
   if model.get('pooler') == 'none':
     by_model['image'] = {}
-  for tower, find in (('image', image_class), ('text', text_class), ('second_text', text_class)):
+  finders = {'image': image_class, 'audio': image_class}
+  finders |= {'text': text_class, 'second_text': text_class}
+  for tower, find in finders.items():
     if name.startswith(f'{tower}/'):
       fields = {**model[tower.removeprefix('second_')], **by_model.get(tower, {})}
       return tower, *find(fields).lengths(fields, name.removeprefix(f'{tower}/'))
@@ -134,6 +142,7 @@ def _lengths(config: ConfigDict, name: str, sequence_length: int = 0) -> tuple[s
   logits = length - 1 if 'captioning' in config.objective else 0
   table = {
     'image_projection': ('image', 1, 1),
+    'audio_projection': ('audio', 1, 1),
     'projector/': ('image', 1, 1),
     'text_projection': ('text', 1, 1),
     'second_text_projection': ('second_text', 1, 1),

@@ -8,26 +8,16 @@ The stamps are under the GPL and not part of this repository. Instead of install
 and full stop, is the name of an emoji.
 """
 
-import io
 import json
 import pathlib
-import re
 
 from absl import app, flags
-from PIL import Image
 
 from contrastive_jax import data
+from contrastive_jax.data.sources import stamps
 
-STAMPS = flags.DEFINE_string('stamps', '/usr/share/tuxpaint/stamps', 'Where the stamps are.')
+STAMPS = flags.DEFINE_string('stamps', stamps.FOLDER, 'Where the stamps are.')
 TARGET = flags.DEFINE_string('target', None, 'Folder for stamps.jsonl and pictures.', required=True)
-
-
-def read(description: pathlib.Path) -> tuple[str, dict[str, str]]:
-  """Returns the plain caption, and the description in other languages."""
-  first, *others = description.read_text(encoding='utf-8', errors='replace').splitlines() or ['']
-  caption = re.sub(r'^(a|an|the) ', '', first.strip().rstrip('.!').lower())
-  pairs = (line.partition('.utf8=') for line in others)
-  return caption, {language: text.strip() for language, _, text in pairs if text.strip()}
 
 
 def main(_):
@@ -40,18 +30,10 @@ def main(_):
   rows = []
   for path in sorted(root.rglob('*.png')):
     description = path.with_suffix('.txt')
-    if not description.exists() or (found := read(description))[0] not in known:
+    if not description.exists() or (found := stamps.describe(description))[0] not in known:
       continue
-    with Image.open(path) as image:
-      # Images are composited over white, since readers drop transparency.
-      image = image.convert('RGBA')
-      side = max(image.size)
-      square = Image.new('RGBA', (side, side), 'white')
-      square.alpha_composite(image, ((side - image.width) // 2, (side - image.height) // 2))
-    file = io.BytesIO()
-    square.convert('RGB').save(file, 'PNG')
     name = f'stamps/{len(rows):04}.png'
-    (target / name).write_bytes(file.getvalue())
+    (target / name).write_bytes(stamps.picture(path))
     rows.append({'image': name, 'caption': found[0], 'names': found[1]})
   lines = (json.dumps(row, ensure_ascii=False) + '\n' for row in rows)
   (target / 'stamps.jsonl').write_text(''.join(lines), encoding='utf-8')

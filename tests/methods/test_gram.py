@@ -64,8 +64,8 @@ def test_the_loss_is_that_of_volumes_and_matching():
     (('text',), 'two to four that differ'),
     (('image', 'text', 'text.0'), 'two to four that differ'),
     (('image', 'text', 'text.1', 'text.2', 'text.3'), 'two to four that differ'),
-    (['text', 'tokens'], r"use some of \['first', 'image'"),
-    (('text', 'target.image'), r"use some of \['first', 'image'"),
+    (['text', 'tokens'], r"use some of \['audio', 'first', 'image'"),
+    (('text', 'target.image'), r"use some of \['audio', 'first', 'image'"),
     (('text', 'sound'), "'sound' is unknown"),
   ],
 )

@@ -12,6 +12,7 @@ from contrastive_jax.data.sources import (
   array_record,
   chained,
   clip_benchmark,
+  composed_sounds,
   files,
   grouped,
   image_folder,
@@ -21,6 +22,7 @@ from contrastive_jax.data.sources import (
   prepared,
   row_ids,
   rows,
+  stamps,
   webdataset,
 )
 from contrastive_jax.data.sources.source import (
@@ -49,6 +51,8 @@ _FOLDER_READERS = {
   'clip_benchmark': clip_benchmark.open_folder,
   'datasets': lambda folder, split: optional.load('hugging_face').open_folder(folder, split),
   'imagefolder': image_folder.open_folder,
+  'sounds': composed_sounds.open_folder,
+  'tuxpaint': stamps.open_folder,
 }
 _SCHEMES = (*_FORMATS, *_SPLIT_READERS, *_FOLDER_READERS)
 
@@ -67,6 +71,9 @@ def open_source(name: str, split: str, folder: str | None = None) -> Source | mi
       - 'datasets:FOLDER', saved by Hugging Face's datasets or of Parquet shards by split;
         'imagefolder:FOLDER', with a folder per class; 'clip_benchmark:FOLDER', a WebDataset of
         CLIP_benchmark; 'FOLDER:split' replaces 'train' in these;
+      - 'sounds', installed sounds of Debian packages in pairs, or 'sounds:FOLDER'; splits 'train',
+        'validation' and 'heldout'; 'tuxpaint', the stamps that Debian installs, or
+        'tuxpaint:FOLDER'; splits 'train' and 'heldout';
       - 'karpathy:PATTERN', dataset_flickr30k.json or dataset_coco.json in the folder of the images;
       - 'grouped:NAME' or 'grouped:FIELD:NAME', where NAME is one of files: rows of one image, or
         with equal values of the field, are one example with a list of captions;
