@@ -189,7 +189,7 @@ def emoji() -> ConfigDict:
   # times the moving average (0: no bound). Bad steps stop the run; with 'skip' they are skipped.
   config.bad_steps = ConfigDict({'action': 'stop', 'spike': 0.0})
   config.optimizer = ConfigDict()
-  config.optimizer.name = 'muon'  # or 'adafactor', 'adamw', 'lars', 'lion'
+  config.optimizer.name = 'muon'  # or 'adafactor', 'adamw', 'lars', 'lion', 'sgd'
   config.optimizer.learning_rate = 4e-3
   config.optimizer.warmup_fraction = 0.05
   # After the warmup: 'constant', 'cosine', 'linear', 'rsqrt', or 'wsd', which needs a cooldown

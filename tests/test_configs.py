@@ -48,6 +48,16 @@ def test_siglips_model_has_the_published_number_of_parameters():
   assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)) == 203_155_970
 
 
+def test_simclrs_recipe_is_the_papers():
+  config = simclr.get_config('rn50')
+  optimizer = config.optimizer
+  assert (optimizer.name, optimizer.weight_decay) == ('lars', 1e-6)
+  assert optimizer.learning_rate == pytest.approx(4.8)  # 0.3 per 256 images
+  epochs = config.total_steps * config.batch_size / 1_281_167
+  assert (epochs, optimizer.warmup_fraction * epochs) == pytest.approx((1000, 10), rel=1e-4)
+  assert (*config.model.projector, config.model.embed) == (2048, 128)
+
+
 @pytest.mark.parametrize(
   ('recipe', 'variant'),
   [

@@ -64,13 +64,13 @@ def check_fields(
         raise ValueError(f'config.evaluation.{setting} names {field!r}, which no split has')
   if splits and (lacking := [field for field in pairs if field not in known]):
     logging.warning('config.evaluation.pairs names %s, which no split has: no pairs', lacking)
-  needed = (*pairs, *arithmetic, texts[0])
+  needed = (*pairs, *arithmetic, *texts[:1])
   if partners and (lacking := [field for field in needed if field not in partners.fields]):
     raise ValueError(
       f'config.evaluation.partners: the examples lack {lacking}; use others, or '
       'config.evaluation.pairs = () and config.evaluation.arithmetic = ()'
     )
-  for name, split in splits.items():
+  for name, split in splits.items() if texts else ():
     if (own := split.fields.get(texts[0])) is None:
       logging.warning(
         'split %r has no %r and is not retrieved; config.evaluation.texts names the field of texts',
@@ -147,6 +147,22 @@ def metric_names(
   captions = [own if isinstance(own, str) else own[0] for own in texts]
   recalls = [f'{way}@{k}' for way in ways for k in RECALLS]
   return recalls + found + diagnostics.metric_names(captions, labels, sides)
+
+
+def image_metric_names(
+  labels: Mapping[str, Sequence[str]], probes: Sequence[str], number: int
+) -> list[str]:
+  """Returns the names of a split's metrics during training, for a model without texts.
+
+  Args:
+    labels: labels of its examples, by field.
+    probes: names of the probes, of which k-NN runs during training.
+    number: of its images, if two views of each are compared; else 0.
+  """
+  measures = ('neighbours_accuracy', 'neighbours_mean_per_class_recall')
+  measures = measures if 'neighbours' in probes else ()
+  found = [f'{field}_{measure}' for field in labels for measure in measures]
+  return found + diagnostics.view_metric_names(number, labels)
 
 
 def check_best(best: str, names: Sequence[str]) -> None:

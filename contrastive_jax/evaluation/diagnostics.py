@@ -36,6 +36,17 @@ def metric_names(
   ]
 
 
+def view_metric_names(number: int, classes: Mapping[str, Sequence[str]]) -> list[str]:
+  """Returns the names of the metrics that `diagnose_views` returns for so many images."""
+  if number < 2:
+    return []
+  return [
+    *('alignment', 'uniformity', 'effective_rank', 'collapsed_dimensions'),
+    'effective_rank_features',
+    *(f'tolerance_{field}' for field in _tolerated(classes, _sample(number))),
+  ]
+
+
 def _sample(number: int) -> np.ndarray:
   """Returns the rows of all pairs, or of a random `SAMPLE` of them."""
   rows = np.arange(number)
@@ -100,6 +111,45 @@ def diagnose(
   }
   for field, labels in _tolerated(classes, rows).items():
     metrics[f'tolerance_{field}'] = tolerance(image, labels)
+  return {name: float(value) for name, value in metrics.items()}
+
+
+def diagnose_views(
+  first: np.ndarray,
+  second: np.ndarray,
+  features: np.ndarray,
+  classes: Mapping[str, Sequence[str]],
+  mesh: Mesh,
+) -> dict[str, float]:
+  """Computes the diagnostics of two views of N images, or of a random 8,192 of them.
+
+  Args:
+    first: [N, D] unit vectors of a view of each image.
+    second: [N, D] unit vectors of another view.
+    features: [N, W] unit vectors of the images before the projector.
+    classes: N labels by field.
+    mesh: as in `diagnose`.
+
+  Returns:
+    Metrics by the name of their function: `alignment` of the views, `uniformity`, the mean of both
+    views, and those of the first view alone; and `effective_rank_features`. Empty for one image.
+  """
+  if len(first) < 2:
+    return {}
+  rows = _sample(len(first))
+  first, second, features = first[rows], second[rows], features[rows]
+  cut = len(rows) == SAMPLE and SAMPLE % batch_shards(mesh) == 0
+  views = place_whole((first, second), mesh) if cut else (first, second)
+  options = {'mesh': mesh if cut else None}
+  metrics = {
+    'alignment': _alignment(*views),
+    'uniformity': sum(_uniformity(view, view, **options) for view in views) / 2,
+    'effective_rank': effective_rank(first),
+    'collapsed_dimensions': collapsed_dimensions(first),
+    'effective_rank_features': effective_rank(features),
+  }
+  for field, labels in _tolerated(classes, rows).items():
+    metrics[f'tolerance_{field}'] = tolerance(first, labels)
   return {name: float(value) for name, value in metrics.items()}
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -79,12 +80,13 @@ class Evaluator:
     candidates: data.Source | None = None,
     audio: Callable[[data.Source], np.ndarray] | None = None,
     normalize: Callable = normalize,
+    augmentation: Mapping[str, float] = MappingProxyType({}),
   ):
     """Reads and checks the splits; every image is decoded once, by the process that feeds it.
 
     Args:
-      definition: the model. Without texts it is evaluated by probes alone: by k-NN during training,
-        by all probes at the end.
+      definition: the model. Without texts it is evaluated by probes, by k-NN alone during training,
+        and by `diagnostics.diagnose_views`.
       tokenizer: texts -> integers [., L]; None for a model without texts.
       sources: examples of each split, by its name.
       mesh: mesh over which batches are sharded.
@@ -115,6 +117,8 @@ class Evaluator:
       audio: examples -> a sound of each, [N, S, S], which retrieves images and texts at the end;
         None for no sounds.
       normalize: pixels from 0 to 255 -> what the model takes; default CLIP's.
+      augmentation: strengths of the two views of an image that a model without texts is diagnosed
+        by; empty for no diagnostics.
 
     Raises:
       ValueError: if a probe is unknown, no split has a field, only some examples of a split have
@@ -123,8 +127,9 @@ class Evaluator:
     self._has_texts = 'tokens' in definition.inputs
     checks.check_settings(texts, probes, _KINDS if self._has_texts else tuple(PROBES))
     if not self._has_texts:
-      pairs, arithmetic, partners, captions = (), (), None, None
-    self._encoder = Encoder(definition, tokenizer, mesh, batch_size, normalize)
+      texts, pairs, arithmetic, partners, captions = (), (), (), None, None
+    self._has_views = bool(augmentation) and not (self._has_texts or patches)
+    self._encoder = Encoder(definition, tokenizer, mesh, batch_size, normalize, augmentation)
     self._mesh, self._classes, self._templates = mesh, classes, templates
     self._texts, self._probes, self._pairs, self._arithmetic = texts, probes, pairs, arithmetic
     agreeing = (*pairs, *arithmetic)
@@ -162,11 +167,11 @@ class Evaluator:
     """The names of the metrics that `__call__` returns."""
     if not self._has_texts:
       return [
-        f'{name}/{field}_{measure}'
+        f'{name}/{own}'
         for name, split in self._splits.items()
-        for field in self._labels(split)
-        for measure in ('neighbours_accuracy', 'neighbours_mean_per_class_recall')
-        if 'neighbours' in self._probes
+        for own in checks.image_metric_names(
+          self._labels(split), self._probes, len(split.images) if self._has_views else 0
+        )
       ]
     return [
       f'{name}/{own}'
@@ -187,7 +192,7 @@ class Evaluator:
   def evaluate(self, parameters) -> tuple[dict[str, float], list[EmbeddedSplit]]:
     """Returns the metrics, and the splits with texts together with their embeddings."""
     if not self._has_texts:
-      return self.probe(parameters, kinds={'neighbours'}), []
+      return self._evaluate_images(parameters, {'neighbours'}), []
     metrics, embedded, sides = {}, [], self._encoder.sides
     scale = self._encoder.scale(parameters)
     encode_text = partial(self._encoder.texts, parameters)
@@ -214,6 +219,17 @@ class Evaluator:
       metrics |= _named(name, own)
     return metrics, embedded
 
+  def _evaluate_images(self, parameters, kinds: Collection[str]) -> dict[str, float]:
+    """Returns the metrics of images without texts: those of probes, and of two views."""
+    encoder = self._encoder
+    embedded = {name: encoder.first(parameters, split) for name, split in self._splits.items()}
+    metrics = self.probe(parameters, embedded, kinds)
+    for name, split in self._splits.items() if self._has_views else ():
+      views = (encoder.view(parameters, split, number) for number in range(2))
+      space = diagnostics.diagnose_views(*views, embedded[name], self._labels(split), self._mesh)
+      metrics |= _named(name, space)
+    return metrics
+
   def _classify(self, image, split, class_vectors) -> tuple[dict[str, float], dict[str, Any]]:
     """Returns the zero-shot metrics of a split, its classes, predictions and outcomes."""
     metrics, labels, predictions, hits = {}, self._labels(split), {}, {}
@@ -234,7 +250,7 @@ class Evaluator:
     captions.
     """
     if not self._has_texts:
-      return self.probe(parameters), []
+      return self._evaluate_images(parameters, PROBES), []
     metrics, embedded = self.evaluate(parameters)
     metrics |= self.probe(parameters, {split.name: split.image_embeddings for split in embedded})
     metrics |= self._retrieve_others(parameters, embedded)

@@ -96,6 +96,7 @@ def open_evaluator(
     candidates=training('captions = {}') if captions else None,
     audio=partial(_first_sounds, config) if 'audio' in definition.inputs else None,
     normalize=normalizer(config.data.get('mean', ()), config.data.get('std', ())),
+    augmentation=dict(config.get('augmentation', {})),
   )
 
 

@@ -50,6 +50,8 @@ from contrastive_jax.losses.views.barlow_twins import barlow_twins
 from contrastive_jax.losses.views.cosine import cosine, cosine_per_example
 from contrastive_jax.losses.views.decoupled import decoupled, decoupled_per_example
 from contrastive_jax.losses.views.nt_xent import nt_xent, nt_xent_per_example
+from contrastive_jax.losses.views.swav import swav, swav_per_example
+from contrastive_jax.losses.views.vicreg import vicreg
 
 __all__ = [  # noqa: RUF022 — grouped by kind
   # Pairs of images and texts.
@@ -96,6 +98,9 @@ __all__ = [  # noqa: RUF022 — grouped by kind
   'decoupled_per_example',
   'nt_xent',
   'nt_xent_per_example',
+  'swav',
+  'swav_per_example',
+  'vicreg',
   # Labels.
   'supervised',
   'supervised_per_example',

@@ -5,7 +5,10 @@ from typing import Any
 
 from contrastive_jax import losses
 from contrastive_jax.methods.barlip import BarLip
+from contrastive_jax.methods.barlow_twins import BarlowTwins
+from contrastive_jax.methods.byol import Byol
 from contrastive_jax.methods.byolip import ByoLip, SiamLip
+from contrastive_jax.methods.dino import Dino
 from contrastive_jax.methods.distill import ClipKd, Distill
 from contrastive_jax.methods.gram import Gram
 from contrastive_jax.methods.isogclr import ISogClr, SogClr
@@ -15,8 +18,11 @@ from contrastive_jax.methods.method import Method
 from contrastive_jax.methods.moco import MoCo
 from contrastive_jax.methods.rocket import Rocket
 from contrastive_jax.methods.self_distillation import MaskedPrediction, SelfDistillation
+from contrastive_jax.methods.simsiam import SimSiam
 from contrastive_jax.methods.slip import Slip
 from contrastive_jax.methods.swalip import SwaLip
+from contrastive_jax.methods.swav import Swav
+from contrastive_jax.methods.vicreg import VicReg
 
 _PAIR: dict[str, Any] = {'image': 'first', 'text': 'second'}
 _SCALED: dict[str, Any] = _PAIR | {'scale': 'scale', 'same': 'same?'}
@@ -39,6 +45,8 @@ _TOKENS: dict[str, Any] = {'labels': 'next_tokens', 'count': losses.count_tokens
 METHODS: dict[str, Callable[..., Method]] = {
   'alignment': stateless(losses.alignment, **_PAIR),
   'barlip': BarLip,
+  'barlow_twins': BarlowTwins,
+  'byol': Byol,
   'byolip': ByoLip,
   'captioning': stateless(losses.captioning, logits='caption_logits', **_TOKENS),
   'captioning_streamed': stateless(
@@ -58,6 +66,7 @@ METHODS: dict[str, Callable[..., Method]] = {
   'decoupled': stateless(
     losses.decoupled, first='first', second='second', scale='scale', flops=streamed(12)
   ),
+  'dino': Dino,
   'distill': Distill,
   'dynamic_distillation': stateless(
     losses.dynamic_distillation,
@@ -91,6 +100,7 @@ METHODS: dict[str, Callable[..., Method]] = {
   'rocket': Rocket,
   'siamlip': SiamLip,
   'sigmoid': stateless(losses.sigmoid, flops=streamed(), bias='bias', **_SCALED),
+  'simsiam': SimSiam,
   'slip': Slip,
   'soft_target_info_nce': stateless(losses.soft_target_info_nce, flops=streamed(9), **_SCALED),
   'sogclr': SogClr,
@@ -98,7 +108,9 @@ METHODS: dict[str, Callable[..., Method]] = {
     losses.supervised, embeddings='first', classes='labels', scale='scale', flops=streamed(7)
   ),
   'swalip': SwaLip,
+  'swav': Swav,
   'uniformity': stateless(losses.uniformity, flops=streamed(8), **_PAIR),
+  'vicreg': VicReg,
 }
 
 

@@ -122,6 +122,18 @@ class PrototypeHead(nnx.Module):
     return self.prototypes(unit(x)) / norms
 
 
+class Prototypes(nnx.Module):
+  """K unit vectors, the directions of the columns of a kernel."""
+
+  def __init__(self, width: int, prototypes: int, *, rngs: nnx.Rngs):
+    std, make = width**-0.5, {'dtype': jnp.float32, 'rngs': rngs}
+    self.vectors = Linear(width, prototypes, ('embed', 'mlp'), std, bias=False, **make)
+
+  def __call__(self) -> jax.Array:
+    """The prototypes [K, width], float32."""
+    return unit(self.vectors.kernel[...].T)
+
+
 class Scale(nnx.Module):
   """A learned inverse temperature, which the optimizer bounds like the model's."""
 
@@ -147,6 +159,11 @@ def define_prototype_head(width: int, hidden: int, bottleneck: int, prototypes: 
   """Defines a `PrototypeHead`."""
   sizes = width, hidden, bottleneck, prototypes
   return define_from(lambda key: PrototypeHead(*sizes, rngs=ParameterKeys(key)))
+
+
+def define_prototypes(width: int, prototypes: int) -> Definition:
+  """Defines `Prototypes`."""
+  return define_from(lambda key: Prototypes(width, prototypes, rngs=ParameterKeys(key)))
 
 
 def head_flops(width: int, hidden: Sequence[int], outputs: int, rows: float) -> float:

@@ -36,7 +36,8 @@ def loss_gradient(run: build.Run) -> tuple[jax.stages.Wrapped, tuple]:
   config, mesh, objective = run.config, run.mesh, run.objective
   state, heads = run.abstract_state, objective.heads(run.sizes)
   sizes = config.batch_size, config.batch_size // config.micro_batches
-  wanted = fields(objective.reads) | {'scale'}
+  # The same outputs stand for those of the targets.
+  wanted = fields(objective.reads) | fields(objective.reads, 'target') | {'scale'}
 
   def place(leaf):
     is_batch = leaf.ndim > 0 and leaf.shape[0] in sizes

@@ -110,14 +110,14 @@ def make_optimizer(
 
   Args:
     schedule: step -> learning rate.
-    b1: decay rate of the first moment; in LARS, of the momentum.
+    b1: decay rate of the first moment; in LARS and SGD, of the momentum.
     b2: decay rate of the second moment; in Lion, of the momentum.
     epsilon: added to the square root of the second moment; in Adafactor, to the squared gradient;
-      in LARS, to the norm of the gradient. Lion has none.
-    weight_decay: decoupled weight decay, multiplied by the learning rate; in LARS, added to the
-      gradient before its norm is taken.
+      in LARS, to the norm of the gradient. Lion and SGD have none.
+    weight_decay: decoupled weight decay, multiplied by the learning rate; in LARS and SGD, added to
+      the gradient, before its norm is taken.
     clip_norm: maximum global norm of the gradient; None or 0 for no clipping.
-    name: 'adafactor', 'adamw', 'lars', 'lion' or 'muon', see the functions of these names.
+    name: 'adafactor', 'adamw', 'lars', 'lion', 'muon' or 'sgd', see the functions of these names.
     rates: tree of learning rate multipliers from `parameter_rates`; None for ones. Parameters with
       multiplier 0 are frozen: no update, no weight decay, no optimizer state. Their gradients must
       be zero, see `freeze`.
@@ -222,6 +222,15 @@ def lars(
   )
 
 
+def sgd(
+  learning_rate, b1: float, b2: float, epsilon: float, *, weight_decay: float, mask, axes
+) -> optax.GradientTransformation:
+  """`optax.sgd` with a momentum; weight decay is part of the gradient. It works elementwise."""
+  del axes, b2, epsilon
+  decay = optax.add_decayed_weights(weight_decay, mask)
+  return optax.chain(decay, optax.sgd(learning_rate, momentum=b1))
+
+
 def muon(
   learning_rate, b1: float, b2: float, epsilon: float, *, weight_decay: float, mask, axes
 ) -> optax.GradientTransformation:
@@ -270,7 +279,14 @@ def muon(
 # Parts of a model whose matrices are no hidden ones.
 _OUTPUTS = ('heads', 'image_projection', 'text_projection', 'second_text_projection')
 
-RULES = {'adamw': adamw, 'adafactor': adafactor, 'lars': lars, 'lion': lion, 'muon': muon}
+RULES = {
+  'adamw': adamw,
+  'adafactor': adafactor,
+  'lars': lars,
+  'lion': lion,
+  'muon': muon,
+  'sgd': sgd,
+}
 
 
 def hidden_matrices(axes: Any) -> Mapping[Any, optax.contrib.MuonDimensionNumbers]:

@@ -1,5 +1,6 @@
 """Laws of the diagnostics of the embedding space, against plain NumPy in float64."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -63,6 +64,22 @@ def test_the_gap_is_the_distance_of_means_and_a_shift_apart_makes_it_separable(p
   # The last direction is the modality's own.
   image, text = (np.column_stack([x, np.full(24, sign)]) for x, sign in ((image, 2), (text, -2)))
   assert diagnostics.separability(image, text) == 1
+
+
+def test_views_are_diagnosed_by_both_and_by_the_first(pairs):
+  mesh, classes = make_mesh('data:1', jax.devices()[:1]), {'kind': list('ab' * 12)}
+  first, second = pairs
+  found = diagnostics.diagnose_views(first, second, second, classes, mesh)
+  assert list(found) == diagnostics.view_metric_names(24, classes)
+  assert found['alignment'] == pytest.approx(np.mean(np.sum((first - second) ** 2, 1)), rel=1e-5)
+  squares = [np.sum((view[:, None] - view) ** 2, -1)[~np.eye(24, dtype=bool)] for view in pairs]
+  spread = np.mean([np.log(np.mean(np.exp(-2 * own))) for own in squares])
+  assert found['uniformity'] == pytest.approx(spread, rel=1e-4)
+  assert found['effective_rank'] == pytest.approx(diagnostics.effective_rank(first))
+  assert found['effective_rank_features'] == pytest.approx(diagnostics.effective_rank(second))
+  assert found['tolerance_kind'] == pytest.approx(diagnostics.tolerance(first, classes['kind']))
+  assert diagnostics.diagnose_views(*(x[:1] for x in (first, second, first)), {}, mesh) == {}
+  assert diagnostics.view_metric_names(1, {}) == []
 
 
 @pytest.mark.parametrize('mesh', [None, 'data:8'])

@@ -58,6 +58,25 @@ def swapped_assignment(image, text, image_target, text_target, scale, epsilon=0.
   return (one_way[0] + one_way[1]) / 2
 
 
+def swav(views, prototypes, scale, assigned=2, epsilon=0.05, iterations=3):
+  scores = jnp.einsum('bvd,kd->vbk', views, prototypes)
+  logs, found = jax.nn.log_softmax(scale * scores), []
+  for own in range(assigned):
+    goals = sinkhorn(jax.lax.stop_gradient(scores[own]) / epsilon, iterations)
+    found += [-jnp.sum(goals * logs[v], 1) for v in range(len(logs)) if v != own]
+  return sum(found) / len(found)
+
+
+def vicreg(first, second, invariance=25.0, variance=25.0, covariance=1.0):
+  loss = invariance * jnp.mean((first - second) ** 2)
+  for view in (first, second):
+    C = jnp.cov(view.T)
+    deviations = jnp.sqrt(jnp.diagonal(C) + 1e-4)
+    loss += variance * jnp.mean(jnp.maximum(0, 1 - deviations)) / 2
+    loss += covariance * jnp.sum(jnp.where(jnp.eye(len(C), dtype=bool), 0, C) ** 2) / len(C)
+  return loss
+
+
 def hard_negative(image, text, scale, k, same=None):
   scores, counts = pair_scores(image, text, scale, same)
   own = jnp.eye(len(scores), dtype=bool)

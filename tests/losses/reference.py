@@ -35,6 +35,12 @@ def unit(rng, *shape):
   return (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)).astype(np.float32)
 
 
+def uncorrelated(size=16, width=5):
+  """Features of mean 0 and variance 1, no two of which correlate."""
+  drawn = np.random.default_rng(0).normal(size=(size, width))
+  return np.linalg.qr(drawn - drawn.mean(0))[0] * size**0.5
+
+
 def logsumexp(scores, axis):
   """Log Σ exp of float64 scores; −inf where none is finite."""
   greatest = np.max(scores, axis=axis, keepdims=True)

@@ -43,6 +43,14 @@ def views(size, **numbers):
   return pairs(size, ('first', 'second'), **numbers)
 
 
+def clustered(size):
+  """Three views of each example, and prototypes."""
+  given = pairs(size, ('a', 'b', 'c'), scale=5)
+  stacked = np.stack([given.pop(name) for name in 'abc'], 1)
+  prototypes = reference.unit(np.random.default_rng(1), 8, 8)
+  return given | {'views': stacked, 'prototypes': prototypes}
+
+
 def with_targets(size):
   """Pairs, and other views of them."""
   other = pairs(size, ('image_target', 'text_target'))
@@ -136,6 +144,7 @@ def by_position(function, names):
 
 draw = functools.partial
 MODALITIES = ('anchor', 'first', 'second', 'third')
+CLUSTERS = dict.fromkeys(('views', 'prototypes'), lambda a: a[..., :-1])
 CASES = {
   'alignment': Case(mean(dense.alignment), pairs),
   'alignment_per_example': Case(dense.alignment, pairs),
@@ -196,11 +205,14 @@ CASES = {
   'swapped_assignment_per_example': Case(
     dense.swapped_assignment, with_targets, {'epsilon': 0.2, 'iterations': 2}
   ),
+  'swav': Case(mean(dense.swav), clustered, malformed=CLUSTERS),
+  'swav_per_example': Case(dense.swav, clustered, {'epsilon': 0.2}, malformed=CLUSTERS),
   'teacher_entropy': Case(
     dense.teacher_entropy,
     lambda size: {name: a for name, a in scaled(size).items() if name.startswith('teacher')},
   ),
   'uniformity': Case(dense.uniformity, pairs),
+  'vicreg': Case(dense.vicreg, views, {'invariance': 2.0, 'covariance': 3.0}),
   'volume': Case(dense.volume, draw(pairs, names=MODALITIES), names=MODALITIES),
 }
 

@@ -1,3 +1,4 @@
+import functools
 import io
 
 import jax
@@ -89,10 +90,10 @@ def encoded(image):
   return buffer.getvalue()
 
 
-def test_its_evaluation_is_by_the_nearest_neighbours():
-  definition = tiny()
-  evaluator = Evaluator(
-    definition,
+@functools.cache
+def evaluator(augmentation=()):
+  return Evaluator(
+    tiny(),
     None,
     {'held_out': Examples()},
     make_mesh('data:1', jax.devices()[:1]),
@@ -102,13 +103,28 @@ def test_its_evaluation_is_by_the_nearest_neighbours():
     templates=('{}',),
     probes=('neighbours', 'prototypes'),
     probe_source=Examples(),
+    augmentation=dict(augmentation),
   )
-  parameters = drawn(definition)
-  figures = evaluator(parameters)
-  assert sorted(figures) == sorted(evaluator.names)
+
+
+def test_its_evaluation_is_by_the_nearest_neighbours():
+  parameters = drawn(tiny())
+  figures = evaluator()(parameters)
+  assert sorted(figures) == sorted(evaluator().names)
   assert figures['held_out/kind_neighbours_accuracy'] == 1
-  whole, splits = evaluator.finish(parameters)
+  whole, splits = evaluator().finish(parameters)
   assert figures.items() < whole.items() and splits == []
+  assert 'held_out/alignment' not in whole
+
+
+def test_two_views_of_the_held_out_images_diagnose_the_embeddings():
+  views = evaluator((('brightness', 0.5),))
+  figures = views(parameters := drawn(tiny()))
+  assert sorted(figures) == sorted(views.names)
+  assert figures == views(parameters)  # the same views in every evaluation
+  assert 0 < figures['held_out/alignment'] < 4
+  assert 1 <= figures['held_out/effective_rank'] <= 7
+  assert -1 <= figures['held_out/tolerance_kind'] <= 1
 
 
 def test_what_is_written_is_read(tmp_path):

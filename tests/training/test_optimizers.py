@@ -98,6 +98,9 @@ def theirs(name):
   decay = {'weight_decay': FIELDS['weight_decay']}
   if name == 'lion':
     return optax.lion(SCHEDULE, 0.9, 0.98, **decay, mask=optimizer.decays)
+  if name == 'sgd':
+    decayed = optax.add_decayed_weights(**decay, mask=optimizer.decays)
+    return optax.chain(decayed, optax.trace(0.9), optax.scale_by_learning_rate(SCHEDULE))
   return optax.lars(
     *(SCHEDULE, 0.2, optimizer.decays),
     eps=1e-6,
@@ -106,7 +109,7 @@ def theirs(name):
   )
 
 
-@pytest.mark.parametrize('name', ['lars', 'lion'])
+@pytest.mark.parametrize('name', ['lars', 'lion', 'sgd'])
 def test_it_is_optaxs(name):
   trees = [draw(seed, SHAPES) for seed in range(4)]
   ours = optimizer.make_optimizer(SCHEDULE, **FIELDS, name=name, max_scale=0, axes=AXES)

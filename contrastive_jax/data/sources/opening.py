@@ -17,6 +17,7 @@ from contrastive_jax.data.sources import (
   grouped,
   image_folder,
   karpathy,
+  labeled,
   mixture,
   optional,
   prepared,
@@ -63,7 +64,7 @@ def open_source(name: str, split: str, folder: str | None = None) -> Source | mi
   Args:
     name: one of
 
-      - 'emoji', which is embedded;
+      - 'emoji', which is embedded; 'digits' of scikit-learn; 'fashion_mnist' of Debian's package;
       - 'tfds:NAME', 'tfds:NAME/config', 'tfds:NAME:split' or 'tfds:FOLDER', a prepared TFDS
         dataset; 'tfds:' is optional in the first two, and a split in the name replaces 'train';
       - 'webdataset:PATTERN', tar shards; 'jsonl:PATTERN' and 'csv:PATTERN', with paths of images;
@@ -110,6 +111,8 @@ def _open_split(name: str, split: str, folder: str | None) -> tuple[Sequence[Any
   """Opens a split: its records, and their bytes or None."""
   if name == 'emoji':
     return prepared.open_embedded(split)
+  if name in labeled.DATASETS:
+    return _open_labeled(name, split)
   field, ungrouped = grouped.parse(name, _SCHEMES)
   scheme, separator, rest = ungrouped.partition(':')
   if separator and scheme not in (*_SCHEMES, 'tfds') and re.match(r'[^\d].*[/.]', rest):
@@ -125,6 +128,14 @@ def _open_split(name: str, split: str, folder: str | None) -> tuple[Sequence[Any
     if not len(records):
       raise ValueError('it holds no example')
     records = grouped.Grouped(records, field) if field else records
+    return _Slice(records, split), records.bytes
+  except ValueError as error:
+    raise ValueError(f'config.data.name = {name!r}: {error}') from error
+
+
+def _open_labeled(name: str, split: str) -> tuple[Sequence[Any], int | None]:
+  try:
+    records = labeled.DATASETS[name](split.split('[')[0])
     return _Slice(records, split), records.bytes
   except ValueError as error:
     raise ValueError(f'config.data.name = {name!r}: {error}') from error

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from contrastive_jax.losses import pairwise
 from contrastive_jax.losses.checks import check_pairs
+from contrastive_jax.losses.views.features import by_feature, wide
 
 
 def barlow_twins(
@@ -52,11 +53,7 @@ def barlow_twins(
     raise ValueError(f'a batch of {B} {first.shape} has no correlations; give 2 or more')
   if not off_diagonal >= 0:
     raise ValueError(f'off_diagonal = {off_diagonal}; use a number of 0 or more')
-  devices = 1 if mesh is None else getattr(mesh, 'mesh', mesh).size
-  # Features of zeros, which correlate with none, make D a multiple of the devices.
-  x, y = (
-    jnp.pad(_standardized(vectors).T, ((0, -D % devices), (0, 0))) for vectors in (first, second)
-  )
+  x, y = (by_feature(_standardized(vectors), mesh) for vectors in (first, second))
   diagonal = pairwise.paired(x, y)[:D] / B
   squares, _ = pairwise.sum(x, y, jnp.square, scale=1 / B, block_size=block_size, mesh=mesh)
   others = jnp.sum(squares) - jnp.sum(jnp.square(diagonal))
@@ -65,6 +62,6 @@ def barlow_twins(
 
 def _standardized(vectors: jax.Array) -> jax.Array:
   """Features with mean 0 and variance 1 over the batch, in float32; constant ones are 0."""
-  vectors = vectors.astype(jnp.promote_types(vectors.dtype, jnp.float32))
+  vectors = wide(vectors)
   centered = vectors - jnp.mean(vectors, 0)
   return centered * jax.lax.rsqrt(jnp.mean(jnp.square(centered), 0) + 1e-5)

@@ -6,14 +6,8 @@ from contrastive_jax import losses
 from tests.losses import dense, reference
 
 
-def uncorrelated(size=16, width=5):
-  """Features of mean 0 and variance 1, no two of which correlate."""
-  drawn = np.random.default_rng(0).normal(size=(size, width))
-  return np.linalg.qr(drawn - drawn.mean(0))[0] * size**0.5
-
-
 def test_it_is_zero_where_the_correlation_is_the_identity_and_only_there():
-  x = uncorrelated()
+  x = reference.uncorrelated()
   # Each feature's mean and variance are free.
   assert losses.barlow_twins(x, 3 * x + 2) == pytest.approx(0, abs=1e-5)
   mixed = x + 0.3 * x[:, ::-1]
