@@ -47,8 +47,24 @@ from contrastive_jax.losses.pairs.soft_targets import (
 from contrastive_jax.losses.pairs.uniformity import cross_uniformity, uniformity
 from contrastive_jax.losses.tokens.captioning import captioning, captioning_streamed, count_tokens
 from contrastive_jax.losses.views.barlow_twins import barlow_twins
+from contrastive_jax.losses.views.cacr import cacr, cacr_per_example
 from contrastive_jax.losses.views.cosine import cosine, cosine_per_example
 from contrastive_jax.losses.views.decoupled import decoupled, decoupled_per_example
+from contrastive_jax.losses.views.hard_contrastive import (
+  hard_contrastive,
+  hard_contrastive_per_example,
+)
+from contrastive_jax.losses.views.multi_view import (
+  mv_dhel,
+  mv_dhel_per_example,
+  mv_info_nce,
+  mv_info_nce_per_example,
+)
+from contrastive_jax.losses.views.multi_view_baselines import (
+  averaged_nt_xent,
+  pairwise_nt_xent,
+  poly_view,
+)
 from contrastive_jax.losses.views.nt_xent import nt_xent, nt_xent_per_example
 from contrastive_jax.losses.views.swav import swav, swav_per_example
 from contrastive_jax.losses.views.vicreg import vicreg
@@ -91,16 +107,27 @@ __all__ = [  # noqa: RUF022 — grouped by kind
   'gram_per_example',
   'volume',
   # Views of the same example.
+  'averaged_nt_xent',
   'barlow_twins',
+  'cacr',
+  'cacr_per_example',
   'cosine',
   'cosine_per_example',
   'decoupled',
   'decoupled_per_example',
+  'hard_contrastive',
+  'hard_contrastive_per_example',
+  'mv_dhel',
+  'mv_dhel_per_example',
+  'mv_info_nce',
+  'mv_info_nce_per_example',
   'nt_xent',
   'nt_xent_per_example',
   'swav',
   'swav_per_example',
   'vicreg',
+  'pairwise_nt_xent',
+  'poly_view',
   # Labels.
   'supervised',
   'supervised_per_example',

@@ -10,3 +10,9 @@ def check_pairs(**embeddings: jax.Array) -> None:
   if any(other != first for other in others) or len(first) != 2 or 0 in first:
     names = ' and '.join(f'{name} {shape}' for name, shape in shapes.items())
     raise ValueError(f'{names}; give [B, D] of the same shape, not empty')
+
+
+def check_views(views: jax.Array) -> None:
+  """Raises ValueError unless `views` is [B, V, D], not empty, of at least two views."""
+  if views.ndim != 3 or 0 in views.shape or views.shape[1] < 2:
+    raise ValueError(f'views {views.shape}; give [B, V, D], not empty, of at least two views')

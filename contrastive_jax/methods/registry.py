@@ -8,14 +8,16 @@ from contrastive_jax.methods.barlip import BarLip
 from contrastive_jax.methods.barlow_twins import BarlowTwins
 from contrastive_jax.methods.byol import Byol
 from contrastive_jax.methods.byolip import ByoLip, SiamLip
+from contrastive_jax.methods.cacr import CacrMoCo
 from contrastive_jax.methods.dino import Dino
 from contrastive_jax.methods.distill import ClipKd, Distill
 from contrastive_jax.methods.gram import Gram
 from contrastive_jax.methods.isogclr import ISogClr, SogClr
-from contrastive_jax.methods.lift import stateless, streamed
+from contrastive_jax.methods.lift import of_views, stateless, streamed
 from contrastive_jax.methods.m3col import M3CoL
 from contrastive_jax.methods.method import Method
 from contrastive_jax.methods.moco import MoCo
+from contrastive_jax.methods.nnclr import NnClr
 from contrastive_jax.methods.rocket import Rocket
 from contrastive_jax.methods.self_distillation import MaskedPrediction, SelfDistillation
 from contrastive_jax.methods.simsiam import SimSiam
@@ -33,6 +35,7 @@ _TAUGHT: dict[str, Any] = {
   'teacher_bias': 'teacher.bias?',
 }
 _VIEWS: dict[str, Any] = {'first': 'view.0', 'second': 'view.1', 'scale': 'scale'}
+_SEVERAL: dict[str, Any] = {'views': 'views:2', 'scale': 'scale'}
 _NEGATIVES: dict[str, Any] = {
   'image': 'image',
   'negatives': 'negatives:1',
@@ -44,10 +47,15 @@ _TOKENS: dict[str, Any] = {'labels': 'next_tokens', 'count': losses.count_tokens
 # (mesh=None, **options) -> Method, by name.
 METHODS: dict[str, Callable[..., Method]] = {
   'alignment': stateless(losses.alignment, **_PAIR),
+  'averaged_nt_xent': stateless(
+    losses.averaged_nt_xent, flops=of_views(lambda V: 12 * V), **_SEVERAL
+  ),
   'barlip': BarLip,
   'barlow_twins': BarlowTwins,
   'byol': Byol,
   'byolip': ByoLip,
+  'cacr': stateless(losses.cacr, views='views:2', flops=of_views(lambda V: 2 * V * (V - 1))),
+  'cacr_moco': CacrMoCo,
   'captioning': stateless(losses.captioning, logits='caption_logits', **_TOKENS),
   'captioning_streamed': stateless(
     losses.captioning_streamed,
@@ -79,7 +87,12 @@ METHODS: dict[str, Callable[..., Method]] = {
     **_TAUGHT,
   ),
   'gram': Gram,
-  'hard_negative': stateless(losses.hard_negative, flops=streamed(6), **_SCALED),
+  'hard_contrastive': stateless(losses.hard_contrastive, flops=streamed(32), **_VIEWS),
+  'hard_negative': stateless(
+    losses.hard_negative,
+    flops=lambda sizes, hard_fraction=None, **_: streamed(16 if hard_fraction else 6)(sizes),
+    **_SCALED,
+  ),
   'info_nce': stateless(losses.info_nce, flops=streamed(), **_SCALED),
   'isogclr': ISogClr,
   'm3col': M3CoL,
@@ -92,7 +105,14 @@ METHODS: dict[str, Callable[..., Method]] = {
     flops=lambda sizes, **_: sizes.texts * streamed()(sizes),
     **_NEGATIVES,
   ),
+  'mv_dhel': stateless(losses.mv_dhel, flops=of_views(lambda V: 4 * V), **_SEVERAL),
+  'mv_info_nce': stateless(losses.mv_info_nce, flops=of_views(lambda V: 4 * V**2), **_SEVERAL),
+  'nnclr': NnClr,
   'nt_xent': stateless(losses.nt_xent, flops=streamed(12), **_VIEWS),
+  'pairwise_nt_xent': stateless(
+    losses.pairwise_nt_xent, flops=of_views(lambda V: 6 * V * (V - 1)), **_SEVERAL
+  ),
+  'poly_view': stateless(losses.poly_view, flops=of_views(lambda V: 4 * V**2), **_SEVERAL),
   'reweighted_info_nce': stateless(
     losses.reweighted_info_nce, flops=streamed(), step='step', **_SCALED
   ),

@@ -77,7 +77,9 @@ def vicreg(first, second, invariance=25.0, variance=25.0, covariance=1.0):
   return loss
 
 
-def hard_negative(image, text, scale, k, same=None):
+def hard_negative(image, text, scale, k=64, hard_fraction=None, same=None):
+  """With all pairs as candidates, a fraction of a whole number of negatives."""
+  k = k if hard_fraction is None else round(hard_fraction * (len(image) - 1))
   scores, counts = pair_scores(image, text, scale, same)
   own = jnp.eye(len(scores), dtype=bool)
   negatives = jnp.where(counts & ~own, scores, -jnp.inf)
@@ -301,6 +303,83 @@ def decoupled(first, second, scale, sigma=None):
     weights = jnp.tile(2 - ratios / jnp.mean(ratios), 2)
   losses = jax.nn.logsumexp(jnp.where(own, -jnp.inf, logits), 1) - weights * positive
   return jnp.mean(losses.reshape(2, size), 0)
+
+
+def hard_contrastive(first, second, scale, hard_fraction):
+  """With a fraction of a whole number of negatives."""
+  logits, positive = view_logits(first, second, scale)
+  own = jnp.tile(jnp.eye(len(first), dtype=bool), (2, 2))
+  negatives = jnp.sort(jnp.where(own, -jnp.inf, logits), 1)
+  hard = negatives[:, len(negatives) - round(hard_fraction * (len(negatives) - 2)) :]
+  losses = jax.nn.logsumexp(jnp.concatenate([positive[:, None], hard], 1), 1) - positive
+  return jnp.mean(losses.reshape(2, -1), 0)
+
+
+def all_scores(views, scale):
+  """[B, V, B, V]"""
+  return scale * jnp.einsum('ivd,jwd->ivjw', views, views)
+
+
+def own_scores(views, scale):
+  """[B, V, V], and which are of two different views."""
+  return scale * jnp.einsum('ivd,iwd->ivw', views, views), ~jnp.eye(views.shape[1], dtype=bool)
+
+
+def mv_info_nce(views, scale, cross_view=False):
+  B, V, _ = views.shape
+  own, others = own_scores(views, scale)
+  counts = ~jnp.eye(B * V, dtype=bool).reshape(B, V, B, V)
+  if cross_view:
+    counts &= others[:, None]
+  total = jnp.sum(jnp.exp(all_scores(views, scale)), (1, 2, 3), where=counts)
+  return jnp.log(total / jnp.sum(jnp.exp(own), (1, 2), where=others))
+
+
+def mv_dhel(views, scale):
+  own, _ = own_scores(views, scale)
+  positive = jnp.sum(jnp.triu(jnp.exp(own), 1), (1, 2))
+  exponentials = jnp.exp(scale * jnp.einsum('ivd,jvd->vij', views, views))
+  negatives = jnp.sum(exponentials, 2, where=~jnp.eye(len(views), dtype=bool))
+  return jnp.sum(jnp.log(negatives), 0) - jnp.log(positive)
+
+
+def pairwise_nt_xent(views, scale):
+  V = views.shape[1]
+  pairs = [(v, w) for v in range(V) for w in range(v)]
+  return sum(jnp.mean(nt_xent(views[:, v], views[:, w], scale)) for v, w in pairs) / len(pairs)
+
+
+def averaged_nt_xent(views, scale):
+  V = views.shape[1]
+  others = [sum(views[:, w] for w in range(V) if w != v) / (V - 1) for v in range(V)]
+  return sum(jnp.mean(nt_xent(views[:, v], others[v], scale)) for v in range(V)) / V
+
+
+def poly_view(views, scale, mean='geometric'):
+  own, others = own_scores(views, scale)
+  negative = ~jnp.eye(len(views), dtype=bool)[:, None, :, None]
+  rest = jnp.sum(jnp.exp(all_scores(views, scale)), (2, 3), where=negative)
+  probability = jnp.exp(own) / (jnp.exp(own) + rest[..., None])
+  if mean == 'geometric':
+    return -jnp.mean(jnp.log(probability), where=others)
+  return -jnp.mean(jnp.log(jnp.mean(probability, 2, where=others)))
+
+
+def cacr(views, alpha=1.0, beta=1.0, tau_pos=1.0, tau_neg=0.9, tau_plus=0.0, stop_weights=False):
+  """Of unit vectors, whose squared distance is 2 − 2 x · y."""
+  stopped = jax.lax.stop_gradient if stop_weights else lambda a: a
+  B, V, _ = views.shape
+  own, others = own_scores(views, 1)
+  own = 2 - 2 * own
+  weights = jax.nn.softmax(jnp.where(others, stopped(tau_pos * own), -jnp.inf), 2)
+  attraction = alpha * jnp.mean(jnp.sum(weights * own, 2), 1)
+  repulsion, pairs = 0.0, [(v, w) for w in range(V) for v in range(w)]
+  for v, w in pairs:
+    squares = 2 - 2 * views[:, v] @ views[:, w].T
+    logits = jnp.where(jnp.eye(B, dtype=bool), -jnp.inf, -tau_neg * stopped(squares))
+    one = -beta * jnp.sum(jax.nn.softmax(logits, 1) * squares, 1)
+    repulsion += (one - tau_plus * own[:, v, w]) / (1 - tau_plus) / len(pairs)
+  return attraction + repulsion
 
 
 def supervised(embeddings, classes, scale):

@@ -26,6 +26,7 @@ class Case:
   draw: Callable[[int], dict[str, Any]]  # arguments for a batch size; floats are differentiable
   options: dict[str, Any] = dataclasses.field(default_factory=dict)  # static, of both
   names: tuple[str, ...] = ()  # of the arguments by position
+  slow: bool = False  # whether its long sums are tested weekly, as others are made of the same
   # How to break the shape of an argument, where one row less does not; None: any shape will do.
   malformed: dict[str, Callable | None] = dataclasses.field(default_factory=dict)
 
@@ -49,6 +50,12 @@ def clustered(size):
   stacked = np.stack([given.pop(name) for name in 'abc'], 1)
   prototypes = reference.unit(np.random.default_rng(1), 8, 8)
   return given | {'views': stacked, 'prototypes': prototypes}
+
+
+def several(size, **numbers):
+  """Three views of each example that resemble each other."""
+  given = pairs(size, MODALITIES[:3], **numbers)
+  return {'views': np.stack([given.pop(name) for name in MODALITIES[:3]], 1)} | given
 
 
 def with_targets(size):
@@ -145,10 +152,19 @@ def by_position(function, names):
 draw = functools.partial
 MODALITIES = ('anchor', 'first', 'second', 'third')
 CLUSTERS = dict.fromkeys(('views', 'prototypes'), lambda a: a[..., :-1])
+OF_VIEWS = {'malformed': {'views': lambda a: a[:, :1]}}
 CASES = {
   'alignment': Case(mean(dense.alignment), pairs),
   'alignment_per_example': Case(dense.alignment, pairs),
+  'averaged_nt_xent': Case(dense.averaged_nt_xent, draw(several, scale=5), slow=True, **OF_VIEWS),
   'barlow_twins': Case(dense.barlow_twins, views, {'off_diagonal': 0.1}),
+  'cacr': Case(mean(dense.cacr), several, {'stop_weights': True}, **OF_VIEWS),
+  'cacr_per_example': Case(
+    dense.cacr,
+    several,
+    {'alpha': 0.7, 'beta': 1.3, 'tau_pos': 2.0, 'tau_neg': 1.5, 'tau_plus': 0.1},
+    **OF_VIEWS,
+  ),
   'captioning': Case(dense.captioning, logits),
   'captioning_streamed': Case(
     dense.captioning_streamed, hidden, malformed={'vocabulary': lambda a: a[:, :-1]}
@@ -175,6 +191,12 @@ CASES = {
   'distillation_per_example': Case(dense.distillation, scaled),
   'dynamic_distillation': Case(mean(dense.dynamic_distillation), scaled, {'k': 3}),
   'dynamic_distillation_per_example': Case(dense.dynamic_distillation, scaled, {'k': 5}),
+  'hard_contrastive': Case(
+    mean(dense.hard_contrastive), draw(views, scale=5), {'hard_fraction': 0.5}, slow=True
+  ),
+  'hard_contrastive_per_example': Case(
+    dense.hard_contrastive, draw(views, scale=5), {'hard_fraction': 0.2}
+  ),
   'hard_negative': Case(mean(dense.hard_negative), draw(pairs, scale=5), {'k': 3}),
   'hard_negative_per_example': Case(dense.hard_negative, draw(repeated, scale=5), {'k': 64}),
   'info_nce': Case(mean(dense.info_nce), draw(pairs, scale=5)),
@@ -189,8 +211,16 @@ CASES = {
   'interactive_distillation_per_example': Case(
     dense.interactive_distillation, draw(taught, width=8, scale=5)
   ),
+  'mv_dhel': Case(mean(dense.mv_dhel), draw(several, scale=5), **OF_VIEWS),
+  'mv_dhel_per_example': Case(dense.mv_dhel, draw(several, scale=5), **OF_VIEWS),
+  'mv_info_nce': Case(
+    mean(dense.mv_info_nce), draw(several, scale=5), {'cross_view': True}, **OF_VIEWS
+  ),
+  'mv_info_nce_per_example': Case(dense.mv_info_nce, draw(several, scale=5), **OF_VIEWS),
   'nt_xent': Case(mean(dense.nt_xent), draw(views, scale=5)),
   'nt_xent_per_example': Case(dense.nt_xent, draw(views, scale=5)),
+  'pairwise_nt_xent': Case(dense.pairwise_nt_xent, draw(several, scale=5), slow=True, **OF_VIEWS),
+  'poly_view': Case(dense.poly_view, draw(several, scale=5), slow=True, **OF_VIEWS),
   'reweighted_info_nce': Case(mean(dense.reweighted_info_nce), draw(pairs, scale=5)),
   'reweighted_info_nce_per_example': Case(dense.reweighted_info_nce, draw(repeated, scale=5)),
   'sigmoid': Case(mean(dense.sigmoid), draw(pairs, scale=5, bias=-3)),
@@ -276,7 +306,14 @@ def test_value_and_gradients_are_the_dense_ones(name):
   jax.tree.map(functools.partial(reference.assert_near, floor=0.01), gradients, expected)
 
 
-@pytest.mark.parametrize('name', [name for name in PUBLIC if not name.endswith('_per_example')])
+@pytest.mark.parametrize(
+  'name',
+  [
+    pytest.param(name, marks=pytest.mark.slow if CASES[name].slow else ())
+    for name in PUBLIC
+    if name in CASES and not name.endswith('_per_example')
+  ],
+)
 def test_sums_over_bfloat16_inputs_are_float32(name):
   """At this size a sum in bfloat16 stops growing at a fraction of its terms."""
   rounded = {

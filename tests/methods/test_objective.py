@@ -1,15 +1,18 @@
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
 from contrastive_jax import losses, methods
 from contrastive_jax.methods import METHODS, Objective
 from contrastive_jax.methods.lift import stateless
+from contrastive_jax.methods.method import Sizes
 from contrastive_jax.models.outputs import Outputs
 from contrastive_jax.planning import traced_flops
 from contrastive_jax.planning.loss import loss_gradient
 from contrastive_jax.training import build
+from tests.losses import reference
 from tests.methods import laws
 
 OUTPUTS = Outputs(image=jnp.eye(4), text=jnp.eye(4), scale=jnp.float32(2.0))
@@ -173,3 +176,22 @@ def test_every_pure_loss_has_a_name():
   parts = {'count_tokens', 'volume', 'barlow_twins', 'swapped_assignment', 'mixup_info_nce'}
   parts |= {'teacher_entropy', 'distillation', 'interactive_distillation'}
   assert functions - per_example - parts <= set(methods.names())
+
+
+def test_a_loss_of_views_contrasts_modalities_by_name():
+  names, rng = ('image', 'text', 'text.1'), np.random.default_rng(0)
+  image, texts = reference.unit(rng, 4, 8), reference.unit(rng, 4, 2, 8)
+  outputs = Outputs(image=image, text=texts[:, 0], texts=texts)
+  objective = Objective({'mv_dhel': {'weight': 1.0, 'scale': 5.0, 'views': [*names]}})
+  assert objective.reads == sorted(names)
+  loss, *_ = objective(outputs, {})
+  expected = losses.mv_dhel(jnp.stack([image, texts[:, 0], texts[:, 1]], 1), scale=5.0)
+  assert loss == pytest.approx(float(expected), rel=1e-6)
+  sizes = Sizes(batch=4, embed=8, views=3)
+  assert objective.flops(sizes._replace(views=1)) == Objective({'mv_dhel': 1.0}).flops(sizes)
+
+
+@pytest.mark.parametrize('names', [('image',), ('image', 'text', 'image'), ('image', 'labels')])
+def test_wrong_modalities_are_refused(names):
+  with pytest.raises(ValueError, match=r"config\.objective\.mv_dhel: views = .*'image', 'second'"):
+    Objective({'mv_dhel': {'weight': 1.0, 'views': names}})

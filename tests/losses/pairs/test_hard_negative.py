@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -19,3 +20,26 @@ def test_more_negatives_cost_more():
   image, text = reference.unit(np.random.default_rng(0), 2, 9, 4)
   by_k = [losses.hard_negative(image, text, scale=6.0, k=k) for k in (1, 2, 4, 8)]
   assert by_k == sorted(by_k)
+
+
+def test_penalties_are_shares_that_balance_the_positive():
+  """Of a negative, its share of the softmax over what is left; of the positive, their sum."""
+  scores = np.random.default_rng(0).normal(size=(7, 7))
+
+  @jax.jit
+  @jax.grad
+  def slopes(scores):
+    # The texts are the unit vectors, so that the images are the scores.
+    return losses.hard_negative(scores, jnp.eye(7), scale=1.0, hard_fraction=0.5)
+
+  with jax.enable_x64(True):
+    found = np.asarray(slopes(scores))
+
+  def penalties(scores):
+    negatives = np.where(np.eye(7), -np.inf, scores)
+    hard = negatives >= np.sort(negatives, 1)[:, -3:-2]
+    return reference.softmax(np.where(hard | np.eye(7, dtype=bool), scores, -np.inf), 1)
+
+  expected = (penalties(scores) + penalties(scores.T).T) / 2 - np.eye(7)
+  np.testing.assert_allclose(found, expected / 7, atol=1e-9)
+  assert -np.trace(found) == pytest.approx(np.sum(found) - np.trace(found))
