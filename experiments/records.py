@@ -98,6 +98,8 @@ def block(name: str, table: Callable[[], str]) -> str:
 
 def measured_by(path: pathlib.Path) -> str:
   """Returns the date, device and commit of a results file, in a sentence."""
+  if not path.exists():
+    return 'Not measured yet.'
   found = read(path)['provenance']
   commit = f'commit {found["commit"][:7]}'
   if 'recorded' in found:

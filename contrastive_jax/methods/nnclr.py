@@ -72,8 +72,8 @@ class NnClr(Method):
       )
       terms.append(jnp.mean(totals - scale * pairwise.paired(nearest, predicted)))
       similarities.append(jnp.mean(pairwise.paired(view, nearest)))
-    metrics = {'similarity': sum(similarities) / 2}  # of a view and its neighbor
-    return Result(sum(terms) / 2, {'support': views[0]}, metrics)
+    metrics = {'similarity': (similarities[0] + similarities[1]) / 2}  # of a view and its neighbor
+    return Result((terms[0] + terms[1]) / 2, {'support': views[0]}, metrics)
 
   def update(self, memory, writes, heads, step):
     """Replaces the oldest batch of the queue."""

@@ -9,8 +9,7 @@ from experiments import records
 from experiments.side_by_side import RECALL
 from experiments.sounds import config
 
-# Each table says what measured it: there may be no results yet.
-PATH = pathlib.Path(__file__).with_name('results.json')
+RESULTS = pathlib.Path(__file__).with_name('results.json')
 ORDER = {
   'order_pairs_text_accuracy': 'order, sound to text',
   'order_pairs_image_accuracy': 'order, text to sound',
@@ -42,13 +41,10 @@ def table(path: pathlib.Path, data: str, metrics: Mapping[str, str]) -> str:
       spread = f' ({min(values):.1%} to {max(values):.1%})' if len(values) > 1 else ''
       cells.append(f'{statistics.mean(values):.1%}{spread}' if values else '')
     rows.append([method, len(found), *cells])
-  measured = records.measured_by(path) if results else 'Not measured yet.'
-  return f'{measured}\n\n' + records.markdown(
-    'lr' + 'r' * len(metrics), ['', 'seeds', *metrics.values()], rows
-  )
+  return records.markdown('lr' + 'r' * len(metrics), ['', 'seeds', *metrics.values()], rows)
 
 
 TABLES = {
-  'sounds': functools.partial(table, PATH, data='composed sounds', metrics=ORDER | RECALL),
-  'stamps': functools.partial(table, PATH, data='stamps', metrics=RECALL | SPEECH),
+  'sounds': functools.partial(table, RESULTS, data='composed sounds', metrics=ORDER | RECALL),
+  'stamps': functools.partial(table, RESULTS, data='stamps', metrics=RECALL | SPEECH),
 }

@@ -40,7 +40,7 @@ def main(_) -> None:
   signal.signal(signal.SIGTERM, signal.default_int_handler)
   folder = pathlib.Path(_WORKDIR.value)
   launches = [launch_of(arm, seed, folder) for seed in range(SEEDS) for arm in config.ARMS]
-  side_by_side.measure(launches, report.PATH, row_of)
+  side_by_side.measure(launches, report.RESULTS, row_of)
   print(*(table() for table in report.TABLES.values()), sep='\n\n')
 
 

@@ -1,0 +1,13 @@
+"""What the claims of image encoders share: the metric, and SimCLR on several views."""
+
+from typing import Any
+
+from experiments.claims.claim import Arm, Comparison
+
+# Of the groups of an unseen vendor's drawings, by the nearest of Noto's, each group equally.
+NEIGHBORS = ('heldout_style/group_neighbours_mean_per_class_recall',)
+
+
+def compare(method: Arm, baseline: Arm, says: str, seeds: int = 5, **options: Any) -> Comparison:
+  """Two encoders by k-NN."""
+  return Comparison(method, baseline, says, metrics=NEIGHBORS, seeds=seeds, **options)
