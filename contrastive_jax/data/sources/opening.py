@@ -111,7 +111,7 @@ def _open_split(name: str, split: str, folder: str | None) -> tuple[Sequence[Any
   """Opens a split: its records, and their bytes or None."""
   if name == 'emoji':
     return prepared.open_embedded(split)
-  if name in labeled.DATASETS:
+  if name in labeled.DATASETS and not folder:  # a folder is TFDS's
     return _open_labeled(name, split)
   field, ungrouped = grouped.parse(name, _SCHEMES)
   scheme, separator, rest = ungrouped.partition(':')
