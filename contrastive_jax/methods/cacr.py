@@ -1,7 +1,6 @@
 """CACR with a momentum encoder: weighted queries, and negatives from the batch and a queue."""
 
 import dataclasses
-import itertools
 import math
 from typing import Any
 
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from contrastive_jax.losses import pairwise
-from contrastive_jax.losses.views.multi_view import products
+from contrastive_jax.losses.views.multi_view import by_view, products
 from contrastive_jax.methods.memory import enqueue, entries, queue
 from contrastive_jax.methods.method import Method, Momentum, Result, Slot
 
@@ -65,17 +64,15 @@ class CacrMoCo(Method):
     """The mean over the keys; writes those of the first view."""
     queries, keys, tau = inputs['views'], inputs['target.views'], self.temperature
     B, V, D = queries.shape
-    of_query, of_key = pairs = np.array([*itertools.permutations(range(V), 2)]).T
+    of_query, of_key = np.nonzero(~np.eye(V, dtype=bool))
     cosines = products(queries, keys)
     others = ~jnp.eye(V, dtype=bool)
     weights = jax.nn.softmax((2 - 2 * cosines) / tau, axis=1, where=others)
     weights = jax.lax.stop_gradient(weights)
     options: dict[str, Any] = {'scale': 1 / tau, 'mesh': self.mesh}
-    x, y = (jnp.moveaxis(vectors, 1, 0) for vectors in (queries, keys))
-    # The pairs of views [V (V − 1), B].
-    totals = jax.lax.map(
-      lambda pair: pairwise.logsumexp(x[pair[0]], y[pair[1]], **options)[0], pairs.T
-    )
+    pairs = by_view(queries, of_query), by_view(keys, of_key)
+    totals, _ = pairwise.logsumexp(*pairs, groups=len(of_key), **options)
+    totals = totals.reshape(-1, B)
     if self.length:
       rest, _ = pairwise.logsumexp(queries.reshape(B * V, D), entries(memory['keys']), **options)
       totals = jnp.logaddexp(totals, rest.reshape(B, V).T[of_query])

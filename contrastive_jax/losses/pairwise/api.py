@@ -205,6 +205,7 @@ def expectation(
   bias: Numbers | None = None,
   exclude: Integers | None = None,
   diagonal: bool = True,
+  groups: int = 1,
   block_size: int | None = None,
   mesh: jax.sharding.Mesh | Ring | None = None,
 ) -> tuple[tuple[Tree, Array], tuple[Tree, Array]]:
@@ -225,6 +226,7 @@ def expectation(
     bias: as in `logsumexp`.
     exclude: as in `logsumexp`.
     diagonal: whether pairs i = j count.
+    groups: as in `logsumexp`.
     block_size: as in `logsumexp`.
     mesh: as in `logsumexp`.
 
@@ -258,7 +260,11 @@ def expectation(
       for operand, part in zip(both, values, strict=True)
     )
   plan = make_plan(
-    *(Softmax(), Softmax(), averaged, both), diagonal=diagonal, block_size=block_size, mesh=mesh
+    *(Softmax(), Softmax(), averaged, both),
+    diagonal=diagonal,
+    groups=groups,
+    block_size=block_size,
+    mesh=mesh,
   )
   place = 0 if callable(values) else 1
   of_rows, of_columns = ((expected[place], total) for total, expected in reduce(plan, *both))

@@ -1,6 +1,5 @@
 """CACR: contrastive attraction of far positives, and contrastive repulsion of near negatives."""
 
-import itertools
 from typing import Any
 
 import jax
@@ -9,7 +8,7 @@ import numpy as np
 
 from contrastive_jax.losses import pairwise
 from contrastive_jax.losses.checks import check_views
-from contrastive_jax.losses.views.multi_view import products
+from contrastive_jax.losses.views.multi_view import by_view, products
 
 
 def cacr(
@@ -95,22 +94,18 @@ def cacr_per_example(
       'number over 0, and one in [0, 1)'
     )
   squares = 2 - 2 * products(views, views)
-  left, right = pairs = np.array([*itertools.combinations(range(views.shape[1]), 2)]).T
   weights = jnp.where(jnp.eye(views.shape[1], dtype=bool), -jnp.inf, tau_pos * squares)
   weights = jax.nn.softmax(jax.lax.stop_gradient(weights) if stop_weights else weights)
   attraction = jnp.mean(jnp.sum(weights * squares, axis=2), axis=1)
 
-  views = jnp.moveaxis(views, 1, 0)
+  # The weights are softmax(2 τ⁻ ⟨x, y⟩): constants cancel.
+  left, right = np.triu_indices(views.shape[1], 1)
   logits = jax.lax.stop_gradient if stop_weights else None
   options: dict[str, Any] = {'diagonal': False, 'block_size': block_size, 'mesh': mesh}
-
-  def expected_score(pair):
-    x, y = views[pair]
-    (scores, _), _ = pairwise.expectation(x, y, _scores, logits, scale=2 * tau_neg, **options)
-    return scores
-
-  # The weights are softmax(2 τ⁻ ⟨x, y⟩): constants cancel.
-  distances = 2 - jnp.mean(jax.lax.map(expected_score, pairs.T), axis=0) / tau_neg
+  options |= {'scale': 2 * tau_neg, 'groups': len(left)}
+  pairs = by_view(views, left), by_view(views, right)
+  (scores, _), _ = pairwise.expectation(*pairs, _scores, logits, **options)
+  distances = 2 - jnp.mean(scores.reshape(len(left), -1), axis=0) / tau_neg
   own = jnp.mean(squares[:, left, right], axis=1)
   repulsion = (-beta * distances - tau_plus * own) / (1 - tau_plus)
   return alpha * attraction + repulsion

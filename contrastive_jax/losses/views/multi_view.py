@@ -139,13 +139,21 @@ def mv_dhel_per_example(
   check_views(views)
   if len(views) < 2:
     raise ValueError(f'views {views.shape} has one example, and no negatives; give 2 or more')
+  B, V, _ = views.shape
+  vectors = by_view(views)
   options: dict[str, Any] = {'diagonal': False, 'block_size': block_size, 'mesh': mesh}
+  totals, _ = pairwise.logsumexp(vectors, vectors, scale=scale, groups=V, **options)
+  return jnp.sum(totals.reshape(V, B), axis=0) - _log_positives(views, scale)
 
-  def log_negatives(view):
-    return pairwise.logsumexp(view, view, scale=scale, **options)[0]
 
-  totals = jax.lax.map(log_negatives, jnp.moveaxis(views, 1, 0))
-  return jnp.sum(totals, axis=0) - _log_positives(views, scale)
+def by_view(views: jax.Array, order: np.ndarray | slice = np.s_[:]) -> jax.Array:
+  """The vectors [V' B, D] of the given views of [B, V, D], one view after the other.
+
+  With so many `groups`, a streamed reduction pairs the vectors of each view, or of each pair of
+  views. It maps over groups within its own gradient; that of `jax.lax.map` over the reduction would
+  store which pairs count, B x B.
+  """
+  return jnp.moveaxis(views[:, order], 1, 0).reshape(-1, views.shape[-1])
 
 
 def products(x: jax.Array, y: jax.Array) -> jax.Array:

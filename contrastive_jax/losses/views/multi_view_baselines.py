@@ -1,6 +1,5 @@
 """Losses of several views that MV-InfoNCE and MV-DHEL are compared with."""
 
-import itertools
 from typing import Any
 
 import jax
@@ -9,8 +8,8 @@ import numpy as np
 
 from contrastive_jax.losses import pairwise
 from contrastive_jax.losses.checks import check_views
-from contrastive_jax.losses.views.multi_view import products
-from contrastive_jax.losses.views.nt_xent import nt_xent
+from contrastive_jax.losses.views.multi_view import by_view, products
+from contrastive_jax.losses.views.nt_xent import two_views
 
 MEANS = ('geometric', 'arithmetic')
 
@@ -45,10 +44,9 @@ def pairwise_nt_xent(
   1.1654
   """
   check_views(views)
-  pairs = np.array([*itertools.combinations(range(views.shape[1]), 2)])
-  views = jnp.moveaxis(views, 1, 0)
+  left, right = np.triu_indices(views.shape[1], 1)
   options: dict[str, Any] = {'scale': scale, 'block_size': block_size, 'mesh': mesh}
-  return jnp.mean(jax.lax.map(lambda pair: nt_xent(*views[pair], **options), pairs))
+  return _nt_xent_in_groups(by_view(views, left), by_view(views, right), len(left), **options)
 
 
 def averaged_nt_xent(
@@ -85,9 +83,8 @@ def averaged_nt_xent(
   check_views(views)
   views = views.astype(jnp.promote_types(views.dtype, jnp.float32))
   others = (jnp.sum(views, axis=1, keepdims=True) - views) / (views.shape[1] - 1)
-  pairs = jnp.moveaxis(views, 1, 0), jnp.moveaxis(others, 1, 0)
   options: dict[str, Any] = {'scale': scale, 'block_size': block_size, 'mesh': mesh}
-  return jnp.mean(jax.lax.map(lambda pair: nt_xent(*pair, **options), pairs))
+  return _nt_xent_in_groups(by_view(views), by_view(others), views.shape[1], **options)
 
 
 def poly_view(
@@ -141,3 +138,9 @@ def poly_view(
     return jnp.mean(losses, where=others)
   probability = jax.nn.logsumexp(-losses, axis=2, where=others)
   return np.log(V - 1) - jnp.mean(probability)
+
+
+def _nt_xent_in_groups(first, second, groups, *, scale, **options):
+  """The mean of `nt_xent` over groups of consecutive pairs."""
+  rows, columns = two_views(first, second, scale=scale, diagonal=True, groups=groups, **options)
+  return jnp.mean((rows + columns) / 2 - scale * pairwise.paired(first, second))
