@@ -7,8 +7,8 @@ https://arxiv.org/abs/2105.03746
   python launch.py --config=configs/methods/cacr_moco.py:smoke       two tiny steps
   python launch.py --config=configs/methods/cacr_moco.py:validation  to choose settings with
 
-k-NN evaluates the features before the projector, as in configs/simclr.py. The authors have no
-queue, `--config.objective.cacr_moco.length=0`, but batches of 4,096, and a predictor.
+k-NN evaluates the features before the projector, as in configs/simclr.py. The authors have a
+predictor, and no queue, `--config.objective.cacr_moco.length=0`.
 """
 
 from ml_collections import ConfigDict
@@ -26,7 +26,7 @@ def get_config(variant: str = 'default') -> ConfigDict:
       'cacr_moco': {
         'weight': 1.0,
         'length': 1024,
-        'momentum': 0.99,  # the authors' at the start, which rises to 1
+        'momentum': 0.99,  # of the target encoder
         'temperature': 1.0,  # theirs
       }
     }
