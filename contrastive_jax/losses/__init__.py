@@ -50,6 +50,7 @@ from contrastive_jax.losses.views.barlow_twins import barlow_twins
 from contrastive_jax.losses.views.cacr import cacr, cacr_per_example
 from contrastive_jax.losses.views.cosine import cosine, cosine_per_example
 from contrastive_jax.losses.views.decoupled import decoupled, decoupled_per_example
+from contrastive_jax.losses.views.groco import groco, groco_per_example
 from contrastive_jax.losses.views.hard_contrastive import (
   hard_contrastive,
   hard_contrastive_per_example,
@@ -115,6 +116,8 @@ __all__ = [  # noqa: RUF022 — grouped by kind
   'cosine_per_example',
   'decoupled',
   'decoupled_per_example',
+  'groco',
+  'groco_per_example',
   'hard_contrastive',
   'hard_contrastive_per_example',
   'mv_dhel',

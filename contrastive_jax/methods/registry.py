@@ -4,6 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 from contrastive_jax import losses
+from contrastive_jax.methods.amcl import Amcl, AmclMoCo
+from contrastive_jax.methods.amcl_barlow import AmclBarlow
 from contrastive_jax.methods.barlip import BarLip
 from contrastive_jax.methods.barlow_twins import BarlowTwins
 from contrastive_jax.methods.byol import Byol
@@ -47,6 +49,9 @@ _TOKENS: dict[str, Any] = {'labels': 'next_tokens', 'count': losses.count_tokens
 # (mesh=None, **options) -> Method, by name.
 METHODS: dict[str, Callable[..., Method]] = {
   'alignment': stateless(losses.alignment, **_PAIR),
+  'amcl': Amcl,
+  'amcl_barlow': AmclBarlow,
+  'amcl_moco': AmclMoCo,
   'averaged_nt_xent': stateless(
     losses.averaged_nt_xent, flops=of_views(lambda V: 12 * V), **_SEVERAL
   ),
@@ -87,6 +92,7 @@ METHODS: dict[str, Callable[..., Method]] = {
     **_TAUGHT,
   ),
   'gram': Gram,
+  'groco': stateless(losses.groco, views='views:2', flops=of_views(lambda V: 2 * V)),
   'hard_contrastive': stateless(losses.hard_contrastive, flops=streamed(32), **_VIEWS),
   'hard_negative': stateless(
     losses.hard_negative,

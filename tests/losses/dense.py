@@ -382,6 +382,70 @@ def cacr(views, alpha=1.0, beta=1.0, tau_pos=1.0, tau_neg=0.9, tau_plus=0.0, sto
   return attraction + repulsion
 
 
+def adaptive_temperature(products, bounds):
+  return bounds[0] + (bounds[1] - bounds[0]) / (1 + jnp.exp(products))
+
+
+def adaptive_contrast(anchors, positives, candidates, counts, k, beta, bounds):
+  """Of pairs of vectors and φ; `counts` are the negatives of each anchor [N, M]."""
+  scores = jnp.where(counts, anchors[0] @ candidates[0].T, -jnp.inf)
+  tau = adaptive_temperature(anchors[1] @ candidates[1].T, bounds)
+  hardest = jnp.argsort(-scores, 1)[:, :k]
+  scores, tau = (jnp.take_along_axis(a, hardest, 1) for a in (scores, tau))
+  similarity = jnp.sum(anchors[0] * positives[0], 1)
+  own = adaptive_temperature(jnp.sum(anchors[1] * positives[1], 1), bounds)
+  regularizer = anchors[0].shape[1] / 2 * jnp.log(own) + 1 / own
+  regularizer -= jnp.sum(jnp.log(tau) + 1 / tau, 1)
+  return -similarity / own + jnp.mean(scores / tau, 1) + beta * regularizer, own, tau
+
+
+def adaptive_barlow_twins(first, second, phi, off_diagonal, beta, bounds):
+  """The loss, and the temperatures of all pairs of features."""
+  correlations = first.T @ second / len(first)
+  tau = adaptive_temperature(phi(first.T) @ phi(second.T).T, bounds)
+  omega = len(tau) / 2 * jnp.log(tau) + 1 / tau
+  own = jnp.eye(len(tau), dtype=bool)
+  positive = (1 - correlations) ** 2 / tau + beta * omega
+  negative = off_diagonal * correlations**2 / tau - beta * omega
+  return jnp.sum(jnp.where(own, positive, negative)), tau
+
+
+def groco(views, k=10, steepness=1.0):
+  """By comparisons one after the other, and binary cross entropies of both groups."""
+  B, V, _ = views.shape
+  cosines = jnp.einsum('ivd,jwd->vijw', views, jax.lax.stop_gradient(views))
+  negatives, positives = [], []
+  for v in range(V):
+    others = jnp.where(jnp.eye(B, dtype=bool), -jnp.inf, cosines[v, :, :, v])
+    negatives.append(jnp.sort(others)[:, B - k :])
+    own = [jnp.diagonal(cosines[v, :, :, w]) for w in range(V) if w != v]
+    positives.append(jnp.sort(jnp.stack(own, 1)))
+  scores = jnp.concatenate([jnp.concatenate(negatives), jnp.concatenate(positives)], 1)
+  permutation = soft_permutation(scores, steepness)
+  of_positives, of_negatives = permutation[:, :, k:].sum(2), permutation[:, :, :k].sum(2)
+  goals = jnp.arange(k + V - 1) >= k
+  entropies = jnp.where(goals, jnp.log(of_positives), jnp.log(1 - of_positives))
+  entropies += jnp.where(goals, jnp.log(1 - of_negatives), jnp.log(of_negatives))
+  return -jnp.mean((entropies / 2).reshape(V, B, -1), (0, 2))
+
+
+def soft_permutation(scores, steepness):
+  """[B, n, n] of [B, n], comparison by comparison."""
+  scores = jnp.asarray(scores)
+  B, n = scores.shape
+  permutation = jnp.broadcast_to(jnp.eye(n), (B, n, n))
+  for layer in range(n):
+    for low in range(layer % 2, n - 1, 2):
+      a, b = scores[:, low], scores[:, low + 1]
+      alpha = (jnp.arctan(steepness * (b - a)) / jnp.pi + 0.5)[:, None]
+      exchange = jnp.concatenate([alpha, 1 - alpha, 1 - alpha, alpha], 1).reshape(B, 2, 2)
+      pair = slice(low, low + 2)
+      scores = scores.at[:, pair].set(jnp.einsum('bp,bpq->bq', scores[:, pair], exchange))
+      mixed = jnp.einsum('bip,bpq->biq', permutation[:, :, pair], exchange)
+      permutation = permutation.at[:, :, pair].set(mixed)
+  return permutation
+
+
 def supervised(embeddings, classes, scale):
   own = jnp.eye(len(classes), dtype=bool)
   scores = jnp.where(own, -jnp.inf, scale * embeddings @ embeddings.T)

@@ -191,6 +191,8 @@ CASES = {
   'distillation_per_example': Case(dense.distillation, scaled),
   'dynamic_distillation': Case(mean(dense.dynamic_distillation), scaled, {'k': 3}),
   'dynamic_distillation_per_example': Case(dense.dynamic_distillation, scaled, {'k': 5}),
+  'groco': Case(mean(dense.groco), several, {'k': 2}, slow=True, **OF_VIEWS),
+  'groco_per_example': Case(dense.groco, several, {'k': 3, 'steepness': 3.0}, **OF_VIEWS),
   'hard_contrastive': Case(
     mean(dense.hard_contrastive), draw(views, scale=5), {'hard_fraction': 0.5}, slow=True
   ),
