@@ -132,7 +132,7 @@ _KINDS = {
       Field('patch', 'patch_size', 32, square),
       Field('', 'num_channels', 3),
       *_fixed(class_token=False, stem='patch', stem_bias=False, stem_blocks=None),
-      *_fixed(stem_norm='layer', pooling='class', pre_norm=True),
+      *_fixed(stem_norm='layer', stem_angles=None, pooling='class', pre_norm=True),
     ),
     (
       *_tower(512, 2048, 8, 'quick_gelu', 1e-5),
@@ -156,7 +156,7 @@ _KINDS = {
       Field('', 'num_channels', 3),
       Field('', 'vision_use_head', True),
       *_fixed(class_token=False, stem='patch', stem_bias=True, stem_blocks=None),
-      *_fixed(stem_norm='layer', pooling='attention', pre_norm=False),
+      *_fixed(stem_norm='layer', stem_angles=None, pooling='attention', pre_norm=False),
     ),
     (
       *_tower(768, 3072, 12, 'gelu_pytorch_tanh', 1e-6),

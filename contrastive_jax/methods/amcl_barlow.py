@@ -55,7 +55,8 @@ class AmclBarlow(Adaptive):
     options |= {'beta': self.beta, 'bounds': self.bounds}
 
     def one(views):
-      return adaptive_barlow_twins(*views, heads['temperature'], **options)
+      x, y = views
+      return adaptive_barlow_twins(x, y, heads['temperature'], **options)
 
     found, shares = jax.lax.map(one, (first, second))
     return Result(jnp.sum(found), metrics=jax.tree.map(jnp.mean, shares))

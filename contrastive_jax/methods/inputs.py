@@ -26,6 +26,7 @@
                                `config.data.classes`
   batch_size        []         B
   masked            [B, M]     patches masked by `Method.transform`; in `partial` only
+  transformed       [B]        how `Method.transform` changed a view, an index; in `partial` only
   step              []         number of the step, from 0
   progress          []         share of the run's steps that are done, from 0 to 1
 
@@ -46,7 +47,7 @@ OUTPUTS = {field.name for field in dataclasses.fields(Outputs)} | {*_PROPERTIES,
 EMBEDDINGS = {'first', 'second', 'image', 'text', 'view', 'audio'}  # unit vectors, one per example
 ENCODERS = ('target', 'teacher')  # beside '', the model that is trained
 BATCH = {'tokens', 'next_tokens', 'id', 'same', 'texts_same', 'negative_valid', 'labels', 'step'}
-BATCH |= {'batch_size', 'masked', 'progress'}
+BATCH |= {'batch_size', 'masked', 'progress', 'transformed'}
 
 
 def parse(read: str) -> tuple[str, str, int]:

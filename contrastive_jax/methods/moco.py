@@ -1,7 +1,7 @@
 """MoCo: negatives from a queue of a momentum encoder's embeddings."""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +33,8 @@ class MoCo(Method):
     [1] He et al., https://arxiv.org/abs/1911.05722
   """
 
+  name: ClassVar[str] = 'moco'  # in config.objective
+
   length: int = 65_536
   momentum: float = 0.999
   scale: float | None = None
@@ -59,7 +61,7 @@ class MoCo(Method):
 
   def memory(self, sizes):
     """A queue per side of keys, and the number of batches written."""
-    field = 'config.objective.moco.length'
+    field = f'config.objective.{self.name}.length'
     queues = {key: queue(self.length, sizes.embed, sizes.batch, field) for _, key in self.sides}
     return queues | {'written': Slot((), dtype=jnp.int32)}
 

@@ -14,12 +14,14 @@ from contrastive_jax.methods.cacr import CacrMoCo
 from contrastive_jax.methods.dino import Dino
 from contrastive_jax.methods.distill import ClipKd, Distill
 from contrastive_jax.methods.gram import Gram
+from contrastive_jax.methods.interclr import InterClr
 from contrastive_jax.methods.isogclr import ISogClr, SogClr
 from contrastive_jax.methods.lift import of_views, stateless, streamed
 from contrastive_jax.methods.m3col import M3CoL
 from contrastive_jax.methods.method import Method
 from contrastive_jax.methods.moco import MoCo
 from contrastive_jax.methods.nnclr import NnClr
+from contrastive_jax.methods.pretext import Pretext
 from contrastive_jax.methods.rocket import Rocket
 from contrastive_jax.methods.self_distillation import MaskedPrediction, SelfDistillation
 from contrastive_jax.methods.simsiam import SimSiam
@@ -100,6 +102,7 @@ METHODS: dict[str, Callable[..., Method]] = {
     **_SCALED,
   ),
   'info_nce': stateless(losses.info_nce, flops=streamed(), **_SCALED),
+  'interclr': InterClr,
   'isogclr': ISogClr,
   'm3col': M3CoL,
   'masked_prediction': MaskedPrediction,
@@ -119,6 +122,7 @@ METHODS: dict[str, Callable[..., Method]] = {
     losses.pairwise_nt_xent, flops=of_views(lambda V: 6 * V * (V - 1)), **_SEVERAL
   ),
   'poly_view': stateless(losses.poly_view, flops=of_views(lambda V: 4 * V**2), **_SEVERAL),
+  'pretext': Pretext,
   'reweighted_info_nce': stateless(
     losses.reweighted_info_nce, flops=streamed(), step='step', **_SCALED
   ),

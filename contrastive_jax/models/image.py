@@ -15,6 +15,7 @@ from contrastive_jax.models import transformer
 from contrastive_jax.models.attention import Attention
 from contrastive_jax.models.dropout import fold
 from contrastive_jax.models.patch_dropout import count_kept, draw_patches
+from contrastive_jax.models.scattering import ANGLES, ScatteringStem, scatter_flops
 from contrastive_jax.models.stem import ConvolutionStem, NestedStem, PatchStem
 
 
@@ -38,7 +39,12 @@ class AttentionPool(nnx.Module):
     return (pooled + self.mlp(self.norm(pooled)))[:, 0]
 
 
-STEMS = {'patch': PatchStem, 'convolution': ConvolutionStem, 'nested': NestedStem}
+STEMS = {
+  'patch': PatchStem,
+  'convolution': ConvolutionStem,
+  'nested': NestedStem,
+  'scattering': ScatteringStem,
+}
 POOLINGS = ('class', 'mean', 'patch_mean', 'attention', 'none')
 FINAL_NORMS = ('tokens', 'pooled')
 
@@ -54,10 +60,12 @@ class ImageTower(nnx.Module):
     patch: side of a patch, in pixels.
     drop_remainder: whether to ignore the pixels at the right and below that do not fill a patch, as
       in SigLIP with 384 pixels and patches of 14; otherwise the patch must divide the size.
-    stem: 'patch', 'convolution' or 'nested'.
+    stem: 'patch', 'convolution', 'nested' or 'scattering'.
     stem_bias: whether the patch stem has a bias, as in SigLIP; a convolutional stem always has.
-    stem_blocks: residual blocks after each halving of a convolutional stem; None for none.
+    stem_blocks: residual blocks after each halving of a convolutional stem, or one number, as in
+      (2,), of those of a scattering stem; None for none.
     stem_norm: norm of these blocks, 'layer' or 'batch', see `stem.BatchNorm`.
+    stem_angles: L, angles of the wavelets of a scattering stem; None for 8.
     pooling: 'class' (a class token), 'mean' (of all tokens), 'patch_mean' (without the class token,
       as in CLIPA), 'attention' (a learned query), or 'none' (unnormalized tokens).
     class_token: whether to prepend a class token with a pooling other than 'class'; it is then one
@@ -98,6 +106,7 @@ class ImageTower(nnx.Module):
     stem_bias: bool = False,
     stem_blocks: Sequence[int] | None = None,
     stem_norm: str = 'layer',
+    stem_angles: int | None = None,
     pooling: str = 'class',
     class_token: bool = False,
     class_position: bool = True,
@@ -147,7 +156,7 @@ class ImageTower(nnx.Module):
     self.interpolation = interpolation
     self.pooling, self.patch_dropout, self.final_norm = pooling, patch_dropout, final_norm
     make = {'dtype': dtype, 'rngs': rngs}
-    self.stem = _stem(patch, width, stem, stem_bias, stem_blocks, stem_norm, make)
+    self.stem = _stem(patch, width, stem, stem_bias, stem_blocks, stem_norm, stem_angles, make)
     table = partial(transformer.position_table, width=width, std=width**-0.5, rngs=rngs)
     has_class = class_token or pooling == 'class'
     grid = size // patch
@@ -259,6 +268,14 @@ class ImageTower(nnx.Module):
     return tokens, tokens
 
   @staticmethod
+  def constant_flops(fields):
+    """Operations per image that have no kernel and no gradient: of a scattering transform."""
+    if fields.get('stem') != 'scattering':
+      return 0.0
+    scales, angles = fields['patch'].bit_length() - 1, fields.get('stem_angles') or ANGLES
+    return scatter_flops(fields['size'], scales, angles)
+
+  @staticmethod
   def resize(fields, parameters, size):
     """Returns the parameters for another size of the images, see `interop.Model.resize`."""
     patch = fields['patch']
@@ -300,13 +317,20 @@ def _prepend(first, tokens, visible):
   return jnp.concatenate([first, tokens], axis=1), visible
 
 
-def _stem(patch, width, stem, bias, blocks, norm, make):
+def _stem(patch, width, stem, bias, blocks, norm, angles, make):
   """Builds the stem; its options are those of `ImageTower`."""
-  if blocks is not None and stem != 'convolution':
+  has_blocks = stem in ('convolution', 'scattering')
+  if blocks is not None and not has_blocks:
     raise ValueError(f"image.stem_blocks = {blocks} need image.stem = 'convolution'")
-  if norm != 'layer' and stem != 'convolution':
+  if norm != 'layer' and not has_blocks:
     raise ValueError(f"image.stem_norm = {norm!r} needs image.stem = 'convolution'")
-  options = {'patch': {'bias': bias}, 'convolution': {'blocks': blocks, 'norm': norm}}
+  if angles is not None and stem != 'scattering':
+    raise ValueError(f"image.stem_angles = {angles} needs image.stem = 'scattering'")
+  options = {
+    'patch': {'bias': bias},
+    'convolution': {'blocks': blocks, 'norm': norm},
+    'scattering': {'blocks': blocks, 'norm': norm, 'angles': angles},
+  }
   return transformer.choose('image.stem', stem, STEMS)(
     patch, width, **options.get(stem, {}), **make
   )

@@ -20,6 +20,7 @@ or, if it reads images,
     pooling='none'                    for no pooled vectors, None instead of [B, width], as in CoCa
     size                              side of the images, in pixels
     on_pixels                         prefixes of kernels that are applied to pixels
+    constant_flops(fields)            operations per image without kernel and gradient, if any
     resize(fields, parameters, size)  the parameters for another size of the images
 
 Static methods take the section of the config, `fields`.

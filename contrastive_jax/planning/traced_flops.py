@@ -60,10 +60,19 @@ def _count_equation(equation) -> Flops:
     flops = 2.0 * terms * equation.outvars[0].aval.size
     exact = 'HIGH' in str(fields.get('precision')) and left.dtype == 'float32'
     return Flops(flops, flops if exact else 0.0)
+  if name == 'fft':
+    return Flops(_transform_flops(equation))
   parts = [_count(inner) for value in fields.values() for inner in _jaxprs(value)]
   if name == 'cond':
     return max(parts)
   return sum(parts, Flops()) * _times(name, fields)
+
+
+def _transform_flops(equation) -> float:
+  """Operations of Fourier transforms of n numbers, 5 n log2 n each."""
+  lengths = equation.params['fft_lengths']
+  size = max(operand.aval.size for operand in (*equation.invars, *equation.outvars))
+  return 5.0 * size * math.log2(math.prod(lengths))
 
 
 def _times(name: str, fields) -> int:

@@ -1,6 +1,6 @@
 """FLOPs of a train step, computed from the sizes of the model.
 
-A multiply-add is two operations. Only matrix products and convolutions count.
+A multiply-add is two operations. Only matrix products, convolutions and Fourier transforms count.
 """
 
 import re
@@ -78,6 +78,9 @@ def _towers(config: ConfigDict, parameters, shape: BatchShape) -> tuple[dict, di
   image = model.get('image')
   seeing = [name for name in ('image', 'audio') if name in model]
   pixels = tuple(f'{own}/{name}' for own in seeing for name in image_class(model[own]).on_pixels)
+  for own in seeing:
+    if constant := getattr(image_class(model[own]), 'constant_flops', None):
+      forwards[own] = parts[own] = B * constant(model[own])
   for path, leaf in jax.tree_util.tree_leaves_with_path(parameters):
     name = jax.tree_util.keystr(path, simple=True, separator='/')
     if not name.endswith('kernel'):

@@ -17,7 +17,7 @@ from contrastive_jax.training import build
 
 CONFIGS = pathlib.Path(__file__).parents[2] / 'configs' / 'methods'
 # Configs of other names that hold the options of a method.
-OWNERS = {'masked_prediction': 'siglip2', 'self_distillation': 'siglip2'}
+OWNERS = {'masked_prediction': 'siglip2', 'self_distillation': 'siglip2', 'pretext': 'scatsimclr'}
 B, EXAMPLES, VIEWS = 16, 64, 2
 SIZES = methods.Sizes(
   *(B, 16, 16, 16, 4, 32),
@@ -81,9 +81,9 @@ def config_of(names, mesh='data:1', micro_batches=1) -> ConfigDict:
     config.teacher = 'untrained'
   config.mesh, config.micro_batches = mesh, micro_batches
   config.batch_size, config.total_steps = B, 8
-  # Local views come after the text's and the global one.
-  config.views = VIEWS + ('self_distillation' in names)
   reads = [read for name in names for read in method_of(name).reads]
+  asked = methods.inputs.count(reads, 'views', 'view_features', *methods.inputs.ONE_VIEW)
+  config.views = max(VIEWS, asked)
   config.texts = max(1, methods.inputs.count(reads, 'text', 'texts', 'texts_features'))
   config.data.negatives = 2 * methods.inputs.count(reads, 'negatives')
   config.data.labels, config.data.classes, config.data.examples = 'group', SIZES.classes, EXAMPLES

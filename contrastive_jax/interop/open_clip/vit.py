@@ -30,6 +30,7 @@ _SHARED = (
   Field('stem_bias', '', False),
   Field('stem_blocks', '', None),
   Field('stem_norm', '', 'layer'),
+  Field('stem_angles', '', None),
 )
 _CLIP = (
   *_SHARED,
