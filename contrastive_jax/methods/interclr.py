@@ -123,9 +123,9 @@ class InterClr(MoCo):
   def _shifted(self, inputs: Arrays, memory: Arrays, own: jax.Array, key: jax.Array) -> jax.Array:
     """The cosines [B] of anchors and positives, less the margin."""
     labels = memory['labels']
-    ones = [jnp.ones((len(each), 1)) for each in (own, labels)]
+    x, y = (jnp.ones((len(each), 1)) for each in (own, labels))
     rows, columns = (own, _bits(key, own)), (labels, _numbers(labels))
-    _, found = pairwise.top_k(*ones, 1, _of_label, rows=rows, columns=columns, mesh=self.mesh)
+    _, found = pairwise.top_k(x, y, 1, _of_label, rows=rows, columns=columns, mesh=self.mesh)
     cosine = pairwise.paired(inputs['first'], memory['bank'][found[:, 0]])
     return shift(cosine, self.margin, self.margin_kind)
 
@@ -167,8 +167,8 @@ class InterClr(MoCo):
     else:
       labels, centroids = jax.lax.cond(
         memory['written'] % self.cluster_every == 0,
-        lambda *state: pseudo_labels.k_means(bank, *state, ids, self.mesh),
-        lambda *state: state,
+        lambda labels, centroids: pseudo_labels.k_means(bank, labels, centroids, ids, self.mesh),
+        lambda *unmoved: unmoved,
         *state,
       )
     return moved | {'bank': bank, 'labels': labels, 'centroids': centroids}

@@ -74,7 +74,7 @@ class Pretext(Method):
     """The classifier."""
     return {'classifier': define_head(*self._layers(sizes), norm='none')}
 
-  def _layers(self, sizes):
+  def _layers(self, sizes) -> tuple[int, tuple[int, ...], int]:
     return sizes.image_features, self.widths, self.classes
 
   def transform(self, view, part, target, memory, keys):
@@ -135,4 +135,4 @@ def jigsaws() -> np.ndarray:
   numbers = np.array([complex(p, q) for p, q in itertools.product(range(3), repeat=2)])
   factors = [1, *(a for a in numbers if a not in (0, 1))]
   maps = np.array([a * numbers + b for a, b in itertools.product(factors, numbers)])
-  return np.int32(maps.real % 3 * 3 + maps.imag % 3)
+  return (maps.real % 3 * 3 + maps.imag % 3).astype(np.int32)
