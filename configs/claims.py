@@ -32,7 +32,8 @@ def get_config(variant: str = 'default') -> ConfigDict:
   if stage not in clip.SHARED:
     raise ValueError(f'configs/claims.py:{variant} ends in {stage!r}; use one of {clip.SHARED}')
   config = recipe(stage)
-  apply_changes(config, method_config(method), clip.get_config())
+  size = 'smoke' if stage == 'smoke' else 'default'
+  apply_changes(config, method_config(method, size), clip.get_config(size))
   config.name, config.variant = 'claims', variant
   return config
 
@@ -45,10 +46,10 @@ def path_of(method: str) -> str:
   raise ValueError(f'configs/ and configs/methods/ have no {method}.py; give a method as METHOD')
 
 
-def method_config(method: str) -> ConfigDict:
-  """Returns the default of a method's config."""
+def method_config(method: str, variant: str) -> ConfigDict:
+  """Returns a variant of a method's config."""
   module = path_of(method).removesuffix('.py').replace('/', '.')
-  return importlib.import_module(module).get_config()
+  return importlib.import_module(module).get_config(variant)
 
 
 def apply_changes(config: Any, method: Any, base: Any) -> None:
