@@ -127,14 +127,16 @@ class Amcl(Adaptive):
     """The loss of vectors [C, N, D], see `adaptive_contrast`."""
     options |= {'beta': self.beta, 'bounds': self.bounds, 'mesh': self.mesh}
 
-    def one(vectors):
+    loss, shares = jnp.float32(0), []
+    # A loop: the gradient of `jax.lax.map` would store which pairs count, N x N.
+    for n in range(self.projectors):
+      vectors = jax.tree.map(lambda a, n=n: a[n], (anchors, positives, candidates))
       terms = adaptive_contrast(*vectors, **options)
       near = [share for tau in terms[1:] for share in at_bounds(tau, self.bounds)]
-      return jnp.mean(terms.loss), [jnp.mean(share) for share in near]
-
-    found, shares = jax.lax.map(one, (anchors, positives, candidates))
-    metrics = dict(zip(SHARES, map(jnp.mean, shares), strict=True))
-    return Result(jnp.sum(found), metrics=metrics)
+      loss += jnp.mean(terms.loss)
+      shares.append([jnp.mean(share) for share in near])
+    means = jnp.mean(jnp.array(shares), 0)
+    return Result(loss, metrics=dict(zip(SHARES, means, strict=True)))
 
   def flops(self, sizes):
     """The heads of both views, the products of all pairs, and those of φ with the negatives."""

@@ -53,13 +53,14 @@ class AmclBarlow(Adaptive):
     first, second = (self.project(inputs[read], heads) for read in self.reads)
     options: dict[str, Any] = {'off_diagonal': self.off_diagonal, 'mesh': self.mesh}
     options |= {'beta': self.beta, 'bounds': self.bounds}
-
-    def one(views):
-      x, y = views
-      return adaptive_barlow_twins(x, y, heads['temperature'], **options)
-
-    found, shares = jax.lax.map(one, (first, second))
-    return Result(jnp.sum(found), metrics=jax.tree.map(jnp.mean, shares))
+    loss, shares = jnp.float32(0), []
+    # A loop: the gradient of `jax.lax.map` would store which pairs count, D x D.
+    for x, y in zip(first, second, strict=True):
+      own, near = adaptive_barlow_twins(x, y, heads['temperature'], **options)
+      loss += own
+      shares.append(near)
+    means = jax.tree.map(lambda *share: sum(share) / self.projectors, *shares)
+    return Result(loss, metrics=means)
 
   def flops(self, sizes):
     """The heads of both views, and two products per pair of features."""

@@ -84,10 +84,11 @@ def groco_per_example(
   options: dict[str, Any] = {'diagonal': False, 'block_size': block_size, 'mesh': mesh}
 
   def negatives_of(view):
-    return pairwise.top_k(view, jax.lax.stop_gradient(view), k, **options)[0]
+    return pairwise.top_k(view, jax.lax.stop_gradient(view), k, **options)[0][:, ::-1]
 
-  negatives = jax.lax.map(negatives_of, jnp.moveaxis(views, 1, 0))
-  scores = jnp.concatenate([jnp.moveaxis(negatives, 0, 1)[..., ::-1], _positives(views)], 2)
+  # A loop: the gradient of `jax.lax.map` would store which pairs count, B x B.
+  negatives = jnp.stack([negatives_of(views[:, number]) for number in range(views.shape[1])], 1)
+  scores = jnp.concatenate([negatives, _positives(views)], 2)
   _, permutation = soft_sort(scores, steepness=steepness)
   own = jnp.concatenate(
     [jnp.sum(permutation[..., :k, :k], -1), jnp.sum(permutation[..., k:, k:], -1)], 2
