@@ -8,14 +8,7 @@
 from ml_collections import ConfigDict
 
 from configs.methods import compa, gram
-
-# Data and method of each arm, as tables name them; the first of each data set is its baseline.
-ARMS = {
-  'clip': ('composed sounds', 'CLIP'),
-  'compa': ('composed sounds', 'CompA'),
-  'clip_stamps': ('stamps', 'CLIP, picture and text'),
-  'gram': ('stamps', 'GRAM, picture, text and speech'),
-}
+from experiments.sounds.arms import ARMS
 
 
 def get_config(variant: str) -> ConfigDict:

@@ -7,18 +7,9 @@ from collections.abc import Mapping
 
 from experiments import records
 from experiments.side_by_side import RECALL
-from experiments.sounds import config
+from experiments.sounds import arms
 
 RESULTS = pathlib.Path(__file__).with_name('results.json')
-ORDER = {
-  'order_pairs_text_accuracy': 'order, sound to text',
-  'order_pairs_image_accuracy': 'order, text to sound',
-  'order_pairs_group_accuracy': 'order, both',
-}
-SPEECH = {
-  'audio_to_image_recall@1': 'speech to picture',
-  'audio_to_text_recall@1': 'speech to text',
-}
 
 
 def table(path: pathlib.Path, data: str, metrics: Mapping[str, str]) -> str:
@@ -26,12 +17,12 @@ def table(path: pathlib.Path, data: str, metrics: Mapping[str, str]) -> str:
 
   Args:
     path: results, rows by 'ARM/SEED'; a missing file has none.
-    data: the data set, see `config.ARMS`.
+    data: the data set, see `arms.ARMS`.
     metrics: names of columns by metric.
   """
   results = records.read(path)['results'] if path.exists() else {}
   rows = []
-  for arm, (own, method) in config.ARMS.items():
+  for arm, (own, method) in arms.ARMS.items():
     found = [row for name, row in results.items() if name.split('/')[0] == arm]
     if own != data or not found:
       continue
@@ -45,6 +36,6 @@ def table(path: pathlib.Path, data: str, metrics: Mapping[str, str]) -> str:
 
 
 TABLES = {
-  'sounds': functools.partial(table, RESULTS, data='composed sounds', metrics=ORDER | RECALL),
-  'stamps': functools.partial(table, RESULTS, data='stamps', metrics=RECALL | SPEECH),
+  'sounds': functools.partial(table, RESULTS, data='composed sounds', metrics=arms.ORDER | RECALL),
+  'stamps': functools.partial(table, RESULTS, data='stamps', metrics=RECALL | arms.SPEECH),
 }

@@ -57,12 +57,12 @@ def test_parts_and_mesh_keep_value_gradient_and_memory(names, mesh, devices, mic
   assert_alike(found, laws.stepped(names))
 
 
+@pytest.mark.slow
 def test_selections_have_a_margin():
   """Otherwise rounding could select other negatives in another number of parts."""
   run = laws.run_of(OTHERS)
-  state, _ = laws.stepped(OTHERS)
   batch = with_texts(laws.batch_of(run))
-  model = run.definition.bind(state.parameters)
+  model = run.definition.bind(laws.initial(OTHERS).parameters)
   outputs = model.encode(batch | {'image': normalize(batch['image'])})
   scores = outputs.scale * outputs.image @ outputs.text.T
   k = laws.options_of('hard_negative')['k']
@@ -71,12 +71,19 @@ def test_selections_have_a_margin():
     assert np.min(negatives[:, k - 1] - negatives[:, k]) > 1e-3
 
 
-@pytest.mark.parametrize('names', [KINDS, OTHERS], ids=['kinds', 'others'])
+@pytest.mark.parametrize('names', [KINDS, slow(OTHERS)], ids=['kinds', 'others'])
 def test_every_method_moves_the_model_and_its_heads(names):
   state, _ = laws.stepped(names)
   gradient = laws.gradient_of(state)
   for name, heads in gradient.get('heads', {}).items():
     assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(heads)) > 0, name
+
+
+def test_the_step_of_all_methods_traces():
+  run = laws.run_of(laws.NAMES)
+  state, metrics = jax.eval_shape(run.train_step, run.abstract_state, run.abstract_batch)
+  chex.assert_trees_all_equal_shapes_and_dtypes(state, run.abstract_state)
+  assert all(any(metric.startswith(name) for metric in metrics) for name in laws.NAMES)
 
 
 def test_targets_start_as_copies_of_model_and_heads():
@@ -104,7 +111,8 @@ def test_killed_is_never_killed(tmp_path):
 def test_a_bad_step_leaves_all_but_its_number():
   run = laws.run_of(KINDS)
   state, _ = laws.stepped(KINDS)
-  broken = state.replace(parameters=state.parameters | {'log_scale': np.float32(np.nan)})
+  nothing = jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), state.parameters)
+  broken = state.replace(parameters=nothing)
   after, metrics = jax.device_get(run.train_step(laws.place(broken, run), laws.batch_of(run, 1)))
   assert metrics['bad']
   chex.assert_trees_all_equal(after, broken.replace(step=broken.step + 1))

@@ -215,8 +215,8 @@ def test_adafactor_replicates_factored_moments_and_shards_the_rest():
 
 
 def test_unknown_names_are_errors():
-  with pytest.raises(ValueError, match=r"config\.optimizer\.name = 'sgd'.*adafactor"):
-    optimizer.make_optimizer(lambda step: 1.0, **FIELDS, name='sgd')
+  with pytest.raises(ValueError, match=r"config\.optimizer\.name = 'adam'.*adafactor"):
+    optimizer.make_optimizer(lambda step: 1.0, **FIELDS, name='adam')
   with pytest.raises(ValueError, match=r"config\.optimizer\.decay = 'step'.*linear"):
     optimizer.make_schedule(learning_rate=1.0, warmup_fraction=0.1, total_steps=9, decay='step')
 
