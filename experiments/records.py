@@ -83,6 +83,11 @@ def read(path: pathlib.Path) -> dict[str, Any]:
   return json.loads(path.read_text(encoding='utf-8'))
 
 
+def rows(path: pathlib.Path) -> dict[str, Any]:
+  """Returns the results of a file that has them by name; {} before there is one."""
+  return read(path)['results'] if path.exists() else {}
+
+
 def markdown(align: str, header: Sequence[Any], rows: Iterable[Sequence[Any]]) -> str:
   """Returns a Markdown table, with a letter of `align` per column: 'l' for left, 'r' for right."""
   rules = [{'l': '---', 'r': '---:'}[letter] for letter in align]

@@ -79,7 +79,7 @@ def measure(
     path: the results file, {name: row}.
     row_of: workdir of a finished run -> its row.
   """
-  known = records.read(path)['results'] if path.exists() else {}
+  known = records.rows(path)
   remaining = [launch for launch in launches if launch.name not in known]
 
   def write() -> None:

@@ -98,9 +98,6 @@ class Pretext(Method):
     correct = jnp.sum(jnp.argmax(logits, 1) == classes) / total
     return Result(entropy, metrics={'accuracy': correct})
 
-  def loss(self, inputs, heads, memory, key):
-    """None: the term is a sum over micro-batches, see `partial`."""
-
   def flops(self, sizes):
     """The classifier."""
     return head_flops(*self._layers(sizes), sizes.batch)

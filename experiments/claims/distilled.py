@@ -1,7 +1,6 @@
 """What the claims of distillation share: a teacher, and students of half the width."""
 
 import pathlib
-from typing import Any
 
 from experiments import side_by_side
 from experiments.claims.claim import Arm
@@ -23,8 +22,6 @@ def prepare(folder: pathlib.Path) -> None:
     side_by_side.train_all([launch], 1, lambda: None)
 
 
-def student(method: str, **options: Any) -> Arm:
-  """A student with the teacher, and options of its method."""
-  fields = {f'objective.{method}.{name}': value for name, value in options.items()}
-  told = ' '.join([f'{method} of half the width', *(f'{k}={v}' for k, v in options.items())])
-  return Arm(method, {'teacher': f'{{folder}}/{TEACHER}', **HALF, **fields}, told)
+def student(method: str) -> Arm:
+  """A student with the teacher."""
+  return Arm(method, {'teacher': f'{{folder}}/{TEACHER}', **HALF}, f'{method} of half the width')

@@ -1,6 +1,4 @@
-"""What the claims of image encoders share: the metric, and SimCLR on several views."""
-
-from typing import Any
+"""What the claims of image encoders share: the metric."""
 
 from experiments.claims.claim import Arm, Comparison
 
@@ -8,6 +6,6 @@ from experiments.claims.claim import Arm, Comparison
 NEIGHBORS = ('heldout_style/group_neighbours_mean_per_class_recall',)
 
 
-def compare(method: Arm, baseline: Arm, says: str, seeds: int = 5, **options: Any) -> Comparison:
+def compare(method: Arm, baseline: Arm, says: str, seeds: int = 5) -> Comparison:
   """Two encoders by k-NN."""
-  return Comparison(method, baseline, says, metrics=NEIGHBORS, seeds=seeds, **options)
+  return Comparison(method, baseline, says, metrics=NEIGHBORS, seeds=seeds)

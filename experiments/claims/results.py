@@ -115,8 +115,6 @@ def write(name: str, measured: claim.Claim, folder_of: Folders) -> None:
       rows_of[str(arm), seed] = found
   kept = [found for found in earlier.get('rows', ()) if found in rows_of.values()]
   before = {'primary': earlier, **earlier.get('secondary', {})}
-  if len(kept) == len(rows_of) and measured.comparisons().keys() <= before.keys():
-    return  # nothing is new
   compared = {
     key: compare(comparison, rows_of, folder_of, before.get(key, {}))
     for key, comparison in measured.comparisons().items()
@@ -175,8 +173,8 @@ def compare(
 ) -> dict[str, Any] | None:
   """What the rows say of a comparison; None with fewer than two pairs of runs.
 
-  Where outcomes per query are gone, the interval over them is that of `before`, what equal rows
-  said.
+  The interval over queries is that of `before`, what equal rows said: it takes long, and outcomes
+  per query may be gone.
   """
   baseline, method = str(comparison.baseline), str(comparison.method)
   seeds = [s for s in range(comparison.seeds) if {(baseline, s), (method, s)} <= rows.keys()]
@@ -192,13 +190,11 @@ def compare(
     key: sum(value(arm, s) for s in seeds) / len(seeds)
     for key, arm in (('baseline', baseline), ('method', method))
   }
-  bootstrap = _bootstrap(comparison, seeds, folder_of)
-  if bootstrap is None and before.get('difference') == found.difference:
-    bootstrap = before['bootstrap']
+  known = before['bootstrap'] if before.get('difference') == found.difference else None
   return {
     'verdict': statistics.verdict(found, comparison.delta),
     **found._asdict(),
-    'bootstrap': bootstrap,
+    'bootstrap': known or _bootstrap(comparison, seeds, folder_of),
     'delta': comparison.delta,
     'means': arms,
     'says': comparison.says,

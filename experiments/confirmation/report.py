@@ -14,14 +14,9 @@ from experiments.side_by_side import RECALL
 RESULTS = pathlib.Path(__file__).with_name('results.json')
 
 
-def rows_in(path: pathlib.Path) -> arms.Results:
-  """The rows of a results file; none before there is one."""
-  return records.read(path)['results'] if path.exists() else {}
-
-
 def selection(path: pathlib.Path) -> str:
   """Returns recall of each method on the validation style, the best first."""
-  results = rows_in(path)
+  results = records.rows(path)
   means = {}
   for method in (arms.BASELINE, *arms.CANDIDATES):
     if own := arms.rows(results, 'selection', method, arms.SELECTION_SEEDS):
@@ -37,7 +32,7 @@ def selection(path: pathlib.Path) -> str:
 
 def confirmation(path: pathlib.Path) -> str:
   """Returns recall on the held-out style at full length, and how methods differ from CLIP."""
-  results = rows_in(path)
+  results = records.rows(path)
   methods = arms.BASELINE, *arms.choose(results)
   found = {each: arms.rows(results, 'confirmation', each, arms.SEEDS) for each in methods}
   differences, rows = _differences(found), []

@@ -36,7 +36,7 @@ def main(_) -> None:
   folder = pathlib.Path(_WORKDIR.value)
   side_by_side.measure(arms.selection(folder), report.RESULTS, row_of)
   print(report.selection(report.RESULTS))
-  methods = arms.choose(records.read(report.RESULTS)['results'])
+  methods = arms.choose(records.rows(report.RESULTS))
   side_by_side.measure(arms.confirmation(methods, folder), report.RESULTS, row_of)
   print(report.confirmation(report.RESULTS))
 

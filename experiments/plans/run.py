@@ -84,7 +84,7 @@ def main(_) -> None:
   """Makes the plans missing in results.json."""
   jax.config.update('jax_platforms', 'cpu')  # Chips, if any, are left to the children.
   path = report.RESULTS
-  results = records.read(path)['results'] if path.exists() else {}
+  results = records.rows(path)
   own = results.get(GROUP.value, {})
   for config, topology, extra in GROUPS[GROUP.value]:
     name = ' '.join((config, topology, *extra))

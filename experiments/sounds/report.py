@@ -20,7 +20,7 @@ def table(path: pathlib.Path, data: str, metrics: Mapping[str, str]) -> str:
     data: the data set, see `arms.ARMS`.
     metrics: names of columns by metric.
   """
-  results = records.read(path)['results'] if path.exists() else {}
+  results = records.rows(path)
   rows = []
   for arm, (own, method) in arms.ARMS.items():
     found = [row for name, row in results.items() if name.split('/')[0] == arm]

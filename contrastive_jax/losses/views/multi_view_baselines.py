@@ -8,6 +8,7 @@ import numpy as np
 
 from contrastive_jax.losses import pairwise
 from contrastive_jax.losses.checks import check_views
+from contrastive_jax.losses.views.features import wide
 from contrastive_jax.losses.views.multi_view import by_view, products
 from contrastive_jax.losses.views.nt_xent import two_views
 
@@ -81,7 +82,7 @@ def averaged_nt_xent(
   1.1654
   """
   check_views(views)
-  views = views.astype(jnp.promote_types(views.dtype, jnp.float32))
+  views = wide(views)
   others = (jnp.sum(views, axis=1, keepdims=True) - views) / (views.shape[1] - 1)
   options: dict[str, Any] = {'scale': scale, 'block_size': block_size, 'mesh': mesh}
   return _nt_xent_in_groups(by_view(views), by_view(others), views.shape[1], **options)

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from contrastive_jax.losses.views.features import wide
+
 
 def soft_sort(values: jax.Array, *, steepness: float = 1.0) -> tuple[jax.Array, jax.Array]:
   """Values in soft ascending order, and the soft permutation that gives it [1, 2].
@@ -45,7 +47,7 @@ def soft_sort(values: jax.Array, *, steepness: float = 1.0) -> tuple[jax.Array, 
   if not steepness > 0:
     raise ValueError(f'steepness = {steepness}; use a number over 0')
   n = values.shape[-1]
-  values = values.astype(jnp.promote_types(values.dtype, jnp.float32))
+  values = wide(values)
   identity = jnp.broadcast_to(jnp.eye(n, dtype=values.dtype), (*values.shape, n))
 
   def layer(carry, wires):
