@@ -32,6 +32,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def splits(folder):
+  pytest.importorskip('soundfile')  # which opening reads an example with
   return {split: data.open_source(f'sounds:{folder}', split) for split in SPLITS}
 
 
@@ -58,7 +59,6 @@ def test_each_example_has_its_swapped_order_and_wrong_captions_are_wrong(splits)
 
 
 def test_the_picture_shows_the_first_sound_left_of_the_second(folder, splits):
-  pytest.importorskip('soundfile')
   source = splits['heldout']
   hertz = {name.replace('_', ' '): 200 * (n + 1) for n, name in enumerate(NAMES) if name != 'cow'}
   row = next(n for n, parts in enumerate(source.values('parts')) if {*parts} <= {*hertz})
@@ -91,7 +91,6 @@ def test_a_split_or_too_few_sounds_is_an_error(folder, tmp_path, monkeypatch):
 
 
 def test_wrong_captions_of_a_field_come_before_those_of_rules(splits):
-  pytest.importorskip('soundfile')
   vocabulary: dict[str, int] = {}
   encode = lambda texts: np.array([[vocabulary.setdefault(t, len(vocabulary))] for t in texts])  # noqa: E731
   options = {'batch_size': 4, 'image_size': 8, 'captions': {'caption': 1.0}, 'seed': 0}
