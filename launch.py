@@ -16,7 +16,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from contrastive_jax import benchmark, data, interop
+from contrastive_jax import benchmark, data, interop, tasks
 from contrastive_jax.evaluation.open import evaluation_length, open_evaluator
 from contrastive_jax.planning import plan
 from contrastive_jax.report import compare, examples, results
@@ -62,6 +62,8 @@ def main(_) -> None:
   if _MODE.value == 'train':
     command_line.check_saves(folder)
   config = workdir.upgrade(config or workdir.read_config(folder))
+  if 'task' in config:
+    return run_task(config, folder)
   command_line.set_up_programs(config)
   if _MODE.value == 'plan':
     plan.run(config, _TOPOLOGY.value, folder, _SEARCH.value)
@@ -80,6 +82,15 @@ def evaluate_model() -> None:
   with processes.distributed(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value):
     options = _TASKS, _TEMPLATES, _TOKENIZER, _BATCH_SIZE, _LENGTH, _WORKDIR
     benchmark.run(_MODEL.value, _DATA.value, **{flag.name: flag.value for flag in options})
+
+
+def run_task(config: ConfigDict, folder: pathlib.Path) -> None:
+  """Trains and evaluates a config of a task, such as configs/methods/rankmixup.py."""
+  if _MODE.value != 'train':
+    raise app.UsageError(f'config.task = {config.task!r} has --mode=train alone')
+  command_line.set_up_process(config)
+  with workdir.unlocking():
+    results.print_table(tasks.run(config, folder))
 
 
 def compare_runs(folders: list[pathlib.Path], output: str | None) -> None:

@@ -6,7 +6,8 @@
       choose settings
   python launch.py --config=configs/claims.py:byolip-smoke       two tiny steps
 
-A method keeps what its config changes of configs/clip.py, such as objective, views and decoder.
+A method keeps what its config changes of configs/clip.py, such as objective, views and decoder; a
+config of a task, such as a classification, is its own recipe.
 The recipe is frozen: it sets every field that affects a result, whatever becomes of
 configs/clip.py. `python -m experiments.claims.run` measures the claims with it.
 """
@@ -31,6 +32,9 @@ def get_config(variant: str = 'default') -> ConfigDict:
   stage = stage or 'default'
   if stage not in clip.SHARED:
     raise ValueError(f'configs/claims.py:{variant} ends in {stage!r}; use one of {clip.SHARED}')
+  if method != 'clip' and 'task' in (own := method_config(method, stage)):
+    own.name, own.variant = 'claims', variant
+    return own
   config = recipe(stage)
   size = 'smoke' if stage == 'smoke' else 'default'
   apply_changes(config, method_config(method, size), clip.get_config(size))

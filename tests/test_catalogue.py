@@ -171,7 +171,7 @@ def test_a_claim_without_its_row_is_told(name, paper, message):
 def test_a_config_runs_a_method_of_its_paper(paper):
   assert (ROOT / paper.config).is_file()
   recipe = importlib.import_module(paper.config.removesuffix('.py').replace('/', '.'))
-  objective = recipe.get_config('smoke').objective
+  objective = recipe.get_config('smoke').get('objective', ())
   assert not paper.methods or set(paper.methods) & set(objective)
 
 
@@ -182,7 +182,7 @@ def trained():
   for path in (ROOT / 'configs').rglob('*.py'):
     recipe = importlib.import_module('.'.join(path.relative_to(ROOT).with_suffix('').parts))
     for variant in recipe.VARIANTS:
-      found |= {*recipe.get_config(variant).objective}
+      found |= {*recipe.get_config(variant).get('objective', ())}
   return found
 
 

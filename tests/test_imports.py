@@ -22,6 +22,7 @@ ALLOWED = {
   'training': ('data', 'interop', 'methods', 'models', 'runtime', 'sharding'),
   'evaluation': ('data', 'losses', 'models', 'sharding'),
   'report': ('evaluation',),
+  'tasks': ('data', 'evaluation', 'losses', 'models', 'runtime', 'sharding', 'training'),
   'planning': ('data', 'methods', 'models', 'runtime', 'sharding', 'training'),
 }
 

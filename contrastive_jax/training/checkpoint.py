@@ -300,5 +300,7 @@ def fingerprint(state) -> int:
 
 @jax.jit  # per leaf: most leaves share their shape, and one program of all compiles for long
 def _sum_of_bits(leaf) -> jax.Array:
+  if leaf.dtype == bool:
+    leaf = leaf.astype('uint8')
   bits = jax.lax.bitcast_convert_type(leaf, f'uint{8 * leaf.dtype.itemsize}')
   return jnp.sum(bits.astype(jnp.uint32), dtype=jnp.uint32)

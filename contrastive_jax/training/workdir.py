@@ -106,9 +106,12 @@ def read_config(workdir: pathlib.Path) -> ConfigDict:
 def upgrade(config: ConfigDict) -> ConfigDict:
   """Returns a copy of the config with the fields that later versions added.
 
-  Their values keep the behavior of the version that wrote the config.
+  Their values keep the behavior of the version that wrote the config. A config of a task has fields
+  of its own.
   """
   fields = config.to_dict()
+  if 'task' in fields:
+    return ConfigDict(fields)
   sigmoid = fields.get('objective', {}).get('sigmoid')
   if sigmoid is not None and 'max_scale' not in fields.get('optimizer', {}):
     # Versions without `max_scale` treated equal captions as negatives in the sigmoid loss.

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from flax.traverse_util import flatten_dict
+from ml_collections import ConfigDict
 
 from configs import claims as recipe
 from contrastive_jax import catalogue
@@ -51,10 +52,11 @@ def read_file(path: pathlib.Path) -> dict[str, Any]:
 
 
 def settings(arm: claim.Arm) -> dict[str, Any]:
-  """What an arm changes of the recipe, by path."""
+  """What an arm changes of the recipe, by path; all fields of a task."""
   config = recipe.get_config(arm.method)
   config.update_from_flattened_dict(arm.fields)
-  base, own = (flatten_dict(c.to_dict(), sep='.') for c in (recipe.recipe('default'), config))
+  shared = ConfigDict() if 'task' in config else recipe.recipe('default')
+  base, own = (flatten_dict(c.to_dict(), sep='.') for c in (shared, config))
   changed = {path: own.get(path) for path in own.keys() | base.keys()}
   changed = {path: value for path, value in changed.items() if base.get(path) != value}
   for path in ('name', 'variant', 'seed'):

@@ -39,7 +39,7 @@ def options_of(name: str):
   if not (CONFIGS / f'{owner}.py').exists():
     return 1.0
   config = importlib.import_module(f'configs.methods.{owner}').get_config('smoke')
-  return config.objective.to_dict()[name]
+  return 1.0 if 'task' in config else config.objective.to_dict()[name]
 
 
 def method_of(name: str) -> methods.Method:
