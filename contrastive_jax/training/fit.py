@@ -13,9 +13,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from absl import logging
 from flax import struct
 
+from contrastive_jax.models.definition import (
+  Definition,
+  join_statistics,
+  set_training,
+  updated_statistics,
+)
 from contrastive_jax.runtime.preemption import Preempted, Preemption
 from contrastive_jax.runtime.waiting import waiting
 from contrastive_jax.training.checkpoint import Checkpoints
@@ -40,6 +47,61 @@ class Fit(NamedTuple):
   init: Callable[[jax.Array], Any]
   step: Callable[[Any, Any, jax.Array], tuple[Any, Metrics]]
   batch: Callable[[int], Mapping[str, np.ndarray]]
+
+
+class Learner(struct.PyTreeNode):
+  """The state of one network with its optimizer, see `learn`.
+
+  Attributes:
+    parameters: what is trained.
+    statistics: running statistics of its layers, a nested dict; {} without any.
+    optimizer: optax's state.
+  """
+
+  parameters: Any
+  statistics: Any
+  optimizer: optax.OptState
+
+  @property
+  def evaluated(self) -> Any:
+    """The parameters to bind for an evaluation."""
+    return join_statistics(self.parameters, self.statistics)
+
+
+def learn(
+  definition: Definition,
+  optimizer: optax.GradientTransformation,
+  loss: Callable[[Any, Any, jax.Array], tuple[jax.Array, Metrics]],
+) -> tuple[Callable[[jax.Array], Learner], Callable[[Learner, Any, jax.Array], Any]]:
+  """`Fit.init` and `Fit.step` of one network with one optimizer.
+
+  Args:
+    definition: the network.
+    optimizer: an optax transformation.
+    loss: (module, batch, key) -> (scalar, metrics). Batch norms normalize by the batch.
+
+  Returns:
+    (init, step), whose state is a `Learner` and whose metrics have the 'loss'.
+  """
+
+  def init(key: jax.Array) -> Learner:
+    parameters, statistics = definition.part(definition.init(key))
+    return Learner(parameters, statistics, optimizer.init(parameters))
+
+  def step(state: Learner, batch, key: jax.Array) -> tuple[Learner, Metrics]:
+    def loss_and_effects(parameters):
+      module = definition.bind(join_statistics(parameters, state.statistics))
+      set_training(module)
+      value, metrics = loss(module, batch, key)
+      return value, (metrics, updated_statistics(module))
+
+    gradient_of = jax.value_and_grad(loss_and_effects, has_aux=True)
+    (value, (metrics, statistics)), gradient = gradient_of(state.parameters)
+    updates, moments = optimizer.update(gradient, state.optimizer, state.parameters)
+    parameters = optax.apply_updates(state.parameters, updates)
+    return Learner(parameters, statistics, moments), {'loss': value, **metrics}
+
+  return init, step
 
 
 class _Fitted(struct.PyTreeNode):

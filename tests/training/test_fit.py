@@ -11,8 +11,9 @@ import numpy as np
 import optax
 import pytest
 
+from contrastive_jax.models.definition import define
 from contrastive_jax.runtime.preemption import Preempted
-from contrastive_jax.training.fit import Fit, fit
+from contrastive_jax.training.fit import Fit, fit, learn
 
 OPTIMIZER = optax.adam(0.1)
 STEPS = {'total_steps': 6, 'log_every': 2, 'checkpoint_every': 2, 'seed': 3}
@@ -83,3 +84,22 @@ def test_a_signal_saves_the_step(tmp_path):
 def test_a_loss_that_is_not_finite_stops_the_fit(tmp_path):
   with pytest.raises(FloatingPointError, match='the loss of step 2 is nan'):
     fit(make(scale=jnp.nan), tmp_path, **STEPS)
+
+
+def test_a_learner_descends_and_moves_running_statistics():
+  image = {'tower': 'resnet', 'size': 32, 'width': 4, 'layers': (1, 1, 1, 1), 'heads': 4}
+  definition = define('encoder', embed=128, image=image)
+
+  def loss(module, batch, key):
+    features, _ = module.image(batch)
+    return jnp.mean(features**2), {'largest': jnp.max(features)}
+
+  init, step = learn(definition, optax.sgd(0.1), loss)
+  images = np.random.default_rng(0).normal(size=(4, 32, 32, 3)).astype(np.float32)
+  first, advance = init(jax.random.key(0)), jax.jit(step)
+  second, metrics = advance(first, images, jax.random.key(1))
+  _, after = advance(second, images, jax.random.key(2))
+  assert after['loss'] < metrics['loss'] and 'largest' in metrics
+  moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), first.statistics, second.statistics)
+  assert all(jax.tree.leaves(moved)) and jax.tree.leaves(moved)
+  chex.assert_trees_all_equal_shapes(second.evaluated, definition.shapes)
