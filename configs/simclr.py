@@ -135,3 +135,22 @@ def add_local_views(
   config.augmentation.crop = global_crop
   local = config.augmentation.to_dict() | {'crop': crop, 'crop_min': crop_min}
   config.view_augmentation = ConfigDict({'2': local})
+
+
+def crop_views(config: ConfigDict) -> None:
+  """Views of the emoji that are boxes of them, and an encoder of 8 x 8 pixels, for dense losses."""
+  # A crop of 20% of the area or more
+  config.augmentation.update({'degrees': 0.0, 'shear': 0.0, 'crop': 0.8, 'flip': 0.5})
+  config.model.image.update({'patch': 4, 'stem_blocks': (0, 1)})
+  if config.variant != 'smoke':
+    config.model.image.width = config.model.embed = 64
+    config.evaluation.probes = (*config.evaluation.probes, 'segmentation')
+
+
+def make_pixels(config: ConfigDict, epochs: int) -> None:
+  """The recipe of PixPro on ImageNet, after `make_imagenet`."""
+  config.batch_size, config.total_steps = 1024, epochs * _IMAGES // 1024
+  config.optimizer.warmup_fraction = 5 / epochs
+  make_lars(config, rate=1.0, weight_decay=1e-5)
+  # BYOL's
+  config.augmentation.update({'brightness': 0.4, 'contrast': 0.4, 'saturation': 0.2, 'hue': 0.1})

@@ -31,6 +31,7 @@ from contrastive_jax.evaluation.retrieval import (
   retrieve,
   retrieve_by_query,
 )
+from contrastive_jax.evaluation.segmentation import Segmentation
 from contrastive_jax.evaluation.splits import captions_of, read_split
 from contrastive_jax.evaluation.zero_shot import (
   ACCURACIES,
@@ -48,6 +49,7 @@ PROBES: dict[str, Callable[..., Any]] = {
 }
 _FUSED = 'fused_'  # prefix of a probe on image and text
 _KINDS = (*PROBES, *(_FUSED + kind for kind in PROBES))
+_DENSE = 'segmentation'  # a probe on tokens, see `Segmentation`
 
 
 class Evaluator:
@@ -104,7 +106,7 @@ class Evaluator:
       first: field of the first text of a pair, which takes the place of the image in a model of
         pairs of texts.
       probes: names in `PROBES`, fitted for each field of `classes`; with the prefix 'fused_' to the
-        concatenated embeddings of image and first text.
+        concatenated embeddings of image and first text; 'segmentation' to tokens.
       probe_source: examples to which the probes are fitted.
       pairs: fields in which the two examples of a hard pair agree; their texts differ. Empty for no
         pairs.
@@ -125,11 +127,15 @@ class Evaluator:
         it, a split has none of the classes, or the model cannot caption by the rules.
     """
     self._has_texts = 'tokens' in definition.inputs
-    checks.check_settings(texts, probes, _KINDS if self._has_texts else tuple(PROBES))
+    checks.check_settings(texts, probes, (*(_KINDS if self._has_texts else PROBES), _DENSE))
     if not self._has_texts:
       texts, pairs, arithmetic, partners, captions = (), (), (), None, None
     self._has_views = bool(augmentation) and not (self._has_texts or patches)
     self._encoder = Encoder(definition, tokenizer, mesh, batch_size, normalize, augmentation)
+    self._segmentation = None
+    if _DENSE in probes:
+      size = None if patches else image_size
+      self._segmentation = Segmentation(definition, mesh, size, batch_size, normalize)
     self._mesh, self._classes, self._templates = mesh, classes, templates
     self._texts, self._probes, self._pairs, self._arithmetic = texts, probes, pairs, arithmetic
     agreeing = (*pairs, *arithmetic)
@@ -250,8 +256,9 @@ class Evaluator:
     captions.
     """
     if not self._has_texts:
-      return self._evaluate_images(parameters, PROBES), []
+      return self._evaluate_images(parameters, PROBES) | self._segment(parameters), []
     metrics, embedded = self.evaluate(parameters)
+    metrics |= self._segment(parameters)
     metrics |= self.probe(parameters, {split.name: split.image_embeddings for split in embedded})
     metrics |= self._retrieve_others(parameters, embedded)
     partners = self._embed_partners(parameters)
@@ -301,6 +308,12 @@ class Evaluator:
             own = fitted.metrics(vectors[name], own_labels[field])
             metrics |= _named(name, {f'{field}_{prefix}{key}': own[key] for key in own})
     return metrics
+
+  def _segment(self, parameters) -> dict[str, float]:
+    """Returns the mean IoU of every split by the probe on tokens."""
+    if self._segmentation is None or self._probed is None:
+      return {}
+    return self._segmentation(parameters, self._probed, self._splits, self._classes)
 
   def _fuse(self, parameters, images, splits) -> dict[str, np.ndarray]:
     """Returns unit vectors of image and first text, for the splits that have the texts."""

@@ -67,6 +67,12 @@ from contrastive_jax.losses.views.multi_view_baselines import (
   poly_view,
 )
 from contrastive_jax.losses.views.nt_xent import nt_xent, nt_xent_per_example
+from contrastive_jax.losses.views.pixels import (
+  pix_contrast,
+  pix_contrast_per_example,
+  pixpro,
+  pixpro_per_example,
+)
 from contrastive_jax.losses.views.swav import swav, swav_per_example
 from contrastive_jax.losses.views.vicreg import vicreg
 
@@ -130,6 +136,10 @@ __all__ = [  # noqa: RUF022 — grouped by kind
   'swav_per_example',
   'vicreg',
   'pairwise_nt_xent',
+  'pix_contrast',
+  'pix_contrast_per_example',
+  'pixpro',
+  'pixpro_per_example',
   'poly_view',
   # Labels.
   'supervised',

@@ -27,6 +27,8 @@
   batch_size        []         B
   masked            [B, M]     patches masked by `Method.transform`; in `partial` only
   transformed       [B]        how `Method.transform` changed a view, an index; in `partial` only
+  boxes:V           [B, V, 4]  where each of V views lies in the image, (x₀, y₀, x₁, y₁) from 0 to
+                               1, x₁ < x₀ if it is flipped; in `partial` only
   step              []         number of the step, from 0
   progress          []         share of the run's steps that are done, from 0 to 1
 
@@ -47,7 +49,7 @@ OUTPUTS = {field.name for field in dataclasses.fields(Outputs)} | {*_PROPERTIES,
 EMBEDDINGS = {'first', 'second', 'image', 'text', 'view', 'audio'}  # unit vectors, one per example
 ENCODERS = ('target', 'teacher')  # beside '', the model that is trained
 BATCH = {'tokens', 'next_tokens', 'id', 'same', 'texts_same', 'negative_valid', 'labels', 'step'}
-BATCH |= {'batch_size', 'masked', 'progress', 'transformed'}
+BATCH |= {'batch_size', 'boxes', 'masked', 'progress', 'transformed'}
 
 
 def parse(read: str) -> tuple[str, str, int]:

@@ -85,9 +85,9 @@ class Objective:
     Raises:
       ValueError: names the method, what it needs, and what would work.
     """
-    given = {'step': 0, 'progress': 0.0, **batch}
+    given = {'step': 0, 'progress': 0.0, 'boxes': 0.0, **batch}
     for name, method in self.methods.items():
-      asked = inputs.count(method.reads, 'views', 'view_features', *inputs.ONE_VIEW)
+      asked = inputs.count(method.reads, 'views', 'view_features', 'boxes', *inputs.ONE_VIEW)
       if asked > views:
         raise ValueError(
           f'config.objective.{name} compares {asked} views of an image, and config.views = '

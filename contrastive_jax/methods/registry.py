@@ -21,6 +21,8 @@ from contrastive_jax.methods.m3col import M3CoL
 from contrastive_jax.methods.method import Method
 from contrastive_jax.methods.moco import MoCo
 from contrastive_jax.methods.nnclr import NnClr
+from contrastive_jax.methods.pix_contrast import PixContrast
+from contrastive_jax.methods.pixpro import PixPro
 from contrastive_jax.methods.pretext import Pretext
 from contrastive_jax.methods.rocket import Rocket
 from contrastive_jax.methods.self_distillation import MaskedPrediction, SelfDistillation
@@ -121,6 +123,8 @@ METHODS: dict[str, Callable[..., Method]] = {
   'pairwise_nt_xent': stateless(
     losses.pairwise_nt_xent, flops=of_views(lambda V: 6 * V * (V - 1)), **_SEVERAL
   ),
+  'pix_contrast': PixContrast,
+  'pixpro': PixPro,
   'poly_view': stateless(losses.poly_view, flops=of_views(lambda V: 4 * V**2), **_SEVERAL),
   'pretext': Pretext,
   'reweighted_info_nce': stateless(

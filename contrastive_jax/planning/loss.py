@@ -5,7 +5,7 @@ from typing import Any
 import jax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from contrastive_jax.methods.inputs import fields
+from contrastive_jax.methods.inputs import count, fields
 from contrastive_jax.models.outputs import Outputs
 from contrastive_jax.sharding.mesh import batch_sharding
 from contrastive_jax.training import build
@@ -48,6 +48,8 @@ def loss_gradient(run: build.Run) -> tuple[jax.stages.Wrapped, tuple]:
     outputs = build.abstract_outputs(config, run.definition, B).keep(wanted)
     batch = jax.eval_shape(with_texts, run.abstract_batch)
     batch = jax.tree.map(lambda a: jax.ShapeDtypeStruct((B, *a.shape[1:]), a.dtype), batch)
+    if count(objective.reads, 'boxes'):
+      batch['boxes'] = jax.ShapeDtypeStruct((B, config.views, 4), jax.numpy.float32)
     return jax.tree.map(place, outputs), jax.tree.map(place, batch)
 
   (all_outputs, batch), (outputs, part) = map(abstract, sizes)

@@ -14,7 +14,7 @@ from contrastive_jax import data
 from contrastive_jax.data.augmentation import augment_on_host
 from contrastive_jax.data.images import normalizer
 from contrastive_jax.methods import Objective, Sizes
-from contrastive_jax.methods.inputs import parse
+from contrastive_jax.methods.inputs import count, parse
 from contrastive_jax.models.definition import Definition
 from contrastive_jax.models.outputs import Outputs
 from contrastive_jax.training.batch import abstract_batch, abstract_inputs, batch_shapes
@@ -25,7 +25,7 @@ from contrastive_jax.training.rates import frozen_statistics, parameter_rates
 from contrastive_jax.training.state import FROZEN, TrainState, plan_state, with_heads
 from contrastive_jax.training.step import jit_train_step, make_train_step
 from contrastive_jax.training.teacher import StoredTeacher, Teacher, open_teacher
-from contrastive_jax.training.views import Preprocess, preprocesses
+from contrastive_jax.training.views import Preprocess, locators, preprocesses
 
 # Tables are padded to a multiple of this, so that meshes of up to so many shards divide them.
 TABLE_MULTIPLE = 1024
@@ -129,6 +129,7 @@ def build(config: ConfigDict, devices: list | None = None, examples: int | None 
     rates=rates,
     preprocess=preprocess[0],
     view_preprocess=preprocess[1:],
+    locators=locators(config) if count(objective.reads, 'boxes') else (),
     teach=None if teacher is None else teacher.teach(config, objective.reads),
     average_decay=config.average_decay,
     micro_batches=config.micro_batches,

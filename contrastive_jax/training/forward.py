@@ -57,6 +57,8 @@ class Forward:
     views: V, of each image, each preprocessed with keys of its own; the first goes with the text.
     view_preprocess: `preprocess` of the views after the first; () for the same.
     teach: (its parameters, micro-batch) -> the outputs of the teacher; None without one.
+    locators: (keys [B] of `preprocess`) -> the boxes [B, 4] of a view in the images, per view; ()
+      where no method reads 'boxes'.
 
   References:
     [1] Gao et al., Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup, 2021.
@@ -71,6 +73,7 @@ class Forward:
   views: int = 1
   view_preprocess: Sequence[Preprocess] = ()
   teach: Callable[[Any, Batch], Outputs] | None = None
+  locators: Sequence[Callable[[jax.Array], jax.Array]] = ()
 
   def __call__(
     self, parameters, statistics, targets, memory, batch: Batch, teacher=None, **heads: Any
@@ -114,6 +117,10 @@ class Forward:
     objective = self.objective
     further = self.view_preprocess or [self.preprocess] * (self.views - 1)
     seen = [view(part, n, change) for n, change in enumerate([self.preprocess, *further])]
+    if self.locators:
+      found = [locate(split_keys(part, n)[0]) for n, locate in enumerate(self.locators)]
+      boxes = {'boxes': jnp.stack(found, 1)}
+      seen = [({**each, **boxes}, keys) for each, keys in seen]
     aims = {}
     for key, target in targets.items():
       # Without keys: a target drops no patches.
@@ -157,6 +164,19 @@ def view(part: Batch, number: int, preprocess: Preprocess) -> tuple[Batch, jax.A
     number: of the view, from 0.
     preprocess: see `Forward`.
   """
+  keys, model_keys = split_keys(part, number)
+  if 'image' in part:
+    part = {**part, 'image': preprocess(keys, part['image'])}
+  return part, model_keys
+
+
+def split_keys(part: Batch, number: int) -> tuple[jax.Array, jax.Array]:
+  """The keys of a view of each example: those of its augmentation, and those for the model.
+
+  Args:
+    part: see `view`.
+    number: likewise.
+  """
   keys = part['key']
   if number:
     # Folded in past the first, so that the first view is the same with and without others.
@@ -164,9 +184,7 @@ def view(part: Batch, number: int, preprocess: Preprocess) -> tuple[Batch, jax.A
   image_keys, model_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
   if 'seed' in part and not number:
     image_keys = jax.vmap(jax.random.key)(part['seed'])
-  if 'image' in part:
-    part = {**part, 'image': preprocess(image_keys, part['image'])}
-  return part, model_keys
+  return image_keys, model_keys
 
 
 def encode(model, seen: Sequence[tuple[Batch, jax.Array | None]], read: Collection[int]) -> Outputs:

@@ -50,8 +50,8 @@ def make_train_step(
     skip_bad: see `guard`, as for `spike`. The step number advances, and so the learning rate.
     spike: a bound of the gradient's norm, in multiples of its average; 0 for none.
     total_steps: of the run.
-    **options: `preprocess`, `micro_batches`, `views`, `view_preprocess` and `teach`, see
-      `Forward`.
+    **options: `preprocess`, `micro_batches`, `views`, `view_preprocess`, `locators` and `teach`,
+      see `Forward`.
   """
   forward = Forward(definition, objective, mesh, **options)
   loss_and_effects = _make_loss(forward, heads, rates, total_steps)

@@ -1,12 +1,13 @@
 """How each view of an image is augmented, by the config."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
-from contrastive_jax.data.augmentation import augment, augment_patches
+from contrastive_jax.data.augmentation import augment, augment_patches, boxes, check_boxes
 
 # Images [B, H, H, 3], or patches of them.
 Preprocess = Callable[[jax.Array, Any], Any]
@@ -27,6 +28,20 @@ def preprocesses(config: ConfigDict, size: int, normalize: Callable) -> list[Pre
     return lambda keys, images: normalize(augment(keys, images, size, strengths))
 
   return [of_view(strengths_of(config, view)) for view in range(config.views)]
+
+
+def locators(config: ConfigDict) -> list[Callable[[jax.Array], jax.Array]]:
+  """(keys [B] of `preprocesses`) -> the boxes [B, 4] of the views in the images, per view.
+
+  Raises:
+    ValueError: if the views are no boxes, see `data.augmentation.boxes`.
+  """
+  for number in ('', *config.view_augmentation):
+    field = f'view_augmentation.{number}' if number else 'augmentation'
+    check_boxes(strengths_of(config, int(number or 0)), field)
+  return [
+    functools.partial(boxes, strengths=strengths_of(config, view)) for view in range(config.views)
+  ]
 
 
 def strengths_of(config: ConfigDict, view: int) -> dict[str, float]:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageOps
 
-from contrastive_jax.data.augmentation import augment, augment_on_host, policies
+from contrastive_jax.data.augmentation import augment, augment_on_host, boxes, policies
 
 EVERYTHING = {
   'degrees': 20.0,
@@ -327,3 +327,22 @@ def test_aug_mix_is_a_mean_with_the_picture():
 def test_mistakes_are_named(strengths, message):
   with pytest.raises(ValueError, match=message):
     augmented(pictures(), 16, strengths)
+
+
+def test_boxes_tell_where_the_views_lie():
+  ramp = (np.arange(64) + 0.5) / 64 * 255
+  images = np.stack([*np.broadcast_arrays(ramp, ramp[:, None]), np.zeros((64, 64))], -1)
+  keys, strengths = jax.random.split(jax.random.key(0), 16), {'crop': 0.8, 'flip': 0.5}
+  strengths |= {'flip_vertical': 0.5, 'zoom': 0.0}
+  images = np.tile(images, (16, 1, 1, 1))
+  both = jax.jit(lambda keys: (augment(keys, images, 32, strengths), boxes(keys, strengths)))
+  views, found = map(np.asarray, both(keys))
+  views = views / 255
+  start, bins = found[:, :2], (found[:, 2:] - found[:, :2]) / 32
+  for row, column in ((5, 9), (16, 16), (30, 1)):
+    # Red tells x, and green y.
+    expected = start + bins * np.array([column + 0.5, row + 0.5])
+    np.testing.assert_allclose(views[:, row, column, :2], expected, atol=0.01)
+  assert 0 < np.mean(bins[:, 0] < 0) < 1 and found.min() >= -1e-6 and found.max() <= 1 + 1e-6
+  with pytest.raises(ValueError, match=r'config\.augmentation\.shear = 8 makes views'):
+    boxes(keys, {'shear': 8})

@@ -446,6 +446,24 @@ def soft_permutation(scores, steepness):
   return permutation
 
 
+def pixel_cosines(prediction, target):
+  x, k = (each / jnp.linalg.norm(each, axis=-1, keepdims=True) for each in (prediction, target))
+  return jnp.einsum('bid,bjd->bij', x, jax.lax.stop_gradient(k))
+
+
+def pixpro(prediction, target, positive):
+  cosines = pixel_cosines(prediction, target)
+  return -2 * jnp.sum(cosines * positive, (1, 2)) / (jnp.sum(positive, (1, 2)) + 1e-6)
+
+
+def pix_contrast(prediction, target, positive, scale):
+  weights = jnp.exp(scale * pixel_cosines(prediction, target))
+  share = jnp.sum(weights * positive, -1) / jnp.sum(weights, -1)
+  matched = jnp.any(positive, -1)
+  losses = jnp.where(matched, -jnp.log(jnp.where(matched, share, 1.0)), 0.0)
+  return jnp.sum(losses, -1) / jnp.maximum(jnp.sum(matched, -1), 1)
+
+
 def supervised(embeddings, classes, scale):
   own = jnp.eye(len(classes), dtype=bool)
   scores = jnp.where(own, -jnp.inf, scale * embeddings @ embeddings.T)

@@ -114,6 +114,15 @@ def mixtures(size, **numbers):
   return pairs(size, ('mixed', 'other'), **numbers) | {'partner': partner, 'share': share}
 
 
+def pixels(size, **numbers):
+  """Pixels of two crops of several images, some of which do not overlap."""
+  rng = np.random.default_rng(0)
+  prediction, target = reference.unit(rng, 2, size, 4, 8)
+  positive = (rng.random((size, 4, 4)) < 0.3) & (np.arange(size) % 4 > 0)[:, None, None]
+  given = {'prediction': prediction, 'target': target, 'positive': positive}
+  return given | jax.tree.map(np.float32, numbers)
+
+
 def classes(size):
   """Embeddings of which a few have no positive."""
   labels = np.random.default_rng(0).integers(0, size // 4, size)
@@ -222,6 +231,10 @@ CASES = {
   'nt_xent': Case(mean(dense.nt_xent), draw(views, scale=5)),
   'nt_xent_per_example': Case(dense.nt_xent, draw(views, scale=5)),
   'pairwise_nt_xent': Case(dense.pairwise_nt_xent, draw(several, scale=5), slow=True, **OF_VIEWS),
+  'pix_contrast': Case(mean(dense.pix_contrast), draw(pixels, scale=5)),
+  'pix_contrast_per_example': Case(dense.pix_contrast, draw(pixels, scale=5)),
+  'pixpro': Case(mean(dense.pixpro), pixels),
+  'pixpro_per_example': Case(dense.pixpro, pixels),
   'poly_view': Case(dense.poly_view, draw(several, scale=5), slow=True, **OF_VIEWS),
   'reweighted_info_nce': Case(mean(dense.reweighted_info_nce), draw(pairs, scale=5)),
   'reweighted_info_nce_per_example': Case(dense.reweighted_info_nce, draw(repeated, scale=5)),

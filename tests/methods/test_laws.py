@@ -53,6 +53,8 @@ slow = functools.partial(pytest.param, marks=pytest.mark.slow)
   ],
 )
 def test_parts_and_mesh_keep_value_gradient_and_memory(names, mesh, devices, micro_batches):
+  if micro_batches > 1:
+    names = tuple(name for name in names if 'parts' not in laws.method_of(name).exempt)
   found = laws.stepped(names, mesh=mesh, devices=devices, micro_batches=micro_batches)
   assert_alike(found, laws.stepped(names))
 

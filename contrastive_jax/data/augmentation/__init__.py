@@ -5,7 +5,17 @@ from contrastive_jax.data.augmentation.strengths import (
   augment,
   augment_on_host,
   augment_patches,
+  boxes,
+  check_boxes,
   check_strengths,
 )
 
-__all__ = ['COLORS', 'augment', 'augment_on_host', 'augment_patches', 'check_strengths']
+__all__ = [
+  'COLORS',
+  'augment',
+  'augment_on_host',
+  'augment_patches',
+  'boxes',
+  'check_boxes',
+  'check_strengths',
+]

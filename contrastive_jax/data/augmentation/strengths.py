@@ -28,6 +28,8 @@ _GEOMETRY = {
 _COLOR = {'brightness': 1, 'contrast': 1, 'saturation': 1, 'hue': 0.5, 'grey': 1}
 # Names of strengths that change colors alone.
 COLORS = tuple(_COLOR)
+# Names of strengths whose results are no boxes of the image, as they turn or shear it.
+NO_BOX = ('degrees', 'shear', 'rand_augment', 'aug_mix')
 _BOUNDS = _GEOMETRY | {'rand_augment': 1, 'aug_mix': 1} | _COLOR | {'blur': 1, 'erase': 1}
 
 
@@ -111,11 +113,7 @@ def augment(
     jax.vmap(jax.random.fold_in, (0, None))(keys, number) for number in range(3, 7)
   )
   if images.shape[1] != size or any(map(strengths.get, _GEOMETRY)):
-    shape = changes.draw_shape(shape_keys, strengths)
-    if crop := strengths.get('crop'):
-      least = strengths.get('crop_min', 0.0)
-      shape = changes.compose(shape, changes.draw_crop(crop_keys, crop, least))
-    images = changes.resample(images, size, *shape)
+    images = changes.resample(images, size, *_draw_map(shape_keys, crop_keys, strengths))
   if level := strengths.get('rand_augment'):
     images = policies.rand_augment(rand_keys, images, level)
   if level := strengths.get('aug_mix'):
@@ -127,6 +125,49 @@ def augment(
   if probability := strengths.get('erase'):
     images = changes.erase(erase_keys, images, probability)
   return images
+
+
+def _draw_map(shape_keys: jax.Array, crop_keys: jax.Array, strengths: dict[str, float]):
+  """Draws the geometric map of `augment`, see `changes`."""
+  shape = changes.draw_shape(shape_keys, strengths)
+  if crop := strengths.get('crop'):
+    least = strengths.get('crop_min', 0.0)
+    shape = changes.compose(shape, changes.draw_crop(crop_keys, crop, least))
+  return shape
+
+
+@jax.default_matmul_precision('highest')
+def boxes(keys: jax.Array, strengths: dict[str, float]) -> jax.Array:
+  """Where the images that `augment` makes with the same keys lie in the images given.
+
+  Args:
+    keys: [B].
+    strengths: as for `augment`, without `NO_BOX`.
+
+  Returns:
+    [B, 4] edges (x₀, y₀, x₁, y₁), where the image is from 0 to 1. x₁ < x₀ if it is flipped left to
+    right, and y₁ < y₀ if top to bottom. With translation and zoom a box may leave the image.
+
+  Raises:
+    ValueError: if a strength makes other shapes than boxes.
+  """
+  check_strengths(strengths)
+  check_boxes(strengths)
+  shape_keys = jax.vmap(jax.random.split, (0, None), 1)(keys, 3)[0]
+  crop_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, 3)
+  matrix, move = _draw_map(shape_keys, crop_keys, strengths)
+  center, half = 0.5 + move, jnp.diagonal(matrix, axis1=1, axis2=2) / 2
+  return jnp.concatenate([(center - half)[:, ::-1], (center + half)[:, ::-1]], -1)
+
+
+def check_boxes(strengths: dict[str, float], field: str = 'augmentation') -> None:
+  """Raises ValueError if a strength makes views that are no boxes of the image."""
+  for name in NO_BOX:
+    if strengths.get(name):
+      raise ValueError(
+        f'config.{field}.{name} = {strengths[name]} makes views that are no boxes of the image; '
+        'use 0, with others such as crop, flip, translate and zoom'
+      )
 
 
 def augment_patches(keys: jax.Array, patches: Patches, strengths: dict[str, float]) -> Patches:
