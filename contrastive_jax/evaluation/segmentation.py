@@ -9,10 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from PIL import Image
-from scipy import ndimage
 
 from contrastive_jax.data.images import normalize
+from contrastive_jax.data.scenes import background, paste
 from contrastive_jax.evaluation.batches import in_batches, jit_batched
 from contrastive_jax.evaluation.probes import logistic_regression
 from contrastive_jax.evaluation.splits import Split
@@ -22,7 +21,6 @@ from contrastive_jax.models.definition import Definition
 TRAINING, TESTED = 512, 256
 # Drawings in a scene, and their minimum and maximum side as a share of the scene's.
 _OBJECTS, _SIDE = 2, (0.5, 0.8)
-_LIGHT = 240  # smallest channel of a pixel that is background where it touches the border
 _L2 = 1e-3  # strength of the penalty per token
 _FIELD = "config.evaluation.probes: 'segmentation'"
 _AT_ONCE = 64  # scenes whose logits of all pixels are in memory
@@ -38,20 +36,6 @@ class Scenes(NamedTuple):
 
   images: np.ndarray
   masks: np.ndarray
-
-
-def silhouette(image: np.ndarray) -> np.ndarray:
-  """The pixels [S, S] of a drawing on white [S, S, 3]: all but what is white up to the border.
-
-  >>> drawing = np.full((5, 5, 3), 255)
-  >>> drawing[1:4, 1:4] = 0
-  >>> drawing[2, 2] = 255
-  >>> int(silhouette(drawing).sum())
-  9
-  """
-  light = np.pad(image.min(-1) >= _LIGHT, 1, constant_values=True)
-  regions, _ = ndimage.label(light)
-  return (regions != regions[0, 0])[1:-1, 1:-1]
 
 
 def compose(images: np.ndarray, labels: np.ndarray, number: int, seed: int = 0) -> Scenes:
@@ -71,23 +55,14 @@ def compose(images: np.ndarray, labels: np.ndarray, number: int, seed: int = 0) 
   scenes = Scenes(np.empty((number, S, S, 3), np.uint8), np.zeros((number, S, S), np.int32))
   for n, (scene, mask) in enumerate(zip(*scenes, strict=True)):
     random = np.random.default_rng([seed, n])
-    corners = random.integers(0, 256, (2, 2, 3), np.uint8)
-    scene[:] = np.asarray(Image.fromarray(corners).resize((S, S), Image.Resampling.BILINEAR))
+    scene[:] = background(random, S)
     for _ in range(_OBJECTS):
       row = random.choice(rows[random.integers(len(rows))])
       side = round(S * random.uniform(*_SIDE))
       y, x = random.integers(0, S - side + 1, 2)
-      drawing = images[int(row)]
-      drawn = _resize(drawing, side)
-      covered = _resize(np.uint8(255) * silhouette(drawing), side) > 127
-      place = slice(y, y + side), slice(x, x + side)
-      scene[place][covered] = drawn[covered]
-      mask[place][covered] = 1 + labels[row]
+      covered = paste(scene, images[int(row)], y, x, side)
+      mask[y : y + side, x : x + side][covered] = 1 + labels[row]
   return scenes
-
-
-def _resize(image: np.ndarray, side: int) -> np.ndarray:
-  return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR))
 
 
 class Segmentation:

@@ -5,6 +5,7 @@
 
 from contrastive_jax.losses import pairwise
 from contrastive_jax.losses.labels.supervised import supervised, supervised_per_example
+from contrastive_jax.losses.labels.tracks import momentum_bank, tracks, tracks_per_item
 from contrastive_jax.losses.pairs.alignment import alignment, alignment_per_example
 from contrastive_jax.losses.pairs.assignment import (
   swapped_assignment,
@@ -142,6 +143,9 @@ __all__ = [  # noqa: RUF022 — grouped by kind
   'pixpro_per_example',
   'poly_view',
   # Labels.
+  'momentum_bank',
+  'tracks',
+  'tracks_per_item',
   'supervised',
   'supervised_per_example',
   # Tokens.

@@ -11,12 +11,15 @@ from collections.abc import Callable, Mapping
 
 from ml_collections import ConfigDict
 
+from contrastive_jax.tasks.tracking import open_tracking
 from contrastive_jax.training import workdir
 
 Results = Mapping[str, float]
 # config -> run, by name. Opening checks the config and opens its data, with a ValueError for what
 # cannot work. The run trains in a workdir, from where it was stopped, and returns its results.
-TASKS: dict[str, Callable[[ConfigDict], Callable[[pathlib.Path], Results]]] = {}
+TASKS: dict[str, Callable[[ConfigDict], Callable[[pathlib.Path], Results]]] = {
+  'tracking': open_tracking,
+}
 
 
 def open_task(config: ConfigDict) -> Callable[[pathlib.Path], Results]:

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from contrastive_jax import data
+from contrastive_jax.data.scenes import silhouette
 from contrastive_jax.evaluation.evaluator import Evaluator
 from contrastive_jax.evaluation.segmentation import (
   Segmentation,
@@ -11,7 +12,6 @@ from contrastive_jax.evaluation.segmentation import (
   compose,
   mean_iou,
   segment,
-  silhouette,
 )
 from contrastive_jax.evaluation.zero_shot import read_classes
 from contrastive_jax.sharding.mesh import make_mesh
