@@ -4,6 +4,7 @@
 """
 
 from contrastive_jax.losses import pairwise
+from contrastive_jax.losses.labels.distancia import icnn, icnn_score, proto_triplet
 from contrastive_jax.losses.labels.supervised import supervised, supervised_per_example
 from contrastive_jax.losses.labels.tracks import momentum_bank, tracks, tracks_per_item
 from contrastive_jax.losses.pairs.alignment import alignment, alignment_per_example
@@ -146,6 +147,9 @@ __all__ = [  # noqa: RUF022 — grouped by kind
   'momentum_bank',
   'tracks',
   'tracks_per_item',
+  'icnn',
+  'icnn_score',
+  'proto_triplet',
   'supervised',
   'supervised_per_example',
   # Tokens.

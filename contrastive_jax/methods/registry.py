@@ -103,6 +103,7 @@ METHODS: dict[str, Callable[..., Method]] = {
     flops=lambda sizes, hard_fraction=None, **_: streamed(16 if hard_fraction else 6)(sizes),
     **_SCALED,
   ),
+  'icnn': stateless(losses.icnn, embeddings='first', classes='labels', flops=streamed(2)),
   'info_nce': stateless(losses.info_nce, flops=streamed(), **_SCALED),
   'interclr': InterClr,
   'isogclr': ISogClr,

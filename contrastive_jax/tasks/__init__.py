@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 
 from ml_collections import ConfigDict
 
+from contrastive_jax.tasks.episodes import open_episodes
 from contrastive_jax.tasks.tracking import open_tracking
 from contrastive_jax.training import workdir
 
@@ -18,6 +19,7 @@ Results = Mapping[str, float]
 # config -> run, by name. Opening checks the config and opens its data, with a ValueError for what
 # cannot work. The run trains in a workdir, from where it was stopped, and returns its results.
 TASKS: dict[str, Callable[[ConfigDict], Callable[[pathlib.Path], Results]]] = {
+  'episodes': open_episodes,
   'tracking': open_tracking,
 }
 
