@@ -48,6 +48,7 @@ from contrastive_jax.losses.pairs.soft_targets import (
 )
 from contrastive_jax.losses.pairs.uniformity import cross_uniformity, uniformity
 from contrastive_jax.losses.tokens.captioning import captioning, captioning_streamed, count_tokens
+from contrastive_jax.losses.tokens.restoration import restoration
 from contrastive_jax.losses.views.barlow_twins import barlow_twins
 from contrastive_jax.losses.views.cacr import cacr, cacr_per_example
 from contrastive_jax.losses.views.cosine import cosine, cosine_per_example
@@ -153,6 +154,7 @@ __all__ = [  # noqa: RUF022 — grouped by kind
   'supervised',
   'supervised_per_example',
   # Tokens.
+  'restoration',
   'captioning',
   'captioning_streamed',
   'count_tokens',

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from contrastive_jax.data.sources.photographs import Photographs, open_photographs
 from contrastive_jax.data.sources.row_ids import RowRange
 
 # Where Debian's dataset-fashion-mnist puts its files.
@@ -109,7 +110,8 @@ def _read_idx(path: str) -> np.ndarray:
 
 
 # Readers by the name of the set: split -> records.
-DATASETS: dict[str, Callable[[str], LabeledImages]] = {
+DATASETS: dict[str, Callable[[str], LabeledImages | Photographs]] = {
   'digits': functools.cache(open_digits),
   'fashion_mnist': functools.cache(open_fashion_mnist),
+  'photographs': open_photographs,
 }

@@ -65,6 +65,7 @@ def open_source(name: str, split: str, folder: str | None = None) -> Source | mi
     name: one of
 
       - 'emoji', which is embedded; 'digits' of scikit-learn; 'fashion_mnist' of Debian's package;
+        'photographs' of packages, with the splits 'scikit_image', 'opencv' and 'mate';
       - 'tfds:NAME', 'tfds:NAME/config', 'tfds:NAME:split' or 'tfds:FOLDER', a prepared TFDS
         dataset; 'tfds:' is optional in the first two, and a split in the name replaces 'train';
       - 'webdataset:PATTERN', tar shards; 'jsonl:PATTERN' and 'csv:PATTERN', with paths of images;
