@@ -5,6 +5,7 @@
 
 from contrastive_jax.losses import pairwise
 from contrastive_jax.losses.labels.distancia import icnn, icnn_score, proto_triplet
+from contrastive_jax.losses.labels.proxy_replay import hpcr, pcr, pcr_per_example
 from contrastive_jax.losses.labels.supervised import supervised, supervised_per_example
 from contrastive_jax.losses.labels.tracks import momentum_bank, tracks, tracks_per_item
 from contrastive_jax.losses.pairs.alignment import alignment, alignment_per_example
@@ -151,6 +152,9 @@ __all__ = [  # noqa: RUF022 — grouped by kind
   'icnn',
   'icnn_score',
   'proto_triplet',
+  'hpcr',
+  'pcr',
+  'pcr_per_example',
   'supervised',
   'supervised_per_example',
   # Tokens.

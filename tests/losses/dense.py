@@ -464,6 +464,19 @@ def pix_contrast(prediction, target, positive, scale):
   return jnp.sum(losses, -1) / jnp.maximum(jnp.sum(matched, -1), 1)
 
 
+def pcr(embeddings, classes, proxies, scale):
+  """A supervised contrastive loss in which the candidates are a proxy per example."""
+  log_probability = jax.nn.log_softmax(scale * embeddings @ proxies[classes].T, 1)
+  positive = classes[:, None] == classes
+  return -jnp.sum(jnp.where(positive, log_probability, 0.0), 1) / jnp.sum(positive, 1)
+
+
+def hpcr(embeddings, classes, proxies, scale):
+  """With pairs of examples."""
+  anchors = jnp.concatenate([embeddings, proxies[classes]])
+  return supervised(anchors, jnp.concatenate([classes, classes]), scale)
+
+
 def supervised(embeddings, classes, scale):
   own = jnp.eye(len(classes), dtype=bool)
   scores = jnp.where(own, -jnp.inf, scale * embeddings @ embeddings.T)

@@ -131,6 +131,13 @@ def classes(size):
   return {'embeddings': embeddings, 'classes': labels, 'scale': np.float32(5)}
 
 
+def proxied(size):
+  """Embeddings with classes, and proxies of more classes."""
+  rng = np.random.default_rng(3)
+  drawn = {'embeddings': reference.unit(rng, size, 8), 'classes': rng.integers(0, 5, size)}
+  return drawn | {'proxies': reference.unit(rng, 7, 8), 'scale': np.float32(5)}
+
+
 def tokens(size):
   """Labels of which most are one word, and some padding."""
   rng = np.random.default_rng(0)
@@ -161,6 +168,7 @@ def by_position(function, names):
 draw = functools.partial
 MODALITIES = ('anchor', 'first', 'second', 'third')
 CLUSTERS = dict.fromkeys(('views', 'prototypes'), lambda a: a[..., :-1])
+PROXIES = {'proxies': lambda a: a[:, :-1]}
 OF_VIEWS = {'malformed': {'views': lambda a: a[:, :1]}}
 CASES = {
   'alignment': Case(mean(dense.alignment), pairs),
@@ -210,6 +218,7 @@ CASES = {
   ),
   'hard_negative': Case(mean(dense.hard_negative), draw(pairs, scale=5), {'k': 3}),
   'hard_negative_per_example': Case(dense.hard_negative, draw(repeated, scale=5), {'k': 64}),
+  'hpcr': Case(mean(dense.hpcr), proxied, malformed=PROXIES),
   'info_nce': Case(mean(dense.info_nce), draw(pairs, scale=5)),
   'info_nce_per_example': Case(dense.info_nce, draw(repeated, scale=5)),
   'mixup_info_nce': Case(mean(dense.mixup_info_nce), draw(mixtures, scale=5)),
@@ -235,6 +244,8 @@ CASES = {
   'pix_contrast_per_example': Case(dense.pix_contrast, draw(pixels, scale=5)),
   'pixpro': Case(mean(dense.pixpro), pixels),
   'pixpro_per_example': Case(dense.pixpro, pixels),
+  'pcr': Case(mean(dense.pcr), proxied, malformed=PROXIES),
+  'pcr_per_example': Case(dense.pcr, proxied, malformed=PROXIES),
   'poly_view': Case(dense.poly_view, draw(several, scale=5), slow=True, **OF_VIEWS),
   'reweighted_info_nce': Case(mean(dense.reweighted_info_nce), draw(pairs, scale=5)),
   'reweighted_info_nce_per_example': Case(dense.reweighted_info_nce, draw(repeated, scale=5)),
