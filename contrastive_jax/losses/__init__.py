@@ -4,10 +4,10 @@
 """
 
 from contrastive_jax.losses import pairwise
-from contrastive_jax.losses.labels.distancia import icnn, icnn_score, proto_triplet
+from contrastive_jax.losses.labels.distancia import icnn, proto_triplet
 from contrastive_jax.losses.labels.proxy_replay import hpcr, pcr, pcr_per_example
 from contrastive_jax.losses.labels.supervised import supervised, supervised_per_example
-from contrastive_jax.losses.labels.tracks import momentum_bank, tracks, tracks_per_item
+from contrastive_jax.losses.labels.tracks import tracks
 from contrastive_jax.losses.pairs.alignment import alignment, alignment_per_example
 from contrastive_jax.losses.pairs.assignment import (
   swapped_assignment,
@@ -146,11 +146,8 @@ __all__ = [  # noqa: RUF022 — grouped by kind
   'pixpro_per_example',
   'poly_view',
   # Labels.
-  'momentum_bank',
   'tracks',
-  'tracks_per_item',
   'icnn',
-  'icnn_score',
   'proto_triplet',
   'hpcr',
   'pcr',

@@ -31,9 +31,9 @@ def open_super_resolution(config: ConfigDict) -> Callable[[pathlib.Path], Result
       generator       mean |G(x) − y| + adversarial · (softplus(−D(G(x))) + contrast · L)
       discriminator   softplus(−D(y)) + softplus(D(G(x)))
 
-  of crops y and their bicubic reductions x. L is `losses.restoration` on the discriminator's
-  features, whose gradient goes through the generated image. The positives of a crop are y and
-  `copies` sharpened versions, of random strength; its negatives x enlarged, `copies` blurred
+  of crops y and their bicubic reductions x. L is the mean of `losses.restoration` over the
+  discriminator's layers; its gradient goes through the generated image. The positives of a crop are
+  y and `copies` sharpened versions, of random strength; its negatives x enlarged, `copies` blurred
   versions of y, and the crop of another example. Whole test images are compared by PSNR and SSIM
   over their colors, beside bicubic enlargement.
 
@@ -88,7 +88,8 @@ def adversaries(
       near, far = copies(key, y, config.copies)
       far = jnp.concatenate([enlarge(x, config.model.upscale)[None], far, jnp.roll(y, 1, 0)[None]])
       seen = [_layers(judge, each) for each in (jnp.concatenate([y[None], near]), far)]
-      terms['contrast'] = losses.restoration(features, *seen)
+      layers = [losses.restoration(*each) for each in zip(features, *seen, strict=True)]
+      terms['contrast'] = sum(layers) / len(layers)
       loss += config.adversarial * config.contrast * terms['contrast']
     return loss, terms | {'psnr': -10 * jnp.log10(jnp.mean((made - y) ** 2))}
 

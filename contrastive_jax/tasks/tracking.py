@@ -15,6 +15,7 @@ from scipy import optimize
 from contrastive_jax import losses
 from contrastive_jax.data.images import normalize
 from contrastive_jax.data.videos import Video, compose_video
+from contrastive_jax.losses.labels.tracks import momentum_bank
 from contrastive_jax.models.definition import Definition, define
 from contrastive_jax.tasks.labeled import LabeledImages, read_labeled
 from contrastive_jax.training.fit import Fit, fit, learn
@@ -105,7 +106,7 @@ def videos_loss(
 def _items_of_bank(key, features, seen, momentum):
   """Contrastive items of the frames after the first, [T − 1, N, …] each."""
   T, N, _ = features.shape
-  bank = losses.momentum_bank(features, seen)
+  bank = momentum_bank(features, seen)
   last, known = [features[0]], [seen[0]]
   for now, here in zip(features[1:-1], seen[1:-1], strict=True):
     last.append(jnp.where(here[:, None], now, last[-1]))
@@ -161,7 +162,7 @@ def association(features: np.ndarray, seen: np.ndarray) -> float:
     features: [T, N, D].
     seen: [T, N].
   """
-  bank = np.asarray(losses.momentum_bank(jnp.asarray(features), jnp.asarray(seen)))
+  bank = np.asarray(momentum_bank(jnp.asarray(features), jnp.asarray(seen)))
   right, count, known = 0, 0, seen[0].copy()
   for t in range(1, len(seen)):
     rows, tracks = np.flatnonzero(seen[t] & known), np.flatnonzero(known)

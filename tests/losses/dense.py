@@ -477,6 +477,62 @@ def hpcr(embeddings, classes, proxies, scale):
   return supervised(anchors, jnp.concatenate([classes, classes]), scale)
 
 
+def lengths(x):
+  return jnp.sqrt(jnp.sum(x**2, -1) + 1e-6)
+
+
+def proto_triplet(queries, labels, prototypes):
+  distances = lengths(queries[:, None] - prototypes)
+  own = labels[:, None] == jnp.arange(len(prototypes))
+  others = jnp.min(jnp.where(own, jnp.inf, distances), 1)
+  return jnp.mean(jnp.maximum(0, jnp.sum(distances * own, 1) - others + 0.5))
+
+
+def icnn(embeddings, classes, k=4):
+  own = jnp.eye(len(embeddings), dtype=bool)
+  distances = lengths(embeddings[:, None] - embeddings)
+  nearest = jnp.argsort(jnp.where(own, jnp.inf, distances), 1)[:, : k + 1]
+  distances = jnp.take_along_axis(distances, nearest, 1)
+  same = jnp.asarray(classes)[nearest] == classes[:, None]
+  other = jnp.min(jnp.where(same, jnp.inf, distances), 1)
+  distances, same = distances[:, :k], same[:, :k]
+  relative = distances / (other[:, None] + 1e-7)
+  relative /= jnp.maximum(1, jnp.max(relative, 1, keepdims=True))
+  within, between = (
+    jnp.sum(values * counted, 1) / jnp.maximum(jnp.sum(counted, 1), 1)
+    for values, counted in ((relative, same), (distances, ~same))
+  )
+  within = 1 - jnp.sum(within) / jnp.sum(jnp.any(same, 1))
+  between = jnp.sum(between) / jnp.sum(jnp.any(~same, 1)) / (jnp.max(distances * ~same) + 1e-7)
+  return -jnp.log(((within + between) / 2 + jnp.mean(same)) / 2)
+
+
+def tracks(anchors, positives, negatives, positive_valid, negative_valid):
+  near, far = (jnp.einsum('id,ind->in', anchors, x) for x in (positives, negatives))
+  pairs = jnp.exp(far[:, None] - near[..., None])
+  pairs *= positive_valid[..., None] & negative_valid[:, None]
+  contrast = jnp.log1p(jnp.sum(pairs, (1, 2)))
+  unit = lambda x: x / jnp.linalg.norm(x, axis=-1, keepdims=True)  # noqa: E731
+  errors = [
+    (jnp.einsum('id,ind->in', unit(anchors), unit(x)) - label) ** 2 * valid
+    for x, valid, label in ((positives, positive_valid, 1), (negatives, negative_valid, 0))
+  ]
+  counts = jnp.sum(positive_valid, 1) + jnp.sum(negative_valid, 1)
+  auxiliary = sum(jnp.sum(e, 1) for e in errors) / jnp.maximum(counts, 1)
+  items = jnp.any(positive_valid, 1)
+  return jnp.sum((2 * contrast + 3 * auxiliary) * items) / jnp.sum(items)
+
+
+def restoration(features, positives, negatives):
+  def cosine(x, y):
+    lengths = jnp.linalg.norm(x, axis=-1) * jnp.linalg.norm(y, axis=-1)
+    return jnp.mean(jnp.sum(x * y, -1) / lengths, (-2, -1))
+
+  near, far = (cosine(features, jax.lax.stop_gradient(x)) for x in (positives, negatives))
+  others = jnp.sum(jnp.exp(far), 0)
+  return jnp.mean(-jnp.log(jnp.exp(near) / (jnp.exp(near) + others)))
+
+
 def supervised(embeddings, classes, scale):
   own = jnp.eye(len(classes), dtype=bool)
   scores = jnp.where(own, -jnp.inf, scale * embeddings @ embeddings.T)

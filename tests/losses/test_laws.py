@@ -138,6 +138,35 @@ def proxied(size):
   return drawn | {'proxies': reference.unit(rng, 7, 8), 'scale': np.float32(5)}
 
 
+def queried(size):
+  """Queries of four classes, and prototypes."""
+  given = classes(size)
+  labels, prototypes = given['classes'] % 4, reference.unit(np.random.default_rng(1), 4, 8)
+  return {'queries': given['embeddings'], 'labels': labels, 'prototypes': prototypes}
+
+
+def labeled(size):
+  """Embeddings of four classes."""
+  return {'embeddings': classes(size)['embeddings'], 'classes': np.arange(size) % 4}
+
+
+def tracked(size):
+  """Contrastive items, of which some positives and negatives do not count."""
+  rng = np.random.default_rng(0)
+  given = {'anchors': rng.normal(size=(size, 8)).astype('f')}
+  for name, count in (('positive', 2), ('negative', 5)):
+    given[f'{name}s'] = rng.normal(size=(size, count, 8)).astype('f')
+    given[f'{name}_valid'] = rng.random((size, count)) < 0.6
+  return given
+
+
+def restored(size):
+  """Feature maps of restored images, sharp ones and blurred ones."""
+  rng = np.random.default_rng(0)
+  counts = {'features': (), 'positives': (2,), 'negatives': (3,)}
+  return {name: rng.normal(size=(*n, size, 2, 3, 4)).astype('f') for name, n in counts.items()}
+
+
 def tokens(size):
   """Labels of which most are one word, and some padding."""
   rng = np.random.default_rng(0)
@@ -168,6 +197,7 @@ def by_position(function, names):
 draw = functools.partial
 MODALITIES = ('anchor', 'first', 'second', 'third')
 CLUSTERS = dict.fromkeys(('views', 'prototypes'), lambda a: a[..., :-1])
+SIDES = ('positives', 'negatives')
 PROXIES = {'proxies': lambda a: a[:, :-1]}
 OF_VIEWS = {'malformed': {'views': lambda a: a[:, :1]}}
 CASES = {
@@ -219,6 +249,7 @@ CASES = {
   'hard_negative': Case(mean(dense.hard_negative), draw(pairs, scale=5), {'k': 3}),
   'hard_negative_per_example': Case(dense.hard_negative, draw(repeated, scale=5), {'k': 64}),
   'hpcr': Case(mean(dense.hpcr), proxied, malformed=PROXIES),
+  'icnn': Case(dense.icnn, labeled),
   'info_nce': Case(mean(dense.info_nce), draw(pairs, scale=5)),
   'info_nce_per_example': Case(dense.info_nce, draw(repeated, scale=5)),
   'mixup_info_nce': Case(mean(dense.mixup_info_nce), draw(mixtures, scale=5)),
@@ -247,6 +278,10 @@ CASES = {
   'pcr': Case(mean(dense.pcr), proxied, malformed=PROXIES),
   'pcr_per_example': Case(dense.pcr, proxied, malformed=PROXIES),
   'poly_view': Case(dense.poly_view, draw(several, scale=5), slow=True, **OF_VIEWS),
+  'proto_triplet': Case(dense.proto_triplet, queried, malformed={'prototypes': lambda a: a[:, 1:]}),
+  'restoration': Case(
+    dense.restoration, restored, malformed=dict.fromkeys(SIDES, lambda a: a[:, 1:])
+  ),
   'reweighted_info_nce': Case(mean(dense.reweighted_info_nce), draw(pairs, scale=5)),
   'reweighted_info_nce_per_example': Case(dense.reweighted_info_nce, draw(repeated, scale=5)),
   'sigmoid': Case(mean(dense.sigmoid), draw(pairs, scale=5, bias=-3)),
@@ -267,6 +302,7 @@ CASES = {
     dense.teacher_entropy,
     lambda size: {name: a for name, a in scaled(size).items() if name.startswith('teacher')},
   ),
+  'tracks': Case(dense.tracks, tracked),
   'uniformity': Case(dense.uniformity, pairs),
   'vicreg': Case(dense.vicreg, views, {'invariance': 2.0, 'covariance': 3.0}),
   'volume': Case(dense.volume, draw(pairs, names=MODALITIES), names=MODALITIES),

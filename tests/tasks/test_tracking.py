@@ -31,7 +31,7 @@ def test_positives_of_the_bank_are_the_last_seen_or_the_first_later_one():
 def test_with_momentum_positives_are_those_of_the_bank():
   key = jax.random.key(0)
   positives = tracking._items_of_bank(key, FEATURES, SEEN, momentum=1.0)[1]
-  bank = tracking.losses.momentum_bank(FEATURES, SEEN)
+  bank = tracking.momentum_bank(FEATURES, SEEN)
   np.testing.assert_allclose(positives[2, 0, 0], bank[2, 0], rtol=1e-6)
 
 

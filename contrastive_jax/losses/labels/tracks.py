@@ -35,6 +35,10 @@ def tracks(
 
   References:
     [1] As of `tracks_per_item`.
+
+  >>> v = jnp.eye(2)
+  >>> float(tracks(v, v[:, None], v[::-1, None], auxiliary=0.0, weight=1.0))      # log(1 + e⁰⁻¹)
+  0.31326166
   """
   valid = {'positive_valid': positive_valid, 'negative_valid': negative_valid}
   weights = {'weight': weight, 'auxiliary': auxiliary}

@@ -1,7 +1,5 @@
 """The contrastive loss of a restored image with sharper and blurrier ones, PCL-SR."""
 
-from collections.abc import Sequence
-
 import jax
 import jax.numpy as jnp
 
@@ -9,49 +7,48 @@ _UNDER_ROOT = 1e-12
 
 
 def restoration(
-  features: Sequence[jax.Array],
-  positives: Sequence[jax.Array],
-  negatives: Sequence[jax.Array],
-  *,
-  scale: float = 1.0,
+  features: jax.Array, positives: jax.Array, negatives: jax.Array, *, scale: float = 1.0
 ) -> jax.Array:
   """The contrastive loss of restored images [1]: near to sharp images, far from blurred ones.
 
-      L = mean over layers l, images i and positives p of
+      L = mean over images i and positives p of
             −log( e^{s(fᵢ, p)} / (e^{s(fᵢ, p)} + Σ_n e^{s(fᵢ, n)}) )
       s(f, g) = scale · mean over positions of the cosine of the channels
 
   Positives are the target, and sharpened copies of it; negatives are the input enlarged, and
-  blurred copies of the target. They get no gradient.
+  blurred copies of the target. They get no gradient. The authors average it over layers of a
+  network, such as the discriminator.
 
   Args:
-    features: per layer, [B, H, W, C] of the restored images.
-    positives: per layer, [P, B, H, W, C].
-    negatives: per layer, [N, B, H, W, C].
+    features: [B, H, W, C] of the restored images, of one layer.
+    positives: [P, B, H, W, C].
+    negatives: [N, B, H, W, C].
     scale: the inverse temperature; 1 in the authors' code.
 
   Returns:
     Scalar, in nats.
 
   Raises:
-    ValueError: if there is no layer, or shapes do not match.
+    ValueError: if shapes do not match, or there is no positive or negative.
 
   References:
     [1] Wu et al., A Practical Contrastive Learning Framework for Single-Image Super-Resolution,
       2021, https://arxiv.org/abs/2111.13924; formula as in Aitical/PCL-SISR: src/loss/cl.py.
 
   >>> x = jnp.eye(2)[None, None]                                           # [1, 1, 2, 2]
-  >>> round(float(restoration([x], [x[None]], [x[None, ..., ::-1]])), 4)      # log(1 + e⁰⁻¹)
+  >>> round(float(restoration(x, x[None], x[None, ..., ::-1])), 4)      # log(1 + e⁰⁻¹)
   0.3133
   """
-  _check(features, positives, negatives)
-  positives, negatives = jax.lax.stop_gradient((list(positives), list(negatives)))
-  losses = []
-  for own, near, far in zip(features, positives, negatives, strict=True):
-    positive = scale * cosine_of_positions(own, near)  # [P, B]
-    negative = jax.nn.logsumexp(scale * cosine_of_positions(own, far), 0)  # [B]
-    losses.append(jnp.mean(jnp.logaddexp(positive, negative) - positive))
-  return jnp.mean(jnp.stack(losses))
+  for name, others in (('positives', positives), ('negatives', negatives)):
+    if features.ndim != 4 or others.shape[1:] != features.shape or not len(others):
+      raise ValueError(
+        f'features {features.shape} and {name} {others.shape} do not match; give [B, H, W, C] and '
+        '[N, B, H, W, C], N over 0'
+      )
+  positives, negatives = jax.lax.stop_gradient((positives, negatives))
+  positive = scale * cosine_of_positions(features, positives)  # [P, B]
+  negative = jax.nn.logsumexp(scale * cosine_of_positions(features, negatives), 0)  # [B]
+  return jnp.mean(jnp.logaddexp(positive, negative) - positive)
 
 
 def cosine_of_positions(x: jax.Array, y: jax.Array) -> jax.Array:
@@ -68,18 +65,3 @@ def cosine_of_positions(x: jax.Array, y: jax.Array) -> jax.Array:
   x, y = (z.astype(dtype) for z in (x, y))
   norms = jnp.sqrt(jnp.sum(x * x, -1) * jnp.sum(y * y, -1) + _UNDER_ROOT)
   return jnp.mean(jnp.sum(x * y, -1) / norms, (-2, -1))
-
-
-def _check(features, positives, negatives) -> None:
-  if not len(features) == len(positives) == len(negatives) > 0:
-    raise ValueError(
-      f'{len(features)}, {len(positives)} and {len(negatives)} layers of features, positives and '
-      'negatives; give as many of each, at least one'
-    )
-  for name, others in (('positives', positives), ('negatives', negatives)):
-    for own, other in zip(features, others, strict=True):
-      if own.ndim != 4 or other.ndim != 5 or other.shape[1:] != own.shape or not len(other):
-        raise ValueError(
-          f'features {own.shape} and {name} {other.shape} do not match; give [B, H, W, C] and '
-          f'[N, B, H, W, C], N over 0'
-        )
