@@ -32,7 +32,7 @@ class Classifier(nnx.Module):
   Args:
     image: the image tower.
     classes: number of classes, K.
-    heads: number of heads of the pooler.
+    heads: number of heads of the pooler; 0 for the tower's own pooled vectors.
     rngs: initializes the pooler; the linear layer starts at zero.
   """
 
@@ -40,12 +40,13 @@ class Classifier(nnx.Module):
     width = image.width
     make = {'dtype': jnp.float32, 'rngs': rngs}
     self.image = image
-    self.pooler = AttentionalPooler(1, width, width, heads, **make)
+    self.pooler = AttentionalPooler(1, width, width, heads, **make) if heads else None
     self.head = Linear(width, classes, ('embed', None), 0.0, **make)
 
   def __call__(self, images):
     """Maps images [B, H, W, 3] to logits [B, K]."""
-    return self.head(self.pooler(self.image(images)[1])[:, 0])
+    pooled, tokens = self.image(images)
+    return self.head(pooled if self.pooler is None else self.pooler(tokens)[:, 0])
 
 
 def define_classifier(definition: Definition, classes: int, heads: int) -> Definition:
@@ -135,11 +136,31 @@ def classify(
   normalize: Callable = normalize,
 ) -> np.ndarray:
   """Returns the most likely class of each image [N, S, S, 3], integers [N]; see `fit`."""
+  options = {'batch_size': batch_size, 'mesh': mesh, 'normalize': normalize}
+  return _apply(partial(jnp.argmax, axis=-1), classifier, parameters, images, **options)
 
-  def best(parameters, pixels):
-    return jnp.argmax(classifier.bind(parameters)(normalize(pixels)), axis=-1)
 
-  return in_batches(partial(jit_batched(best, mesh), parameters), images, batch_size, mesh)
+def probabilities(
+  classifier: Definition,
+  parameters,
+  images: np.ndarray,
+  *,
+  batch_size: int,
+  mesh: Mesh,
+  normalize: Callable = normalize,
+) -> np.ndarray:
+  """Returns the probabilities [N, K] of the classes of images [N, S, S, 3]; see `fit`."""
+  options = {'batch_size': batch_size, 'mesh': mesh, 'normalize': normalize}
+  return _apply(jax.nn.softmax, classifier, parameters, images, **options)
+
+
+def _apply(function, classifier, parameters, images, *, batch_size, mesh, normalize):
+  """Applies a function to the logits of images, batch by batch."""
+
+  def applied(parameters, pixels):
+    return function(classifier.bind(parameters)(normalize(pixels)))
+
+  return in_batches(partial(jit_batched(applied, mesh), parameters), images, batch_size, mesh)
 
 
 def _rows(number: int, batch_size: int, seed: int):

@@ -6,6 +6,13 @@
 from contrastive_jax.losses import pairwise
 from contrastive_jax.losses.labels.distancia import icnn, proto_triplet
 from contrastive_jax.losses.labels.proxy_replay import hpcr, pcr, pcr_per_example
+from contrastive_jax.losses.labels.rank_mixup import (
+  largest_shares,
+  m_ndcg,
+  m_ndcg_per_example,
+  mrl,
+  mrl_per_example,
+)
 from contrastive_jax.losses.labels.supervised import supervised, supervised_per_example
 from contrastive_jax.losses.labels.tracks import tracks
 from contrastive_jax.losses.pairs.alignment import alignment, alignment_per_example
@@ -152,6 +159,11 @@ __all__ = [  # noqa: RUF022 — grouped by kind
   'hpcr',
   'pcr',
   'pcr_per_example',
+  'largest_shares',
+  'm_ndcg',
+  'm_ndcg_per_example',
+  'mrl',
+  'mrl_per_example',
   'supervised',
   'supervised_per_example',
   # Tokens.

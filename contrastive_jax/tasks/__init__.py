@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 from ml_collections import ConfigDict
 
-from contrastive_jax.tasks import stream
+from contrastive_jax.tasks import classification, stream
 from contrastive_jax.tasks.episodes import open_episodes
 from contrastive_jax.tasks.super_resolution import open_super_resolution
 from contrastive_jax.tasks.tracking import open_tracking
@@ -21,6 +21,7 @@ Results = Mapping[str, float]
 # config -> run, by name. Opening checks the config and opens its data, with a ValueError for what
 # cannot work. The run trains in a workdir, from where it was stopped, and returns its results.
 TASKS: dict[str, Callable[[ConfigDict], Callable[[pathlib.Path], Results]]] = {
+  'classification': classification.open_task,
   'episodes': open_episodes,
   'stream': stream.open_stream,
   'super_resolution': open_super_resolution,
