@@ -4,7 +4,16 @@
 """
 
 from contrastive_jax.losses import pairwise
+from contrastive_jax.losses.labels.contrastive_margin import (
+  contrastive_margin,
+  contrastive_margin_per_example,
+)
 from contrastive_jax.losses.labels.distancia import icnn, proto_triplet
+from contrastive_jax.losses.labels.multi_similarity import (
+  multi_similarity,
+  multi_similarity_per_example,
+)
+from contrastive_jax.losses.labels.proxy_anchor import proxy_anchor
 from contrastive_jax.losses.labels.proxy_replay import hpcr, pcr, pcr_per_example
 from contrastive_jax.losses.labels.rank_mixup import (
   largest_shares,
@@ -164,6 +173,11 @@ __all__ = [  # noqa: RUF022 — grouped by kind
   'm_ndcg_per_example',
   'mrl',
   'mrl_per_example',
+  'contrastive_margin',
+  'contrastive_margin_per_example',
+  'multi_similarity',
+  'multi_similarity_per_example',
+  'proxy_anchor',
   'supervised',
   'supervised_per_example',
   # Tokens.

@@ -48,6 +48,7 @@ _NEGATIVES: dict[str, Any] = {
   'valid': 'negative_valid?',
   'scale': 'scale',
 }
+_LABELED: dict[str, Any] = {'embeddings': 'first', 'classes': 'labels'}
 _TOKENS: dict[str, Any] = {'labels': 'next_tokens', 'count': losses.count_tokens}
 
 # (mesh=None, **options) -> Method, by name.
@@ -77,6 +78,7 @@ METHODS: dict[str, Callable[..., Method]] = {
   'composition_aware': stateless(
     losses.composition_aware, text='text', same='same?', flops=streamed(), **_NEGATIVES
   ),
+  'contrastive_margin': stateless(losses.contrastive_margin, flops=streamed(), **_LABELED),
   'cosine': stateless(losses.cosine, prediction='first', target='second'),
   'cross_uniformity': stateless(losses.cross_uniformity, flops=streamed(), **_PAIR),
   'debiased_info_nce': stateless(losses.debiased_info_nce, flops=streamed(), **_SCALED),
@@ -116,6 +118,11 @@ METHODS: dict[str, Callable[..., Method]] = {
     same='texts_same?',
     flops=lambda sizes, **_: sizes.texts * streamed()(sizes),
     **_NEGATIVES,
+  ),
+  'multi_similarity': stateless(
+    losses.multi_similarity,
+    flops=lambda sizes, mining=0.1, **_: streamed(8 if mining is None else 10)(sizes),
+    **_LABELED,
   ),
   'mv_dhel': stateless(losses.mv_dhel, flops=of_views(lambda V: 4 * V), **_SEVERAL),
   'mv_info_nce': stateless(losses.mv_info_nce, flops=of_views(lambda V: 4 * V**2), **_SEVERAL),

@@ -77,10 +77,14 @@ class Encoder(nnx.Module):
   def image_embedding(self, images, *, keys=None):
     """Unit vectors [B, D] of images, pooled features [B, W] before the projector, and tokens."""
     features, tokens = self.image(images, keys=keys)
+    return self.project(features), features, tokens
+
+  def project(self, features):
+    """Unit vectors [B, D] of pooled features [B, W]."""
     x = features
     for index, layer in enumerate(self.projector):
       x = layer(jax.nn.relu(x) if index else x)
-    return transformer.unit(x), features, tokens
+    return transformer.unit(x)
 
   def encode(self, batch, *, keys=None) -> Outputs:
     """Encodes the batch's `image`."""

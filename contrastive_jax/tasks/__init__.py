@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from contrastive_jax.tasks import classification, stream
 from contrastive_jax.tasks.episodes import open_episodes
+from contrastive_jax.tasks.metric_learning import open_metric_learning
 from contrastive_jax.tasks.super_resolution import open_super_resolution
 from contrastive_jax.tasks.tracking import open_tracking
 from contrastive_jax.training import workdir
@@ -23,6 +24,7 @@ Results = Mapping[str, float]
 TASKS: dict[str, Callable[[ConfigDict], Callable[[pathlib.Path], Results]]] = {
   'classification': classification.open_task,
   'episodes': open_episodes,
+  'metric_learning': open_metric_learning,
   'stream': stream.open_stream,
   'super_resolution': open_super_resolution,
   'tracking': open_tracking,

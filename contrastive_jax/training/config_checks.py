@@ -147,6 +147,8 @@ RULES: dict[str, Rule] = {
   'objective.*.smoothing': _PROBABILITY,
   'objective.*.label_smoothing': _DECAY,
   'objective.*.prior': _DECAY,
+  'objective.multi_similarity.alpha': _POSITIVE,
+  'objective.multi_similarity.beta': _POSITIVE,
   'objective.*.beta': _NOT_NEGATIVE,
   'objective.*.alpha': Rule(0, 1),
   'objective.*.target_scale': _POSITIVE._replace(off=(None,)),

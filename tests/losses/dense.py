@@ -543,6 +543,64 @@ def supervised(embeddings, classes, scale):
   return losses * len(classes) / jnp.sum(count > 0)
 
 
+def labels(classes, anchor_classes, share):
+  """The labels of pairs [A, N], and which count."""
+  if share is None:
+    same = anchor_classes[:, None] == classes
+    return same.astype(float), jnp.ones_like(same)
+  first, second = (anchor_classes[:, None] == classes[:, place] for place in (0, 1))
+  return share * first + (1 - share) * second, first | second
+
+
+def metric_pairs(embeddings, classes, share, anchors, anchor_classes, diagonal=False):
+  """Similarities and labels of pairs, and which count."""
+  if anchors is None:
+    anchors, anchor_classes = embeddings, classes
+  y, counts = labels(classes, anchor_classes, share)
+  return anchors @ embeddings.T, y, counts & (diagonal | ~jnp.eye(*y.shape, dtype=bool))
+
+
+def contrastive_margin(
+  embeddings, classes, share=None, anchors=None, anchor_classes=None, negative_margin=0.5
+):
+  s, y, counts = metric_pairs(embeddings, classes, share, anchors, anchor_classes)
+  d = jnp.sqrt(jnp.where(counts, 2 - 2 * s, 1.0))
+  attract = jnp.where(counts & (y > 0), y * d, 0.0)
+  repel = jnp.where(counts & (y < 1), (1 - y) * jax.nn.relu(negative_margin - d), 0.0)
+  return len(s) * sum(
+    jnp.sum(part, 1) / jnp.maximum(jnp.sum(part > 0), 1) for part in (attract, repel)
+  )
+
+
+def log_sum(scores, weights):
+  """log(1 + Σ w exp(scores)) of rows."""
+  return jnp.log1p(jnp.sum(jnp.where(weights > 0, weights * jnp.exp(scores), 0.0), 1))
+
+
+def multi_similarity(
+  embeddings, classes, share=None, anchors=None, anchor_classes=None, mining=0.1
+):
+  s, y, counts = metric_pairs(embeddings, classes, share, anchors, anchor_classes)
+  positive, negative = counts & (y > 0), counts & (y < 1)
+  if mining is not None and share is None:
+    lowest = jnp.min(s, 1, where=positive, initial=jnp.inf)[:, None]
+    highest = jnp.max(s, 1, where=negative, initial=-jnp.inf)[:, None]
+    positive, negative = positive & (s < highest + mining), negative & (s > lowest - mining)
+  attract, repel = (
+    log_sum(slope * (s - 0.5), weights)
+    for slope, weights in ((-2.0, positive * y), (50.0, negative * (1 - y)))
+  )
+  return attract / 2 + repel / 50
+
+
+def proxy_anchor(embeddings, classes, proxies, share=None, scale=32.0, margin=0.1):
+  y, counts = labels(classes, jnp.arange(len(proxies)), share)
+  s, positive = proxies @ embeddings.T, counts & (y > 0)
+  attract = log_sum(-scale * (s - margin), positive * y)
+  repel = log_sum(scale * (s + margin), counts * (1 - y))
+  return jnp.sum(attract) / jnp.sum(jnp.any(positive, 1)) + jnp.mean(repel)
+
+
 def captioning(logits, labels, pad_id=0):
   log_probability = jax.nn.log_softmax(logits, -1)
   losses = -jnp.take_along_axis(log_probability, labels[..., None], -1)[..., 0]

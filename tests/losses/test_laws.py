@@ -167,6 +167,32 @@ def restored(size):
   return {name: rng.normal(size=(*n, size, 2, 3, 4)).astype('f') for name, n in counts.items()}
 
 
+def labeled(size):
+  """Embeddings of a few classes."""
+  drawn = classes(size)
+  return {'embeddings': drawn['embeddings'], 'classes': drawn['classes']}
+
+
+def mixed_classes(size):
+  """Mixtures of two classes, and anchors."""
+  rng = np.random.default_rng(1)
+  return {
+    'embeddings': reference.unit(rng, size, 8),
+    'classes': rng.integers(0, size // 4, (size, 2)),
+    'share': rng.beta(2, 2, size).astype('f'),
+    'anchors': reference.unit(rng, size, 8),
+    'anchor_classes': rng.integers(0, size // 4, size),
+  }
+
+
+def proxied(size):
+  """Mixtures of two classes, and a proxy per class."""
+  given = mixed_classes(size)
+  given['proxies'] = given.pop('anchors')[:8]
+  given['classes'] = given['classes'] % 8
+  return {name: a for name, a in given.items() if name != 'anchor_classes'}
+
+
 def tokens(size):
   """Labels of which most are one word, and some padding."""
   rng = np.random.default_rng(0)
@@ -218,6 +244,10 @@ CASES = {
   ),
   'composition_aware': Case(mean(dense.composition_aware), draw(corrected, scale=5)),
   'composition_aware_per_example': Case(dense.composition_aware, draw(corrected, scale=5)),
+  'contrastive_margin': Case(mean(dense.contrastive_margin), labeled),
+  'contrastive_margin_per_example': Case(
+    dense.contrastive_margin, mixed_classes, {'negative_margin': 1.2}
+  ),
   'cosine': Case(mean(dense.cosine), draw(pairs, names=('prediction', 'target'))),
   'cosine_per_example': Case(dense.cosine, draw(pairs, names=('prediction', 'target'))),
   'count_tokens': Case(lambda labels: jnp.sum(labels != 0), tokens, malformed={'labels': None}),
@@ -262,6 +292,8 @@ CASES = {
   'interactive_distillation_per_example': Case(
     dense.interactive_distillation, draw(taught, width=8, scale=5)
   ),
+  'multi_similarity': Case(mean(dense.multi_similarity), labeled),
+  'multi_similarity_per_example': Case(dense.multi_similarity, mixed_classes),
   'mv_dhel': Case(mean(dense.mv_dhel), draw(several, scale=5), **OF_VIEWS),
   'mv_dhel_per_example': Case(dense.mv_dhel, draw(several, scale=5), **OF_VIEWS),
   'mv_info_nce': Case(
@@ -282,6 +314,7 @@ CASES = {
   'restoration': Case(
     dense.restoration, restored, malformed=dict.fromkeys(SIDES, lambda a: a[:, 1:])
   ),
+  'proxy_anchor': Case(dense.proxy_anchor, proxied, malformed={'proxies': lambda a: a[:, :-1]}),
   'reweighted_info_nce': Case(mean(dense.reweighted_info_nce), draw(pairs, scale=5)),
   'reweighted_info_nce_per_example': Case(dense.reweighted_info_nce, draw(repeated, scale=5)),
   'sigmoid': Case(mean(dense.sigmoid), draw(pairs, scale=5, bias=-3)),

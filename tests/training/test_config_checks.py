@@ -20,7 +20,9 @@ VARIANTS = [
   (name, variant)
   for path in sorted(CONFIGS.rglob('*.py'))
   for name in ['.'.join(path.relative_to(CONFIGS).with_suffix('').parts)]
-  for variant in importlib.import_module(f'configs.{name}').VARIANTS
+  for recipe in [importlib.import_module(f'configs.{name}')]
+  for variant in recipe.VARIANTS
+  if 'task' not in recipe.get_config(variant)  # A task checks its own fields.
 ]
 
 
