@@ -5,7 +5,7 @@ import pathlib
 import jax
 import pytest
 
-from configs import clip, coca, naflex, siglip, simclr, text
+from configs import clip, coca, mae, naflex, siglip, simclr, text
 from contrastive_jax import tasks
 from contrastive_jax.models.definition import define
 from contrastive_jax.training import build
@@ -68,7 +68,7 @@ def test_simclrs_recipe_is_the_papers():
       # Sizes and splits are those of configs/clip.py, and tests/test_smoke.py trains the smallest.
       marks=pytest.mark.slow if recipe in METHODS and variant in ('smoke', 'validation') else (),
     )
-    for recipe in (clip, coca, naflex, siglip, simclr, text, *METHODS)
+    for recipe in (clip, coca, mae, naflex, siglip, simclr, text, *METHODS)
     for variant in recipe.VARIANTS
   ],
 )

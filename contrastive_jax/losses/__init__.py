@@ -65,6 +65,7 @@ from contrastive_jax.losses.pairs.soft_targets import (
 )
 from contrastive_jax.losses.pairs.uniformity import cross_uniformity, uniformity
 from contrastive_jax.losses.tokens.captioning import captioning, captioning_streamed, count_tokens
+from contrastive_jax.losses.tokens.patches import normalize_patches, patch_errors, patch_ranking
 from contrastive_jax.losses.tokens.restoration import restoration
 from contrastive_jax.losses.views.barlow_twins import barlow_twins
 from contrastive_jax.losses.views.cacr import cacr, cacr_per_example
@@ -185,6 +186,9 @@ __all__ = [  # noqa: RUF022 — grouped by kind
   'captioning',
   'captioning_streamed',
   'count_tokens',
+  'normalize_patches',
+  'patch_errors',
+  'patch_ranking',
   # Streamed reductions over all pairs, of which the losses are made.
   'pairwise',
 ]

@@ -13,6 +13,8 @@
   texts_features:K  [B, K, W]  their pooled features before the projection
   audio.N           [B, D]     unit embeddings of a sound of each example, from 0, the default
   negatives:K       [B, K, D]  unit embeddings of at least K wrong captions of each example
+  patch_errors      [B, M]     of the reconstruction of masked patches of the first view
+  predicted_errors  [B, M]     what a loss predictor expects; [B, P] of all patches by a target
   scale, bias       []         learned by the model
   caption_logits, hidden, vocabulary, image_tokens, text_tokens    see `Outputs`; in `partial` only
   target.NAME                  any of the above but the learned, from the target encoder
@@ -43,6 +45,7 @@ from typing import Any
 from contrastive_jax.models.outputs import Outputs
 
 _PROPERTIES = ('first', 'second')
+_PATCHES = ('patch_errors', 'predicted_errors')
 # Names with a final number, that of a view.
 ONE_VIEW = ('view', 'features_of_view', 'tokens_of_view')
 OUTPUTS = {field.name for field in dataclasses.fields(Outputs)} | {*_PROPERTIES, *ONE_VIEW}
@@ -98,7 +101,7 @@ def views_read(reads: Iterable[str], encoder: str, views: int, paired: bool) -> 
       read |= set(range(views))
     elif name in ONE_VIEW or (name == 'second' and not paired):
       read.add(number or int(name == 'second'))
-    elif name in ('image', 'image_features', 'first', *Outputs.TOKENS):
+    elif name in ('image', 'image_features', 'first', *_PATCHES, *Outputs.TOKENS):
       read.add(0)
   return read
 

@@ -298,6 +298,10 @@ def _giver(read: str, batch: Mapping[str, Any]) -> str:
     return 'the batch does not give; set config.data.labels to the field with the class'
   if name == 'audio':
     return "the model does not give; config.model.name = 'audio_clip' does"
+  if name == 'patch_errors':
+    return "the model does not give; config.model.name = 'masked_autoencoder' does"
+  if name == 'predicted_errors':
+    return 'the model does not give; a masked autoencoder with config.model.loss_predictor does'
   return f'the {"batch" if name in inputs.BATCH else "model"} does not give'
 
 

@@ -14,10 +14,12 @@ from contrastive_jax.methods.cacr import CacrMoCo
 from contrastive_jax.methods.dino import Dino
 from contrastive_jax.methods.distill import ClipKd, Distill
 from contrastive_jax.methods.gram import Gram
+from contrastive_jax.methods.hpm import Hpm
 from contrastive_jax.methods.interclr import InterClr
 from contrastive_jax.methods.isogclr import ISogClr, SogClr
 from contrastive_jax.methods.lift import of_views, stateless, streamed
 from contrastive_jax.methods.m3col import M3CoL
+from contrastive_jax.methods.mae import Mae
 from contrastive_jax.methods.method import Method
 from contrastive_jax.methods.moco import MoCo
 from contrastive_jax.methods.nnclr import NnClr
@@ -106,10 +108,12 @@ METHODS: dict[str, Callable[..., Method]] = {
     **_SCALED,
   ),
   'icnn': stateless(losses.icnn, embeddings='first', classes='labels', flops=streamed(2)),
+  'hpm': Hpm,
   'info_nce': stateless(losses.info_nce, flops=streamed(), **_SCALED),
   'interclr': InterClr,
   'isogclr': ISogClr,
   'm3col': M3CoL,
+  'mae': Mae,
   'masked_prediction': MaskedPrediction,
   'moco': MoCo,
   'modular': stateless(

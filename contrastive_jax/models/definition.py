@@ -12,6 +12,7 @@ from contrastive_jax.models.clip import Clip
 from contrastive_jax.models.coca import Coca
 from contrastive_jax.models.encoder import Encoder
 from contrastive_jax.models.keys import ParameterKeys
+from contrastive_jax.models.masked import MaskedAutoencoder
 from contrastive_jax.models.text_pair import TextPair
 from contrastive_jax.models.transformer import choose
 
@@ -20,6 +21,7 @@ MODELS: dict[str, type[Clip | Coca | Encoder | TextPair]] = {
   'clip': Clip,
   'coca': Coca,
   'encoder': Encoder,
+  'masked_autoencoder': MaskedAutoencoder,
   'text_pair': TextPair,
 }
 

@@ -74,9 +74,12 @@ class Encoder(nnx.Module):
     """Unit vectors [B, W] of images [B, H, W, 3], normalized floats: the features."""
     return transformer.unit(self.image(images, keys=keys)[0])
 
-  def image_embedding(self, images, *, keys=None):
-    """Unit vectors [B, D] of images, pooled features [B, W] before the projector, and tokens."""
-    features, tokens = self.image(images, keys=keys)
+  def image_embedding(self, images, *, keys=None, **kept):
+    """Unit vectors [B, D] of images, pooled features [B, W] before the projector, and tokens.
+
+    `kept` are the patches that an `ImageTower` sees, in place of those that keys choose.
+    """
+    features, tokens = self.image(images, keys=keys, **kept)
     return self.project(features), features, tokens
 
   def project(self, features):

@@ -177,7 +177,7 @@ class ImageTower(nnx.Module):
     pool = partial(AttentionPool, width, pool_heads or heads, mlp_ratio=ratio, **shared, **make)
     self.pool = pool() if pooling == 'attention' else None
 
-  def __call__(self, images, *, keys=None):
+  def __call__(self, images, *, keys=None, kept=None):
     """Encodes images to pooled vectors [B, width] and tokens [B, P, width].
 
     With pooling 'none' the vectors are None, and the tokens include the class token, if any. Tokens
@@ -186,11 +186,12 @@ class ImageTower(nnx.Module):
     Args:
       images: [B, size, size, 3]; or a pair of patches [B, P, p, p, 3] and grid [B, 2].
       keys: [B], choose what is dropped; without keys, as in evaluation, nothing is.
+      kept: [B, K] indices of the patches to keep, in place of `patch_dropout`; None to draw them.
     """
     tokens, positions, visible = self._embed(images)
     tokens = transformer.add_parameter(tokens, positions)
     rotation = None if self.rotation is None else ropes.rotation(*self.rotation)
-    tokens, rotation, visible = self._drop(tokens, rotation, visible, keys)
+    tokens, rotation, visible = self._drop(tokens, rotation, visible, keys, kept)
     if self.class_token is not None:
       first = self.class_token[...]
       has_position = len(self.positions[...]) > (self.size // self.patch) ** 2
@@ -293,13 +294,14 @@ class ImageTower(nnx.Module):
       f'{fields["patch"]}'
     )
 
-  def _drop(self, tokens, rotation, visible, keys):
-    """Drops a share of the tokens of each image, padding first."""
+  def _drop(self, tokens, rotation, visible, keys, kept):
+    """Drops the tokens of each image but those kept, or a share of them, padding first."""
     P = tokens.shape[1]
-    count = count_kept(P, self.patch_dropout)
-    if keys is None or count == P:
-      return tokens, rotation, visible
-    kept = draw_patches(keys, P, count, visible)
+    if kept is None:
+      count = count_kept(P, self.patch_dropout)
+      if keys is None or count == P:
+        return tokens, rotation, visible
+      kept = draw_patches(keys, P, count, visible)
     if visible is not None:
       visible = jnp.take_along_axis(visible, kept, axis=1)
     if rotation is not None:

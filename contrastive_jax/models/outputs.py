@@ -32,6 +32,9 @@ class Outputs(struct.PyTreeNode):
     texts_features: [B, K, W] their pooled features before the projection.
     audio: [B, K, D] unit vectors of K sounds of each example.
     negatives: [B, K, D] unit vectors of K wrong captions of each example, where a step encodes any.
+    patch_errors: [B, M] errors of the reconstruction of the M masked patches of each image; of all
+      P patches where none is masked.
+    predicted_errors: [B, M] what the loss predictor expects of them.
   """
 
   image: jax.Array | None = None
@@ -53,6 +56,8 @@ class Outputs(struct.PyTreeNode):
   texts_features: jax.Array | None = None
   negatives: jax.Array | None = None
   audio: jax.Array | None = None
+  patch_errors: jax.Array | None = None
+  predicted_errors: jax.Array | None = None
 
   # Fields that hold a value per token; all others hold one per example, or one in all.
   TOKENS: ClassVar[tuple[str, ...]] = (

@@ -5,7 +5,7 @@ A tower is an nnx module, built from its section of the config. It has
     width                             width of the pooled vectors, and of the tokens
     __call__(images, keys=None)       (pooled [B, width], tokens [B, P, width]) of a batch; keys [B]
                                       choose what is dropped in training; an `ImageTower` also takes
-                                      images as patches, see `patches`
+                                      images as patches, see `patches`, and the patches to keep
     lengths(fields, path)             positions per example that a kernel is applied to, and keys
                                       that they attend to, for counting FLOPs; of images, the number
                                       of tokens for the path ''
@@ -122,7 +122,7 @@ def check_patches(model: Mapping[str, Any]) -> None:
     ValueError: names the field.
   """
   image = model.get('image')
-  if image is None or model['name'] == 'coca':
+  if image is None or model['name'] in ('coca', 'masked_autoencoder'):
     raise ValueError(
       f"config.model.name = {model['name']!r} takes no images as patches; use 'clip' or 'encoder'"
     )

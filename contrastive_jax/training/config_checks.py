@@ -173,6 +173,8 @@ RULES: dict[str, Rule] = {
   'objective.*.target_temperature': _POSITIVE,
   'objective.*.center_momentum': _DECAY,
   'objective.*.ratio': _SHARE,
+  'objective.*.ranking': _NOT_NEGATIVE,
+  'objective.*.hard': Rule(0, 1),
   'objective.*.inter': Rule(0, 1),
   'objective.*.clusters': Rule(2, integer=True),
   'objective.*.cluster_every': _NATURAL,

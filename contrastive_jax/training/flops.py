@@ -139,6 +139,10 @@ def _lengths(config: ConfigDict, name: str, sequence_length: int = 0) -> tuple[s
   if captions:
     image = {**model.image, **by_model['image']}
     tokens, length = image_class(image).lengths(image, '')[0], model.text.length
+  patches = visible = 0
+  if 'pixel_decoder' in model:
+    visible = image_class(model.image).lengths(model.image, '')[0]
+    patches = (model.image.size // model.image.patch) ** 2
   queries = tokens if model.get('pooler') == 'none' else model.get('queries', 0)
   cascade = model.get('pooler') == 'cascade'
   shared = model.get('pooler') == 'shared'
@@ -150,6 +154,9 @@ def _lengths(config: ConfigDict, name: str, sequence_length: int = 0) -> tuple[s
     'text_projection': ('text', 1, 1),
     'second_text_projection': ('second_text', 1, 1),
     'pooler/': ('image', queries + shared, tokens),
+    'pixel_decoder/embed/': ('image', visible, visible),
+    r'pixel_decoder/\w+/output/': ('image', patches - visible, patches - visible),
+    'pixel_decoder/': ('image', patches, patches),
     'contrastive_pooler/': ('image', 1, queries if cascade else tokens),
     'decoder/output': ('captioner', logits, logits),
     'decoder/transformer/.*cross/': ('captioner', length - 1, queries),

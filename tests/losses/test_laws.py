@@ -145,7 +145,7 @@ def queried(size):
   return {'queries': given['embeddings'], 'labels': labels, 'prototypes': prototypes}
 
 
-def labeled(size):
+def quartered(size):
   """Embeddings of four classes."""
   return {'embeddings': classes(size)['embeddings'], 'classes': np.arange(size) % 4}
 
@@ -185,7 +185,7 @@ def mixed_classes(size):
   }
 
 
-def proxied(size):
+def mixed_proxied(size):
   """Mixtures of two classes, and a proxy per class."""
   given = mixed_classes(size)
   given['proxies'] = given.pop('anchors')[:8]
@@ -279,7 +279,7 @@ CASES = {
   'hard_negative': Case(mean(dense.hard_negative), draw(pairs, scale=5), {'k': 3}),
   'hard_negative_per_example': Case(dense.hard_negative, draw(repeated, scale=5), {'k': 64}),
   'hpcr': Case(mean(dense.hpcr), proxied, malformed=PROXIES),
-  'icnn': Case(dense.icnn, labeled),
+  'icnn': Case(dense.icnn, quartered),
   'info_nce': Case(mean(dense.info_nce), draw(pairs, scale=5)),
   'info_nce_per_example': Case(dense.info_nce, draw(repeated, scale=5)),
   'mixup_info_nce': Case(mean(dense.mixup_info_nce), draw(mixtures, scale=5)),
@@ -314,7 +314,9 @@ CASES = {
   'restoration': Case(
     dense.restoration, restored, malformed=dict.fromkeys(SIDES, lambda a: a[:, 1:])
   ),
-  'proxy_anchor': Case(dense.proxy_anchor, proxied, malformed={'proxies': lambda a: a[:, :-1]}),
+  'proxy_anchor': Case(
+    dense.proxy_anchor, mixed_proxied, malformed={'proxies': lambda a: a[:, :-1]}
+  ),
   'reweighted_info_nce': Case(mean(dense.reweighted_info_nce), draw(pairs, scale=5)),
   'reweighted_info_nce_per_example': Case(dense.reweighted_info_nce, draw(repeated, scale=5)),
   'sigmoid': Case(mean(dense.sigmoid), draw(pairs, scale=5, bias=-3)),

@@ -10,6 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs import coca
+from configs.methods import hpm
 from contrastive_jax import methods
 from contrastive_jax.methods import inputs
 from contrastive_jax.models.outputs import Outputs
@@ -29,8 +30,6 @@ SIZES = methods.Sizes(
   teacher=16,
   classes=4,
 )
-# The model gives whatever a method may read: several views, caption logits, a bias.
-NAMES = tuple(methods.names())
 
 
 def options_of(name: str):
@@ -48,6 +47,12 @@ def method_of(name: str) -> methods.Method:
   own = dict(given) if isinstance(given, dict) else {}
   own.pop('weight', None)
   return methods.METHODS[name](**own)
+
+
+# Methods of a masked autoencoder, which have a run of their own.
+MASKED = tuple(name for name in methods.names() if 'patch_errors' in method_of(name).reads)
+# The model gives whatever another method may read: several views, caption logits, a bias.
+NAMES = tuple(name for name in methods.names() if name not in MASKED)
 
 
 def kind(name: str) -> tuple[bool, ...]:
@@ -72,10 +77,18 @@ def one_per_kind() -> tuple[str, ...]:
   return tuple(name for own, name in first.items() if own not in less)
 
 
+def is_masked(names) -> bool:
+  """Whether methods are of `MASKED`."""
+  return set(names) <= set(MASKED)
+
+
 @functools.cache
 def config_of(names, mesh='data:1', micro_batches=1) -> ConfigDict:
-  """A tiny CoCa with a bias and several views, and the texts that the given methods read."""
-  config = coca.get_config('smoke')
+  """A tiny CoCa with a bias and several views, and the texts that the given methods read.
+
+  For methods of `MASKED` a tiny masked autoencoder.
+  """
+  config = hpm.get_config('smoke') if is_masked(names) else coca.get_config('smoke')
   config.objective = ConfigDict({name: options_of(name) for name in names})
   if any(read.startswith('teacher.') for name in names for read in method_of(name).reads):
     config.teacher = 'untrained'
@@ -90,7 +103,8 @@ def config_of(names, mesh='data:1', micro_batches=1) -> ConfigDict:
   config.augmentation = ConfigDict()
   config.data.size = config.model.image.size = 16
   config.model.image.patch = 8
-  config.model.bias = -1.0
+  if not is_masked(names):
+    config.model.bias = -1.0
   config.bad_steps.action = 'skip'
   config.optimizer.clip_norm = None
   config.optimizer.warmup_fraction = 0.0
@@ -123,16 +137,17 @@ def batch_of(run: build.Run, step: int = 0) -> dict[str, np.ndarray]:
 
 
 @functools.cache
-def created():
-  """The initial state of a run of all methods, on the host, by path."""
-  leaves = jax.tree.leaves_with_path(jax.device_get(run_of(NAMES).create_state(0)))
+def created(names):
+  """The initial state of a run of some methods, on the host, by path."""
+  leaves = jax.tree.leaves_with_path(jax.device_get(run_of(names).create_state(0)))
   return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
 
 
 def initial(names):
   """The part of the initial state of all methods that a run of some has."""
+  leaves = created(MASKED if is_masked(names) else NAMES)
   return jax.tree.map_with_path(
-    lambda path, _: created()[jax.tree_util.keystr(path)], run_of(names).abstract_state
+    lambda path, _: leaves[jax.tree_util.keystr(path)], run_of(names).abstract_state
   )
 
 

@@ -47,6 +47,7 @@ slow = functools.partial(pytest.param, marks=pytest.mark.slow)
     slow(OTHERS, 'data:1', 1, 4),
     (KINDS, 'data:2,fsdp:2,tensor:2', 8, 4),  # mesh and parts in one program
     slow(KINDS, 'data:8', 8, 1),
+    slow(laws.MASKED, 'data:2,fsdp:2,tensor:2', 8, 4),
     slow(laws.NAMES, 'data:1', 1, 4),
     slow(laws.NAMES, 'data:8', 8, 1),
     slow(laws.NAMES, 'data:2,fsdp:2,tensor:2', 8, 4),
@@ -73,7 +74,9 @@ def test_selections_have_a_margin():
     assert np.min(negatives[:, k - 1] - negatives[:, k]) > 1e-3
 
 
-@pytest.mark.parametrize('names', [KINDS, slow(OTHERS)], ids=['kinds', 'others'])
+@pytest.mark.parametrize(
+  'names', [KINDS, slow(OTHERS), slow(laws.MASKED)], ids=['kinds', 'others', 'masked']
+)
 def test_every_method_moves_the_model_and_its_heads(names):
   state, _ = laws.stepped(names)
   gradient = laws.gradient_of(state)
@@ -81,24 +84,27 @@ def test_every_method_moves_the_model_and_its_heads(names):
     assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(heads)) > 0, name
 
 
-def test_the_step_of_all_methods_traces():
-  run = laws.run_of(laws.NAMES)
+@pytest.mark.parametrize('names', [laws.NAMES, laws.MASKED], ids=['all', 'masked'])
+def test_the_step_of_all_methods_traces(names):
+  run = laws.run_of(names)
   state, metrics = jax.eval_shape(run.train_step, run.abstract_state, run.abstract_batch)
   chex.assert_trees_all_equal_shapes_and_dtypes(state, run.abstract_state)
-  assert all(any(metric.startswith(name) for metric in metrics) for name in laws.NAMES)
+  assert all(any(metric.startswith(name) for metric in metrics) for name in names)
 
 
-def test_targets_start_as_copies_of_model_and_heads():
-  state = laws.initial(laws.NAMES)
+@pytest.mark.parametrize('names', [laws.NAMES, slow(laws.MASKED)], ids=['all', 'masked'])
+def test_targets_start_as_copies_of_model_and_heads(names):
+  state = laws.initial(names)
   assert state.targets
   for target in state.targets.values():
     chex.assert_trees_all_equal(target, state.trained)
 
 
-def test_killed_is_never_killed(tmp_path):
-  run = laws.run_of(KINDS)
-  through, _ = laws.stepped(KINDS, steps=3)
-  state = laws.place(laws.initial(KINDS), run)
+@pytest.mark.parametrize('names', [KINDS, slow(laws.MASKED)], ids=['kinds', 'masked'])
+def test_killed_is_never_killed(names, tmp_path):
+  run = laws.run_of(names)
+  through, _ = laws.stepped(names, steps=3)
+  state = laws.place(laws.initial(names), run)
   for step in range(2):
     state, _ = run.train_step(state, laws.batch_of(run, step))
   checkpoints = Checkpoints(tmp_path)
@@ -136,7 +142,10 @@ def gradient_of(name: str, batch_size: int):
   return run, *loss_gradient(run)
 
 
-CASES = [pytest.param(name, marks=() if name in KINDS else pytest.mark.slow) for name in laws.NAMES]
+CASES = [
+  pytest.param(name, marks=() if name in KINDS else pytest.mark.slow)
+  for name in (*laws.NAMES, *laws.MASKED)
+]
 
 
 @pytest.mark.parametrize('name', CASES)
