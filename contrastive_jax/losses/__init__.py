@@ -76,6 +76,12 @@ from contrastive_jax.losses.views.hard_contrastive import (
   hard_contrastive,
   hard_contrastive_per_example,
 )
+from contrastive_jax.losses.views.mim import (
+  mim_contrast,
+  mim_contrast_per_example,
+  mim_densities,
+  mim_densities_per_example,
+)
 from contrastive_jax.losses.views.multi_view import (
   mv_dhel,
   mv_dhel_per_example,
@@ -147,6 +153,10 @@ __all__ = [  # noqa: RUF022 — grouped by kind
   'groco_per_example',
   'hard_contrastive',
   'hard_contrastive_per_example',
+  'mim_contrast',
+  'mim_contrast_per_example',
+  'mim_densities',
+  'mim_densities_per_example',
   'mv_dhel',
   'mv_dhel_per_example',
   'mv_info_nce',

@@ -26,6 +26,8 @@
   negative_valid    [B, K]     whether each of `negatives` differs from the caption
   labels            [B]        classes, from the field `config.data.labels`; numbered from 0 with
                                `config.data.classes`
+  pixels            [B, H, H, 3]  the square images before augmentation on the device, from 0 to
+                               255; in `loss` only
   batch_size        []         B
   masked            [B, M]     patches masked by `Method.transform`; in `partial` only
   transformed       [B]        how `Method.transform` changed a view, an index; in `partial` only
@@ -52,7 +54,7 @@ OUTPUTS = {field.name for field in dataclasses.fields(Outputs)} | {*_PROPERTIES,
 EMBEDDINGS = {'first', 'second', 'image', 'text', 'view', 'audio'}  # unit vectors, one per example
 ENCODERS = ('target', 'teacher')  # beside '', the model that is trained
 BATCH = {'tokens', 'next_tokens', 'id', 'same', 'texts_same', 'negative_valid', 'labels', 'step'}
-BATCH |= {'batch_size', 'boxes', 'masked', 'progress', 'transformed'}
+BATCH |= {'batch_size', 'boxes', 'masked', 'pixels', 'progress', 'transformed'}
 
 
 def parse(read: str) -> tuple[str, str, int]:
@@ -130,6 +132,9 @@ def _find(name: str, number: int, outputs: Outputs | None, batch: Mapping[str, A
   if name == 'negative_valid':
     wrong = batch.get('negative_tokens')
     return None if wrong is None else (wrong != batch['tokens'][:, None]).any(-1)
+  if name == 'pixels':
+    images = batch.get('image')
+    return images if getattr(images, 'ndim', 0) == 4 else None
   if name == 'batch_size':
     return len(batch['id']) if 'id' in batch else None
   if name in BATCH:

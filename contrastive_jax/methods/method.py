@@ -31,6 +31,7 @@ class Sizes(NamedTuple):
     texts: K, texts of each example.
     teacher: D', the width of the teacher's embeddings; 0 without a teacher.
     classes: number of the labels' classes, `config.data.classes`; 0 where they are not numbered.
+    side: of the images of a batch, in pixels; 0 without square images.
   """
 
   batch: int
@@ -47,6 +48,7 @@ class Sizes(NamedTuple):
   texts: int = 1
   teacher: int = 0
   classes: int = 0
+  side: int = 0
 
 
 class Slot(NamedTuple):

@@ -11,6 +11,7 @@ from contrastive_jax.methods.barlow_twins import BarlowTwins
 from contrastive_jax.methods.byol import Byol
 from contrastive_jax.methods.byolip import ByoLip, SiamLip
 from contrastive_jax.methods.cacr import CacrMoCo
+from contrastive_jax.methods.cmim import Cmim
 from contrastive_jax.methods.dino import Dino
 from contrastive_jax.methods.distill import ClipKd, Distill
 from contrastive_jax.methods.gram import Gram
@@ -77,6 +78,7 @@ METHODS: dict[str, Callable[..., Method]] = {
     **_TOKENS,
   ),
   'clip_kd': ClipKd,
+  'cmim': Cmim,
   'composition_aware': stateless(
     losses.composition_aware, text='text', same='same?', flops=streamed(), **_NEGATIVES
   ),

@@ -14,7 +14,7 @@ from contrastive_jax import data
 from contrastive_jax.data.augmentation import augment_on_host
 from contrastive_jax.data.images import normalizer
 from contrastive_jax.methods import Objective, Sizes
-from contrastive_jax.methods.inputs import count, parse
+from contrastive_jax.methods.inputs import count, gather, parse
 from contrastive_jax.models.definition import Definition
 from contrastive_jax.models.outputs import Outputs
 from contrastive_jax.training.batch import abstract_batch, abstract_inputs, batch_shapes
@@ -195,7 +195,8 @@ def _sizes(
     taught = abstract_taught(config, objective, teacher, batch)
   objective.check(outputs, batch, *counts, teacher=taught)
   examples = config.data.examples or examples or 0
-  width = lambda array: 0 if array is None else array.shape[-1]  # noqa: E731
+  width = lambda array, axis=-1: 0 if array is None else array.shape[axis]  # noqa: E731
+  pixels = gather(('pixels',), outputs, batch)
   return Sizes(
     batch=config.batch_size,
     embed=width(outputs.first),
@@ -211,6 +212,7 @@ def _sizes(
     texts=config.texts,
     teacher=0 if taught is None else sum(map(width, jax.tree.leaves(taught.first))),
     classes=config.data.classes,
+    side=width(pixels.get('pixels'), 1),
   )
 
 

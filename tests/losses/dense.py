@@ -154,6 +154,19 @@ def soft_target_info_nce(image, text, scale, alpha=1.0, targets=None, target_sca
   return (one_way[0] + one_way[1]) / 2
 
 
+def mim_contrast(latents, scale=10.0):
+  z = latents / jnp.linalg.norm(latents, axis=1, keepdims=True)
+  others = ~jnp.eye(len(z), dtype=bool)
+  negative = jnp.sum(jnp.where(others, jnp.exp(scale * z @ z.T), 0.0), 1) / (len(z) - 1)
+  return jnp.log1p(negative * jnp.exp(-scale))
+
+
+def mim_densities(latents, mean, log_scale, divide='none'):
+  encoder = jax.scipy.stats.norm.logpdf(latents, mean, jnp.exp(log_scale))
+  total = -jnp.sum(encoder + jax.scipy.stats.norm.logpdf(latents), 1) / 2
+  return total / latents.shape[1] if divide == 'value' else total
+
+
 def mixup_targets(partner, share):
   """[B, B]: the shares of each row's example and of its partner, added."""
   own = jnp.eye(len(share))

@@ -193,6 +193,12 @@ def mixed_proxied(size):
   return {name: a for name, a in given.items() if name != 'anchor_classes'}
 
 
+def latents(size, names=('latents',), **numbers):
+  """Latents of any length, or with the parameters of their Gaussians."""
+  drawn = np.random.default_rng(0).normal(size=(len(names), size, 8)).astype('f')
+  return dict(zip(names, drawn, strict=True)) | jax.tree.map(np.float32, numbers)
+
+
 def tokens(size):
   """Labels of which most are one word, and some padding."""
   rng = np.random.default_rng(0)
@@ -226,6 +232,8 @@ CLUSTERS = dict.fromkeys(('views', 'prototypes'), lambda a: a[..., :-1])
 SIDES = ('positives', 'negatives')
 PROXIES = {'proxies': lambda a: a[:, :-1]}
 OF_VIEWS = {'malformed': {'views': lambda a: a[:, :1]}}
+OF_LATENTS = {'malformed': {'latents': lambda a: a[0]}}
+GAUSSIAN = ('latents', 'mean', 'log_scale')
 CASES = {
   'alignment': Case(mean(dense.alignment), pairs),
   'alignment_per_example': Case(dense.alignment, pairs),
@@ -282,6 +290,12 @@ CASES = {
   'icnn': Case(dense.icnn, quartered),
   'info_nce': Case(mean(dense.info_nce), draw(pairs, scale=5)),
   'info_nce_per_example': Case(dense.info_nce, draw(repeated, scale=5)),
+  'mim_contrast': Case(mean(dense.mim_contrast), draw(latents, scale=5), slow=True, **OF_LATENTS),
+  'mim_contrast_per_example': Case(dense.mim_contrast, latents, **OF_LATENTS),
+  'mim_densities': Case(mean(dense.mim_densities), draw(latents, names=GAUSSIAN)),
+  'mim_densities_per_example': Case(
+    dense.mim_densities, draw(latents, names=GAUSSIAN), {'divide': 'value'}
+  ),
   'mixup_info_nce': Case(mean(dense.mixup_info_nce), draw(mixtures, scale=5)),
   'mixup_info_nce_per_example': Case(dense.mixup_info_nce, draw(mixtures, scale=5)),
   'modular': Case(mean(dense.modular), draw(composed, scale=5)),

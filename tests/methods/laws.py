@@ -29,6 +29,7 @@ SIZES = methods.Sizes(
   views=VIEWS,
   teacher=16,
   classes=4,
+  side=16,
 )
 
 
