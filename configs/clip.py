@@ -102,6 +102,7 @@ def emoji() -> ConfigDict:
   config.data.labels = ''  # field with the class of an example, for losses with labels
   # Number of these classes, for losses with classifiers; 0 leaves them without numbers
   config.data.classes = 0
+  config.data.number = ''  # field with a number of an example, for losses of regression
   config.data.examples = 0  # rows of tables with a row per example; 0 to count the examples
   config.data.size = 40  # side of the images in a batch, before augmentation
   config.data.crop = ()  # min and max area of random crops, as fractions; () for no crop
@@ -250,6 +251,9 @@ def emoji() -> ConfigDict:
   # trained on probe_split
   config.evaluation.probes = ('neighbours', 'prototypes')  # and 'linear', which is slow
   config.evaluation.probe_split = 'train[vendor=noto|twemoji,skin_tone=,group!=flags]'
+  # Fields of numbers, such as ('ink',) of 'measured:emoji', for ridge regressions in the final
+  # evaluation, trained on probe_split
+  config.evaluation.numbers = ()
   # Winoground-style pairs: an example and a partner with equal values in these fields
   config.evaluation.pairs = ('vendor', 'concept')
   # Image − word + word, which retrieves an example whose caption differs in the word, and which has

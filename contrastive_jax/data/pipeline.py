@@ -18,6 +18,7 @@ from contrastive_jax.data.readers import (
   Captions,
   Images,
   Labels,
+  Number,
   Numbers,
   PatchedImages,
   Sounds,
@@ -51,7 +52,7 @@ class _Draw:
     return parts | {
       'id': example['id'],
       'position': self._position(number, example),
-      'number': number,
+      'index': number,
       'where': functools.partial(location_of, self._source, number),
     }
 
@@ -84,7 +85,7 @@ class _Arrays:
     if self._images is None:
       return ()
     try:
-      return self._images.pixels(drawn['number'], drawn['image'], shape)
+      return self._images.pixels(drawn['index'], drawn['image'], shape)
     except ValueError as error:
       raise ValueError(f'{drawn["where"]()}: {error}') from error
 
@@ -107,11 +108,11 @@ def _fit_in_memory(source, image_size: int, shapes: Sequence[BatchShape]) -> boo
   return source.cached and 3 * pixels * len(source) <= CACHED_BYTES
 
 
-def _open_readers(inputs: Sequence[str], labels: str, table: Mapping[str, Callable]) -> dict:
-  """Opens the readers of some inputs, in the order of the table."""
+def _open_readers(inputs: Sequence[str], table: Mapping[str, Callable], **fields: str) -> dict:
+  """Opens the readers of some inputs, and of fields that are named, in the order of the table."""
   if unknown := [name for name in inputs if name not in table]:
     raise ValueError(f'the model reads {unknown}; inputs are {[*table]}')
-  asked = {*inputs, *(['labels'] if labels else [])}
+  asked = {*inputs, *(name for name, field in fields.items() if field)}
   return {name: read() for name, read in table.items() if name in asked}
 
 
@@ -158,6 +159,7 @@ def training_batches(
   nodes: Sequence[str] = (),
   labels: str = '',
   classes: int = 0,
+  number: str = '',
   audio: Sequence[str] = (),
   voices: int = 1,
   audio_size: int = 0,
@@ -205,6 +207,7 @@ def training_batches(
     labels: field that holds the class of an example; '' for none.
     classes: K, the number of classes in the data, which are then numbered from 0 in the order of
       their names; 0 for labels that are equal where the classes are.
+    number: field with the number that a loss of regression compares; '' for none.
     audio: fields that hold paths of sounds, see `readers.Sounds`.
     voices: K, sounds per example.
     audio_size: S, frames and mel bands of a sound.
@@ -221,10 +224,10 @@ def training_batches(
     int32 [b], beside 'tokens', equal for equal captions whatever the prompts; 'negative_tokens':
     int32 [b, M, L], the caption's own tokens where the rules give fewer; 'teacher_tokens': int32
     [b, L'], the same texts; 'numbers': float32 [b, n]; 'nodes': int32 [b, n]; 'labels': int32 [b],
-    equal for equal labels, below K with `classes`; 'audio': uint8 [b, K, S, S]; with a table 'seed'
-    [b], of the view, 'teacher_image' and 'teacher_text', float16 [b, W]. It always holds 'id':
-    int32 [b], the same wherever a split repeats an example, and 'position': int32 [b], its number
-    in the split.
+    equal for equal labels, below K with `classes`; 'number': float32 [b]; 'audio': uint8 [b, K, S,
+    S]; with a table 'seed' [b], of the view, 'teacher_image' and 'teacher_text', float16 [b, W]. It
+    always holds 'id': int32 [b], the same wherever a split repeats an example, and 'position':
+    int32 [b], its number in the split.
 
   Raises:
     ValueError: if an option is out of range, the data has another number of classes, or no example
@@ -250,9 +253,10 @@ def training_batches(
     'numbers': lambda: Numbers('numbers', numbers, np.float32),
     'nodes': lambda: Numbers('nodes', nodes, np.int32),
     'labels': lambda: Labels(labels, class_names(source, labels, classes)),
+    'number': lambda: Number(number),
     'audio': lambda: Sounds(audio, voices, audio_size, audio_seconds),
   }
-  readers = _open_readers(inputs, labels, by_input)
+  readers = _open_readers(inputs, by_input, labels=labels, number=number)
   if table is not None:
     readers['teacher'] = table
   _check(source, readers)

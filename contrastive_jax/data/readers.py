@@ -302,6 +302,18 @@ class Numbers:
     return {self._name: np.stack(drawn)}
 
 
+class Number(Numbers):
+  """Reads `number`, float32 [b], the number that a loss of regression compares."""
+
+  def __init__(self, field: str):
+    """Reads a field of numbers, or of texts that are numbers."""
+    super().__init__('number', (field,), np.float32)
+
+  def arrays(self, drawn: Sequence[Any]) -> dict[str, np.ndarray]:
+    """Returns the number of each example."""
+    return {'number': np.concatenate(drawn)}
+
+
 class Labels:
   """Reads `labels`, int32 [b], equal where the values of a field are."""
 

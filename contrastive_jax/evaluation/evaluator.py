@@ -24,6 +24,7 @@ from contrastive_jax.evaluation.neighbors import nearest
 from contrastive_jax.evaluation.outcomes import Outcome, checksums, means
 from contrastive_jax.evaluation.pairs import find_pairs, pair_accuracies, same_words
 from contrastive_jax.evaluation.probes import linear_probe
+from contrastive_jax.evaluation.regression import read_numbers, regress
 from contrastive_jax.evaluation.retrieval import (
   RECALLS,
   audio_recalls,
@@ -75,6 +76,7 @@ class Evaluator:
     first: str = '',
     probes: Sequence[str] = (),
     probe_source: data.Source | None = None,
+    numbers: Sequence[str] = (),
     pairs: Sequence[str] = (),
     arithmetic: Sequence[str] = (),
     partners: data.Source | None = None,
@@ -108,6 +110,8 @@ class Evaluator:
       probes: names in `PROBES`, fitted for each field of `classes`; with the prefix 'fused_' to the
         concatenated embeddings of image and first text; 'segmentation' to tokens.
       probe_source: examples to which the probes are fitted.
+      numbers: fields of numbers, to which ridge regressions are fitted at the end, on the images'
+        embeddings.
       pairs: fields in which the two examples of a hard pair agree; their texts differ. Empty for no
         pairs.
       arithmetic: fields in which two examples agree whose texts differ in a word. The image of one
@@ -142,15 +146,24 @@ class Evaluator:
     share = partial(own_rows, batch_size=batch_size, mesh=mesh)
     read = partial(read_split, image_size=image_size, patches=patches, first=first, share=share)
     self._splits = {
-      name: read(source, setting='splits', name=name, texts=texts, labels=(*classes, *agreeing))
+      name: read(
+        source, setting='splits', name=name, texts=texts, labels=(*classes, *agreeing, *numbers)
+      )
       for name, source in sources.items()
     }
     self._audio = {name: audio(source) for name, source in sources.items()} if audio else {}
     self._probed = self._partners = None
-    if probes:
+    if probes or numbers:
       fused = texts[:1] if any(kind.startswith(_FUSED) for kind in probes) else ()
-      self._probed = read(probe_source, setting='probe_split', texts=fused, labels=tuple(classes))
+      self._probed = read(
+        probe_source, setting='probe_split', texts=fused, labels=(*classes, *numbers)
+      )
       checks.check_probed(self._probed, fused)
+    probed = {'': self._probed} if numbers else {}
+    self._numbers = {
+      name: read_numbers(f'split {name!r}' if name else 'probe_split', split.fields, numbers)
+      for name, split in (probed | self._splits).items()
+    }
     if partners is not None and agreeing:
       self._partners = read(partners, setting='partners', texts=texts[:1], labels=agreeing)
     checks.check_fields(self._splits, self._partners, classes, texts, pairs, arithmetic)
@@ -198,7 +211,7 @@ class Evaluator:
   def evaluate(self, parameters) -> tuple[dict[str, float], list[EmbeddedSplit]]:
     """Returns the metrics, and the splits with texts together with their embeddings."""
     if not self._has_texts:
-      return self._evaluate_images(parameters, {'neighbours'}), []
+      return self._evaluate_images(parameters), []
     metrics, embedded, sides = {}, [], self._encoder.sides
     scale = self._encoder.scale(parameters)
     encode_text = partial(self._encoder.texts, parameters)
@@ -225,11 +238,16 @@ class Evaluator:
       metrics |= _named(name, own)
     return metrics, embedded
 
-  def _evaluate_images(self, parameters, kinds: Collection[str]) -> dict[str, float]:
-    """Returns the metrics of images without texts: those of probes, and of two views."""
+  def _evaluate_images(self, parameters, final: bool = False) -> dict[str, float]:
+    """Returns the metrics of images without texts: those of probes, and of two views.
+
+    Only the final evaluation has probes other than k-NN, and regressions.
+    """
     encoder = self._encoder
     embedded = {name: encoder.first(parameters, split) for name, split in self._splits.items()}
-    metrics = self.probe(parameters, embedded, kinds)
+    metrics = self.probe(parameters, embedded, PROBES if final else {'neighbours'})
+    if final:
+      metrics |= self._regress(parameters, embedded) | self._segment(parameters)
     for name, split in self._splits.items() if self._has_views else ():
       views = (encoder.view(parameters, split, number) for number in range(2))
       space = diagnostics.diagnose_views(*views, embedded[name], self._labels(split), self._mesh)
@@ -256,10 +274,11 @@ class Evaluator:
     captions.
     """
     if not self._has_texts:
-      return self._evaluate_images(parameters, PROBES) | self._segment(parameters), []
+      return self._evaluate_images(parameters, final=True), []
     metrics, embedded = self.evaluate(parameters)
     metrics |= self._segment(parameters)
-    metrics |= self.probe(parameters, {split.name: split.image_embeddings for split in embedded})
+    images = {split.name: split.image_embeddings for split in embedded}
+    metrics |= self.probe(parameters, images) | self._regress(parameters, images)
     metrics |= self._retrieve_others(parameters, embedded)
     partners = self._embed_partners(parameters)
     metrics |= self._compare_pairs(embedded, partners)
@@ -314,6 +333,13 @@ class Evaluator:
     if self._segmentation is None or self._probed is None:
       return {}
     return self._segmentation(parameters, self._probed, self._splits, self._classes)
+
+  def _regress(self, parameters, embedded: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Fits regressions of the numbers, and tests them on the embedded splits."""
+    if '' not in self._numbers:
+      return {}
+    features = {'': self._encoder.first(parameters, self._probed), **embedded}
+    return regress(features, self._numbers, [*self._numbers['']])
 
   def _fuse(self, parameters, images, splits) -> dict[str, np.ndarray]:
     """Returns unit vectors of image and first text, for the splits that have the texts."""

@@ -73,6 +73,7 @@ def open_evaluator(
     partners = ''
   fields = evaluation.zero_shot if sources else ()
   probes = evaluation.probes if fields else ()
+  numbers = evaluation.get('numbers', ()) if sources else ()
   return Evaluator(
     definition,
     tokenizer,
@@ -88,7 +89,10 @@ def open_evaluator(
     texts=texts,
     first=first,
     probes=probes,
-    probe_source=open_split(evaluation.probe_split, 'probe_split')[1] if probes else None,
+    probe_source=open_split(evaluation.probe_split, 'probe_split')[1]
+    if probes or numbers
+    else None,
+    numbers=numbers,
     pairs=pairs,
     arithmetic=arithmetic,
     partners=open_split(partners, 'partners')[1] if partners else None,

@@ -23,6 +23,7 @@ from contrastive_jax.losses.labels.rank_mixup import (
   mrl_per_example,
 )
 from contrastive_jax.losses.labels.supervised import supervised, supervised_per_example
+from contrastive_jax.losses.labels.supremix import supremix, supremix_per_example
 from contrastive_jax.losses.labels.tracks import tracks
 from contrastive_jax.losses.pairs.alignment import alignment, alignment_per_example
 from contrastive_jax.losses.pairs.assignment import (
@@ -191,6 +192,8 @@ __all__ = [  # noqa: RUF022 — grouped by kind
   'proxy_anchor',
   'supervised',
   'supervised_per_example',
+  'supremix',
+  'supremix_per_example',
   # Tokens.
   'restoration',
   'captioning',

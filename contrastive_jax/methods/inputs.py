@@ -28,6 +28,7 @@
                                `config.data.classes`
   pixels            [B, H, H, 3]  the square images before augmentation on the device, from 0 to
                                255; in `loss` only
+  number            [B]        the number of each example, from the field `config.data.number`
   batch_size        []         B
   masked            [B, M]     patches masked by `Method.transform`; in `partial` only
   transformed       [B]        how `Method.transform` changed a view, an index; in `partial` only
@@ -54,7 +55,7 @@ OUTPUTS = {field.name for field in dataclasses.fields(Outputs)} | {*_PROPERTIES,
 EMBEDDINGS = {'first', 'second', 'image', 'text', 'view', 'audio'}  # unit vectors, one per example
 ENCODERS = ('target', 'teacher')  # beside '', the model that is trained
 BATCH = {'tokens', 'next_tokens', 'id', 'same', 'texts_same', 'negative_valid', 'labels', 'step'}
-BATCH |= {'batch_size', 'boxes', 'masked', 'pixels', 'progress', 'transformed'}
+BATCH |= {'batch_size', 'boxes', 'masked', 'number', 'pixels', 'progress', 'transformed'}
 
 
 def parse(read: str) -> tuple[str, str, int]:

@@ -296,6 +296,8 @@ def _giver(read: str, batch: Mapping[str, Any]) -> str:
     return 'the model does not give; a model of images alone gives it with config.views = 2'
   if name == 'labels':
     return 'the batch does not give; set config.data.labels to the field with the class'
+  if name == 'number':
+    return 'the batch does not give; set config.data.number to the field with the number'
   if name == 'audio':
     return "the model does not give; config.model.name = 'audio_clip' does"
   if name == 'patch_errors':

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from contrastive_jax import losses
+from contrastive_jax.methods.absolute_error import AbsoluteError
 from contrastive_jax.methods.amcl import Amcl, AmclMoCo
 from contrastive_jax.methods.amcl_barlow import AmclBarlow
 from contrastive_jax.methods.barlip import BarLip
@@ -31,6 +32,7 @@ from contrastive_jax.methods.rocket import Rocket
 from contrastive_jax.methods.self_distillation import MaskedPrediction, SelfDistillation
 from contrastive_jax.methods.simsiam import SimSiam
 from contrastive_jax.methods.slip import Slip
+from contrastive_jax.methods.supremix import SupReMix
 from contrastive_jax.methods.swalip import SwaLip
 from contrastive_jax.methods.swav import Swav
 from contrastive_jax.methods.vicreg import VicReg
@@ -56,6 +58,7 @@ _TOKENS: dict[str, Any] = {'labels': 'next_tokens', 'count': losses.count_tokens
 
 # (mesh=None, **options) -> Method, by name.
 METHODS: dict[str, Callable[..., Method]] = {
+  'absolute_error': AbsoluteError,
   'alignment': stateless(losses.alignment, **_PAIR),
   'amcl': Amcl,
   'amcl_barlow': AmclBarlow,
@@ -155,6 +158,7 @@ METHODS: dict[str, Callable[..., Method]] = {
   'supervised': stateless(
     losses.supervised, embeddings='first', classes='labels', scale='scale', flops=streamed(7)
   ),
+  'supremix': SupReMix,
   'swalip': SwaLip,
   'swav': Swav,
   'uniformity': stateless(losses.uniformity, flops=streamed(8), **_PAIR),

@@ -65,13 +65,13 @@ def abstract_batch(
       return jax.ShapeDtypeStruct((B, *several(name), config.model.text.length), jnp.int32)
     if name in dtypes:
       return jax.ShapeDtypeStruct((B, len(config.data[name])), dtypes[name])
-    return jax.ShapeDtypeStruct((B, *several(name)), jnp.int32)
+    dtype = jnp.float32 if name == 'number' else jnp.int32
+    return jax.ShapeDtypeStruct((B, *several(name)), dtype)
 
   names = [*definition.inputs, 'id']
   if 'tokens' in definition.inputs:
     names += ['same', 'negative_tokens'] if M else ['same']
-  if config.data.labels:
-    names.append('labels')
+  names += [name for name in ('labels', 'number') if config.data[name]]
   own = {
     name: jax.ShapeDtypeStruct((B, *several(name), *shape), dtype)
     for name, (shape, dtype) in columns.items()

@@ -284,6 +284,7 @@ def _training_batches(run: Run, source: data.Source):
     nodes=config.data.nodes,
     labels=config.data.labels,
     classes=config.data.classes,
+    number=config.data.number,
     audio=config.data.audio,
     voices=config.data.voices,
     audio_size=config.model.get('audio', {}).get('size', 0),

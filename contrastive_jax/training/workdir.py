@@ -64,6 +64,8 @@ _ADDED_FIELDS = {
   'evaluation.arithmetic': (),
   'data.labels': '',
   'data.classes': 0,
+  'data.number': '',
+  'evaluation.numbers': (),
   'data.audio': (),
   'data.voices': 1,
   'data.audio_seconds': 2.0,

@@ -142,7 +142,8 @@ def test_every_arm_is_a_run(name, monkeypatch):
   run = build.build(config, examples=1000)
   steps = config.total_steps * config.batch_size
   assert steps in (51_200, 153_600), 'equal images seen, or equal views'
-  assert run.config.evaluation.splits[0] == 'heldout_style'  # of which a row keeps the recall
+  # Of the first split a row keeps the recall, where there are texts.
+  assert run.config.evaluation.splits[0] == 'heldout_style' or run.config.evaluation.numbers
 
 
 def test_arms_that_share_a_name_are_one():
@@ -156,7 +157,8 @@ def test_a_claim_is_of_a_paper(name):
   papers = catalogue.PAPERS if isinstance(measured.paper, int) else catalogue.BASES
   assert papers[measured.paper].where
   for comparison in measured.comparisons().values():
-    assert comparison.seeds >= 3 and comparison.delta > 0 and comparison.says
+    assert comparison.seeds >= 1 and comparison.delta > 0 and comparison.says
+  assert measured.primary.seeds >= 3
   assert len(results.source(measured)) == 12
 
 

@@ -622,3 +622,34 @@ def captioning(logits, labels, pad_id=0):
 
 def captioning_streamed(hidden, vocabulary, labels, pad_id=0):
   return captioning(hidden @ vocabulary.T, labels, pad_id)
+
+
+def supremix(embeddings, numbers, shares, scale, window=5, weighted=True, unit=1.0):
+  """All mixtures, as vectors [B, B, D] and [B, B, B, D]."""
+  z, y, N = embeddings, numbers / unit, len(embeddings)
+  fixed, shares = jax.lax.stop_gradient((z, shares))
+  others = ~jnp.eye(N, dtype=bool)
+  distance = jnp.abs(y[:, None] - y)
+  rest = 1 - shares[:, None]
+  negative = shares[:, None, None] * fixed[:, None] + rest[:, :, None] * fixed
+  logits = [scale * z @ z.T, scale * jnp.einsum('id,ikd->ik', z, negative)]
+  weights = [1 + weighted * distance, 1 + weighted * rest * distance]
+  counts, positive = [others, distance > 0], [others & (distance == 0), jnp.zeros((N, N), bool)]
+  if window:
+    near = (distance > 0) & (distance <= window)
+    below, above = near & (y[:, None] > y), near & (y[:, None] < y)
+    anchor, low, high = y[:, None, None], y[:, None], y
+    share = (high - anchor) / jnp.where(high == low, 1, high - low)
+    mixed = share[..., None] * fixed[:, None] + (1 - share[..., None]) * fixed
+    pairs = (below[:, :, None] & above[:, None]).reshape(N, -1)
+    logits.append(scale * jnp.einsum('id,ijkd->ijk', z, mixed).reshape(N, -1))
+    weights.append(jnp.ones_like(logits[-1]))
+    counts.append(pairs)
+    positive.append(pairs)
+  logits, weights, counts, positive = (
+    jnp.concatenate(parts, 1) for parts in (logits, weights, counts, positive)
+  )
+  number = jnp.sum(positive, 1)
+  total = jax.nn.logsumexp(jnp.where(counts, logits + jnp.log(weights), -jnp.inf), 1)
+  loss = total - jnp.sum(jnp.where(positive, logits, 0), 1) / jnp.maximum(number, 1)
+  return jnp.where(number > 0, loss, 0.0) * N / jnp.sum(number > 0)

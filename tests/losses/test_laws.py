@@ -199,6 +199,16 @@ def latents(size, names=('latents',), **numbers):
   return dict(zip(names, drawn, strict=True)) | jax.tree.map(np.float32, numbers)
 
 
+def numbered(size):
+  """Embeddings with numbers, of which a few have no positive, and shares."""
+  rng = np.random.default_rng(0)
+  numbers = rng.integers(0, size // 4, size)
+  numbers[: size // 8] = 3 * size * np.arange(1, 1 + size // 8)
+  shares = rng.beta(2, 8, size).astype('f')
+  embeddings = reference.unit(rng, size, 8)
+  return {'embeddings': embeddings, 'numbers': numbers, 'shares': shares, 'scale': np.float32(3)}
+
+
 def tokens(size):
   """Labels of which most are one word, and some padding."""
   rng = np.random.default_rng(0)
@@ -341,6 +351,8 @@ CASES = {
   ),
   'supervised': Case(mean(dense.supervised), classes),
   'supervised_per_example': Case(dense.supervised, classes),
+  'supremix': Case(mean(dense.supremix), numbered, {'window': 0}, slow=True),
+  'supremix_per_example': Case(dense.supremix, numbered, {'window': 2}),
   'swapped_assignment': Case(mean(dense.swapped_assignment), with_targets),
   'swapped_assignment_per_example': Case(
     dense.swapped_assignment, with_targets, {'epsilon': 0.2, 'iterations': 2}

@@ -101,6 +101,7 @@ def config_of(names, mesh='data:1', micro_batches=1) -> ConfigDict:
   config.texts = max(1, methods.inputs.count(reads, 'text', 'texts', 'texts_features'))
   config.data.negatives = 2 * methods.inputs.count(reads, 'negatives')
   config.data.labels, config.data.classes, config.data.examples = 'group', SIZES.classes, EXAMPLES
+  config.data.number = 'number'
   config.augmentation = ConfigDict()
   config.data.size = config.model.image.size = 16
   config.model.image.patch = 8
@@ -131,7 +132,7 @@ def batch_of(run: build.Run, step: int = 0) -> dict[str, np.ndarray]:
       batch[name] = np.where(np.arange(leaf.shape[-1]) < ends, tokens, 0).astype(np.int32)
     else:
       top = {'id': EXAMPLES, 'same': 10 * B, 'labels': SIZES.classes}.get(name, 8)
-      batch[name] = random.integers(0, top, leaf.shape).astype(np.int32)
+      batch[name] = random.integers(0, top, leaf.shape).astype(leaf.dtype)
   if 'id' in batch:
     batch['id'][:2] = batch['id'][2]
   return batch

@@ -101,13 +101,17 @@ def test_a_negative_that_is_the_caption_is_not_valid():
   [
     ('data.captions', '', r"config\.data\.captions = '', .*'clip' reads 'tokens'"),
     ('data.labels', '', r'objective\.supervised needs .* set config\.data\.labels'),
+    ('objective', {'absolute_error': 1.0}, r'absolute_error needs .* set config\.data\.number'),
   ],
 )
 def test_missing_fields_of_the_data_are_errors(field, value, message):
   config = clip.get_config('smoke')
   config.objective = {'supervised': 1.0}
   config.data.labels = 'group'
-  config.update_from_flattened_dict({field: value})
+  if field == 'objective':
+    config.objective = value
+  else:
+    config.update_from_flattened_dict({field: value})
   with pytest.raises(ValueError, match=message):
     build.build(config)
 
@@ -121,3 +125,13 @@ def test_labels_are_those_of_the_field():
   np.testing.assert_array_equal(
     batch['labels'][:, None] == batch['labels'], groups[:, None] == groups
   )
+
+
+def test_the_number_is_that_of_the_field():
+  config = clip.get_config('smoke')
+  config.data.name, config.data.number = 'measured:emoji', 'ink'
+  run, source = build.build(config), data.open_source('measured:emoji', 'heldout_composition[:32]')
+  batch = next(loop._training_batches(run, source)[0])
+  ink = [source[position]['ink'] for position in batch['position']]
+  np.testing.assert_allclose(batch['number'], ink, rtol=1e-6)
+  assert batch['number'].dtype == run.abstract_batch['number'].dtype == np.float32

@@ -18,6 +18,8 @@ from contrastive_jax.data.sources import (
   image_folder,
   karpathy,
   labeled,
+  lato,
+  measured,
   mixture,
   optional,
   prepared,
@@ -52,9 +54,11 @@ _FOLDER_READERS = {
   'clip_benchmark': clip_benchmark.open_folder,
   'datasets': lambda folder, split: optional.load('hugging_face').open_folder(folder, split),
   'imagefolder': image_folder.open_folder,
+  'lato': lato.open_folder,
   'sounds': composed_sounds.open_folder,
   'tuxpaint': stamps.open_folder,
 }
+_MEASURED = 'measured:'  # prefix of the name of a dataset
 _SCHEMES = (*_FORMATS, *_SPLIT_READERS, *_FOLDER_READERS)
 
 
@@ -76,9 +80,13 @@ def open_source(name: str, split: str, folder: str | None = None) -> Source | mi
       - 'sounds', installed sounds of Debian packages in pairs, or 'sounds:FOLDER'; splits 'train',
         'validation' and 'heldout'; 'tuxpaint', the stamps that Debian installs, or
         'tuxpaint:FOLDER'; splits 'train' and 'heldout';
+      - 'lato', letters of Debian's fonts-lato in nine weights, or 'lato:FOLDER'; splits 'train' and
+        'heldout';
       - 'karpathy:PATTERN', dataset_flickr30k.json or dataset_coco.json in the folder of the images;
       - 'grouped:NAME' or 'grouped:FIELD:NAME', where NAME is one of files: rows of one image, or
         with equal values of the field, are one example with a list of captions;
+      - 'measured:NAME', where NAME is another dataset: with numbers that are measured from the
+        image, see `measured.measure`;
       - 'A*0.7+B*0.3', a mixture by weight.
 
       A pattern may have braces, '{00000..00099}', and wildcards. '{split}' stands for the split's
@@ -110,6 +118,9 @@ def open_source(name: str, split: str, folder: str | None = None) -> Source | mi
 
 def _open_split(name: str, split: str, folder: str | None) -> tuple[Sequence[Any], int | None]:
   """Opens a split: its records, and their bytes or None."""
+  if name.startswith(_MEASURED):
+    records, size = _open_split(name.removeprefix(_MEASURED), split, folder)
+    return measured.of(records), size
   if name == 'emoji':
     return prepared.open_embedded(split)
   if name in labeled.DATASETS and not folder:  # a folder is TFDS's
