@@ -10,7 +10,7 @@ https://arxiv.org/abs/2002.05709
   python launch.py --config=configs/simclr.py:vit_b16     the same loss with MoCo v3's recipe for it
 
 Other losses of views have configs of their own in configs/methods/, such as byol.py, dino.py and
-moco_images.py; `--config.objective` takes 'decoupled' here.
+decoupled_images.py.
 
 The nearest training pictures classify the held-out ones by the features before the projector,
 `heldout_style/group_neighbours_accuracy` and the like, while it trains; a linear probe does at the

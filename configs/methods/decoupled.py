@@ -7,9 +7,9 @@ Yeh et al., Decoupled Contrastive Learning, 2022, https://arxiv.org/abs/2110.068
   python launch.py --config=configs/methods/decoupled.py:validation  to choose settings with
 
 Image and text are the two views, so images repel images and texts repel texts too. The paper
-compares two views of an image: configs/simclr.py with `--config.objective` of 'decoupled'. A step
-takes about as long as CLIP's, and the loss, unlike InfoNCE's, falls below 0. The scale is learned,
-as CLIP's; the paper's is the option `scale` of 10.
+compares two views of an image, configs/methods/decoupled_images.py. A step takes about as long as
+CLIP's, and the loss, unlike InfoNCE's, falls below 0. The scale is learned, as CLIP's; the paper's
+is the option `scale` of 10.
 """
 
 from ml_collections import ConfigDict

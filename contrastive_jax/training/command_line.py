@@ -20,8 +20,12 @@ class _OptionalFloat(flags.FloatParser):
 
 
 def accept_none() -> None:
-  """Allows None for float fields of a config, as in --config.optimizer.clip_norm=None."""
-  config_flags.register_flag_parser_for_type(float, _OptionalFloat())
+  """Allows None for float fields of a config, and numbers for fields that are None.
+
+  As in --config.optimizer.clip_norm=None and --config.objective.decoupled.sigma=0.5.
+  """
+  for kind in (float, type(None)):
+    config_flags.register_flag_parser_for_type(kind, _OptionalFloat())
 
 
 def check_flags(arguments: Sequence[str], known: flags.FlagValues = flags.FLAGS) -> None:

@@ -2,10 +2,12 @@
 
 import collections
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from contrastive_jax import catalogue
+from contrastive_jax.report.formatting import is_fraction
 from experiments import records
 from experiments.claims import claim, results, statistics
 
@@ -102,7 +104,7 @@ def summary(path: pathlib.Path) -> str:
   if not found:
     return NOT_MEASURED
   *_, detectable, _, seeds, p = numbers(claim.read(path.stem).primary, found)
-  difference = f'{points(found["difference"])} points ({interval(found["interval"])})'
+  difference = f'{signed(found["difference"])} points ({interval(found["interval"])})'
   return f'{found["verdict"]}: {difference}, {seeds} seeds, p {p}, detectable {detectable}'
 
 
@@ -114,40 +116,72 @@ def name(measured: claim.Claim) -> str:
 
 def numbers(comparison: claim.Comparison, found: Mapping[str, Any]) -> list[str]:
   """The cells of `NUMBERS`; empty where they are not measured. Times are in milliseconds."""
-  seeds, (scale, unit) = comparison.seeds, _unit(comparison)
-  delta = f'{scale * comparison.delta:.1f}{unit}'
+  seeds, unit = comparison.seeds, unit_of(comparison.metrics[0])
+  delta = unit.show(comparison.delta) + unit.difference
   if not found:
     return ['', '', '', delta, f'0 of {seeds}', '']
   count = str(found['seeds']) if found['seeds'] == seeds else f'{found["seeds"]} of {seeds}'
   return [
-    f'{points(found["difference"], scale)} ({interval(found["interval"], scale)}){unit}',
-    interval(found['bootstrap'], scale) if found['bootstrap'] else '',
-    f'{scale * found["detectable"]:.1f}',
-    f'{scale * found["delta"]:.1f}{unit}',
+    f'{signed(found["difference"], unit)} ({interval(found["interval"], unit)}){unit.difference}',
+    interval(found['bootstrap'], unit) if found['bootstrap'] else '',
+    unit.show(found['detectable']),
+    unit.show(found['delta']) + unit.difference,
     count,
     f'{found["p"]:.3f}' if found['p'] >= 0.001 else '< 0.001',
   ]
 
 
-def points(difference: float, scale: int = 100) -> str:
-  """A difference of fractions in points, such as +1.2 or −0.4."""
-  return f'{round(scale * difference, 1) + 0.0:+.1f}'.replace('-', '−')  # −0.0 + 0.0 is 0.0
+class Unit(NamedTuple):
+  """How values of a metric are shown.
+
+  Attributes:
+    scale: what they are multiplied by.
+    digits: after the point.
+    value: the unit that follows a value.
+    difference: the unit that follows a difference; '' for points.
+  """
+
+  scale: int = 100
+  digits: int = 1
+  value: str = '%'
+  difference: str = ''
+
+  def show(self, value: float) -> str:
+    """A value without its unit."""
+    return f'{self.scale * value:.{self.digits}f}'
 
 
-def interval(bounds: Sequence[float], scale: int = 100) -> str:
-  """Words an interval, in points."""
-  return f'{points(bounds[0], scale)} to {points(bounds[1], scale)}'
+POINTS = Unit()
 
 
-def _unit(comparison: claim.Comparison) -> tuple[int, str]:
-  """What values are multiplied by, and their unit: milliseconds, or '' for points."""
-  timed = all('second' in metric for metric in comparison.metrics)
-  return (1000, ' ms') if timed else (100, '')
+def unit_of(metric: str) -> Unit:
+  """Milliseconds of times, percent and points of fractions, and other values as they are.
+
+  >>> unit_of('heldout_style/effective_rank')
+  Unit(scale=1, digits=1, value='', difference='')
+  """
+  name = metric.rpartition('/')[2]
+  if 'second' in name:
+    return Unit(1000, 1, ' ms', ' ms')
+  if is_fraction(name):
+    return POINTS
+  return Unit(1, 1 if re.search('rank|dimensions', name) else 3, '')
+
+
+def signed(difference: float, unit: Unit = POINTS) -> str:
+  """A difference such as +1.2 or −0.4, by default of fractions in points."""
+  shown = round(unit.scale * difference, unit.digits) + 0.0  # −0.0 + 0.0 is 0.0
+  return f'{shown:+.{unit.digits}f}'.replace('-', '−')
+
+
+def interval(bounds: Sequence[float], unit: Unit = POINTS) -> str:
+  """Words an interval, by default in points."""
+  return f'{signed(bounds[0], unit)} to {signed(bounds[1], unit)}'
 
 
 def _value(mean: float, comparison: claim.Comparison) -> str:
-  scale, unit = _unit(comparison)
-  return f'{scale * mean:.1f}{unit}' if unit else f'{mean:.1%}'
+  unit = unit_of(comparison.metrics[0])
+  return unit.show(mean) + unit.value
 
 
 def measured_before(path: pathlib.Path) -> str:
@@ -175,5 +209,6 @@ def _mean(metric: str, values: Sequence[float | None]) -> str:
     return ''
   mean = sum(known) / len(known)
   if '/' in metric:
-    return f'{mean:.1%}'
+    unit = unit_of(metric)
+    return unit.show(mean) + unit.value
   return f'{mean:,.0f}' if mean >= 10 else f'{mean:.3f}'

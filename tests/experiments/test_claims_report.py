@@ -91,6 +91,28 @@ def test_a_claim_shows_all_comparisons_and_arms(measured):
   assert not tables.arms(measured['slip'])
 
 
+def test_values_are_shown_in_the_unit_of_their_metric(measured):
+  table = rows(tables.comparisons(measured['mv_dhel']))
+  methods = ['mv_dhel views=5', 'pairwise_nt_xent views=5']
+  assert table['effective rank'][-2:] == [f'{name}: 0.1' for name in methods]
+  assert table['five views, k-NN, equal steps'][-1] == f'{methods[1]}: 10.0%'
+  assert tables.numbers(claim.read('mv_dhel').secondary['rank'], {})[3] == '1.0'
+  assert [tables.unit_of(name).show(0.0421) for name in ('step_seconds', 'modality_gap')] == [
+    '42.1',
+    '0.042',
+  ]
+  # The plot of the verdicts is in points.
+  primary = [metric for name in claim.names() for metric in claim.read(name).primary.metrics]
+  assert {tables.unit_of(metric) for metric in primary} == {tables.POINTS}
+
+
+def test_each_paper_of_views_has_one_claim():
+  papers = [claim.read(name).paper for name in claim.families()['views']]
+  assert sorted(number for number in papers if number != 'NNCLR') == [
+    *(5, 16, 26, 29, 31, 33, 39, 44, 59)
+  ]
+
+
 def test_a_method_that_has_changed_since_is_told(measured, tmp_path):
   path = write(tmp_path, 'coca', 0.001, source='0' * 12)
   note = "CoCa: measured before the method's source changed, at aaaaaaa."
@@ -147,7 +169,8 @@ def test_every_paper_is_in_the_table(measured):
   numbers = re.findall(r'^\| (\d+) \|', text, re.MULTILINE)
   assert sorted(map(int, numbers)) == [*range(1, 85)]
   assert rows(text)['61'][3] == 'not to be built' and catalogue.PAPERS[61].reason in text
-  assert rows(text)['31'][-1] == 'holds'
+  assert rows(text)['9'][-1] == 'holds'
+  assert rows(text)['31'][-1] == 'decoupled: holds; DCL: holds'
   assert rows(text)['11'][-1].endswith('; SwALIP: holds; BYOLIP: holds; SiamLIP: holds')
   assert rows(text)['29'][3] == 'built' and rows(text)['1'][3] == 'planned'
   assert 'So far the hard loss, for two views' in text

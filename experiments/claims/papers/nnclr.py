@@ -1,0 +1,16 @@
+"""NNCLR beside SimCLR, with and without the positive in the denominator."""
+
+from experiments.claims.claim import Arm, Claim
+from experiments.claims.images import compare
+
+METHOD = Arm('nnclr')
+DECOUPLED = Arm('nnclr', {'objective.nnclr.decoupled': True})
+
+CLAIM = Claim(
+  method='NNCLR',
+  paper='NNCLR',
+  primary=compare(METHOD, Arm('simclr'), 'k-NN, equal steps', seeds=3),
+  secondary={'decoupled': compare(DECOUPLED, METHOD, 'with DCL, beside without it', seeds=3)},
+  family='views',
+  notes='NNCLR has a predictor and a queue of 1,024.',
+)
