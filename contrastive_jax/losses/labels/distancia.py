@@ -1,5 +1,7 @@
 """SuSana Distancia: Proto-Triplet and ICNN, two losses of distances between classes."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -94,7 +96,7 @@ def icnn(
   >>> bool(icnn(corners, tight, neighbors=1) < icnn(corners, wide, neighbors=1))
   True
   """
-  options = {'neighbors': neighbors, 'candidates': candidates}
+  options: dict[str, Any] = {'neighbors': neighbors, 'candidates': candidates}
   options |= {'block_size': block_size, 'mesh': mesh}
   return -jnp.log(icnn_score(embeddings, classes, targets, target_classes, **options))
 

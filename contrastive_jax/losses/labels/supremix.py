@@ -110,7 +110,7 @@ def supremix_per_example(
     *pairs, _weigh, rows=levels, columns=levels, diagonal=False, **options
   )
   (positive, count), _ = pairwise.sum(*pairs, _positives, positive=steps, diagonal=False, **options)
-  logits = []
+  logits: list[jax.Array] = []
   if shares is not None or window:
     logits, mixed, pairs_count = mixtures(embeddings, steps, levels, shares, window, **options)
     positive, count = positive + mixed, count + pairs_count

@@ -1,5 +1,7 @@
 """CTVIS: embeddings of instances over the frames of a video, contrasted with a memory bank."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -40,13 +42,12 @@ def tracks(
   >>> float(tracks(v, v[:, None], v[::-1, None], auxiliary=0.0, weight=1.0))      # log(1 + e⁰⁻¹)
   0.31326166
   """
-  valid = {'positive_valid': positive_valid, 'negative_valid': negative_valid}
-  weights = {'weight': weight, 'auxiliary': auxiliary}
-  items = tracks_per_item(anchors, positives, negatives, **valid, **weights)
-  count = len(items)
-  if positive_valid is not None:
-    count = jnp.maximum(jnp.sum(jnp.any(positive_valid, 1)), 1)
-  return jnp.sum(items) / count
+  options: dict[str, Any] = {'positive_valid': positive_valid, 'negative_valid': negative_valid}
+  options |= {'weight': weight, 'auxiliary': auxiliary}
+  items = tracks_per_item(anchors, positives, negatives, **options)
+  if positive_valid is None:
+    return jnp.mean(items)
+  return jnp.sum(items) / jnp.maximum(jnp.sum(jnp.any(positive_valid, 1)), 1)
 
 
 def tracks_per_item(
@@ -107,12 +108,11 @@ def tracks_per_item(
   safe = [jnp.where(has[:, None], scores, 0) for scores in masked]
   spread = sum(jax.nn.logsumexp(scores, 1) for scores in safe)
   contrast = jnp.where(has, jax.nn.softplus(spread), 0)
-  direction, total, count = _unit(v), 0, 0
-  for x, valid, label in ((near, counted[0], 1.0), (far, counted[1], 0.0)):
-    errors = (jnp.einsum('id,ind->in', direction, _unit(x)) - label) ** 2
-    total += jnp.sum(jnp.where(valid, errors, 0), 1)
-    count += jnp.sum(valid, 1)
-  loss = weight * contrast + auxiliary * total / jnp.maximum(count, 1)
+  valid, label = jnp.concatenate(counted, 1), jnp.arange(of_near.shape[1] + of_far.shape[1])
+  cosines = jnp.einsum('id,ind->in', _unit(v), _unit(jnp.concatenate([near, far], 1)))
+  errors = jnp.where(valid, (cosines - (label < of_near.shape[1])) ** 2, 0)
+  mean = jnp.sum(errors, 1) / jnp.maximum(jnp.sum(valid, 1), 1)
+  loss = weight * contrast + auxiliary * mean
   return jnp.where(jnp.any(counted[0], 1), loss, 0)
 
 
