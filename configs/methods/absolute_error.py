@@ -17,6 +17,9 @@ VARIANTS = supremix.VARIANTS
 
 def get_config(variant: str = 'default') -> ConfigDict:
   """Returns the config of a variant."""
+  if variant not in VARIANTS:
+    known = f'use one of {VARIANTS}'
+    raise ValueError(f'configs/methods/absolute_error.py has no variant {variant!r}; {known}')
   config = supremix.get_config(variant)
   config.name, config.views = 'absolute_error', 1
   # About the mean and the standard deviation of the numbers

@@ -15,13 +15,7 @@ from contrastive_jax.losses.labels.multi_similarity import (
 )
 from contrastive_jax.losses.labels.proxy_anchor import proxy_anchor
 from contrastive_jax.losses.labels.proxy_replay import hpcr, pcr, pcr_per_example
-from contrastive_jax.losses.labels.rank_mixup import (
-  largest_shares,
-  m_ndcg,
-  m_ndcg_per_example,
-  mrl,
-  mrl_per_example,
-)
+from contrastive_jax.losses.labels.rank_mixup import m_ndcg, mrl
 from contrastive_jax.losses.labels.supervised import supervised, supervised_per_example
 from contrastive_jax.losses.labels.supremix import supremix, supremix_per_example
 from contrastive_jax.losses.labels.tracks import tracks
@@ -66,7 +60,7 @@ from contrastive_jax.losses.pairs.soft_targets import (
 )
 from contrastive_jax.losses.pairs.uniformity import cross_uniformity, uniformity
 from contrastive_jax.losses.tokens.captioning import captioning, captioning_streamed, count_tokens
-from contrastive_jax.losses.tokens.patches import normalize_patches, patch_errors, patch_ranking
+from contrastive_jax.losses.tokens.patches import patch_errors, patch_ranking
 from contrastive_jax.losses.tokens.restoration import restoration
 from contrastive_jax.losses.views.barlow_twins import barlow_twins
 from contrastive_jax.losses.views.cacr import cacr, cacr_per_example
@@ -180,11 +174,8 @@ __all__ = [  # noqa: RUF022 — grouped by kind
   'hpcr',
   'pcr',
   'pcr_per_example',
-  'largest_shares',
   'm_ndcg',
-  'm_ndcg_per_example',
   'mrl',
-  'mrl_per_example',
   'contrastive_margin',
   'contrastive_margin_per_example',
   'multi_similarity',
@@ -199,7 +190,6 @@ __all__ = [  # noqa: RUF022 — grouped by kind
   'captioning',
   'captioning_streamed',
   'count_tokens',
-  'normalize_patches',
   'patch_errors',
   'patch_ranking',
   # Streamed reductions over all pairs, of which the losses are made.

@@ -5,6 +5,7 @@ import dataclasses
 import jax.numpy as jnp
 
 from contrastive_jax import losses
+from contrastive_jax.losses.tokens.patches import share_in_order
 from contrastive_jax.methods.mae import Mae
 from contrastive_jax.methods.method import Momentum, Result, Slot
 
@@ -73,7 +74,8 @@ class Hpm(Mae):
   def loss(self, inputs, heads, memory, key):
     """The two terms; writes ρ of the next step."""
     errors = inputs['patch_errors']
-    ranking, ordered = losses.patch_ranking(inputs['predicted_errors'], errors)
+    given = inputs['predicted_errors'], errors
+    ranking, ordered = losses.patch_ranking(*given), share_in_order(*given)
     reconstruction = jnp.mean(errors)
     metrics = {'reconstruction': reconstruction, 'ranking': ranking, 'ordered': ordered}
     writes = {}

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from contrastive_jax import losses
+from contrastive_jax.losses.tokens.patches import normalize_patches
 from contrastive_jax.models import transformer
 from contrastive_jax.models.encoder import Encoder
 from contrastive_jax.models.image import ImageTower
@@ -112,7 +113,7 @@ class MaskedAutoencoder(Encoder):
     tokens = self.image(images, kept=kept)[1]
     pixels, _ = self.pixel_decoder(tokens, kept, masked)
     patches = cut_patches(images, self.image.patch)
-    _, mean, deviation = losses.normalize_patches(take_patches(patches, masked))
+    _, mean, deviation = normalize_patches(take_patches(patches, masked))
     rows = jnp.arange(len(images))[:, None]
     return join_patches(patches.at[rows, masked].set(pixels * deviation + mean))
 

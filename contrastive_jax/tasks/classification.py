@@ -26,6 +26,7 @@ from contrastive_jax.data.augmentation import augment, check_strengths
 from contrastive_jax.data.images import normalize
 from contrastive_jax.evaluation import calibration, finetuning
 from contrastive_jax.evaluation.batches import one_device
+from contrastive_jax.losses.labels.rank_mixup import largest_shares
 from contrastive_jax.models import towers
 from contrastive_jax.models.definition import Definition, define_from
 from contrastive_jax.models.keys import ParameterKeys
@@ -207,7 +208,7 @@ def objective(
   logits = classify(images)
   mixed = mixed.reshape(copies, *logits.shape)
   ranking = functools.partial(losses.mrl, margin=margin) if name == 'mrl' else losses.m_ndcg
-  ranked = ranking(logits, mixed, losses.largest_shares(labels, labels[partners], shares[:, None]))
+  ranked = ranking(logits, mixed, largest_shares(labels, labels[partners], shares[:, None]))
   entropy = _cross_entropy(logits, labels)
   return entropy + weight * ranked, {'cross_entropy': entropy, name: ranked}
 

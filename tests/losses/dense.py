@@ -490,6 +490,37 @@ def hpcr(embeddings, classes, proxies, scale):
   return supervised(anchors, jnp.concatenate([classes, classes]), scale)
 
 
+def mrl(logits, mixed, shares):
+  excess = jnp.max(mixed, -1) - jnp.max(logits, -1) + 2
+  return jnp.mean(jnp.where(shares < 1, jnp.maximum(0, excess), 0))
+
+
+def m_ndcg(logits, mixed, shares):
+  """By a sort per example."""
+  confidences = jnp.max(jax.nn.softmax(jnp.concatenate([logits[None], mixed]), -1), -1)
+  shares = jnp.concatenate([jnp.full_like(shares[:1], 2), shares])  # the example itself is first
+  order = jnp.argsort(-shares, 0)
+  discounts = 1 / jnp.log2(jnp.arange(len(shares)) + 2)[:, None]
+  gains = [
+    jnp.sum(discounts * jnp.take_along_axis(each, order, 0), 0)
+    for each in (confidences, jnp.minimum(shares, 1))
+  ]
+  return 1 - jnp.mean(jnp.minimum(gains[0] / gains[1], gains[1] / gains[0]))
+
+
+def patch_errors(predicted, patches):
+  patches = jax.lax.stop_gradient(patches)
+  spread = jnp.var(patches, -1, ddof=1, keepdims=True) + 1e-6
+  aims = (patches - jnp.mean(patches, -1, keepdims=True)) / jnp.sqrt(spread)
+  return jnp.mean((predicted - aims) ** 2, -1)
+
+
+def patch_ranking(predicted, errors):
+  larger = errors[:, :, None] > errors[:, None]
+  pairs = jnp.log1p(jnp.exp(predicted[:, None] - predicted[:, :, None]))
+  return jnp.sum(pairs * larger) / jnp.sum(larger)
+
+
 def lengths(x):
   return jnp.sqrt(jnp.sum(x**2, -1) + 1e-6)
 

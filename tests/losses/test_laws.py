@@ -209,6 +209,20 @@ def numbered(size):
   return {'embeddings': embeddings, 'numbers': numbers, 'shares': shares, 'scale': np.float32(3)}
 
 
+def ranked(size):
+  """Logits of examples, of three mixtures of each, and the shares of these."""
+  rng = np.random.default_rng(0)
+  given = {'logits': rng.normal(size=(size, 5)), 'mixed': rng.normal(size=(3, size, 5))}
+  shares = np.where(rng.random((3, size)) < 0.2, 1, rng.uniform(0.5, 1, (3, size)))
+  return jax.tree.map(np.float32, given | {'shares': shares})
+
+
+def patches(size, names=('predicted', 'patches'), shape=(3, 8)):
+  """Two arrays of patches of each image."""
+  drawn = np.random.default_rng(0).normal(size=(2, size, *shape)).astype('f')
+  return dict(zip(names, drawn, strict=True))
+
+
 def tokens(size):
   """Labels of which most are one word, and some padding."""
   rng = np.random.default_rng(0)
@@ -316,6 +330,8 @@ CASES = {
   'interactive_distillation_per_example': Case(
     dense.interactive_distillation, draw(taught, width=8, scale=5)
   ),
+  'm_ndcg': Case(dense.m_ndcg, ranked, malformed={'mixed': lambda a: a[:, 1:]}),
+  'mrl': Case(dense.mrl, ranked, malformed={'mixed': lambda a: a[:, 1:]}),
   'multi_similarity': Case(mean(dense.multi_similarity), labeled),
   'multi_similarity_per_example': Case(dense.multi_similarity, mixed_classes),
   'mv_dhel': Case(mean(dense.mv_dhel), draw(several, scale=5), **OF_VIEWS),
@@ -327,6 +343,10 @@ CASES = {
   'nt_xent': Case(mean(dense.nt_xent), draw(views, scale=5)),
   'nt_xent_per_example': Case(dense.nt_xent, draw(views, scale=5)),
   'pairwise_nt_xent': Case(dense.pairwise_nt_xent, draw(several, scale=5), slow=True, **OF_VIEWS),
+  'patch_errors': Case(dense.patch_errors, patches),
+  'patch_ranking': Case(
+    dense.patch_ranking, draw(patches, names=('predicted', 'errors'), shape=(6,))
+  ),
   'pix_contrast': Case(mean(dense.pix_contrast), draw(pixels, scale=5)),
   'pix_contrast_per_example': Case(dense.pix_contrast, draw(pixels, scale=5)),
   'pixpro': Case(mean(dense.pixpro), pixels),

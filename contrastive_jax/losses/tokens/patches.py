@@ -35,6 +35,10 @@ def patch_errors(predicted: jax.Array, patches: jax.Array) -> jax.Array:
 
   References:
     [1] He et al., https://arxiv.org/abs/2111.06377
+
+  >>> patches = jnp.array([[[0.0, 1.0, 2.0]]])
+  >>> patch_errors(jnp.array([[[-1.0, 0.0, 1.0]]]), patches).round(4).tolist()
+  [[0.0]]
   """
   if predicted.shape != patches.shape:
     raise ValueError(f'predicted {predicted.shape} and patches {patches.shape}; give one shape')
@@ -42,7 +46,7 @@ def patch_errors(predicted: jax.Array, patches: jax.Array) -> jax.Array:
   return jnp.mean(jnp.square(predicted.astype(aims.dtype) - aims), -1)
 
 
-def patch_ranking(predicted: jax.Array, errors: jax.Array) -> tuple[jax.Array, jax.Array]:
+def patch_ranking(predicted: jax.Array, errors: jax.Array) -> jax.Array:
   """The relative loss of HPM [1]: which of two patches of an image has the larger error.
 
       L = mean over images and pairs (i, j) with lᵢ > lⱼ of log( 1 + exp(rⱼ − rᵢ) )
@@ -55,7 +59,7 @@ def patch_ranking(predicted: jax.Array, errors: jax.Array) -> tuple[jax.Array, j
     errors: l, [B, M], which get no gradient.
 
   Returns:
-    The loss, 0 where no pair counts, and the share of pairs whose order is predicted; scalars.
+    Scalar, in nats; 0 where no pair counts.
 
   Raises:
     ValueError: if the shapes are not [B, M].
@@ -64,16 +68,28 @@ def patch_ranking(predicted: jax.Array, errors: jax.Array) -> tuple[jax.Array, j
     [1] Wang et al., https://arxiv.org/abs/2312.13714; as in Haochen-Wang409/HPM:
       models_mae_learn_loss.py
 
-  >>> loss, _ = patch_ranking(jnp.zeros((1, 3)), jnp.array([[0.1, 0.5, 0.2]]))    # log 2
-  >>> round(float(loss), 4)
+  >>> loss = patch_ranking(jnp.zeros((1, 3)), jnp.array([[0.1, 0.5, 0.2]]))
+  >>> round(float(loss), 4)      # log 2
   0.6931
   """
   if predicted.shape != errors.shape or predicted.ndim != 2:
     raise ValueError(f'predicted {predicted.shape} and errors {errors.shape}; give [B, M] of both')
   predicted = predicted.astype(jnp.promote_types(predicted.dtype, jnp.float32))
-  errors = jax.lax.stop_gradient(errors)
-  counts = errors[:, :, None] > errors[:, None]
-  apart = predicted[:, :, None] - predicted[:, None]
-  total = jnp.maximum(jnp.sum(counts), 1)
-  loss = jnp.sum(jnp.where(counts, jax.nn.softplus(-apart), 0.0)) / total
-  return loss, jnp.sum(counts & (apart > 0)) / total
+  counts, apart = _pairs(predicted, jax.lax.stop_gradient(errors))
+  losses = jnp.where(counts, jax.nn.softplus(-apart), 0.0)
+  return jnp.sum(losses) / jnp.maximum(jnp.sum(counts), 1)
+
+
+def share_in_order(predicted: jax.Array, errors: jax.Array) -> jax.Array:
+  """The share of the pairs of `patch_ranking` whose order is predicted, of the same arguments.
+
+  >>> float(share_in_order(jnp.array([[1.0, 3.0, 2.0]]), jnp.array([[0.1, 0.2, 0.3]]))) == 2 / 3
+  True
+  """
+  counts, apart = _pairs(predicted, errors)
+  return jnp.sum(counts & (apart > 0)) / jnp.maximum(jnp.sum(counts), 1)
+
+
+def _pairs(predicted, errors):
+  """[B, M, M]: whether the first of two patches has the larger error, and by how much it leads."""
+  return errors[:, :, None] > errors[:, None], predicted[:, :, None] - predicted[:, None]

@@ -9,10 +9,8 @@ _BASELINE = Arm('pcl_sr', _DATA | {'contrast': 0.0}, 'the same networks without 
 CLAIM = Claim(
   method='PCL-SR',
   paper=41,
-  primary=Comparison(
-    *(_METHOD, _BASELINE, 'PSNR in dB, equal steps'), delta=0.1, metrics=('psnr',)
-  ),
-  secondary={'ssim': Comparison(_METHOD, _BASELINE, 'SSIM', metrics=('ssim',))},
+  primary=Comparison(_METHOD, _BASELINE, 'SSIM, equal steps', delta=0.005, metrics=('ssim',)),
+  secondary={'psnr': Comparison(_METHOD, _BASELINE, 'PSNR in dB', delta=0.1, metrics=('psnr',))},
   family='pixels',
   notes=(
     'Both have the discriminator. Trained on 37 photographs of OpenCV and MATE, tested on 14 of '

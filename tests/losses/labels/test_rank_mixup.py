@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from contrastive_jax import losses
+from contrastive_jax.losses.labels.rank_mixup import largest_shares
 from tests.losses import reference
 
 M_NDCG = jax.jit(losses.m_ndcg)
@@ -87,7 +88,7 @@ def test_the_largest_share_is_that_of_the_mixed_target():
   shares = jnp.array([[0.2], [0.7]])
   one_hot = functools.partial(jax.nn.one_hot, num_classes=3)
   targets = shares[..., None] * one_hot(labels) + (1 - shares[..., None]) * one_hot(partners)
-  found = losses.largest_shares(labels, partners, shares)
+  found = largest_shares(labels, partners, shares)
   np.testing.assert_allclose(found, targets.max(-1), rtol=1e-6)
 
 

@@ -27,7 +27,7 @@ def dense_ranking(predicted, errors):
 def test_the_ranking_is_the_dense_one_and_ties_do_not_count():
   predicted, errors = draw(B, M), draw(B, M, seed=1)
   errors[:, 1] = errors[:, 0]
-  function = lambda *arrays: losses.patch_ranking(*arrays)[0]  # noqa: E731
+  function = lambda *arrays: losses.patch_ranking(*arrays)  # noqa: E731
   value, gradients = jax.jit(jax.value_and_grad(function, (0, 1)))(predicted, errors)
   reference.assert_near(value, dense_ranking(predicted, errors))
   expected = reference.differences(lambda r: dense_ranking(r, errors), predicted)[0]
@@ -41,9 +41,9 @@ def test_the_ranking_at_special_values():
   assert chance == pytest.approx(np.log(2)) and ordered == 0
   right, ordered = losses.patch_ranking(1e4 * errors, errors)
   assert right == pytest.approx(0, abs=1e-6) and ordered == 1
-  moved = [losses.patch_ranking(draw(B, M, seed=1) + by, errors)[0] for by in (0, 3)]
+  moved = [losses.patch_ranking(draw(B, M, seed=1) + by, errors) for by in (0, 3)]
   np.testing.assert_allclose(*moved, rtol=1e-5)
-  assert losses.patch_ranking(errors, np.zeros((B, M)))[0] == 0
+  assert losses.patch_ranking(errors, np.zeros((B, M))) == 0
   with pytest.raises(ValueError, match=r'predicted \(3, 5\) and errors \(3, 4\); give \[B, M\]'):
     losses.patch_ranking(errors, errors[:, 1:])
 
