@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping
 
 from ml_collections import ConfigDict
 
-from contrastive_jax.tasks import classification, stream
+from contrastive_jax.tasks.classification import open_classification
 from contrastive_jax.tasks.episodes import open_episodes
 from contrastive_jax.tasks.metric_learning import open_metric_learning
+from contrastive_jax.tasks.stream import open_stream
 from contrastive_jax.tasks.super_resolution import open_super_resolution
 from contrastive_jax.tasks.tracking import open_tracking
 from contrastive_jax.training import workdir
@@ -22,10 +23,10 @@ Results = Mapping[str, float]
 # config -> run, by name. Opening checks the config and opens its data, with a ValueError for what
 # cannot work. The run trains in a workdir, from where it was stopped, and returns its results.
 TASKS: dict[str, Callable[[ConfigDict], Callable[[pathlib.Path], Results]]] = {
-  'classification': classification.open_task,
+  'classification': open_classification,
   'episodes': open_episodes,
   'metric_learning': open_metric_learning,
-  'stream': stream.open_stream,
+  'stream': open_stream,
   'super_resolution': open_super_resolution,
   'tracking': open_tracking,
 }

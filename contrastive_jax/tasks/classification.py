@@ -11,7 +11,6 @@ References:
 
 import functools
 import io
-import operator
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -30,31 +29,28 @@ from contrastive_jax.losses.labels.rank_mixup import largest_shares
 from contrastive_jax.models import towers
 from contrastive_jax.models.definition import Definition, define_from
 from contrastive_jax.models.keys import ParameterKeys
+from contrastive_jax.tasks.fields import COUNT, NOT_NEGATIVE, POSITIVE, check_choices, check_ranges
 from contrastive_jax.tasks.labeled import read_labeled
-from contrastive_jax.training.config_checks import Rule
 from contrastive_jax.training.fit import Fit, fit, learn
 from contrastive_jax.training.optimizer import make_optimizer, make_schedule
 
 LOSSES = ('cross_entropy', 'mixup', 'mrl', 'm_ndcg')
 PREDICTIONS = 'predictions.npz'  # in the workdir of a finished run
 
-_COUNT = Rule(1, integer=True)
 _RULES = {
-  'total_steps': _COUNT,
-  'batch_size': _COUNT,
-  'log_every': _COUNT,
-  'checkpoint_every': _COUNT,
-  'data.size': _COUNT,
-  'loss.weight': Rule(0),
-  'loss.margin': Rule(0),
-  'loss.alpha': Rule(0, open_low=True),
-  'loss.copies': _COUNT,
-  'evaluation.batch_size': _COUNT,
-  'evaluation.bins': _COUNT,
+  'total_steps': COUNT,
+  'batch_size': COUNT,
+  'data.size': COUNT,
+  'loss.weight': NOT_NEGATIVE,
+  'loss.margin': NOT_NEGATIVE,
+  'loss.alpha': POSITIVE,
+  'loss.copies': COUNT,
+  'evaluation.batch_size': COUNT,
+  'evaluation.bins': COUNT,
 }
 
 
-def open_task(config) -> Callable[[pathlib.Path], Mapping[str, float]]:
+def open_classification(config) -> Callable[[pathlib.Path], Mapping[str, float]]:
   """Opens the task of a config such as configs/methods/rankmixup.py, see `tasks.TASKS`.
 
   The run returns `calibration.metrics` of each split of `config.evaluation.splits`. It writes
@@ -108,12 +104,8 @@ def check(config) -> None:
   Raises:
     ValueError: names the field, its value and what works.
   """
-  if config.loss.name not in LOSSES:
-    raise ValueError(f'config.loss.name = {config.loss.name!r} is unknown; use one of {LOSSES}')
-  for path, rule in _RULES.items():
-    value = functools.reduce(operator.getitem, path.split('.'), config)
-    if not rule.accepts(value):
-      raise ValueError(f'config.{path} = {value!r}; use {rule}')
+  check_choices(config, {'loss.name': LOSSES})
+  check_ranges(config, _RULES)
   if not config.evaluation.splits:
     raise ValueError("config.evaluation.splits = () names no split; use ('heldout_style',)")
   check_strengths(config.augmentation.to_dict())

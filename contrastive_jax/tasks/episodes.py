@@ -20,11 +20,26 @@ from contrastive_jax.evaluation.batches import in_batches, jit_batched
 from contrastive_jax.losses.labels.distancia import distance
 from contrastive_jax.models.definition import define
 from contrastive_jax.sharding.mesh import make_mesh
+from contrastive_jax.tasks.fields import COUNT, NOT_NEGATIVE, POSITIVE, check_ranges
 from contrastive_jax.tasks.labeled import LabeledImages, read_labeled
 from contrastive_jax.training.fit import Fit, fit, learn
 
 LOSSES = ('cross_entropy', 'proto_triplet', 'support_icnn', 'query_icnn', 'icnn')
 Results = dict[str, float]
+_SECOND = COUNT._replace(low=2)
+_RULES = {
+  'total_steps': COUNT,
+  'neighbors': COUNT,
+  'margin': NOT_NEGATIVE,
+  'episodes.way': _SECOND,
+  'episodes.shot': COUNT,
+  'episodes.queries': COUNT,
+  'evaluation.way': _SECOND,
+  'evaluation.queries': COUNT,
+  'evaluation.episodes': _SECOND,
+  'evaluation.shots': COUNT._replace(each=True),
+  'optimizer.learning_rate': POSITIVE,
+}
 
 
 def open_episodes(config: ConfigDict) -> Callable[[pathlib.Path], Results]:
@@ -44,6 +59,7 @@ def open_episodes(config: ConfigDict) -> Callable[[pathlib.Path], Results]:
   Raises:
     ValueError: if a loss is unknown, or there are too few classes or images for an episode.
   """
+  check_ranges(config, _RULES)
   if not config.objective or {*config.objective} - {*LOSSES}:
     raise ValueError(f'config.objective = {tuple(config.objective)}; use some of {LOSSES}')
   definition = define('encoder', **_encoder(config))

@@ -1,7 +1,7 @@
-"""Labeled images in memory, for tasks that draw batches of their own."""
+"""Labeled images by number, for tasks that draw batches of their own."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,12 +12,13 @@ class LabeledImages(NamedTuple):
   """Images with the classes of their labels.
 
   Attributes:
-    images: [N, S, S, 3] pixels from 0 to 255, uint8.
+    images: [N, S, S, 3] pixels from 0 to 255, uint8: an array, or what decodes the rows that it is
+      indexed by.
     labels: [N] indices of `classes`, int32.
     classes: the values of the field, in order.
   """
 
-  images: np.ndarray
+  images: Any
   labels: np.ndarray
   classes: tuple[str, ...]
 
@@ -26,7 +27,24 @@ class LabeledImages(NamedTuple):
     numbers = {name: number for number, name in enumerate(classes)}
     new = np.array([numbers.get(name, -1) for name in self.classes], np.int32)[self.labels]
     kept = new >= 0
-    return LabeledImages(self.images[kept], new[kept], tuple(classes))
+    return LabeledImages(_Rows(self.images, np.flatnonzero(kept)), new[kept], tuple(classes))
+
+
+class _Rows:
+  """Some rows of images, decoded once they are indexed."""
+
+  def __init__(self, images: Any, rows: np.ndarray):
+    self._images, self._rows = images, rows
+    self.shape, self.dtype = (len(rows), *images.shape[1:]), images.dtype
+
+  def __len__(self) -> int:
+    return len(self._rows)
+
+  def __getitem__(self, rows: Any) -> np.ndarray:
+    return self._images[self._rows[rows]]
+
+  def __array__(self, dtype=None, copy=None) -> np.ndarray:
+    return self[:].astype(dtype or self.dtype, copy=False)
 
 
 def read_labeled(
@@ -38,7 +56,7 @@ def read_labeled(
   folder: str | None = None,
   classes: Sequence[str] = (),
 ) -> LabeledImages:
-  """Reads all images of a split with their labels.
+  """Reads the labels of all images of a split; the images are decoded when they are needed.
 
   Args:
     name: of the source, see `data.open_source`.
@@ -62,6 +80,5 @@ def read_labeled(
     )
   labels = np.searchsorted(np.array(sorted(classes)), values)
   order = np.argsort(np.array(classes))
-  return LabeledImages(
-    data.evaluation_images(source, size), order[labels].astype(np.int32), classes
-  )
+  images = data.DecodedImages(source, size)
+  return LabeledImages(images, order[labels].astype(np.int32), classes)

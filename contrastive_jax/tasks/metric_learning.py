@@ -1,10 +1,8 @@
 """The task 'metric_learning': an encoder that is tested on classes that training never sees."""
 
 import functools
-import operator
 import pathlib
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import numpy as np
@@ -17,26 +15,23 @@ from contrastive_jax.data.images import normalize
 from contrastive_jax.evaluation import metric_learning as metrics
 from contrastive_jax.models.definition import Definition, define_from
 from contrastive_jax.models.keys import ParameterKeys
+from contrastive_jax.tasks.fields import COUNT, NOT_NEGATIVE, POSITIVE, check_choices, check_ranges
 from contrastive_jax.tasks.labeled import LabeledImages, read_labeled
 from contrastive_jax.tasks.metrix import LEVELS, LOSSES, Embedder, embed_mixtures, metrix_loss
-from contrastive_jax.training.config_checks import Rule
 from contrastive_jax.training.fit import Fit, fit, learn
 from contrastive_jax.training.optimizer import make_schedule
 
-_COUNT, _NOT_NEGATIVE = Rule(1, integer=True), Rule(0)
 _RULES = {
-  'batch.classes': Rule(2, integer=True),
-  'batch.examples': Rule(2, integer=True),
-  'mixup.weight': _NOT_NEGATIVE,
-  'mixup.anchor_weight': _NOT_NEGATIVE,
-  'mixup.alpha': Rule(0, open_low=True),
-  'optimizer.learning_rate': Rule(0, open_low=True),
-  'optimizer.weight_decay': _NOT_NEGATIVE,
-  'model.embed': _COUNT,
-  'model.image.size': _COUNT,
-  'total_steps': _COUNT,
-  'log_every': _COUNT,
-  'checkpoint_every': _COUNT,
+  'batch.classes': COUNT._replace(low=2),
+  'batch.examples': COUNT._replace(low=2),
+  'mixup.weight': NOT_NEGATIVE,
+  'mixup.anchor_weight': NOT_NEGATIVE,
+  'mixup.alpha': POSITIVE,
+  'optimizer.learning_rate': POSITIVE,
+  'optimizer.weight_decay': NOT_NEGATIVE,
+  'model.embed': COUNT,
+  'model.image.size': COUNT,
+  'total_steps': COUNT,
 }
 _PART = 256  # images that are embedded at once
 _MIXED_BATCHES = 16  # whose mixtures are embedded for the utilization
@@ -143,14 +138,6 @@ def _in_parts(embed: Callable, images: np.ndarray) -> np.ndarray:
 
 def _check(config: ConfigDict) -> None:
   """Raises ValueError for a value that cannot work."""
-  for path, choices in (('loss', sorted(LOSSES)), ('mixup.level', LEVELS)):
-    if (value := _field(config, path)) not in choices:
-      raise ValueError(f'config.{path} = {value!r} is unknown; use one of {choices}')
-  for path, rule in _RULES.items():
-    if not rule.accepts(value := _field(config, path)):
-      raise ValueError(f'config.{path} = {value!r}; use {rule}')
+  check_choices(config, {'loss': sorted(LOSSES), 'mixup.level': LEVELS})
+  check_ranges(config, _RULES)
   check_strengths(config.augmentation.to_dict())
-
-
-def _field(config: ConfigDict, path: str) -> Any:
-  return functools.reduce(operator.getitem, path.split('.'), config)

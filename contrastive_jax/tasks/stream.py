@@ -37,28 +37,27 @@ from contrastive_jax.models.definition import Definition, define_from
 from contrastive_jax.models.heads import Prototypes
 from contrastive_jax.models.keys import ParameterKeys
 from contrastive_jax.models.transformer import unit
+from contrastive_jax.tasks.fields import COUNT, NOT_NEGATIVE, POSITIVE, check_choices, check_ranges
 from contrastive_jax.tasks.labeled import LabeledImages, read_labeled
-from contrastive_jax.training.config_checks import Rule
 from contrastive_jax.training.fit import Fit, fit, learn
 from contrastive_jax.training.optimizer import make_optimizer
 
 LOSSES = ('cross_entropy', 'pcr', 'supervised')
 
-_COUNT = Rule(1, integer=True)
 _RULES = {
-  'tasks': _COUNT,
-  'batch_size': _COUNT,
-  'replay.capacity': _COUNT,
-  'replay.batch_size': _COUNT,
-  'loss.scale': Rule(0, open_low=True),
-  'loss.min_batch_for_pairs': Rule(0, integer=True),
-  'loss.low': Rule(0, open_low=True),
-  'loss.high': Rule(0, open_low=True),
-  'loss.period': _COUNT,
-  'loss.logits': Rule(0),
-  'loss.structure': Rule(0),
-  'optimizer.learning_rate': Rule(0),
-  'evaluation.batch_size': _COUNT,
+  'tasks': COUNT,
+  'batch_size': COUNT,
+  'replay.capacity': COUNT,
+  'replay.batch_size': COUNT,
+  'loss.scale': POSITIVE,
+  'loss.min_batch_for_pairs': COUNT._replace(low=0),
+  'loss.low': POSITIVE,
+  'loss.high': POSITIVE,
+  'loss.period': COUNT,
+  'loss.logits': NOT_NEGATIVE,
+  'loss.structure': NOT_NEGATIVE,
+  'optimizer.learning_rate': NOT_NEGATIVE,
+  'evaluation.batch_size': COUNT,
 }
 
 
@@ -132,14 +131,9 @@ def check(config) -> None:
   Raises:
     ValueError: names the field, its value and what works.
   """
-  for path, rule in _RULES.items():
-    value: Any = config
-    for name in path.split('.'):
-      value = value[name]
-    if not rule.accepts(value):
-      raise ValueError(f'config.{path} = {value!r}; use {rule}')
-  if (name := config.loss.name) not in LOSSES:
-    raise ValueError(f'config.loss.name = {name!r} is unknown; use one of {LOSSES}')
+  check_ranges(config, _RULES)
+  check_choices(config, {'loss.name': LOSSES})
+  name = config.loss.name
   if (pairs := config.loss.min_batch_for_pairs) and name != 'pcr':
     raise ValueError(
       f'config.loss.min_batch_for_pairs = {pairs} needs config.loss.name = '

@@ -17,10 +17,23 @@ from contrastive_jax.data.augmentation.changes import convolve
 from contrastive_jax.models.definition import Definition, define_from
 from contrastive_jax.models.keys import ParameterKeys
 from contrastive_jax.models.super_resolution import Discriminator, Generator, enlarge, reduce
+from contrastive_jax.tasks.fields import COUNT, NOT_NEGATIVE, POSITIVE, check_ranges
 from contrastive_jax.training.fit import Fit, Learner, fit, learn
 
 Results = dict[str, float]
 State = dict[str, Learner]
+_RULES = {
+  'total_steps': COUNT,
+  'batch_size': COUNT._replace(low=2),
+  'copies': COUNT,
+  'adversarial': NOT_NEGATIVE,
+  'contrast': NOT_NEGATIVE,
+  'model.upscale': COUNT._replace(low=2),
+  'model.width': COUNT,
+  'discriminator.layers': COUNT,
+  'optimizer.learning_rate': POSITIVE,
+  'evaluation.size': COUNT._replace(low=7),  # the window of SSIM
+}
 _BLUR = (0.6, 2.0)  # range of standard deviations, in pixels
 _SHARPENING = 1.0  # of the difference from a blurred copy
 
@@ -41,16 +54,12 @@ def open_super_resolution(config: ConfigDict) -> Callable[[pathlib.Path], Result
     ValueError: if a size does not fit, an image is too small, or scikit-image is not installed.
   """
   metrics = _measures()
+  check_ranges(config, _RULES)
   given, U = config.data, config.model.upscale
-  if U < 2 or given.crop % U or given.crop % (1 << config.discriminator.layers):
+  if given.crop % U or given.crop % (1 << config.discriminator.layers):
     raise ValueError(
-      f'config.data.crop = {given.crop} is no multiple of config.model.upscale = {U}, 2 or more, '
+      f'config.data.crop = {given.crop} is no multiple of config.model.upscale = {U}, '
       f'and of 2 to the power of config.discriminator.layers = {config.discriminator.layers}'
-    )
-  if config.copies < 1 or config.batch_size < 2:
-    raise ValueError(
-      f'config.copies = {config.copies} and config.batch_size = {config.batch_size}; use 1 or '
-      'more, and 2 or more'
     )
   train = read_images(given.name, given.split, given.folder, given.crop)
   test = read_images(given.name, given.test_split, given.folder, U)

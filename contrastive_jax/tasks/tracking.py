@@ -17,11 +17,23 @@ from contrastive_jax.data.images import normalize
 from contrastive_jax.data.videos import Video, compose_video
 from contrastive_jax.losses.labels.tracks import momentum_bank
 from contrastive_jax.models.definition import Definition, define
+from contrastive_jax.tasks.fields import COUNT, POSITIVE, check_choices, check_ranges
 from contrastive_jax.tasks.labeled import LabeledImages, read_labeled
+from contrastive_jax.training.config_checks import Rule
 from contrastive_jax.training.fit import Fit, fit, learn
 
 REFERENCES = ('bank', 'frame')
 Results = dict[str, float]
+_RULES = {
+  'total_steps': COUNT,
+  'batch_size': COUNT,
+  'momentum': Rule(0, 1),
+  'video.frames': COUNT._replace(low=2),
+  'video.instances': COUNT._replace(low=2),
+  'video.size': COUNT._replace(low=16),
+  'evaluation.videos': COUNT,
+  'optimizer.learning_rate': POSITIVE,
+}
 
 
 def open_tracking(config: ConfigDict) -> Callable[[pathlib.Path], Results]:
@@ -41,12 +53,8 @@ def open_tracking(config: ConfigDict) -> Callable[[pathlib.Path], Results]:
   Raises:
     ValueError: if a choice is unknown, or a number does not fit.
   """
-  if config.reference not in REFERENCES:
-    raise ValueError(f'config.reference = {config.reference!r}; use one of {REFERENCES}')
-  if not 0 <= config.momentum <= 1:
-    raise ValueError(f'config.momentum = {config.momentum}; use a probability')
-  if (frames := config.video.frames) < 2:
-    raise ValueError(f'config.video.frames = {frames}; use 2 or more')
+  check_choices(config, {'reference': REFERENCES})
+  check_ranges(config, _RULES)
   given, image = config.data, config.model.image.to_dict()
   definition = define('encoder', embed=config.model.embed, image=image, projector=(image['width'],))
   names = given.name, given.labels, config.video.size, given.folder

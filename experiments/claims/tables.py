@@ -152,6 +152,7 @@ class Unit(NamedTuple):
 
 
 POINTS = Unit()
+_FROM_0_TO_1 = ('hue_mae',)  # errors of numbers in this range
 
 
 def unit_of(metric: str) -> Unit:
@@ -163,7 +164,7 @@ def unit_of(metric: str) -> Unit:
   name = metric.rpartition('/')[2]
   if 'second' in name:
     return Unit(1000, 1, ' ms', ' ms')
-  if is_fraction(name):
+  if is_fraction(name) or name in _FROM_0_TO_1:
     return POINTS
   return Unit(1, 1 if re.search('rank|dimensions', name) else 3, '')
 

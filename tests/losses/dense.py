@@ -498,12 +498,12 @@ def mrl(logits, mixed, shares):
 def m_ndcg(logits, mixed, shares):
   """By a sort per example."""
   confidences = jnp.max(jax.nn.softmax(jnp.concatenate([logits[None], mixed]), -1), -1)
-  shares = jnp.concatenate([jnp.full_like(shares[:1], 2), shares])  # the example itself is first
-  order = jnp.argsort(-shares, 0)
-  discounts = 1 / jnp.log2(jnp.arange(len(shares)) + 2)[:, None]
+  first = jnp.ones_like(shares[:1])
+  order = jnp.argsort(-jnp.concatenate([first + 1, shares]), 0)  # the example itself is first
+  discounts = 1 / jnp.log2(jnp.arange(len(order)) + 2)[:, None]
   gains = [
     jnp.sum(discounts * jnp.take_along_axis(each, order, 0), 0)
-    for each in (confidences, jnp.minimum(shares, 1))
+    for each in (confidences, jnp.concatenate([first, shares]))
   ]
   return 1 - jnp.mean(jnp.minimum(gains[0] / gains[1], gains[1] / gains[0]))
 

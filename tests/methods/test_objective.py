@@ -175,6 +175,18 @@ def test_every_pure_loss_has_a_name():
   # Those of methods.
   parts = {'count_tokens', 'volume', 'barlow_twins', 'swapped_assignment', 'mixup_info_nce'}
   parts |= {'teacher_entropy', 'distillation', 'interactive_distillation'}
+  parts |= {'mim_contrast', 'mim_densities', 'patch_errors', 'patch_ranking'}
+  # Those of tasks, which read more than a batch's embeddings.
+  parts |= {
+    'hpcr',
+    'm_ndcg',
+    'mrl',
+    'pcr',
+    'proto_triplet',
+    'proxy_anchor',
+    'restoration',
+    'tracks',
+  }
   assert functions - per_example - parts <= set(methods.names())
 
 

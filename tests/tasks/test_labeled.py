@@ -22,6 +22,9 @@ def test_classes_are_selected_and_numbered_anew():
   names = [found.classes[label] for label in found.labels]
   assert len(kept.labels) == sum(name in ('objects', 'flags') for name in names)
   assert [kept.classes[label] for label in kept.labels] == [n for n in names if n in kept.classes]
+  rows = [row for row, name in enumerate(names) if name in kept.classes]
+  np.testing.assert_array_equal(kept.images[[0, -1]], found.images[[rows[0], rows[-1]]])
+  assert len(kept.images) == len(rows)
 
 
 def test_a_class_that_training_lacks_is_an_error():

@@ -86,8 +86,8 @@ def test_a_run_measures_beside_bicubic_enlargement(tmp_path):
   ('path', 'value', 'message'),
   [
     ('data.crop', 18, r'config\.data\.crop = 18 is no multiple'),
-    ('model.upscale', 1, r'of config\.model\.upscale = 1, 2 or more'),
-    ('batch_size', 1, r'config\.batch_size = 1; use 1 or more, and 2 or more'),
+    ('model.upscale', 1, r'config\.model\.upscale = 1; use an integer in \[2, inf\)'),
+    ('batch_size', 1, r'config\.batch_size = 1; use an integer in \[2, inf\)'),
     ('data.crop', 4096, r'has an image of .* pixels; use a config\.data\.crop of up to'),
   ],
 )

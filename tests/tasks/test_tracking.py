@@ -64,9 +64,9 @@ def test_a_run_measures_association(tmp_path):
 @pytest.mark.parametrize(
   ('path', 'value', 'message'),
   [
-    ('reference', 'both', r"config\.reference = 'both'; use one of \('bank', 'frame'\)"),
-    ('momentum', 1.5, r'config\.momentum = 1\.5; use a probability'),
-    ('video.frames', 1, r'config\.video\.frames = 1; use 2 or more'),
+    ('reference', 'both', r"config\.reference = 'both' is unknown; use one of \('bank', 'frame'\)"),
+    ('momentum', 1.5, r'config\.momentum = 1\.5; use a number in \[0, 1\]'),
+    ('video.frames', 1, r'config\.video\.frames = 1; use an integer in \[2, inf\)'),
     ('video.instances', 9999, r'config\.video\.instances = 9999, and split .* use 2 to \d+'),
   ],
 )

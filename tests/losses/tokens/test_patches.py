@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from contrastive_jax import losses
+from contrastive_jax.losses.tokens.patches import share_in_order
 from tests.losses import reference
 
 B, M, C = 3, 5, 12
@@ -27,8 +28,7 @@ def dense_ranking(predicted, errors):
 def test_the_ranking_is_the_dense_one_and_ties_do_not_count():
   predicted, errors = draw(B, M), draw(B, M, seed=1)
   errors[:, 1] = errors[:, 0]
-  function = lambda *arrays: losses.patch_ranking(*arrays)  # noqa: E731
-  value, gradients = jax.jit(jax.value_and_grad(function, (0, 1)))(predicted, errors)
+  value, gradients = jax.jit(jax.value_and_grad(losses.patch_ranking, (0, 1)))(predicted, errors)
   reference.assert_near(value, dense_ranking(predicted, errors))
   expected = reference.differences(lambda r: dense_ranking(r, errors), predicted)[0]
   reference.assert_near(gradients[0], expected)
@@ -37,10 +37,10 @@ def test_the_ranking_is_the_dense_one_and_ties_do_not_count():
 
 def test_the_ranking_at_special_values():
   errors = draw(B, M)
-  chance, ordered = losses.patch_ranking(np.ones((B, M)), errors)
-  assert chance == pytest.approx(np.log(2)) and ordered == 0
-  right, ordered = losses.patch_ranking(1e4 * errors, errors)
-  assert right == pytest.approx(0, abs=1e-6) and ordered == 1
+  even, right = np.ones((B, M)), 1e4 * errors
+  assert losses.patch_ranking(even, errors) == pytest.approx(np.log(2))
+  assert losses.patch_ranking(right, errors) == pytest.approx(0, abs=1e-6)
+  assert [share_in_order(predicted, errors) for predicted in (even, right)] == [0, 1]
   moved = [losses.patch_ranking(draw(B, M, seed=1) + by, errors) for by in (0, 3)]
   np.testing.assert_allclose(*moved, rtol=1e-5)
   assert losses.patch_ranking(errors, np.zeros((B, M))) == 0
