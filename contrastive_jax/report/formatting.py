@@ -4,7 +4,8 @@ import re
 from typing import NamedTuple
 
 _FRACTION = re.compile(
-  r'recall|accuracy|precision|exact_match|zero_shot|separability|ssim|_share$|mean_iou$|calibration_error$|overconfidence$|forgetting$|@\d+$|_top\d+$'
+  r'recall|accuracy|precision|exact_match|zero_shot|separability|ssim|overconfidence|forgetting'
+  r'|(_share|mean_iou|calibration_error)$|@\d+$|_top\d+$'
 )
 _CUTOFF = re.compile(r'(.+?)(?:@|_top)(\d+)')
 _MODALITY = re.compile(r'(.+)_(image|text|first|second)')

@@ -20,7 +20,7 @@ def config_of(**fields):
 @pytest.mark.parametrize(
   ('fields', 'message'),
   [
-    ({'loss': 'triplet'}, r"config\.loss = 'triplet' is unknown; use one of \['contrastive_m"),
+    ({'loss': 'triplet'}, r"config\.loss = 'triplet' is unknown; use one of \('contrastive_m"),
     ({'mixup.level': 'pixel'}, r"config\.mixup\.level = 'pixel' is unknown; use one of"),
     ({'mixup.alpha': 0.0}, r'config\.mixup\.alpha = 0\.0; use a number in \(0'),
     ({'mixup.weight': -1.0}, r'config\.mixup\.weight = -1\.0; use a number in \[0'),
