@@ -1,7 +1,7 @@
 """The evaluation of a run: embeds its held-out splits and runs the config's protocols."""
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -18,13 +18,10 @@ from contrastive_jax.evaluation.captioner import Captioner
 from contrastive_jax.evaluation.captioning import is_right, score_captions
 from contrastive_jax.evaluation.embedded import EmbeddedSplit
 from contrastive_jax.evaluation.encoder import Encoder
-from contrastive_jax.evaluation.few_shot import FewShot
-from contrastive_jax.evaluation.knn import KNN
 from contrastive_jax.evaluation.neighbors import nearest
 from contrastive_jax.evaluation.outcomes import Outcome, checksums, means
 from contrastive_jax.evaluation.pairs import find_pairs, pair_accuracies, same_words
-from contrastive_jax.evaluation.probes import linear_probe
-from contrastive_jax.evaluation.regression import read_numbers, regress
+from contrastive_jax.evaluation.probing import DENSE, FUSED, KINDS, PROBES, Probing
 from contrastive_jax.evaluation.retrieval import (
   RECALLS,
   audio_recalls,
@@ -33,7 +30,7 @@ from contrastive_jax.evaluation.retrieval import (
   retrieve_by_query,
 )
 from contrastive_jax.evaluation.segmentation import Segmentation
-from contrastive_jax.evaluation.splits import captions_of, read_split
+from contrastive_jax.evaluation.splits import captions_of, first_of, labels_of, read_split
 from contrastive_jax.evaluation.zero_shot import (
   ACCURACIES,
   class_embeddings,
@@ -42,22 +39,15 @@ from contrastive_jax.evaluation.zero_shot import (
 )
 from contrastive_jax.models.definition import Definition
 
-# Probes: (unit features [N, D], labels, mesh=) -> an object with `metrics(features, labels)`.
-PROBES: dict[str, Callable[..., Any]] = {
-  'linear': linear_probe,
-  'neighbours': KNN,
-  'prototypes': FewShot,
-}
-_FUSED = 'fused_'  # prefix of a probe on image and text
-_KINDS = (*PROBES, *(_FUSED + kind for kind in PROBES))
-_DENSE = 'segmentation'  # a probe on tokens, see `Segmentation`
-
 
 class Evaluator:
   """Evaluates parameters on the held-out splits.
 
   Each process decodes its rows of a batch of images while the devices compute the batch before.
   The images of a small split are cached, see `data.DecodedImages`.
+
+  Attributes:
+    probing: what is fitted to frozen embeddings.
   """
 
   def __init__(
@@ -131,15 +121,11 @@ class Evaluator:
         it, a split has none of the classes, or the model cannot caption by the rules.
     """
     self._has_texts = 'tokens' in definition.inputs
-    checks.check_settings(texts, probes, (*(_KINDS if self._has_texts else PROBES), _DENSE))
+    checks.check_settings(texts, probes, (*(KINDS if self._has_texts else PROBES), DENSE))
     if not self._has_texts:
       texts, pairs, arithmetic, partners, captions = (), (), (), None, None
     self._has_views = bool(augmentation) and not (self._has_texts or patches)
     self._encoder = Encoder(definition, tokenizer, mesh, batch_size, normalize, augmentation)
-    self._segmentation = None
-    if _DENSE in probes:
-      size = None if patches else image_size
-      self._segmentation = Segmentation(definition, mesh, size, batch_size, normalize)
     self._mesh, self._classes, self._templates = mesh, classes, templates
     self._texts, self._probes, self._pairs, self._arithmetic = texts, probes, pairs, arithmetic
     agreeing = (*pairs, *arithmetic)
@@ -152,24 +138,28 @@ class Evaluator:
       for name, source in sources.items()
     }
     self._audio = {name: audio(source) for name, source in sources.items()} if audio else {}
-    self._probed = self._partners = None
+    probed = segmentation = None
     if probes or numbers:
-      fused = texts[:1] if any(kind.startswith(_FUSED) for kind in probes) else ()
-      self._probed = read(
-        probe_source, setting='probe_split', texts=fused, labels=(*classes, *numbers)
-      )
-      checks.check_probed(self._probed, fused)
-    probed = {'': self._probed} if numbers else {}
-    self._numbers = {
-      name: read_numbers(f'split {name!r}' if name else 'probe_split', split.fields, numbers)
-      for name, split in (probed | self._splits).items()
-    }
+      fused = texts[:1] if any(kind.startswith(FUSED) for kind in probes) else ()
+      probed = read(probe_source, setting='probe_split', texts=fused, labels=(*classes, *numbers))
+      checks.check_probed(probed, fused)
+    if DENSE in probes:
+      size = None if patches else image_size
+      segmentation = Segmentation(definition, mesh, size, batch_size, normalize)
+    self.probing = Probing(
+      *(self._encoder, mesh, self._splits, probed, classes),
+      probes=probes,
+      numbers=numbers,
+      field=texts[0] if texts else '',
+      segmentation=segmentation,
+    )
+    self._partners = None
     if partners is not None and agreeing:
       self._partners = read(partners, setting='partners', texts=texts[:1], labels=agreeing)
     checks.check_fields(self._splits, self._partners, classes, texts, pairs, arithmetic)
     checks.check_labels(
-      {name: self._labels(split) for name, split in self._splits.items()},
-      self._labels(self._probed) if probes else {},
+      {name: labels_of(split, self._classes) for name, split in self._splits.items()},
+      labels_of(probed, classes) if probes and probed else {},
       classes,
       probes,
     )
@@ -189,14 +179,14 @@ class Evaluator:
         f'{name}/{own}'
         for name, split in self._splits.items()
         for own in checks.image_metric_names(
-          self._labels(split), self._probes, len(split.images) if self._has_views else 0
+          labels_of(split, self._classes), self._probes, len(split.images) if self._has_views else 0
         )
       ]
     return [
       f'{name}/{own}'
       for name, split in self._splits.items()
       for own in checks.metric_names(
-        split.fields.get(self._texts[0]), self._labels(split), self._encoder.sides
+        split.fields.get(self._texts[0]), labels_of(split, self._classes), self._encoder.sides
       )
     ]
 
@@ -223,7 +213,7 @@ class Evaluator:
       image = self._encoder.first(parameters, split)
       own, shown = self._classify(image, split, class_vectors)
       if texts := split.fields.get(self._texts[0]):
-        captions = list(map(_first, texts))
+        captions = list(map(first_of, texts))
         found, text = retrieve_by_query(
           image, texts, encode_text, RECALLS, mesh=self._mesh, sides=sides
         )
@@ -245,18 +235,21 @@ class Evaluator:
     """
     encoder = self._encoder
     embedded = {name: encoder.first(parameters, split) for name, split in self._splits.items()}
-    metrics = self.probe(parameters, embedded, PROBES if final else {'neighbours'})
     if final:
-      metrics |= self._regress(parameters, embedded) | self._segment(parameters)
+      metrics = self.probing(parameters, embedded)
+    else:
+      metrics = self.probing.probe(parameters, embedded, {'neighbours'})
     for name, split in self._splits.items() if self._has_views else ():
       views = (encoder.view(parameters, split, number) for number in range(2))
-      space = diagnostics.diagnose_views(*views, embedded[name], self._labels(split), self._mesh)
+      space = diagnostics.diagnose_views(
+        *views, embedded[name], labels_of(split, self._classes), self._mesh
+      )
       metrics |= _named(name, space)
     return metrics
 
   def _classify(self, image, split, class_vectors) -> tuple[dict[str, float], dict[str, Any]]:
     """Returns the zero-shot metrics of a split, its classes, predictions and outcomes."""
-    metrics, labels, predictions, hits = {}, self._labels(split), {}, {}
+    metrics, labels, predictions, hits = {}, labels_of(split, self._classes), {}, {}
     for field, right in labels.items():
       classes = list(self._classes[field])
       found = class_hits(image, class_vectors[field], right, classes, ACCURACIES, mesh=self._mesh)
@@ -276,9 +269,8 @@ class Evaluator:
     if not self._has_texts:
       return self._evaluate_images(parameters, final=True), []
     metrics, embedded = self.evaluate(parameters)
-    metrics |= self._segment(parameters)
     images = {split.name: split.image_embeddings for split in embedded}
-    metrics |= self.probe(parameters, images) | self._regress(parameters, images)
+    metrics |= self.probing(parameters, images)
     metrics |= self._retrieve_others(parameters, embedded)
     partners = self._embed_partners(parameters)
     metrics |= self._compare_pairs(embedded, partners)
@@ -290,65 +282,6 @@ class Evaluator:
       metrics |= _named(split.name, recalls)
     captioned, scores = self._caption(parameters, embedded)
     return metrics | scores, captioned
-
-  def probe(
-    self,
-    parameters,
-    embedded: Mapping[str, np.ndarray] | None = None,
-    kinds: Collection[str] = _KINDS,
-  ) -> dict[str, float]:
-    """Fits probes on unit embeddings, for each class field, and tests them on every split.
-
-    Args:
-      parameters: the model's parameters.
-      embedded: image embeddings of splits by name; other splits are embedded here.
-      kinds: names of the probes to fit, of those that the config has.
-    """
-    probes = [kind for kind in self._probes if kind in kinds]
-    if self._probed is None or not probes:
-      return {}
-    splits, given = {'': self._probed, **self._splits}, embedded or {}
-    images = {
-      name: given[name] if name in given else self._encoder.first(parameters, split)
-      for name, split in splits.items()
-    }
-    features = {'': images}
-    if any(kind.startswith(_FUSED) for kind in probes):
-      features[_FUSED] = self._fuse(parameters, images, splits)
-    tests = {name: self._labels(split) for name, split in self._splits.items()}
-    metrics = {}
-    for field, labels in self._labels(self._probed).items():
-      for kind in probes:
-        prefix = _FUSED if kind.startswith(_FUSED) else ''
-        vectors, fit = features[prefix], PROBES[kind.removeprefix(prefix)]
-        fitted = fit(vectors[''], labels, mesh=self._mesh)
-        for name, own_labels in tests.items():
-          if field in own_labels and name in vectors:
-            own = fitted.metrics(vectors[name], own_labels[field])
-            metrics |= _named(name, {f'{field}_{prefix}{key}': own[key] for key in own})
-    return metrics
-
-  def _segment(self, parameters) -> dict[str, float]:
-    """Returns the mean IoU of every split by the probe on tokens."""
-    if self._segmentation is None or self._probed is None:
-      return {}
-    return self._segmentation(parameters, self._probed, self._splits, self._classes)
-
-  def _regress(self, parameters, embedded: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Fits regressions of the numbers, and tests them on the embedded splits."""
-    if '' not in self._numbers:
-      return {}
-    features = {'': self._encoder.first(parameters, self._probed), **embedded}
-    return regress(features, self._numbers, [*self._numbers['']])
-
-  def _fuse(self, parameters, images, splits) -> dict[str, np.ndarray]:
-    """Returns unit vectors of image and first text, for the splits that have the texts."""
-    encode, field = partial(self._encoder.texts, parameters), self._texts[0]
-    return {
-      name: np.hstack([images[name], encode(list(map(_first, split.fields[field])))]) / 2**0.5
-      for name, split in splits.items()
-      if field in split.fields
-    }
 
   def _retrieve_others(self, parameters, embedded: Sequence[EmbeddedSplit]) -> dict[str, float]:
     """Returns the recalls by further fields of texts, per language where they have several."""
@@ -378,7 +311,7 @@ class Evaluator:
     """Returns the partners with their embeddings; None where there are none."""
     if (split := self._partners) is None:
       return None
-    captions = list(map(_first, split.fields[self._texts[0]]))
+    captions = list(map(first_of, split.fields[self._texts[0]]))
     vectors = self._encoder.first(parameters, split), self._encoder.texts(parameters, captions)
     return EmbeddedSplit('', split.images, captions, *vectors, first_texts=split.first_texts)
 
@@ -426,11 +359,6 @@ class Evaluator:
       return [object() for _ in embedded.captions]
     return list(zip(*(fields[field] for field in agreeing), strict=True))
 
-  def _labels(self, split) -> dict[str, list[str]]:
-    """Returns the labels of a split, by the class fields that it has."""
-    fields = (field for field in self._classes if field in split.fields)
-    return {field: list(map(str, split.fields[field])) for field in fields}
-
   def _caption(self, parameters, embedded: list[EmbeddedSplit]):
     """Returns the splits with their generated captions, and the scores of these."""
     if self._captioner is None or not embedded:
@@ -462,10 +390,6 @@ class Evaluator:
     found = {'caption_exact_match': Outcome(right, checksums(split.captions))}
     split = dataclasses.replace(split, generated=written, outcomes={**split.outcomes, **found})
     return split, metrics
-
-
-def _first(texts: str | Sequence[str]) -> str:
-  return texts if isinstance(texts, str) else texts[0]
 
 
 def _named(split: str, metrics: Mapping[str, float]) -> dict[str, float]:

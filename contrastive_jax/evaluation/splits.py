@@ -240,3 +240,14 @@ def captions_of(source: data.Source, field: str) -> list[str]:
       'such texts; config.evaluation.captions = {} does without'
     )
   return list(found)
+
+
+def labels_of(split: Split, classes: Mapping[str, Any]) -> dict[str, list[str]]:
+  """Returns the labels of a split, by the class fields that it has."""
+  fields = (field for field in classes if field in split.fields)
+  return {field: list(map(str, split.fields[field])) for field in fields}
+
+
+def first_of(texts: str | Sequence[str]) -> str:
+  """Returns a text, or the first of several."""
+  return texts if isinstance(texts, str) else texts[0]

@@ -70,7 +70,7 @@ def evaluate(run, parameters, train, tests, fields) -> dict[str, float]:
     probe_source=train,
     normalize=normalizer(run.config.data.mean, run.config.data.std),
   )
-  return ({} if FASHION.value else evaluator(parameters)) | evaluator.probe(parameters)
+  return ({} if FASHION.value else evaluator(parameters)) | evaluator.probing.probe(parameters)
 
 
 def trained_accuracy(run, parameters, train, test, field, learning_rate, rates, layer_decay):

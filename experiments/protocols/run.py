@@ -13,8 +13,8 @@ from absl import app, flags
 
 from configs import clip
 from contrastive_jax import data
-from contrastive_jax.evaluation.evaluator import PROBES
 from contrastive_jax.evaluation.open import open_evaluator
+from contrastive_jax.evaluation.probing import PROBES
 from contrastive_jax.training import restore, workdir
 from experiments import records
 from experiments.protocols import report

@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 
 from contrastive_jax import data
 from contrastive_jax.data.images import normalize
-from contrastive_jax.evaluation.evaluator import PROBES, Evaluator
+from contrastive_jax.evaluation.evaluator import Evaluator
 from contrastive_jax.evaluation.probes import linear_probe, logistic_regression, search_l2
+from contrastive_jax.evaluation.probing import PROBES
 from contrastive_jax.evaluation.zero_shot import read_classes
 from contrastive_jax.sharding.mesh import make_mesh
 from tests.models.towers import parameters_of, tiny
@@ -128,7 +129,7 @@ def test_the_evaluator_probes_its_splits():
       **fields,
     )
 
-  metrics = evaluator(probes=['linear'], probe_source=seen).probe(parameters)
+  metrics = evaluator(probes=['linear'], probe_source=seen).probing.probe(parameters)
   encode = jax.jit(lambda images: definition.bind(parameters).encode_image(normalize(images)))
   examples = [
     (np.asarray(encode(data.evaluation_images(source, 32))), source.values('skin_tone'))
@@ -138,7 +139,7 @@ def test_the_evaluator_probes_its_splits():
   name = f'{split}/skin_tone_linear_probe_accuracy'
   assert metrics.keys() == {name, name.replace('accuracy', 'mean_per_class_recall')}
   assert metrics[name] == pytest.approx(expected, abs=0.02)
-  assert evaluator().probe(parameters) == {}
+  assert evaluator().probing.probe(parameters) == {}
   with pytest.raises(ValueError, match=r"config\.evaluation\.probes has no 'nearest'.*linear"):
     evaluator(probes=['nearest'], probe_source=seen)
 
@@ -170,7 +171,7 @@ def test_a_fused_probe_reads_image_and_text(monkeypatch):
       probe_source=source,
     )
 
-  metrics = evaluator('join(tags)').probe(parameters)
+  metrics = evaluator('join(tags)').probing.probe(parameters)
   image, fused = (metrics[f'split/skin_tone_{kind}tested'] for kind in ('', 'fused_'))
   np.testing.assert_array_equal(metrics['split/skin_tone_fused_fitted'], fused)
   tokens = tokenizer([', '.join(tags) for tags in source.values('tags')])

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 from xml.etree import ElementTree
 
 import pytest
@@ -39,17 +40,24 @@ def write(folder, name, change, **fields):
   return path
 
 
+@pytest.fixture(scope='module')
+def written(tmp_path_factory):
+  """A folder with results of all claims but SLIP, one of each verdict among them."""
+  folder = tmp_path_factory.mktemp('results')
+  for name in {*claim.names()} - {'slip'}:
+    write(folder, name, 0.02)
+  write(folder, 'reweighted', -0.02)
+  write(folder, 'coca', 0.001)
+  write(folder, 'isogclr', 0.012, verdict=statistics.CANNOT_TELL)
+  return folder
+
+
 @pytest.fixture
-def measured(tmp_path, monkeypatch):
-  """Results of all claims but SLIP, one of each verdict among them."""
+def measured(written, tmp_path, monkeypatch):
+  """The path of each claim's results, which a test may change."""
   monkeypatch.setattr(results, 'FOLDER', tmp_path)
-  found = {name: tmp_path / f'{name}.json' for name in claim.names()}
-  for name in found.keys() - {'slip'}:
-    write(tmp_path, name, 0.02)
-  write(tmp_path, 'reweighted', -0.02)
-  write(tmp_path, 'coca', 0.001)
-  write(tmp_path, 'isogclr', 0.012, verdict=statistics.CANNOT_TELL)
-  return found
+  shutil.copytree(written, tmp_path, dirs_exist_ok=True)
+  return {name: tmp_path / f'{name}.json' for name in claim.names()}
 
 
 def rows(table):
