@@ -29,10 +29,11 @@ from contrastive_jax.losses.labels.rank_mixup import largest_shares
 from contrastive_jax.models import towers
 from contrastive_jax.models.definition import Definition, define_from
 from contrastive_jax.models.keys import ParameterKeys
-from contrastive_jax.tasks.fields import COUNT, NOT_NEGATIVE, POSITIVE, check_choices, check_ranges
+from contrastive_jax.tasks.fields import check_choices, check_ranges
 from contrastive_jax.tasks.labeled import read_labeled
 from contrastive_jax.training.fit import Fit, fit, learn
 from contrastive_jax.training.optimizer import make_optimizer, make_schedule
+from contrastive_jax.training.rules import COUNT, NOT_NEGATIVE, POSITIVE
 
 LOSSES = ('cross_entropy', 'mixup', 'mrl', 'm_ndcg')
 PREDICTIONS = 'predictions.npz'  # in the workdir of a finished run

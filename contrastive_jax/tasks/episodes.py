@@ -20,9 +20,10 @@ from contrastive_jax.evaluation.batches import in_batches, jit_batched
 from contrastive_jax.losses.labels.distancia import distance
 from contrastive_jax.models.definition import define
 from contrastive_jax.sharding.mesh import make_mesh
-from contrastive_jax.tasks.fields import COUNT, NOT_NEGATIVE, POSITIVE, check_ranges
+from contrastive_jax.tasks.fields import check_ranges
 from contrastive_jax.tasks.labeled import LabeledImages, read_labeled
 from contrastive_jax.training.fit import Fit, fit, learn
+from contrastive_jax.training.rules import COUNT, NOT_NEGATIVE, POSITIVE
 
 LOSSES = ('cross_entropy', 'proto_triplet', 'support_icnn', 'query_icnn', 'icnn')
 Results = dict[str, float]

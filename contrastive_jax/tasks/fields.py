@@ -7,10 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from contrastive_jax.training.config_checks import Rule
-
-COUNT = Rule(1, integer=True)
-POSITIVE, NOT_NEGATIVE = Rule(0, open_low=True), Rule(0)
+from contrastive_jax.training.rules import COUNT, Rule
 
 
 def check_ranges(config: ConfigDict, rules: Mapping[str, Rule]) -> None:

@@ -15,11 +15,12 @@ from contrastive_jax.data.images import normalize
 from contrastive_jax.evaluation import metric_learning as metrics
 from contrastive_jax.models.definition import Definition, define_from
 from contrastive_jax.models.keys import ParameterKeys
-from contrastive_jax.tasks.fields import COUNT, NOT_NEGATIVE, POSITIVE, check_choices, check_ranges
+from contrastive_jax.tasks.fields import check_choices, check_ranges
 from contrastive_jax.tasks.labeled import LabeledImages, read_labeled
 from contrastive_jax.tasks.metrix import LEVELS, LOSSES, Embedder, embed_mixtures, metrix_loss
 from contrastive_jax.training.fit import Fit, fit, learn
 from contrastive_jax.training.optimizer import make_schedule
+from contrastive_jax.training.rules import COUNT, NOT_NEGATIVE, POSITIVE
 
 _RULES = {
   'batch.classes': COUNT._replace(low=2),

@@ -37,10 +37,11 @@ from contrastive_jax.models.definition import Definition, define_from
 from contrastive_jax.models.heads import Prototypes
 from contrastive_jax.models.keys import ParameterKeys
 from contrastive_jax.models.transformer import unit
-from contrastive_jax.tasks.fields import COUNT, NOT_NEGATIVE, POSITIVE, check_choices, check_ranges
+from contrastive_jax.tasks.fields import check_choices, check_ranges
 from contrastive_jax.tasks.labeled import LabeledImages, read_labeled
 from contrastive_jax.training.fit import Fit, fit, learn
 from contrastive_jax.training.optimizer import make_optimizer
+from contrastive_jax.training.rules import COUNT, NOT_NEGATIVE, POSITIVE
 
 LOSSES = ('cross_entropy', 'pcr', 'supervised')
 

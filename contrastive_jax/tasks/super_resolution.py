@@ -17,8 +17,9 @@ from contrastive_jax.data.augmentation.changes import convolve
 from contrastive_jax.models.definition import Definition, define_from
 from contrastive_jax.models.keys import ParameterKeys
 from contrastive_jax.models.super_resolution import Discriminator, Generator, enlarge, reduce
-from contrastive_jax.tasks.fields import COUNT, NOT_NEGATIVE, POSITIVE, check_ranges
+from contrastive_jax.tasks.fields import check_ranges
 from contrastive_jax.training.fit import Fit, Learner, fit, learn
+from contrastive_jax.training.rules import COUNT, NOT_NEGATIVE, POSITIVE
 
 Results = dict[str, float]
 State = dict[str, Learner]

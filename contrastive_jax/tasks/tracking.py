@@ -17,10 +17,10 @@ from contrastive_jax.data.images import normalize
 from contrastive_jax.data.videos import Video, compose_video
 from contrastive_jax.losses.labels.tracks import momentum_bank
 from contrastive_jax.models.definition import Definition, define
-from contrastive_jax.tasks.fields import COUNT, POSITIVE, check_choices, check_ranges
+from contrastive_jax.tasks.fields import check_choices, check_ranges
 from contrastive_jax.tasks.labeled import LabeledImages, read_labeled
-from contrastive_jax.training.config_checks import Rule
 from contrastive_jax.training.fit import Fit, fit, learn
+from contrastive_jax.training.rules import COUNT, POSITIVE, Rule
 
 REFERENCES = ('bank', 'frame')
 Results = dict[str, float]

@@ -1,11 +1,9 @@
 """Checks of a config, before anything compiles."""
 
 import itertools
-import math
-import numbers
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -16,218 +14,7 @@ from contrastive_jax.data.text.negatives import check_rules
 from contrastive_jax.models.towers import check_patches
 from contrastive_jax.sharding.mesh import batch_shards
 from contrastive_jax.training.batch import batch_shapes
-
-
-class Rule(NamedTuple):
-  """Range of a field; only finite numbers are accepted.
-
-  Attributes:
-    low: lower bound.
-    high: upper bound.
-    open_low: exclude `low`.
-    open_high: exclude `high`.
-    integer: accept integers only.
-    each: the field is a sequence whose elements follow the rule.
-    off: further accepted values, which disable the feature.
-  """
-
-  low: float = -math.inf
-  high: float = math.inf
-  open_low: bool = False
-  open_high: bool = False
-  integer: bool = False
-  each: bool = False
-  off: tuple[float | None, ...] = ()
-
-  def accepts(self, value: Any) -> bool:
-    """Whether a value is of the right type and in the range."""
-    if value is None:
-      return None in self.off
-    if self.each:
-      return isinstance(value, (list, tuple)) and all(map(self._replace(each=False).accepts, value))
-    kind: Any = numbers.Integral if self.integer else numbers.Real
-    if isinstance(value, bool) or not isinstance(value, kind):
-      return False
-    if value in self.off:
-      return True
-    above = value > self.low if self.open_low else value >= self.low
-    below = value < self.high if self.open_high else value <= self.high
-    return math.isfinite(value) and above and below
-
-  def __str__(self) -> str:
-    """Describes the accepted values, as in 'a number in (0, 1]'."""
-    article, kind = ('an', 'integer') if self.integer else ('a', 'number')
-    left = '(' if self.open_low or math.isinf(self.low) else '['
-    right = ')' if self.open_high or math.isinf(self.high) else ']'
-    words = f'a tuple of {kind}s' if self.each else f'{article} {kind}'
-    words += f' in {left}{self.low:.10g}, {self.high:.10g}{right}'
-    return words + (f', or {" or ".join(map(repr, self.off))} to do without' if self.off else '')
-
-
-_COUNT = Rule(1, integer=True)
-_NATURAL = Rule(0, integer=True)
-_NOT_NEGATIVE = Rule(0)
-_POSITIVE = Rule(0, open_low=True)
-_SHARE = Rule(0, 1, open_low=True)
-_DECAY = Rule(0, 1, open_high=True)
-_PROBABILITY = Rule(0, 1)
-_ANY = Rule()
-
-# Rules by field, where '*' matches one name.
-RULES: dict[str, Rule] = {
-  'seed': Rule(0, 2**31 - 1, integer=True),
-  'data.size': _COUNT,
-  'data.crop': _SHARE._replace(each=True),
-  'data.mean': Rule(each=True),
-  'data.std': _POSITIVE._replace(each=True),
-  'data.sequence_lengths': _COUNT._replace(each=True),
-  'data.patch_sizes': _COUNT._replace(each=True),
-  'data.batch_multiple': _COUNT,
-  'data.subset': _SHARE,
-  'data.shuffle_buffer': _COUNT,
-  'data.text_augmentation.drop_stop_words': _PROBABILITY,
-  'data.text_augmentation.synonyms': _PROBABILITY,
-  'data.text_augmentation.swap': _PROBABILITY,
-  'data.text_augmentation.delete': _PROBABILITY,
-  'data.voices': _COUNT,
-  'data.audio_seconds': _POSITIVE,
-  'data.workers': Rule(-1, integer=True),
-  'augmentation.*': _NOT_NEGATIVE,
-  'view_augmentation.*.*': _NOT_NEGATIVE,
-  'model.embed': _COUNT,
-  'model.projector': _COUNT._replace(each=True),
-  'model.scale': _POSITIVE,
-  'model.bias': _ANY._replace(off=(None,)),
-  'model.queries': _COUNT,
-  'model.pooler_heads': _COUNT,
-  'model.audio.size': Rule(1, 128, integer=True),
-  'model.audio.patch': _COUNT,
-  'model.audio.stem_blocks': Rule(0, integer=True, each=True, off=(None,)),
-  'model.image.size': _COUNT,
-  'model.image.patch': _COUNT,
-  'model.image.patch_dropout': _DECAY,
-  'model.image.registers': _NATURAL,
-  'model.image.rope_grid': _COUNT._replace(off=(None,)),
-  'model.image.pool_heads': _COUNT._replace(off=(None,)),
-  'model.image.pool_mlp_ratio': _POSITIVE._replace(off=(None,)),
-  'model.image.stem_angles': _COUNT._replace(off=(None,)),
-  'model.image.stem_blocks': Rule(0, integer=True, each=True, off=(None,)),
-  'model.text.vocabulary': _COUNT,
-  'model.text.length': Rule(3, integer=True),
-  'model.text.positions': _COUNT._replace(off=(None,)),
-  'model.text.pad_id': _NATURAL,
-  'model.decoder.mlps': Rule(1, 2, integer=True),
-  'model.*.width': _COUNT,
-  'model.*.layers': _NATURAL,
-  'model.*.heads': _COUNT,
-  'model.*.head_width': _COUNT._replace(off=(None,)),
-  'model.*.mlp_ratio': _POSITIVE,
-  'model.*.epsilon': _POSITIVE,
-  'model.*.layer_scale': _POSITIVE._replace(off=(None,)),
-  'model.*.dropout': _DECAY,
-  'model.*.drop_path': _DECAY,
-  # Options that methods share; a method checks the others itself.
-  'objective.*': _NOT_NEGATIVE,
-  'objective.*.weight': _NOT_NEGATIVE,
-  'objective.*.scale': _POSITIVE,
-  'objective.*.temperature': _POSITIVE,
-  'objective.*.sharpness': _POSITIVE,
-  'objective.*.burn_in': _NATURAL,
-  'objective.*.k': _COUNT,
-  'objective.*.groups': _COUNT,
-  'objective.*.hidden': _COUNT,
-  'objective.*.outputs': _COUNT,
-  'objective.*.predictor_hidden': _COUNT,
-  'objective.*.projectors': _COUNT,
-  'objective.*.temperature_hidden': _COUNT,
-  'objective.*.steepness': _POSITIVE,
-  'objective.*.length': _COUNT,
-  'objective.*.local_hidden': _COUNT,
-  'objective.*.local_scale': _POSITIVE,
-  'objective.*.smoothing': _PROBABILITY,
-  'objective.*.label_smoothing': _DECAY,
-  'objective.*.prior': _DECAY,
-  'objective.multi_similarity.alpha': _POSITIVE,
-  'objective.multi_similarity.beta': _POSITIVE,
-  'objective.*.beta': _NOT_NEGATIVE,
-  'objective.*.alpha': Rule(0, 1),
-  'objective.*.target_scale': _POSITIVE._replace(off=(None,)),
-  'objective.*.contrastive': _NOT_NEGATIVE,
-  'objective.*.matching': _NOT_NEGATIVE,
-  'objective.*.correlation': _NOT_NEGATIVE,
-  'objective.*.off_diagonal': _NOT_NEGATIVE,
-  'objective.*.invariance': _NOT_NEGATIVE,
-  'objective.*.variance': _NOT_NEGATIVE,
-  'objective.*.covariance': _NOT_NEGATIVE,
-  'objective.*.assignment': _NOT_NEGATIVE,
-  'objective.*.epsilon': _POSITIVE,
-  'objective.*.iterations': _COUNT,
-  'objective.*.simclr': _NOT_NEGATIVE,
-  'objective.*.logits': _NOT_NEGATIVE,
-  'objective.*.features': _NOT_NEGATIVE,
-  'objective.*.interactive': _NOT_NEGATIVE,
-  'objective.*.momentum': Rule(0, 1, off=(None,)),
-  'objective.*.final_momentum': Rule(0, 1, off=(None,)),
-  'objective.*.bottleneck': _COUNT,
-  'objective.*.prototypes': _COUNT,
-  'objective.*.target_temperature': _POSITIVE,
-  'objective.*.center_momentum': _DECAY,
-  'objective.*.ratio': _SHARE,
-  'objective.*.ranking': _NOT_NEGATIVE,
-  'objective.*.hard': Rule(0, 1),
-  'objective.*.inter': Rule(0, 1),
-  'objective.*.clusters': Rule(2, integer=True),
-  'objective.*.cluster_every': _NATURAL,
-  'objective.*.negatives': _COUNT,
-  'objective.*.nearest': _NATURAL,
-  'objective.*.margin': _ANY,
-  'objective.*.view': _NATURAL,
-  'objective.*.p': _NOT_NEGATIVE,
-  'objective.*.pos_ratio': _POSITIVE,
-  'objective.*.transform_layers': _NATURAL,
-  'objective.*.instance': _NOT_NEGATIVE,
-  'objective.*.widths': _COUNT._replace(each=True),
-  'objective.*.permutations': Rule(2, 72, integer=True),
-  'objective.*.latent': _COUNT,
-  'objective.*.width': _COUNT,
-  'objective.*.layers': _NATURAL,
-  'objective.*.attention_heads': _COUNT,
-  'objective.*.patch': _COUNT,
-  'objective.*.contrast': _NOT_NEGATIVE,
-  'objective.*.reconstruction': _NOT_NEGATIVE,
-  'views': _COUNT,
-  'texts': _COUNT,
-  'data.examples': _NATURAL,
-  'data.negatives': _NATURAL,
-  'data.classes': Rule(2, integer=True, off=(0,)),
-  'total_steps': _COUNT,
-  'unmasked_fraction': _DECAY,
-  'batch_size': _COUNT,
-  'micro_batches': _COUNT,
-  'gather_bytes': _NATURAL,
-  'bad_steps.spike': Rule(1, open_low=True, off=(0,)),
-  'optimizer.learning_rate': _NOT_NEGATIVE,
-  'optimizer.warmup_fraction': _DECAY,
-  'optimizer.cooldown_fraction': _DECAY,
-  'optimizer.timescale': _COUNT,
-  'optimizer.b1': _DECAY,
-  'optimizer.b2': _DECAY,
-  'optimizer.epsilon': _POSITIVE,
-  'optimizer.weight_decay': _NOT_NEGATIVE,
-  'optimizer.clip_norm': _POSITIVE._replace(off=(None, 0)),
-  'optimizer.max_scale': Rule(1, off=(0,)),
-  'optimizer.layer_decay': _SHARE,
-  'average_decay': _DECAY,
-  'log_every': _COUNT,
-  'checkpoint_every': _COUNT,
-  'keep_checkpoints': _COUNT,
-  'evaluate_every': _COUNT,
-  'profile': _NATURAL,
-  'evaluation.batch_size': _COUNT,
-  'evaluation.sequence_length': _NATURAL,
-  'evaluation.captions.beams': _COUNT,
-  'evaluation.captions.length_penalty': _NOT_NEGATIVE,
-}
+from contrastive_jax.training.rules import NATURAL, NOT_NEGATIVE, Rule, rule_of
 
 _CHOICES = {
   'augment_on': ('device', 'host'),
@@ -255,18 +42,6 @@ _HINTS = {
   'keep_checkpoints': '; a large number keeps all',
   'model.dtype': '; float16 would need loss scaling',
 }
-
-
-def rule_of(field: str, value: Any = None) -> Rule | None:
-  """Rule of a field such as 'model.image.width'; without a rule, floats must be finite."""
-  if field == 'model.image.layers' and isinstance(value, (list, tuple)):
-    return _COUNT._replace(each=True)  # of each stage of a convolutional tower
-  parts = field.split('.')
-  for pattern, rule in RULES.items():
-    names = pattern.split('.')
-    if len(names) == len(parts) and all(n in ('*', p) for n, p in zip(names, parts, strict=True)):
-      return rule
-  return _ANY if isinstance(value, float) else None
 
 
 def leaves(config: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:
@@ -329,7 +104,7 @@ def _is_schedule(value: Sequence[Any]) -> bool:
   if not value or not all(isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in value):
     return False
   steps, weights = zip(*value, strict=True)
-  if not (all(map(_NATURAL.accepts, steps)) and all(map(_NOT_NEGATIVE.accepts, weights))):
+  if not (all(map(NATURAL.accepts, steps)) and all(map(NOT_NEGATIVE.accepts, weights))):
     return False
   return all(before < after for before, after in itertools.pairwise(steps))
 

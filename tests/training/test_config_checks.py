@@ -12,8 +12,9 @@ from ml_collections import ConfigDict
 
 from configs import clip
 from contrastive_jax.sharding.mesh import make_mesh
-from contrastive_jax.training.config_checks import RULES, check_config, leaves, rule_of
+from contrastive_jax.training.config_checks import check_config, leaves
 from contrastive_jax.training.optimizer import make_optimizer
+from contrastive_jax.training.rules import RULES, rule_of
 
 CONFIGS = pathlib.Path(__file__).parents[2] / 'configs'
 VARIANTS = [
