@@ -28,5 +28,6 @@ CLAIM = Claim(
   family='objectives',
   notes='The accuracy is Winoground’s group score. Wrong captions in training differ in skin tones '
   'too, among other words. The modular arm also reads the tags. Both train from the start, where '
-  'the paper fine-tunes in stages.',
+  'the paper fine-tunes in stages. Sounds in another order, the paper’s own question, are in '
+  'experiments/sounds.',
 )
