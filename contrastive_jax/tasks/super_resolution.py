@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from ml_collections import ConfigDict
+from PIL import Image
 
 from contrastive_jax import data, losses
 from contrastive_jax.data import images as pixels
@@ -18,6 +19,7 @@ from contrastive_jax.models.definition import Definition, define_from
 from contrastive_jax.models.keys import ParameterKeys
 from contrastive_jax.models.super_resolution import Discriminator, Generator, enlarge, reduce
 from contrastive_jax.tasks.fields import check_ranges
+from contrastive_jax.tasks.pictures import grid
 from contrastive_jax.training.fit import Fit, Learner, fit, learn
 from contrastive_jax.training.rules import COUNT, NOT_NEGATIVE, POSITIVE
 
@@ -35,6 +37,8 @@ _RULES = {
   'optimizer.learning_rate': POSITIVE,
   'evaluation.size': COUNT._replace(low=7),  # the window of SSIM
 }
+PICTURE = 'crops.png'  # in the workdir of a finished run
+_ROWS, _SHOWN = 4, 96  # of it, and the side of a crop
 _BLUR = (0.6, 2.0)  # range of standard deviations, in pixels
 _SHARPENING = 1.0  # of the difference from a blurred copy
 
@@ -49,7 +53,8 @@ def open_super_resolution(config: ConfigDict) -> Callable[[pathlib.Path], Result
   discriminator's layers; its gradient goes through the generated image. The positives of a crop are
   y and `copies` sharpened versions, of random strength; its negatives x enlarged, `copies` blurred
   versions of y, and the crop of another example. Whole test images are compared by PSNR and SSIM
-  over their colors, beside bicubic enlargement.
+  over their colors, beside bicubic enlargement. The run draws some of
+  them to crops.png: enlarged, restored, and as they are.
 
   Raises:
     ValueError: if a size does not fit, an image is too small, or scikit-image is not installed.
@@ -75,9 +80,10 @@ def open_super_resolution(config: ConfigDict) -> Callable[[pathlib.Path], Result
     fields = {name: config[name] for name in ('total_steps', 'log_every', 'checkpoint_every')}
     state = fit(task, folder, seed=config.seed, **fields)
     restore = jax.jit(lambda x: generator.bind(state['generator'].evaluated)(x))
-    size = config.evaluation.size
-    found = [measure(restore, image, U, size, metrics) for image in test]
-    return {name: float(np.mean([each[name] for each in found])) for name in found[0]}
+    found = [restore_image(restore, image, U, config.evaluation.size) for image in test]
+    draw_crops(found[:_ROWS]).save(folder / PICTURE)
+    measured = [measure(each, metrics) for each in found]
+    return {name: float(np.mean([each[name] for each in measured])) for name in measured[0]}
 
   return run
 
@@ -181,25 +187,47 @@ def draw(
   return {'images': np.stack(crops)}
 
 
-def measure(
-  restore: Callable[[jax.Array], jax.Array],
-  image: np.ndarray,
-  upscale: int,
-  size: int,
-  metrics: Mapping[str, Callable[..., float]],
-) -> Results:
-  """PSNR and SSIM of the middle of an image, at most `size` pixels wide, and of the bicubic one."""
+def restore_image(
+  restore: Callable[[jax.Array], jax.Array], image: np.ndarray, upscale: int, size: int
+) -> dict[str, np.ndarray]:
+  """The middle of an image, at most `size` pixels wide, after its reduction.
+
+  Returns:
+    Equal shapes [H, W, 3], uint8: the `bicubic` enlargement, the `restored` image, and the `real`
+    one.
+  """
   H, W = (min(side, size) // upscale * upscale for side in image.shape[:2])
-  top, left = ((side - own) // 2 for side, own in zip(image.shape, (H, W), strict=False))
-  real = image[top : top + H, left : left + W]
+  real = _middle(image, H, W)
   x = reduce(jnp.asarray(real[None], jnp.float32) / 255, upscale)
   # The input has eight bits too.
   x = jnp.round(255 * jnp.clip(x, 0, 1)) / 255
-  found = {}
-  for prefix, made in (('', restore(x)), ('bicubic_', enlarge(x, upscale))):
-    shown = np.asarray(jnp.round(255 * jnp.clip(made[0], 0, 1))).astype(np.uint8)
-    found |= {f'{prefix}{name}': float(of(real, shown)) for name, of in metrics.items()}
-  return found
+  made = {'bicubic': enlarge(x, upscale), 'restored': restore(x)}
+  shown = {name: np.asarray(jnp.round(255 * jnp.clip(y[0], 0, 1))) for name, y in made.items()}
+  return {name: y.astype(np.uint8) for name, y in shown.items()} | {'real': real}
+
+
+def measure(
+  found: Mapping[str, np.ndarray], metrics: Mapping[str, Callable[..., float]]
+) -> Results:
+  """PSNR and SSIM of the restored image, and of the bicubic one; see `restore_image`."""
+  made = {'': found['restored'], 'bicubic_': found['bicubic']}
+  return {
+    f'{prefix}{name}': float(of(found['real'], image))
+    for prefix, image in made.items()
+    for name, of in metrics.items()
+  }
+
+
+def draw_crops(found: Sequence[Mapping[str, np.ndarray]]) -> Image.Image:
+  """A row per image, of the columns of `restore_image`; their middle."""
+  side = min(min(image.shape[:2]) for images in found for image in images.values())
+  side = min(side, _SHOWN)
+  return grid([[_middle(image, side, side) for image in images.values()] for images in found])
+
+
+def _middle(image: np.ndarray, height: int, width: int) -> np.ndarray:
+  top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+  return image[top : top + height, left : left + width]
 
 
 def _layers(judge, images: jax.Array) -> list[jax.Array]:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from ml_collections import ConfigDict
+from PIL import Image
 from scipy import optimize
 
 from contrastive_jax import losses
@@ -19,9 +20,11 @@ from contrastive_jax.losses.labels.tracks import momentum_bank
 from contrastive_jax.models.definition import Definition, define
 from contrastive_jax.tasks.fields import check_choices, check_ranges
 from contrastive_jax.tasks.labeled import LabeledImages, read_labeled
+from contrastive_jax.tasks.pictures import grid, outline
 from contrastive_jax.training.fit import Fit, fit, learn
 from contrastive_jax.training.rules import COUNT, POSITIVE, Rule
 
+PICTURE = 'tracks.png'  # in the workdir of a finished run
 REFERENCES = ('bank', 'frame')
 Results = dict[str, float]
 _RULES = {
@@ -48,7 +51,8 @@ def open_tracking(config: ConfigDict) -> Callable[[pathlib.Path], Results]:
   - 'frame': its embedding in one other frame at random, whose other instances are the negatives.
 
   `association_accuracy` is the share of seen instances that are assigned to their own track, frame
-  by frame, among the momentum embeddings of the tracks so far, in videos of the test split.
+  by frame, among the momentum embeddings of the tracks so far, in videos of the test split. The run
+  draws the first one to tracks.png.
 
   Raises:
     ValueError: if a choice is unknown, or a number does not fit.
@@ -74,7 +78,10 @@ def open_tracking(config: ConfigDict) -> Callable[[pathlib.Path], Results]:
     shares = []
     for number in range(config.evaluation.videos):
       video = draw_video(config, test, (config.evaluation.seed, 1, number))
-      shares.append(association(embed(video.crops), video.seen))
+      assigned = associate(embed(video.crops), video.seen)
+      shares.append(accuracy(assigned))
+      if number == 0:
+        draw_tracks(video, assigned).save(folder / PICTURE)
     return {'association_accuracy': float(np.mean(shares))}
 
   return run
@@ -159,29 +166,45 @@ def embedder(definition: Definition, parameters) -> Callable[[np.ndarray], np.nd
   return lambda crops: np.asarray(embed(crops)).reshape(*crops.shape[:2], -1)
 
 
-def association(features: np.ndarray, seen: np.ndarray) -> float:
-  """The share of instances assigned to their own track.
+def associate(features: np.ndarray, seen: np.ndarray) -> np.ndarray:
+  """The track of each instance, [T, N]; −1 where it is not seen, or was not before.
 
   In each frame the instances that were seen before are assigned to as many tracks by the Hungarian
   algorithm, by the mean of the softmax over tracks and that over instances. The momentum embeddings
   of the tracks then follow the truth, so that an error does not cause others.
 
   Args:
-    features: [T, N, D].
+    features: [T, N, D]; the own track of an instance has its number.
     seen: [T, N].
   """
   bank = np.asarray(momentum_bank(jnp.asarray(features), jnp.asarray(seen)))
-  right, count, known = 0, 0, seen[0].copy()
+  assigned, known = np.full(seen.shape, -1), seen[0].copy()
   for t in range(1, len(seen)):
-    rows, tracks = np.flatnonzero(seen[t] & known), np.flatnonzero(known)
+    rows, own = np.flatnonzero(seen[t] & known), np.flatnonzero(known)
     if len(rows):
-      scores = features[t, rows] @ bank[t - 1, tracks].T
+      scores = features[t, rows] @ bank[t - 1, own].T
       both = jax.nn.softmax(scores, 0) + jax.nn.softmax(scores, 1)
       found, chosen = optimize.linear_sum_assignment(-np.asarray(both))
-      right += np.sum(rows[found] == tracks[chosen])
-      count += len(rows)
+      assigned[t, rows[found]] = own[chosen]
     known |= seen[t]
-  return right / max(count, 1)
+  return assigned
+
+
+def accuracy(assigned: np.ndarray) -> float:
+  """The share of assigned instances that are assigned to their own track; see `associate`."""
+  right = assigned == np.arange(assigned.shape[1])
+  return float(np.sum(right) / max(np.sum(assigned >= 0), 1))
+
+
+def draw_tracks(video: Video, assigned: np.ndarray) -> Image.Image:
+  """The frames of a video in two rows, with boxes in the colors of their tracks."""
+  own = np.arange(assigned.shape[1])
+  tracks = np.where(assigned >= 0, assigned, np.where(video.seen, own, -1))
+  frames = [
+    outline(*each) for each in zip(video.frames, video.boxes, tracks, tracks != own, strict=True)
+  ]
+  half = len(frames) // 2
+  return grid([frames[:half], frames[half : 2 * half]])
 
 
 def _embed(module, crops: jax.Array) -> jax.Array:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from configs.methods import pcl_sr
 from contrastive_jax import tasks
@@ -71,7 +72,8 @@ def test_batches_are_crops_and_a_function_of_the_step():
 def test_the_measures_of_the_image_itself_are_the_best():
   metrics = super_resolution._measures()
   image = IMAGES[0].repeat(4, 0).repeat(4, 1)
-  found = super_resolution.measure(lambda x: jnp.asarray(image[None]) / 255, image, 2, 32, metrics)
+  restored = super_resolution.restore_image(lambda x: jnp.asarray(image[None]) / 255, image, 2, 32)
+  found = super_resolution.measure(restored, metrics)
   assert found['psnr'] > 100 and found['ssim'] == 1
   assert found['bicubic_psnr'] < 40 and found['bicubic_ssim'] < 1
 
@@ -79,6 +81,8 @@ def test_the_measures_of_the_image_itself_are_the_best():
 def test_a_run_measures_beside_bicubic_enlargement(tmp_path):
   results = tasks.open_task(pcl_sr.get_config('smoke'))(tmp_path)
   assert {*results} == {'psnr', 'ssim', 'bicubic_psnr', 'bicubic_ssim'}
+  with Image.open(tmp_path / super_resolution.PICTURE) as picture:
+    assert picture.size[0] == picture.size[1] * 3 // 4 - 1, 'three columns of four rows'
   assert results['psnr'] == pytest.approx(results['bicubic_psnr'], abs=3), 'where it starts'
 
 

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from configs.methods import ctvis
 from contrastive_jax import tasks
@@ -47,18 +48,22 @@ def test_items_of_a_frame_are_of_another_frame():
 
 def test_constant_embeddings_associate_and_swapped_ones_do_not():
   own = np.broadcast_to(10 * np.eye(3, 5), (4, 3, 5)).astype(np.float32)
-  assert tracking.association(own, SEEN) == 1
+  assert tracking.accuracy(tracking.associate(own, SEEN)) == 1
   everything = np.ones((4, 3), bool)
   swapped = own.copy()
   swapped[2] = own[2][[1, 0, 2]]
   # The bank keeps what it was, so the next frame is right again.
-  assert tracking.association(swapped, everything) == pytest.approx(1 - 2 / 9)
+  assigned = tracking.associate(swapped, everything)
+  np.testing.assert_array_equal(assigned[[0, 2, 3]], [[-1, -1, -1], [1, 0, 2], [0, 1, 2]])
+  assert tracking.accuracy(assigned) == pytest.approx(1 - 2 / 9)
 
 
 def test_a_run_measures_association(tmp_path):
   config = ctvis.get_config('smoke')
   results = tasks.open_task(config)(tmp_path)
   assert 0 <= results['association_accuracy'] <= 1
+  with Image.open(tmp_path / tracking.PICTURE) as picture:
+    assert picture.size == (96, 2 * 96 + 4)
 
 
 @pytest.mark.parametrize(
