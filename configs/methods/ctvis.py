@@ -33,8 +33,8 @@ def get_config(variant: str = 'default') -> ConfigDict:
   config.model = ConfigDict({'embed': 64, 'image': image})
   config.optimizer = ConfigDict({'learning_rate': 1e-3, 'weight_decay': 0.05})
   config.batch_size = 2  # videos
-  config.total_steps, config.log_every, config.checkpoint_every = 400, 50, 400
-  config.evaluation = ConfigDict({'videos': 100, 'seed': 0})
+  config.total_steps, config.log_every, config.checkpoint_every = 300, 50, 300
+  config.evaluation = ConfigDict({'videos': 50, 'seed': 0})
   if variant == 'smoke':
     config.data.split = 'train[vendor=noto|twemoji,skin_tone=,concept%5=1]'
     config.data.test_split = 'train[vendor=noto|twemoji,skin_tone=,concept%5=0]'
