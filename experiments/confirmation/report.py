@@ -39,12 +39,8 @@ def confirmation(path: pathlib.Path) -> str:
   for method, own in found.items():
     if own:
       cells = [f'{statistics.mean(row[metric] for row in own):.1%}' for metric in RECALL]
-      pairs = zip(own, found[arms.BASELINE], strict=False)
-      time = statistics.median(row['step_seconds'] / clip['step_seconds'] for row, clip in pairs)
-      told = differences.get(method, '')
-      rows.append([method, len(own), *cells, f'{time:.1f}', told])
-  header = ['', 'seeds', *RECALL.values(), 'time of a step', 'points beside CLIP']
-  return records.markdown('lrrrrl', header, rows)
+      rows.append([method, len(own), *cells, differences.get(method, '')])
+  return records.markdown('lrrrl', ['', 'seeds', *RECALL.values(), 'points beside CLIP'], rows)
 
 
 def _differences(found: Mapping[str, list[dict[str, float]]]) -> dict[str, str]:

@@ -19,15 +19,14 @@ _WORKDIR = flags.DEFINE_string('workdir', 'runs/confirmation', 'Holds a folder p
 
 
 def row_of(folder: pathlib.Path) -> dict[str, float]:
-  """Recall and the time of a step of a finished run."""
+  """Recall of a finished run."""
   found = json.loads((folder / side_by_side.RESULTS).read_text())
   split = 'heldout_style/' if 'heldout_style/modality_gap' in found else ''
-  recall = {
+  return {
     name.rpartition('/')[2]: value
     for name, value in found.items()
     if name.startswith(split) and name.rpartition('/')[2] in side_by_side.RECALL
   }
-  return recall | {'step_seconds': found['step_seconds']}
 
 
 def main(_) -> None:

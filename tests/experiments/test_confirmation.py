@@ -14,7 +14,7 @@ BEST = ['slip', 'rocket', 'cuaxu']
 
 
 def row(recall):
-  return dict.fromkeys(RECALL, recall) | {'step_seconds': 0.1}
+  return dict.fromkeys(RECALL, recall)
 
 
 @pytest.fixture
