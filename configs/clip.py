@@ -39,17 +39,20 @@ def get_config(variant: str = 'default') -> ConfigDict:
   return config
 
 
-def for_method(name: str, variant: str, variants: tuple[str, ...] = SHARED) -> ConfigDict:
+def for_method(
+  name: str, variant: str, variants: tuple[str, ...] = SHARED, recipe=None
+) -> ConfigDict:
   """Returns the config of a variant for configs/methods/NAME.py.
 
   Args:
     name: name of the method.
     variant: the variant.
     variants: the variants that the method has.
+    recipe: variant -> the config that the method builds on; None for this file's.
   """
   if variant not in variants:
     raise ValueError(f'configs/methods/{name}.py has no variant {variant!r}; use one of {variants}')
-  config = get_config(variant)
+  config = (recipe or get_config)(variant)
   config.name = name
   return config
 

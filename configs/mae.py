@@ -54,18 +54,3 @@ def get_config(variant: str = 'default') -> ConfigDict:
   config.model.loss_predictor = False
   config.optimizer.update({'b2': 0.95, 'weight_decay': 0.05})
   return config
-
-
-def for_method(name: str, variant: str, variants: tuple[str, ...] = VARIANTS) -> ConfigDict:
-  """Returns the config of a variant for configs/methods/NAME.py.
-
-  Args:
-    name: name of the method.
-    variant: the variant.
-    variants: the variants that the method has.
-  """
-  if variant not in variants:
-    raise ValueError(f'configs/methods/{name}.py has no variant {variant!r}; use one of {variants}')
-  config = get_config(variant)
-  config.name = name
-  return config

@@ -78,10 +78,7 @@ def for_method(
     variants: the variants that the method has, some of `VARIANTS`.
     projector: whether the model has a projector; a method may have its own in its place.
   """
-  if variant not in variants:
-    raise ValueError(f'configs/methods/{name}.py has no variant {variant!r}; use one of {variants}')
-  config = get_config(variant)
-  config.name = name
+  config = clip.for_method(name, variant, variants, get_config)
   if variant not in PAPER:
     config.evaluation.probes = ('neighbours',)
   if not projector:

@@ -16,14 +16,14 @@ those of a run.
 
 from ml_collections import ConfigDict
 
-from configs import mae
+from configs import clip, mae
 
 VARIANTS = mae.VARIANTS
 
 
 def get_config(variant: str = 'default') -> ConfigDict:
   """Returns the config of a variant."""
-  config = mae.for_method('hpm', variant)
+  config = clip.for_method('hpm', variant, VARIANTS, mae.get_config)
   config.model.loss_predictor = True
   options = {'weight': 1.0, 'ranking': 1.0, 'hard': 0.5}
   # The paper's: 0.999 and 0.9999
