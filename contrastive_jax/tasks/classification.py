@@ -25,13 +25,14 @@ from contrastive_jax.data.augmentation import augment, check_strengths
 from contrastive_jax.data.images import normalize
 from contrastive_jax.evaluation import calibration, finetuning
 from contrastive_jax.evaluation.batches import one_device
+from contrastive_jax.losses.labels.mixing import mix
 from contrastive_jax.losses.labels.rank_mixup import largest_shares
 from contrastive_jax.models import towers
 from contrastive_jax.models.definition import Definition, define_from
 from contrastive_jax.models.keys import ParameterKeys
-from contrastive_jax.tasks.fields import check_choices, check_ranges
+from contrastive_jax.tasks.fields import check_choices, check_ranges, fit_by
 from contrastive_jax.tasks.labeled import read_labeled
-from contrastive_jax.training.fit import Fit, fit, learn
+from contrastive_jax.training.fit import Fit, learn
 from contrastive_jax.training.optimizer import make_optimizer, make_schedule
 from contrastive_jax.training.rules import COUNT, NOT_NEGATIVE, POSITIVE
 
@@ -78,8 +79,7 @@ def open_classification(config) -> Callable[[pathlib.Path], Mapping[str, float]]
   def run(workdir: pathlib.Path) -> dict[str, float]:
     trained = read(split=config.data.split, size=config.data.size)
     task = Fit(*learn(classifier, optimizer, make_loss(config)), make_batches(config, trained))
-    every = {name: config[name] for name in ('log_every', 'checkpoint_every')}
-    state = fit(task, workdir, total_steps=config.total_steps, seed=config.seed, **every)
+    state = fit_by(config, task, workdir)
     results: dict[str, float] = {}
     predictions: dict[str, np.ndarray] = {}
     for split in config.evaluation.splits:
@@ -192,8 +192,7 @@ def objective(
   share_key, *keys = jax.random.split(key, 1 + copies)
   shares = jax.random.beta(share_key, alpha, alpha, (copies,))
   partners = jnp.stack([jax.random.permutation(each, len(labels)) for each in keys])
-  own = shares[:, None, None, None, None]
-  mixtures = own * images + (1 - own) * images[partners]
+  mixtures = jnp.stack([mix(images, *each) for each in zip(partners, shares[:, None], strict=True)])
   mixed = classify(mixtures.reshape(-1, *images.shape[1:]))
   if name == 'mixup':
     share, others = shares[0], labels[partners[0]]

@@ -20,9 +20,9 @@ from contrastive_jax.evaluation.batches import in_batches, jit_batched
 from contrastive_jax.losses.labels.distancia import distance
 from contrastive_jax.models.definition import define
 from contrastive_jax.sharding.mesh import make_mesh
-from contrastive_jax.tasks.fields import check_ranges
+from contrastive_jax.tasks.fields import check_ranges, fit_by
 from contrastive_jax.tasks.labeled import LabeledImages, read_labeled
-from contrastive_jax.training.fit import Fit, fit, learn
+from contrastive_jax.training.fit import Fit, learn
 from contrastive_jax.training.rules import COUNT, NOT_NEGATIVE, POSITIVE
 
 LOSSES = ('cross_entropy', 'proto_triplet', 'support_icnn', 'query_icnn', 'icnn')
@@ -70,10 +70,9 @@ def open_episodes(config: ConfigDict) -> Callable[[pathlib.Path], Results]:
     names = given.name, given.split, given.labels
     return read_labeled(*names, size=size, folder=given.folder or None)
 
-  train, test = (
-    part_classes(read(size), given.folds, given.train_folds, given.test_fold)[index]
-    for index, size in enumerate((given.size, config.model.image.size))
-  )
+  folds = given.folds, given.train_folds, given.test_fold
+  train, _ = part_classes(read(given.size), *folds)
+  _, test = part_classes(read(config.model.image.size), *folds)
   size = config.episodes.way, config.episodes.shot + config.episodes.queries
   of_test = config.evaluation.way, max(config.evaluation.shots) + config.evaluation.queries
   train = _enough(train, *size, 'config.episodes')
@@ -82,8 +81,7 @@ def open_episodes(config: ConfigDict) -> Callable[[pathlib.Path], Results]:
   def run(folder: pathlib.Path) -> Results:
     init, step = learn(definition, _optimizer(config), functools.partial(episode_loss, config))
     task = Fit(init, step, lambda n: {'images': draw(train, *size, (config.seed, n)).images})
-    fields = {name: config[name] for name in ('total_steps', 'log_every', 'checkpoint_every')}
-    state = fit(task, folder, seed=config.seed, **fields)
+    state = fit_by(config, task, folder)
     mesh = make_mesh('data:-1')
     features = embed(definition, state.evaluated, test.images, mesh)
     found = {}

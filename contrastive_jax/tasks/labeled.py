@@ -29,6 +29,11 @@ class LabeledImages(NamedTuple):
     kept = new >= 0
     return LabeledImages(_Rows(self.images, np.flatnonzero(kept)), new[kept], tuple(classes))
 
+  def by_class(self) -> list[Any]:
+    """The images of each class, in order of the classes."""
+    rows = (np.flatnonzero(self.labels == label) for label in range(len(self.classes)))
+    return [_Rows(self.images, own) for own in rows]
+
 
 class _Rows:
   """Some rows of images, decoded once they are indexed."""

@@ -13,12 +13,13 @@ from contrastive_jax.data.augmentation import check_strengths
 from contrastive_jax.data.class_balanced import ClassBalanced
 from contrastive_jax.data.images import normalize
 from contrastive_jax.evaluation import metric_learning as metrics
+from contrastive_jax.evaluation.batches import in_batches, jit_batched, one_device
 from contrastive_jax.models.definition import Definition, define_from
 from contrastive_jax.models.keys import ParameterKeys
-from contrastive_jax.tasks.fields import check_choices, check_ranges
+from contrastive_jax.tasks.fields import check_choices, check_ranges, fit_by
 from contrastive_jax.tasks.labeled import LabeledImages, read_labeled
 from contrastive_jax.tasks.metrix import LEVELS, LOSSES, Embedder, embed_mixtures, metrix_loss
-from contrastive_jax.training.fit import Fit, fit, learn
+from contrastive_jax.training.fit import Fit, learn
 from contrastive_jax.training.optimizer import make_schedule
 from contrastive_jax.training.rules import COUNT, NOT_NEGATIVE, POSITIVE
 
@@ -72,8 +73,7 @@ def open_metric_learning(config: ConfigDict) -> Callable[[pathlib.Path], dict[st
     return {'image': train.images[rows], 'label': train.labels[rows]}
 
   def run(workdir: pathlib.Path) -> dict[str, float]:
-    options = {name: config[name] for name in ('total_steps', 'log_every', 'checkpoint_every')}
-    state = fit(Fit(init, step, batch), workdir, seed=config.seed, **options)
+    state = fit_by(config, Fit(init, step, batch), workdir)
     mixed = [batch(config.total_steps + number) for number in range(_MIXED_BATCHES)]
     return evaluate(definition, state.evaluated, train, test, mixed, config)
 
@@ -102,18 +102,18 @@ def evaluate(
     batches: class-balanced batches of training images, whose mixtures join them.
     config: the config.
   """
-
-  @jax.jit
-  def embed(parameters, images):
-    return definition.bind(parameters)(normalize(images))['embedding']
+  mesh = one_device()
+  embed = functools.partial(
+    jit_batched(lambda given, x: definition.bind(given)(normalize(x))['embedding'], mesh),
+    parameters,
+  )
 
   @jax.jit
   def embed_mixed(parameters, images, key):
     module = definition.bind(parameters)
     return embed_mixtures(key, module, module(normalize(images)), config)[0]
 
-  in_parts = functools.partial(_in_parts, functools.partial(embed, parameters))
-  found, reference = in_parts(test.images), in_parts(train.images)
+  found, reference = (in_batches(embed, each.images, _PART, mesh) for each in (test, train))
   clusters = metrics.k_means(found, len(test.classes), seed=config.seed)
   results = metrics.recall_by_class(found, test.labels) | {
     'nmi': metrics.normalized_mutual_information(clusters, test.labels),
@@ -127,14 +127,6 @@ def evaluate(
     joined = np.concatenate([reference, *mixed])
     results['utilization_with_mixtures'] = metrics.utilization(found, joined)
   return {f'test/{name}': value for name, value in results.items()}
-
-
-def _in_parts(embed: Callable, images: np.ndarray) -> np.ndarray:
-  """The embeddings of all images; the last part is filled up, so that one program serves all."""
-  size = min(_PART, len(images))
-  parts = [images[start : start + size] for start in range(0, len(images), size)]
-  full = [np.pad(part, [(0, size - len(part)), *[(0, 0)] * 3]) for part in parts]
-  return np.concatenate([np.asarray(embed(part)) for part in full])[: len(images)]
 
 
 def _check(config: ConfigDict) -> None:

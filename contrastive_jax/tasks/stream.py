@@ -37,9 +37,9 @@ from contrastive_jax.models.definition import Definition, define_from
 from contrastive_jax.models.heads import Prototypes
 from contrastive_jax.models.keys import ParameterKeys
 from contrastive_jax.models.transformer import unit
-from contrastive_jax.tasks.fields import check_choices, check_ranges
+from contrastive_jax.tasks.fields import check_choices, check_ranges, fit_by
 from contrastive_jax.tasks.labeled import LabeledImages, read_labeled
-from contrastive_jax.training.fit import Fit, fit, learn
+from contrastive_jax.training.fit import Fit, learn
 from contrastive_jax.training.optimizer import make_optimizer
 from contrastive_jax.training.rules import COUNT, NOT_NEGATIVE, POSITIVE
 
@@ -111,8 +111,7 @@ def open_stream(config) -> Callable[[pathlib.Path], dict[str, float]]:
   task = make_fit(config, model, train, stream)
 
   def run(folder: pathlib.Path) -> dict[str, float]:
-    every = {name: config[name] for name in ('log_every', 'checkpoint_every')}
-    state = fit(task, folder, total_steps=len(stream.tasks), seed=config.seed, **every)
+    state = fit_by(config, task, folder, len(stream.tasks))
     predict = make_predict(config, model, train)
     seen = np.minimum(stream.ends * config.batch_size, config.replay.capacity)
     right = np.stack(

@@ -18,9 +18,9 @@ from contrastive_jax.data.augmentation.changes import convolve
 from contrastive_jax.models.definition import Definition, define_from
 from contrastive_jax.models.keys import ParameterKeys
 from contrastive_jax.models.super_resolution import Discriminator, Generator, enlarge, reduce
-from contrastive_jax.tasks.fields import check_ranges
+from contrastive_jax.tasks.fields import check_ranges, fit_by
 from contrastive_jax.tasks.pictures import grid
-from contrastive_jax.training.fit import Fit, Learner, fit, learn
+from contrastive_jax.training.fit import Fit, Learner, learn
 from contrastive_jax.training.rules import COUNT, NOT_NEGATIVE, POSITIVE
 
 Results = dict[str, float]
@@ -77,8 +77,7 @@ def open_super_resolution(config: ConfigDict) -> Callable[[pathlib.Path], Result
   def run(folder: pathlib.Path) -> Results:
     batch = functools.partial(draw, train, config.batch_size, given.crop, config.seed)
     task = Fit(*adversaries(config, generator, discriminator), batch)
-    fields = {name: config[name] for name in ('total_steps', 'log_every', 'checkpoint_every')}
-    state = fit(task, folder, seed=config.seed, **fields)
+    state = fit_by(config, task, folder)
     restore = jax.jit(lambda x: generator.bind(state['generator'].evaluated)(x))
     found = [restore_image(restore, image, U, config.evaluation.size) for image in test]
     draw_crops(found[:_ROWS]).save(folder / PICTURE)

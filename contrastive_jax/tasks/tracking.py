@@ -18,10 +18,10 @@ from contrastive_jax.data.images import normalize
 from contrastive_jax.data.videos import Video, compose_video
 from contrastive_jax.losses.labels.tracks import momentum_bank
 from contrastive_jax.models.definition import Definition, define
-from contrastive_jax.tasks.fields import check_choices, check_ranges
+from contrastive_jax.tasks.fields import check_choices, check_ranges, fit_by
 from contrastive_jax.tasks.labeled import LabeledImages, read_labeled
 from contrastive_jax.tasks.pictures import grid, outline
-from contrastive_jax.training.fit import Fit, fit, learn
+from contrastive_jax.training.fit import Fit, learn
 from contrastive_jax.training.rules import COUNT, POSITIVE, Rule
 
 PICTURE = 'tracks.png'  # in the workdir of a finished run
@@ -72,8 +72,7 @@ def open_tracking(config: ConfigDict) -> Callable[[pathlib.Path], Results]:
       functools.partial(videos_loss, config),
     )
     task = Fit(init, step, lambda n: draw(config, train, (config.seed, 0, n), config.batch_size))
-    fields = {name: config[name] for name in ('total_steps', 'log_every', 'checkpoint_every')}
-    state = fit(task, folder, seed=config.seed, **fields)
+    state = fit_by(config, task, folder)
     embed = embedder(definition, state.evaluated)
     shares = []
     for number in range(config.evaluation.videos):
@@ -216,15 +215,14 @@ def _embed(module, crops: jax.Array) -> jax.Array:
 
 def _drawings(
   name: str, field: str, size: int, folder: str, split: str, instances: int
-) -> list[np.ndarray]:
-  """The drawings of each class, of those with two or more.
+) -> list[Any]:
+  """The drawings of each class, of those with two or more; decoded when they are drawn.
 
   Raises:
     ValueError: if these are fewer than the instances of a video.
   """
   found: LabeledImages = read_labeled(name, split, field, size=size // 2, folder=folder or None)
-  rows = [np.flatnonzero(found.labels == label) for label in range(len(found.classes))]
-  kept = [found.images[own] for own in rows if len(own) > 1]
+  kept = [own for own in found.by_class() if len(own) > 1]
   if not 2 <= instances <= len(kept):
     raise ValueError(
       f'config.video.instances = {instances}, and split {split!r} of {name!r} has {len(kept)} '
