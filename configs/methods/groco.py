@@ -21,14 +21,11 @@ VARIANTS = (*clip.SHARED, 'rn50')
 
 def get_config(variant: str = 'default') -> ConfigDict:
   """Returns the config of a variant."""
-  config = simclr.for_method('groco', variant, VARIANTS)
-  width = config.model.image.width
-  config.model.update({'projector': (width, width), 'embed': width})
+  config = simclr.for_method('groco', variant, VARIANTS, projector=False)
   if variant == 'rn50':
     simclr.make_imagenet(config, variant, epochs=100, batch_size=1024, warmup=1)
     fields = {'name': 'sgd', 'learning_rate': 3.0, 'weight_decay': 1e-6}  # 0.75 per 256 images
     config.optimizer.update(fields)
-    config.model.update({'projector': (2048, 2048), 'embed': 2048})
   config.objective = ConfigDict(
     {
       'groco': {
@@ -38,4 +35,7 @@ def get_config(variant: str = 'default') -> ConfigDict:
       }
     }
   )
+  if variant != 'rn50':
+    # The paper's: 2048 and 2048
+    config.objective.groco.update({'hidden': 256, 'outputs': 256})
   return config

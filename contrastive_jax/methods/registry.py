@@ -16,6 +16,7 @@ from contrastive_jax.methods.cmim import Cmim
 from contrastive_jax.methods.dino import Dino
 from contrastive_jax.methods.distill import ClipKd, Distill
 from contrastive_jax.methods.gram import Gram
+from contrastive_jax.methods.groco import GroCo
 from contrastive_jax.methods.hpm import Hpm
 from contrastive_jax.methods.interclr import InterClr
 from contrastive_jax.methods.isogclr import ISogClr, SogClr
@@ -105,7 +106,7 @@ METHODS: dict[str, Callable[..., Method]] = {
     **_TAUGHT,
   ),
   'gram': Gram,
-  'groco': stateless(losses.groco, views='views:2', flops=of_views(lambda V: 2 * V)),
+  'groco': GroCo,
   'hard_contrastive': stateless(losses.hard_contrastive, flops=streamed(32), **_VIEWS),
   'hard_negative': stateless(
     losses.hard_negative,

@@ -173,7 +173,14 @@ def test_every_pure_loss_has_a_name():
   functions = {name for name in losses.__all__ if callable(getattr(losses, name))}
   per_example = {name for name in functions if name.endswith('_per_example')}
   # Those of methods.
-  parts = {'count_tokens', 'volume', 'barlow_twins', 'swapped_assignment', 'mixup_info_nce'}
+  parts = {
+    'count_tokens',
+    'volume',
+    'barlow_twins',
+    'swapped_assignment',
+    'groco',
+    'mixup_info_nce',
+  }
   parts |= {'teacher_entropy', 'distillation', 'interactive_distillation'}
   parts |= {'mim_contrast', 'mim_densities', 'patch_errors', 'patch_ranking'}
   # Those of tasks, which read more than a batch's embeddings.

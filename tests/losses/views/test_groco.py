@@ -5,6 +5,9 @@ import numpy as np
 import pytest
 
 from contrastive_jax import losses
+from contrastive_jax.methods import METHODS
+from tests.losses import dense
+from tests.methods import image_views
 
 B, V, K = 6, 3, 4
 
@@ -31,3 +34,14 @@ def test_a_steep_network_has_no_loss_above_the_negatives():
 def test_as_many_negatives_as_there_are(k):
   with pytest.raises(ValueError, match=rf'k = {k} for views \(6, 3, 24\); use 1 to 5'):
     losses.groco(np.float32(views_at(0.5)), k=k)
+
+
+def test_the_method_sorts_projections():
+  """With a projector that is the identity."""
+  method, inputs = METHODS['groco'](k=2, steepness=3.0), image_views.inputs_of()
+  heads = image_views.identities(method)
+  found = jax.jit(lambda inputs: method.loss(inputs, heads, {}, None).loss)(inputs)
+  views = np.stack(
+    [z / np.linalg.norm(z, axis=1)[:, None] for z in image_views.views_of(inputs)], 1
+  )
+  assert found == pytest.approx(float(np.mean(dense.groco(views, k=2, steepness=3.0))), rel=1e-5)
