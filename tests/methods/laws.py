@@ -139,18 +139,9 @@ def batch_of(run: build.Run, step: int = 0) -> dict[str, np.ndarray]:
 
 
 @functools.cache
-def created(names):
-  """The initial state of a run of some methods, on the host, by path."""
-  leaves = jax.tree.leaves_with_path(jax.device_get(run_of(names).create_state(0)))
-  return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
-
-
 def initial(names):
-  """The part of the initial state of all methods that a run of some has."""
-  leaves = created(MASKED if is_masked(names) else NAMES)
-  return jax.tree.map_with_path(
-    lambda path, _: leaves[jax.tree_util.keystr(path)], run_of(names).abstract_state
-  )
+  """The state that a run of some methods starts with, on the host."""
+  return jax.device_get(run_of(names).create_state(0))
 
 
 def place(state, run: build.Run):

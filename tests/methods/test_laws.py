@@ -92,7 +92,9 @@ def test_the_step_of_all_methods_traces(names):
   assert all(any(metric.startswith(name) for metric in metrics) for name in names)
 
 
-@pytest.mark.parametrize('names', [laws.NAMES, slow(laws.MASKED)], ids=['all', 'masked'])
+@pytest.mark.parametrize(
+  'names', [KINDS, slow(OTHERS), slow(laws.MASKED)], ids=['kinds', 'others', 'masked']
+)
 def test_targets_start_as_copies_of_model_and_heads(names):
   state = laws.initial(names)
   assert state.targets
