@@ -8,6 +8,6 @@ CLAIM = Claim(
   paper=44,
   primary=compare(Arm('groco'), Arm('simclr'), 'two views, k-NN, equal steps'),
   family='views',
-  notes='Each has the projector of its config, with batch norm in GroCo. The authors sort local views '
-  'too.',
+  notes='Each has the projector of its config, GroCo with batch norm. The authors sort local '
+  'views too.',
 )
