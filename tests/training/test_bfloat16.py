@@ -72,7 +72,7 @@ def fields_of(name, dtype='float32'):
 
 @functools.cache
 def compiled(name, dtype, shape, micro_batches):
-  """A train step whose update is the gradient, and a function from seeds to initial states."""
+  """A train step whose update is the gradient, seeds -> initial states, and their shapes."""
   definition, optimizer = define(**fields_of(name, dtype)), optax.sgd(1.0)
   devices = math.prod(int(part.split(':')[1]) for part in shape.split(','))
   mesh = make_mesh(shape, jax.devices()[:devices])
@@ -90,12 +90,12 @@ def compiled(name, dtype, shape, micro_batches):
     state = state.replace(statistics=statistics or None)
     return jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), state, abstract)
 
-  return jit_train_step(step, abstract, mesh), create
+  return jit_train_step(step, abstract, mesh), create, abstract
 
 
 def gradients(name, dtype, size, seed, shape='data:1', micro_batches=1, rounded=False):
   """Gradients by path, also at parameters rounded to bfloat16."""
-  step, create = compiled(name, dtype, shape, micro_batches)
+  step, create, _ = compiled(name, dtype, shape, micro_batches)
   before = create(seed, rounded)
   held = jax.device_get(before.parameters)
   after = jax.device_get(step(before, batch(name, size, seed))[0].parameters)
@@ -160,9 +160,9 @@ def equations(jaxpr):
   ],
 )
 def test_sums_over_the_batch_are_float32(name, micro_batches):
-  step, create = compiled(name, 'bfloat16', 'data:1', micro_batches)
+  step, _, abstract = compiled(name, 'bfloat16', 'data:1', micro_batches)
   size = 512
-  found = list(equations(jax.make_jaxpr(step)(create(0), batch(name, size, 0)).jaxpr))
+  found = list(equations(jax.make_jaxpr(step)(abstract, batch(name, size, 0)).jaxpr))
   sums = [e.outvars[0].aval.dtype for e in found if terms(e) >= size // micro_batches]
   assert jnp.float32 in sums and jnp.bfloat16 not in sums
 

@@ -87,15 +87,16 @@ def test_a_loss_that_is_not_finite_stops_the_fit(tmp_path):
 
 
 def test_a_learner_descends_and_moves_running_statistics():
-  image = {'tower': 'resnet', 'size': 32, 'width': 4, 'layers': (1, 1, 1, 1), 'heads': 4}
-  definition = define('encoder', embed=128, image=image)
+  image = {'size': 8, 'patch': 4, 'width': 8, 'layers': 0, 'heads': 2, 'pooling': 'mean'}
+  image |= {'stem': 'convolution', 'stem_blocks': (0, 1), 'stem_norm': 'batch', 'pre_norm': False}
+  definition = define('encoder', embed=8, image=image)
 
   def loss(module, batch, key):
     features, _ = module.image(batch)
     return jnp.mean(features**2), {'largest': jnp.max(features)}
 
   init, step = learn(definition, optax.sgd(0.1), loss)
-  images = np.random.default_rng(0).normal(size=(4, 32, 32, 3)).astype(np.float32)
+  images = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype(np.float32)
   first, advance = init(jax.random.key(0)), jax.jit(step)
   second, metrics = advance(first, images, jax.random.key(1))
   _, after = advance(second, images, jax.random.key(2))

@@ -34,17 +34,22 @@ def draw(seed, tree):
 
   def one(leaf):
     sizes = random.lognormal(0, 2, (*leaf.shape[:1], *[1] * (len(leaf.shape) - 1)))
-    return jnp.float32(sizes * random.normal(size=leaf.shape))
+    return np.float32(sizes * random.normal(size=leaf.shape))
 
   return jax.tree.map(one, tree)
 
 
 def steps(transform, parameters, gradients):
   """The parameters after a step per gradient, and the state."""
-  update, state = jax.jit(transform.update), transform.init(parameters)
+
+  @jax.jit
+  def step(parameters, state, gradient):
+    updates, state = transform.update(gradient, state, parameters)
+    return optax.apply_updates(parameters, updates), state
+
+  state = jax.jit(transform.init)(parameters)
   for gradient in gradients:
-    updates, state = update(gradient, state, parameters)
-    parameters = optax.apply_updates(parameters, updates)
+    parameters, state = step(parameters, state, gradient)
   return parameters, state
 
 
@@ -60,7 +65,7 @@ def stack(tree):
   if not isinstance(tree, dict):
     return tree
   if set(tree) == {0, 1}:
-    return jax.tree.map(lambda *layers: jnp.stack(layers), tree[0], tree[1])
+    return jax.tree.map(lambda *layers: np.stack(layers), tree[0], tree[1])
   return {name: stack(part) for name, part in tree.items()}
 
 
@@ -169,10 +174,11 @@ def test_muon_orthogonalizes_each_matrix_by_itself():
   parameters, gradient = draw(0, shapes), draw(1, shapes)
   fields = FIELDS | {'weight_decay': 0.0, 'name': 'muon', 'axes': definition.axes}
   transform = optimizer.make_optimizer(lambda step: 1.0, **fields)
-  updates, _ = transform.update(gradient, transform.init(parameters), parameters)
+  update = jax.jit(lambda g, p: transform.update(g, transform.init(p), p)[0])
+  updates = jax.device_get(update(gradient, parameters))
   blocks = updates['blocks']
   key_value = blocks['attention']['key_value']['kernel']  # [layers, embed, 2, heads, head]
-  by_matrix = jnp.moveaxis(key_value, 2, 1).reshape(4, 64, 64)
+  by_matrix = np.moveaxis(key_value, 2, 1).reshape(4, 64, 64)
   out = blocks['attention']['out']['kernel'].reshape(2, 64, 64)  # [layers, heads, head, embed]
   for matrix in (*by_matrix, *out):
     values = np.linalg.svd(matrix / (0.2 * 8), compute_uv=False)
@@ -193,13 +199,13 @@ def test_frozen_parameters_have_no_update_and_no_state(name):
   )
   parameters = draw(0, SHAPES)
   gradient = draw(1, SHAPES)
-  frozen = {key: jax.tree.map(jnp.zeros_like, gradient[key]) for key in ('up', 'embed')}
+  frozen = {key: jax.tree.map(np.zeros_like, gradient[key]) for key in ('up', 'embed')}
   gradients = [gradient | frozen] * 2
   trained, state = steps(make(rates), parameters, gradients)
   whole, _ = steps(make(None), parameters, gradients)
   for part in ('up', 'embed'):
     chex.assert_trees_all_equal(trained[part], parameters[part])
-  moved = lambda tree: jax.tree.map(jnp.subtract, tree['norm'], parameters['norm'])  # noqa: E731
+  moved = lambda tree: jax.tree.map(np.subtract, tree['norm'], parameters['norm'])  # noqa: E731
   chex.assert_trees_all_close(moved(trained), moved(whole), rtol=1e-5)
   kept = [leaf.shape for leaf in jax.tree.leaves(state)]
   assert (16, 32) not in kept and (24, 16) not in kept

@@ -77,19 +77,22 @@ def same_bits(a, b):
 
 
 def test_multipliers_apply_to_updates_and_weight_decay():
-  model = definition()
+  model = definition(scan=True)
   parameters = fill(model)
   gradients = jax.tree.map(lambda p: p + 0.5, parameters)
   rates = parameter_rates(model, (('text/positions', 1.0), ('text/.*', 0.1)))
-  updates = []
-  for given in (None, rates):
-    transform = optimizer.make_optimizer(lambda step: 1e-3, **FIELDS, rates=given)
+  transforms = [
+    optimizer.make_optimizer(lambda step: 1e-3, **FIELDS, rates=given) for given in (None, rates)
+  ]
 
-    @jax.jit
-    def first(gradients, parameters, transform=transform):
-      return transform.update(gradients, transform.init(parameters), parameters)[0]
+  @jax.jit
+  def first(gradients, parameters):
+    return [
+      transform.update(gradients, transform.init(parameters), parameters)[0]
+      for transform in transforms
+    ]
 
-    updates.append(paths(first(gradients, parameters)))
+  updates = [*map(paths, first(gradients, parameters))]
   for name, whole in updates[0].items():
     factor = 0.1 if name.startswith('text/') and name != 'text/positions' else 1.0
     np.testing.assert_allclose(updates[1][name], factor * whole, rtol=1e-6, err_msg=name)

@@ -3,7 +3,6 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -60,10 +59,13 @@ def stepped(devices=1, micro_batches=1):
 
 def inner(state):
   """What reaches the norm, from the parameters of a state."""
-  model = definition().bind(state.evaluated)
-  return model.image.stem.convolutions[1](
-    jax.nn.gelu(model.image.stem.convolutions[0](images()), approximate=False)
-  )
+
+  @jax.jit
+  def convolved(parameters, images):
+    first, second = definition().bind(parameters).image.stem.convolutions
+    return second(jax.nn.gelu(first(images), approximate=False))
+
+  return convolved(state.evaluated, images())
 
 
 def test_a_step_moves_the_running_statistics_by_its_own():
@@ -150,12 +152,13 @@ def test_what_is_evaluated_has_the_running_statistics():
 def test_evaluation_is_by_the_running_statistics_and_leaves_them():
   parameters = drawn(definition())
   trained, statistics = definition().part(parameters)
-  moved = join_statistics(trained, jax.tree.map(lambda a: jnp.abs(a) + 1, statistics))
-  model = definition().bind(moved)
-  alone = [model.encode_image(images()[row : row + 1]) for row in range(2)]
-  np.testing.assert_allclose(model.encode_image(images())[:2], np.concatenate(alone), atol=1e-5)
-  other = definition().bind(join_statistics(trained, jax.tree.map(lambda a: a + 9, statistics)))
-  assert np.abs(other.encode_image(images()) - model.encode_image(images())).max() > 1e-3
+  encode = jax.jit(lambda parameters, images: definition().bind(parameters).encode_image(images))
+  moved = join_statistics(trained, jax.tree.map(lambda a: np.abs(a) + 1, statistics))
+  whole = np.asarray(encode(moved, images()))
+  alone = [encode(moved, images()[row : row + 1]) for row in range(2)]
+  np.testing.assert_allclose(whole[:2], np.concatenate(alone), atol=1e-5)
+  other = join_statistics(trained, jax.tree.map(lambda a: a + 9, statistics))
+  assert np.abs(encode(other, images()) - whole).max() > 1e-3
 
 
 def test_the_plan_says_how_many_examples_share_statistics():

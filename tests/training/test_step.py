@@ -48,7 +48,7 @@ def batch():
   }
 
 
-def make(name, shape='data:1', *, layers=2, scan=False, remat='none', optimizer=None, **options):
+def make(name, shape='data:1', *, layers=1, scan=False, remat='none', optimizer=None, **options):
   """The jitted step, a function that makes its first state, and the state's shapes."""
   fields, weights = MODELS[name]
   image, text = (tower | {'layers': layers, 'scan': scan} for tower in (IMAGE, TEXT))
@@ -63,7 +63,9 @@ def make(name, shape='data:1', *, layers=2, scan=False, remat='none', optimizer=
   def create():
     parameters = drawn(definition)
     zeros = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), abstract)
-    state = zeros.replace(parameters=parameters, optimizer_state=optimizer.init(parameters))
+    state = zeros.replace(
+      parameters=parameters, optimizer_state=jax.jit(optimizer.init)(parameters)
+    )
     return jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), state, abstract)
 
   step = make_train_step(
@@ -117,7 +119,7 @@ def test_a_second_view_is_another_and_leaves_the_first(monkeypatch):
 
 
 def temporaries(**options):
-  step, _, abstract = make('clip', scan=True, **options)
+  step, _, abstract = make('clip', layers=2, scan=True, **options)
   shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), batch())
   return step.lower(abstract, shapes).compile().memory_analysis().temp_size_in_bytes
 
@@ -136,7 +138,12 @@ def skipping():
   schedule = make_schedule(learning_rate=1e-2, warmup_fraction=0.01, total_steps=2000)
   fields = {'b1': 0.9, 'b2': 0.98, 'epsilon': 1e-6, 'weight_decay': 0.2, 'clip_norm': 1.0}
   optimizer = make_optimizer(schedule, **fields)
-  return make('clip', layers=1, optimizer=optimizer, skip_bad=True, spike=10.0)[:2]
+  return make('clip', optimizer=optimizer, skip_bad=True, spike=10.0)[:2]
+
+
+def put(value, like):
+  """The value where another lies: elsewhere, the step would compile again."""
+  return jax.device_put(np.asarray(value, like.dtype), like.sharding)
 
 
 @pytest.mark.parametrize('broken', ['not finite', 'spike'])
@@ -147,11 +154,11 @@ def test_a_bad_step_is_told_and_skipped(broken):
     state, metrics = step(state, batch())
     assert not metrics['bad']
   # As if the average had settled, on gradients that were smaller or finite.
-  state = state.replace(step=jnp.int32(1000))
+  state = state.replace(step=put(1000, state.step))
   if broken == 'spike':
-    state = state.replace(average_norm=metrics['gradient_norm'] / 20)
+    state = state.replace(average_norm=put(metrics['gradient_norm'] / 20, state.average_norm))
   else:
-    state.parameters['log_scale'] = jnp.float32(np.nan)
+    state.parameters['log_scale'] = put(np.nan, state.parameters['log_scale'])
   before = jax.device_get(state)
   after, metrics = jax.device_get(step(state, batch()))
   assert metrics['bad']
@@ -164,18 +171,18 @@ def test_skipped_steps_count_for_the_schedule_alone():
   state = create()
   log_scale = jax.device_get(state.parameters['log_scale'])
   for _ in range(2):
-    state.parameters['log_scale'] = jnp.float32(np.nan)
+    state.parameters['log_scale'] = put(np.nan, state.parameters['log_scale'])
     state, metrics = step(state, batch())
     assert metrics['bad']
-  state.parameters['log_scale'] = jnp.float32(log_scale)
+  state.parameters['log_scale'] = put(log_scale, state.parameters['log_scale'])
   after, metrics = jax.device_get(step(state, batch()))
   assert not metrics['bad'] and after.average_norm == metrics['gradient_norm']
 
   is_schedule = lambda node: isinstance(node, optax.ScaleByScheduleState)  # noqa: E731
-  advance = lambda node: node._replace(count=jnp.int32(2)) if is_schedule(node) else node  # noqa: E731
+  advance = lambda node: node._replace(count=put(2, node.count)) if is_schedule(node) else node  # noqa: E731
   fresh = create()
   optimizer_state = jax.tree.map(advance, fresh.optimizer_state, is_leaf=is_schedule)
-  fresh = fresh.replace(step=jnp.int32(2), optimizer_state=optimizer_state)
+  fresh = fresh.replace(step=put(2, fresh.step), optimizer_state=optimizer_state)
   expected, _ = jax.device_get(step(fresh, batch()))
   chex.assert_trees_all_equal(after.parameters, expected.parameters)
   chex.assert_trees_all_equal(after.optimizer_state, expected.optimizer_state)
