@@ -1,9 +1,9 @@
 """A batch flows one way through the folders, and so do the imports."""
 
 import ast
+import functools
 import graphlib
 import pathlib
-from collections.abc import Iterator
 
 import pytest
 
@@ -36,14 +36,17 @@ def module(path: pathlib.Path) -> str:
 MODULES = {module(path): path for path in sorted((ROOT / PACKAGE).rglob('*.py'))}
 
 
-def imports(path: pathlib.Path) -> Iterator[str]:
+@functools.cache
+def imports(path: pathlib.Path) -> list[str]:
   """Modules of ours that a file imports, at the top or within a function."""
+  found = []
   for node in ast.walk(ast.parse(path.read_text())):
     if isinstance(node, ast.Import):
-      yield from (alias.name for alias in node.names if alias.name in MODULES)
+      found += [alias.name for alias in node.names if alias.name in MODULES]
     if isinstance(node, ast.ImportFrom) and node.module:
       names = [f'{node.module}.{alias.name}' for alias in node.names]
-      yield from (name if name in MODULES else node.module for name in names)
+      found += [name if name in MODULES else node.module for name in names]
+  return found
 
 
 def folder(name: str) -> str | None:
@@ -52,6 +55,7 @@ def folder(name: str) -> str | None:
   return parts[1] if len(parts) > 1 and f'{PACKAGE}.{parts[1]}' in folders() else None
 
 
+@functools.cache
 def folders() -> set[str]:
   """Packages right below ours."""
   found = {name for name, path in MODULES.items() if path.name == '__init__.py'}

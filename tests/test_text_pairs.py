@@ -3,6 +3,7 @@
 import json
 
 import chex
+import jax
 import numpy as np
 import pytest
 from absl import flags
@@ -110,9 +111,14 @@ def test_both_sides_are_retrieved_each_by_its_own_tower():
   names, tags = source.values('caption'), [', '.join(own) for own in source.values('tags')]
   assert split.images is None
   assert split.first_texts == names and split.captions == tags
-  model, distinct = definition.bind(parameters), list(dict.fromkeys(tags))
-  first = np.asarray(model.encode_text(tokenizer(names)))
-  second = np.asarray(model.encode_second_text(tokenizer(distinct)))
+  distinct = list(dict.fromkeys(tags))
+
+  @jax.jit
+  def encode(parameters, names, tags):
+    model = definition.bind(parameters)
+    return model.encode_text(names), model.encode_second_text(tags)
+
+  first, second = map(np.asarray, encode(parameters, tokenizer(names), tokenizer(distinct)))
   rows = [distinct.index(own) for own in tags]
   np.testing.assert_allclose(split.text_embeddings, second[rows], atol=1e-5)
   expected = recall(first, second, tags, distinct, [5])[5]

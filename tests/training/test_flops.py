@@ -163,7 +163,7 @@ def test_a_tokenizer_must_pad_as_the_tower_reads():
     (coca, {}),
     slow(coca, PATCHES | SCANNED | {'model.decoder.scan': True}),
     (coca, {'objective': ConfigDict({'info_nce': 1.0, 'captioning_streamed': 2.0})}),
-    (coca, {'model.pooler': 'parallel'}),
+    (coca, {'model.pooler': 'cascade'}),
   ],
 )
 def test_traced_flops_equal_analytic_flops(recipe, overrides):
