@@ -59,16 +59,35 @@ def test_simclrs_recipe_is_the_papers():
   assert (*config.model.projector, config.model.embed) == (2048, 128)
 
 
+RECIPES = clip, coca, mae, naflex, siglip, simclr, text, *METHODS
+
+
+@pytest.mark.parametrize('recipe', RECIPES)
+def test_every_variant_has_its_name(recipe):
+  name = recipe.__name__.removeprefix('configs.methods.').removeprefix('configs.')
+  for variant in recipe.VARIANTS:
+    config = recipe.get_config(variant)
+    assert (config.name, config.variant) == (name, variant)
+
+
+def doubles(recipe, variant):
+  """Whether a variant differs from those that the default suite builds by sizes or splits alone.
+
+  Splits are those of configs/clip.py, the sizes of methods those of the recipes that they build on,
+  and tests/test_smoke.py trains the smallest.
+  """
+  if recipe in METHODS:
+    return variant != 'default'
+  return variant in ('vit_b32', 'vit_l14', 'base', 'large') or (
+    variant == 'validation' and recipe is not clip
+  )
+
+
 @pytest.mark.parametrize(
   ('recipe', 'variant'),
   [
-    pytest.param(
-      recipe,
-      variant,
-      # Sizes and splits are those of configs/clip.py, and tests/test_smoke.py trains the smallest.
-      marks=pytest.mark.slow if recipe in METHODS and variant in ('smoke', 'validation') else (),
-    )
-    for recipe in (clip, coca, mae, naflex, siglip, simclr, text, *METHODS)
+    pytest.param(recipe, variant, marks=pytest.mark.slow if doubles(recipe, variant) else ())
+    for recipe in RECIPES
     for variant in recipe.VARIANTS
   ],
 )
@@ -81,8 +100,6 @@ def test_every_variant_builds(recipe, variant):
   if config.teacher:
     config.teacher = 'untrained'  # in place of a run
   run = build.build(config, examples=1000)
-  assert config.variant == variant
-  assert recipe.__name__.removeprefix('configs.methods.').removeprefix('configs.') == config.name
   assert run.abstract_state.step.shape == ()
 
 

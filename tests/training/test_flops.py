@@ -155,7 +155,7 @@ def test_a_tokenizer_must_pad_as_the_tower_reads():
     slow(clip, PATCHES),
     slow(clip, PATCHES | SCANNED),
     (clip, PATCHES | {'model.image.patch_dropout': 0.5}),
-    (clip, {'mesh': 'data:2,fsdp:4'}),
+    slow(clip, {'mesh': 'data:2,fsdp:4'}),
     (siglip, PATCHES | {'model.image.pooling': 'attention'}),
     (clip, PATCHES | OPTIONS),
     (clip, PATCHES | {'model.image.stem': 'nested'}),

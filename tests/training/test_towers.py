@@ -74,7 +74,7 @@ def test_the_table_has_every_tower():
   assert TOWERS.keys() == IMAGE_TOWERS.keys()
 
 
-@pytest.mark.parametrize('name', slow_but(TOWERS, 'vit', 'resnet'))
+@pytest.mark.parametrize('name', slow_but(TOWERS, 'resnet'))
 @pytest.mark.parametrize(
   'recipe',
   # tests/training/test_flops.py builds those of configs/clip.py.
