@@ -116,12 +116,6 @@ def test_an_error_on_the_first_process_ends_both(tmp_path):
   assert all('config.batch_size = 16 there, 8 here' in text for text in printed), printed
 
 
-def test_missing_process_flags_are_an_error(tmp_path):
-  process = start(tmp_path, 4, '--processes=2')
-  printed = process.communicate(timeout=240)[0]
-  assert process.returncode != 0 and 'Give all three, such as --coordinator=' in printed
-
-
 JOIN = """
 import sys
 import jax
@@ -143,7 +137,7 @@ SLURM = {
 def join(*arguments, **variables):
   return subprocess.run(
     [sys.executable, '-c', JOIN, *arguments],
-    env=os.environ | {'JAX_PLATFORMS': 'cpu'} | SLURM | variables,
+    env=os.environ | {'JAX_PLATFORMS': 'cpu'} | variables,
     cwd=ROOT,
     capture_output=True,
     text=True,
@@ -151,8 +145,13 @@ def join(*arguments, **variables):
   )
 
 
+def test_missing_process_flags_are_an_error():
+  done = join('2')
+  assert done.returncode != 0 and 'Give all three, such as --coordinator=' in done.stderr
+
+
 def test_waiting_for_a_missing_process_times_out():
-  done = join()
+  done = join(**SLURM)
   described = r'process 0 of 2, .* localhost:\d+\. .*SLURM_NTASKS=2 SLURM_PROCID=0.*--processes=1'
   assert re.search(
     rf'waiting until \d\d:\d\d:\d\d \([34] s left\) for all processes.* {described}', done.stderr
@@ -164,11 +163,11 @@ def test_waiting_for_a_missing_process_times_out():
 
 
 def test_the_processes_flag_overrides_the_scheduler():
-  done = join('1')
+  done = join('1', **SLURM)
   assert done.returncode == 0 and done.stdout == 'alone of 1\n', done.stderr
 
 
 def test_inconsistent_variables_of_a_scheduler_are_an_error():
-  done = join(SLURM_PROCID='2')
+  done = join(**SLURM | {'SLURM_PROCID': '2'})
   assert done.returncode == 1 and 'SLURM_PROCID=2' in done.stderr
   assert '--processes=1 for a process that trains alone' in done.stderr
