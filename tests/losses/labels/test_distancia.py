@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -50,54 +52,56 @@ SUPPORT = RANDOM.normal(size=(8, 3)).astype(np.float32)
 def test_the_score_and_its_gradient_are_the_dense_ones(options):
   named = {'neighbors': 'k'}
   truth = lambda x: dense(x, CLASSES, **{named.get(n, n): v for n, v in options.items()})  # noqa: E731
-  score = jax.jit(lambda x: icnn_score(x, CLASSES, **options))
-  np.testing.assert_allclose(score(EMBEDDINGS), truth(np.float64(EMBEDDINGS)), rtol=1e-5)
+  step = jax.jit(jax.value_and_grad(lambda x: icnn_score(x, CLASSES, **options)))
+  score, gradient = step(EMBEDDINGS)
+  np.testing.assert_allclose(score, truth(np.float64(EMBEDDINGS)), rtol=1e-5)
   expected = reference.differences(truth, np.float64(EMBEDDINGS))
-  np.testing.assert_allclose(jax.grad(score)(EMBEDDINGS), expected[0], rtol=2e-3, atol=1e-5)
+  np.testing.assert_allclose(gradient, expected[0], rtol=2e-3, atol=1e-5)
 
 
 def test_among_targets_of_their_own_all_count():
   given = SUPPORT, np.arange(8) % 4
-  found = icnn_score(EMBEDDINGS, CLASSES, *given, neighbors=3)
+  found = jax.jit(lambda x: icnn_score(x, CLASSES, *given, neighbors=3))(EMBEDDINGS)
   np.testing.assert_allclose(found, dense(EMBEDDINGS, CLASSES, *given, k=3), rtol=1e-5)
 
 
 def test_turns_moves_and_scales_keep_the_score():
   turn, _ = np.linalg.qr(RANDOM.normal(size=(3, 3)))
   moved = 10 * (EMBEDDINGS @ turn.astype(np.float32)) + 100
-  score = icnn_score(EMBEDDINGS, CLASSES)
-  np.testing.assert_allclose(icnn_score(moved, CLASSES), score, rtol=1e-3)
+  score = jax.jit(icnn_score)
+  np.testing.assert_allclose(score(moved, CLASSES), score(EMBEDDINGS, CLASSES), rtol=1e-3)
 
 
 def test_tight_classes_far_apart_score_one():
   corners = 100 * np.eye(4, 3, dtype=np.float32)[CLASSES]
   clusters = corners + 0.01 * EMBEDDINGS
-  assert icnn_score(clusters, CLASSES, neighbors=3) == pytest.approx(1, abs=1e-3)
-  score = icnn_score(clusters, np.arange(16) // 4, neighbors=3)  # each class in all corners
-  assert 0 < score < 0.6
+  score = jax.jit(functools.partial(icnn_score, neighbors=3))
+  assert score(clusters, CLASSES) == pytest.approx(1, abs=1e-3)
+  assert 0 < score(clusters, np.arange(16) // 4) < 0.6  # each class in all corners
 
 
 def test_classes_without_partners_have_a_finite_loss():
-  value, gradient = jax.value_and_grad(losses.icnn)(EMBEDDINGS, np.arange(16))
+  value, gradient = jax.jit(jax.value_and_grad(losses.icnn))(EMBEDDINGS, np.arange(16))
   assert 0 < value < np.inf and np.isfinite(gradient).all()
 
 
 def test_equal_points_have_a_finite_gradient():
   loss = lambda x: losses.icnn(x, CLASSES) + losses.proto_triplet(x, CLASSES, x[:4])  # noqa: E731
-  assert np.isfinite(jax.grad(loss)(np.zeros((16, 3), np.float32))).all()
+  assert np.isfinite(jax.jit(jax.grad(loss))(np.zeros((16, 3), np.float32))).all()
 
 
 def test_a_prototype_nearer_by_the_margin_costs_nothing():
   prototypes = np.float32([[0, 0], [4, 0], [0, 4]])
   queries = prototypes + np.float32([0.1, 0.1])
-  assert losses.proto_triplet(queries, np.arange(3), prototypes) == 0
+  loss = jax.jit(losses.proto_triplet)
+  assert loss(queries, np.arange(3), prototypes) == 0
   wrong = np.array([1, 2, 0])
   distances = pairs(np.float64(queries), np.float64(prototypes))
   expected = [
     max(0, row[own] - np.delete(row, own).min() + 0.5)
     for row, own in zip(distances, wrong, strict=True)
   ]
-  found = losses.proto_triplet(queries, wrong, prototypes)
+  found = loss(queries, wrong, prototypes)
   np.testing.assert_allclose(found, np.mean(expected), rtol=1e-6)
 
 

@@ -13,5 +13,5 @@ def test_the_share_joins_positives_and_negatives():
 
 def test_mining_leaves_out_easy_pairs():
   apart = np.repeat(np.eye(3, dtype=np.float32), 2, 0)  # Any positive is more similar.
-  value, gradient = jax.value_and_grad(losses.multi_similarity)(apart, np.arange(6) // 2)
+  value, gradient = jax.jit(jax.value_and_grad(losses.multi_similarity))(apart, np.arange(6) // 2)
   assert value == 0 and not np.any(gradient)

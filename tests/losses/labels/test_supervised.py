@@ -25,23 +25,28 @@ def dense(embeddings, scale, classes):
 def test_value_and_gradients_are_the_dense_ones(classes):
   classes = np.array(classes)
   embeddings = reference.unit(np.random.default_rng(0), len(classes), 3)
-  loss = jax.jit(lambda z, scale: losses.supervised(z, classes, scale=scale, block_size=3))
+  loss = lambda z, scale: losses.supervised(z, classes, scale=scale, block_size=3)  # noqa: E731
   truth = functools.partial(dense, classes=classes)
-  reference.assert_near(loss(embeddings, 5.0), truth(embeddings, 5.0))
+  value, gradients = jax.jit(jax.value_and_grad(loss, (0, 1)))(embeddings, 5.0)
+  reference.assert_near(value, truth(embeddings, 5.0))
   expected = reference.differences(truth, embeddings, 5.0)
-  jax.tree.map(reference.assert_near, jax.grad(loss, (0, 1))(embeddings, 5.0), expected)
+  jax.tree.map(reference.assert_near, gradients, expected)
 
 
 def test_with_one_positive_each_it_is_nt_xent():
   first, second = reference.unit(np.random.default_rng(0), 2, 7, 4)
-  supervised = losses.supervised(jnp.concatenate([first, second]), jnp.arange(14) % 7, scale=6.0)
-  np.testing.assert_allclose(supervised, losses.nt_xent(first, second, scale=6.0), rtol=1e-5)
+
+  @jax.jit
+  def both(first, second):
+    views, classes = jnp.concatenate([first, second]), np.arange(14) % 7
+    return losses.supervised(views, classes, scale=6.0), losses.nt_xent(first, second, scale=6.0)
+
+  np.testing.assert_allclose(*both(first, second), rtol=1e-5)
 
 
 def test_one_example_alone_gives_zero():
-  value, gradient = jax.value_and_grad(losses.supervised)(
-    jnp.ones((1, 4)), jnp.zeros(1, int), scale=1.0
-  )
+  step = jax.jit(jax.value_and_grad(functools.partial(losses.supervised, scale=1.0)))
+  value, gradient = step(np.ones((1, 4), 'f'), np.zeros(1, int))
   assert value == 0
   np.testing.assert_array_equal(gradient, np.zeros((1, 4)))
 

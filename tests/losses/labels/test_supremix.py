@@ -1,5 +1,7 @@
 """What SupReMix becomes, and what raises it; its dense form is in tests/losses/dense.py."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,14 +16,18 @@ SHARES = np.linspace(0.1, 0.9, 8, dtype='f')
 
 
 def test_without_mixtures_and_weights_it_is_supcon():
-  found = losses.supremix_per_example(EMBEDDINGS, NUMBERS, scale=3.0, window=0, weighted=False)
-  expected = losses.supervised_per_example(EMBEDDINGS, NUMBERS, scale=3.0)
+  @jax.jit
+  def both(z):
+    found = losses.supremix_per_example(z, NUMBERS, scale=3.0, window=0, weighted=False)
+    return found, losses.supervised_per_example(z, NUMBERS, scale=3.0)
+
+  found, expected = both(EMBEDDINGS)
   np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
-@jax.jit
-def mixed(embeddings, numbers):
-  return losses.supremix_per_example(embeddings, numbers, SHARES, scale=3.0, window=1)
+@functools.partial(jax.jit, static_argnames='unit')
+def mixed(embeddings, numbers, **options):
+  return losses.supremix_per_example(embeddings, numbers, SHARES, scale=3.0, window=1, **options)
 
 
 def test_farther_negatives_and_other_units():
@@ -29,9 +35,7 @@ def test_farther_negatives_and_other_units():
   far = mixed(EMBEDDINGS, np.where(NUMBERS == 30, 60, NUMBERS))
   assert not np.any(near[-2:]) and not np.any(far[-2:])  # these have no positive
   assert np.all(far[:-2] > near[:-2])
-  rounded = losses.supremix_per_example(
-    EMBEDDINGS, 100.0 * NUMBERS + 20, SHARES, scale=3.0, window=1, unit=100.0
-  )
+  rounded = mixed(EMBEDDINGS, 100.0 * NUMBERS + 20, unit=100.0)
   np.testing.assert_allclose(rounded, near, rtol=1e-5)
 
 
@@ -39,7 +43,8 @@ def test_an_anchor_between_two_others_has_their_mixture_as_positive():
   """The middle of e₀ and e₁ has the cosine ½ with each, and the mixture ½ as well."""
   middle = (np.eye(2)[0] + np.eye(2)[1]) / 2**0.5
   embeddings, numbers = np.stack([np.eye(2)[0], middle, np.eye(2)[1]]), jnp.array([3, 4, 5])
-  own = losses.supremix_per_example(embeddings, numbers, scale=2**0.5, window=1, weighted=False)
+  options = {'scale': 2**0.5, 'window': 1, 'weighted': False}
+  own = jax.jit(functools.partial(losses.supremix_per_example, **options))(embeddings, numbers)
   # Three candidates of the logit 1, one of them positive; losses are those of one of three anchors.
   np.testing.assert_allclose(own, [0, 3 * np.log(3), 0], rtol=1e-6)
 

@@ -21,6 +21,7 @@ def pairs(seed=0, width=4):
 
 
 STUDENT, TEACHER = pairs(0), pairs(1, width=3)
+of_teachers = jax.jit(dense.of_teachers)
 
 
 def test_a_student_with_the_scores_of_its_teacher_has_no_gradient():
@@ -29,7 +30,7 @@ def test_a_student_with_the_scores_of_its_teacher_has_no_gradient():
 
   value_and_gradients = jax.jit(jax.value_and_grad(loss, (0, 1)))
   value, gradients = value_and_gradients(*STUDENT, 7.0)
-  aims = dense.of_teachers(*STUDENT, 7.0)
+  aims = of_teachers(*STUDENT, 7.0)
   np.testing.assert_allclose(value, -np.mean(np.sum(aims * np.log(aims), -1)), rtol=1e-6)
   np.testing.assert_allclose(jax.tree.leaves(gradients), 0, atol=1e-6)
   assert value < value_and_gradients(*STUDENT, 5.0)[0]
@@ -49,13 +50,15 @@ def test_teachers_are_averaged_after_their_softmax():
   other = pairs(2, width=5)
   both = (TEACHER[0], other[0]), (TEACHER[1], other[1])
   scales = 5.0, 8.0
-  aims = dense.of_teachers(*both, scales)
+  aims = of_teachers(*both, scales)
   np.testing.assert_allclose(aims.sum(-1), 1, rtol=1e-6)
   distil = jax.jit(functools.partial(losses.distillation, *STUDENT, scale=3.0))
   value = distil(*both, teacher_scale=scales)
-  np.testing.assert_allclose(value, np.mean(dense.distillation(*STUDENT, *both, 3.0, scales)), 1e-6)
+  expected = jax.jit(dense.distillation)(*STUDENT, *both, 3.0, scales)
+  np.testing.assert_allclose(value, np.mean(expected), 1e-6)
   entropy = jax.jit(losses.teacher_entropy)(*both, teacher_scale=scales)
-  np.testing.assert_allclose(entropy, dense.teacher_entropy(*both, scales), rtol=1e-5)
+  expected = jax.jit(dense.teacher_entropy)(*both, scales)
+  np.testing.assert_allclose(entropy, expected, rtol=1e-5)
   # Concatenated, their scores are averaged before the softmax.
   joined = [np.concatenate(parts, 1) / np.sqrt(2) for parts in both]
   assert abs(value - distil(*joined, teacher_scale=13.0)) > 0.01

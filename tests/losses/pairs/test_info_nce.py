@@ -1,4 +1,5 @@
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +34,10 @@ def check(image, text, scale, same=None, tolerance=5e-5, label_smoothing=0.0, **
 
 @pytest.mark.parametrize(
   ('batch', 'block_size'),
-  [(1, None), (2, 1), (5, 2), (96, 32), (96, None), (203, 64), (520, 512), (1000, 300)],
+  slow_but(
+    [(1, None), (2, 1), (5, 2), (96, 32), (96, None), (203, 64), (520, 512), (1000, 300)],
+    *[(1, None), (96, None), (203, 64)],
+  ),
 )
 def test_streamed_is_dense_at_any_scale(batch, block_size):
   rng = np.random.default_rng(batch)
@@ -42,8 +46,14 @@ def test_streamed_is_dense_at_any_scale(batch, block_size):
     check(image, text, scale, block_size=block_size)
 
 
-@pytest.mark.parametrize('mesh', ['1', '2', '4', '8', '4x2', '2x2x2', 'copies'])
-@pytest.mark.parametrize(('batch', 'block_size'), [(8, None), (520, 24)])
+MESHES = ('1', '2', '4', '8', '4x2', '2x2x2', 'copies')
+FAST = [(8, None, '1'), (8, None, '2x2x2'), (520, 24, '8'), (520, 24, '4x2'), (520, 24, 'copies')]
+
+
+@pytest.mark.parametrize(
+  ('batch', 'block_size', 'mesh'),
+  slow_but([(*size, mesh) for size in ((8, None), (520, 24)) for mesh in MESHES], *FAST),
+)
 def test_a_ring_is_dense(mesh, batch, block_size):
   rng = np.random.default_rng(batch)
   image, text = reference.unit(rng, 2, batch, 24)
@@ -66,6 +76,7 @@ def test_extreme_rows(kind, mesh):
     check(image, text, scale, block_size=6, mesh=reference.make_mesh(mesh))
 
 
+@pytest.mark.slow  # as a program per shape is compiled; pairwise.logsumexp has this law too
 @settings(max_examples=12, deadline=None)
 @given(
   batch=st.integers(1, 17),
@@ -93,7 +104,7 @@ def test_any_values(scale, seed, classes):
   check(image, text, scale, rng.integers(0, classes, 24), block_size=7)
 
 
-@pytest.mark.parametrize('mesh', ['none', '8', '4x2'])
+@pytest.mark.parametrize('mesh', slow_but(['none', '8', '4x2'], 'none', '4x2'))
 @pytest.mark.parametrize('label_smoothing', slow_but([0.1, 0.9], 0.1))
 def test_label_smoothing_is_dense(label_smoothing, mesh):
   rng = np.random.default_rng(0)
@@ -130,8 +141,10 @@ def test_label_smoothing_out_of_range_is_an_error(label_smoothing):
     losses.info_nce(jnp.eye(2), jnp.eye(2), scale=1.0, label_smoothing=label_smoothing)
 
 
-@pytest.mark.parametrize('mesh', ['none', '8'])
-@pytest.mark.parametrize('smoothing', [0.0, 0.1])
+@pytest.mark.parametrize(
+  ('smoothing', 'mesh'),
+  slow_but(itertools.product((0.0, 0.1), ('none', '8')), (0.0, 'none'), (0.1, '8')),
+)
 def test_bfloat16_gives_bfloat16_gradients(smoothing, mesh):
   rng = np.random.default_rng(0)
   image, text = (jnp.asarray(a, jnp.bfloat16) for a in reference.unit(rng, 2, 96, 24))
@@ -173,13 +186,14 @@ def test_swapping_and_rotating_change_nothing():
   rng = np.random.default_rng(0)
   image, text = reference.unit(rng, 2, 20, 6)
   rotation = np.linalg.qr(rng.normal(size=(6, 6)))[0].astype(np.float32)
-  loss = losses.info_nce(image, text, scale=9.0)
-  np.testing.assert_allclose(losses.info_nce(text, image, scale=9.0), loss, rtol=1e-5)
-  rotated = losses.info_nce(image @ rotation, text @ rotation, scale=9.0)
+  loss_of = jax.jit(losses.info_nce)
+  loss = loss_of(image, text, scale=9.0)
+  np.testing.assert_allclose(loss_of(text, image, scale=9.0), loss, rtol=1e-5)
+  rotated = loss_of(image @ rotation, text @ rotation, scale=9.0)
   np.testing.assert_allclose(rotated, loss, rtol=1e-5)
 
 
-@pytest.mark.parametrize('mesh', ['none', '2'])
+@pytest.mark.parametrize('mesh', slow_but(['none', '2'], '2'))
 def test_second_derivatives_are_exact(mesh):
   rng = np.random.default_rng(0)
   image, text, direction = reference.unit(rng, 3, 6, 4)

@@ -12,6 +12,7 @@ import pytest
 
 from contrastive_jax import losses
 from contrastive_jax.losses import pairwise
+from tests.doubles import slow_but
 from tests.losses import reference
 
 MIB = 2**20
@@ -71,19 +72,31 @@ def over_threshold(image, text, *, scale, **options):
 ENGINE = (with_side_data, expected, of_two_products, over_threshold)
 
 
-@pytest.mark.parametrize('mesh', ['none', '8'])
+OPTIONS = [
+  (losses.info_nce, {}),
+  (losses.info_nce, {'label_smoothing': 0.1}),
+  (losses.info_nce, {'groups': 32}),
+  (losses.sigmoid, {'bias': -10.0}),
+  (losses.nt_xent, {}),
+  (losses.hard_negative, {'k': 4}),
+  (losses.reweighted_info_nce, {}),
+  *((loss, {}) for loss in ENGINE),
+]
+# The ring and a single device; the others sum over pairs as these do.
+FAST = [
+  (losses.info_nce, {'label_smoothing': 0.1}, '8'),
+  (losses.sigmoid, {'bias': -10.0}, 'none'),
+  (losses.nt_xent, {}, '8'),
+  (losses.hard_negative, {'k': 4}, '8'),
+  (losses.hard_negative, {'k': 4}, 'none'),
+  *((loss, {}, '8') for loss in ENGINE),
+  (over_threshold, {}, 'none'),
+]
+
+
 @pytest.mark.parametrize(
-  ('loss', 'options'),
-  [
-    (losses.info_nce, {}),
-    (losses.info_nce, {'label_smoothing': 0.1}),
-    pytest.param(losses.info_nce, {'groups': 32}, marks=pytest.mark.slow),
-    (losses.sigmoid, {'bias': -10.0}),
-    (losses.nt_xent, {}),
-    (losses.hard_negative, {'k': 4}),
-    (losses.reweighted_info_nce, {}),
-    *((loss, {}) for loss in ENGINE),
-  ],
+  ('loss', 'options', 'mesh'),
+  slow_but([(*case, mesh) for case in OPTIONS for mesh in ('none', '8')], *FAST),
 )
 def test_no_buffer_holds_scores(loss, options, mesh):
   batch, width, block_size = 2048, 8, 64
@@ -131,7 +144,11 @@ def test_eight_devices():
 
 
 @pytest.mark.parametrize(
-  ('batch', 'limit'), [(32_768, 48 * MIB), (32_768, 128 * MIB), (4_096, 64 * MIB)]
+  ('batch', 'limit'),
+  slow_but(
+    [(32_768, 48 * MIB), (32_768, 128 * MIB), (4_096, 64 * MIB)],
+    *[(32_768, 48 * MIB), (4_096, 64 * MIB)],
+  ),
 )
 def test_groups_take_the_memory_they_may(batch, limit):
   plain, gathered = (

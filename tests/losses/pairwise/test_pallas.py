@@ -13,6 +13,7 @@ import pytest
 
 from contrastive_jax import losses
 from contrastive_jax.losses import pairwise
+from tests.doubles import slow_but
 from tests.losses import reference
 from tests.losses.pairwise.test_memory import MIB, compiled
 
@@ -71,7 +72,7 @@ def test_kernels_say_what_the_scan_says(rows, columns, dtype, form, mesh):
   check(rows, columns, dtype, form, mesh, diagonal=form == 'one')
 
 
-@pytest.mark.parametrize(('rows', 'columns'), [(1, 1), (1, 5), (5, 2)])
+@pytest.mark.parametrize(('rows', 'columns'), slow_but([(1, 1), (1, 5), (5, 2)], (1, 1), (5, 2)))
 def test_few_pairs_and_none(rows, columns):
   check(rows, columns, 'float32', 'pair', 'none', classes=1, diagonal=False)
 
@@ -125,7 +126,7 @@ def with_every_option(x, y, *, scale, mesh, kernel):
   return jnp.sum(rows) + jnp.sum(columns)
 
 
-@pytest.mark.parametrize('mesh', ['none', '2'])
+@pytest.mark.parametrize('mesh', slow_but(['none', '2'], '2'))
 def test_the_platform_decides_between_chip_and_interpreter(mesh):
   x = jnp.ones((300, 12))
   loss = functools.partial(losses.info_nce, scale=2.0, mesh=reference.make_mesh(mesh))

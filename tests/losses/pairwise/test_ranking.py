@@ -1,8 +1,11 @@
+import itertools
+
 import jax
 import numpy as np
 import pytest
 
 from contrastive_jax.losses import pairwise
+from tests.doubles import slow_but
 from tests.losses import reference
 
 
@@ -15,9 +18,13 @@ def dense(scores, positive, real):
   return [np.sum(counts, 1) for counts in counted]
 
 
-@pytest.mark.parametrize('mesh', ['none', '1', '4', '4x2'])
-@pytest.mark.parametrize('block_size', [None, 7])
-@pytest.mark.parametrize('classes', [5, 60])
+FAST = [(5, 7, '4x2'), (60, None, '4'), (5, None, 'none'), (60, 7, '1')]
+
+
+@pytest.mark.parametrize(
+  ('classes', 'block_size', 'mesh'),
+  slow_but(itertools.product((5, 60), (None, 7), ('none', '1', '4', '4x2')), *FAST),
+)
 def test_ranks_are_the_dense_ones(mesh, block_size, classes):
   random = np.random.default_rng(classes)
   # Small integers: scores are exact, and many tie.

@@ -1,4 +1,5 @@
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from contrastive_jax.losses import pairwise
 from contrastive_jax.planning.hlo import Program
+from tests.doubles import slow_but
 from tests.losses import reference
 
 
@@ -111,9 +113,16 @@ def random_numbers(rng, rows, columns, form):
   return {'scale': scale, 'bias': bias}
 
 
-@pytest.mark.parametrize('mesh', ['none', '8/0', '8/4000', '2x2x2'])
-@pytest.mark.parametrize('form', ['one', 'pair', 'mixed'])
-@pytest.mark.parametrize('name', ['logsumexp', 'sum'])
+MESHES = ('none', '8/0', '8/4000', '2x2x2')
+# Every form, with a diagonal and without, and every mesh.
+FAST = [('logsumexp', 'one', '2x2x2'), ('logsumexp', 'pair', '8/4000'), ('sum', 'one', '8/0')]
+FAST += [('sum', 'pair', 'none'), ('sum', 'mixed', '8/4000'), ('logsumexp', 'mixed', 'none')]
+
+
+@pytest.mark.parametrize(
+  ('name', 'form', 'mesh'),
+  slow_but(itertools.product(('logsumexp', 'sum'), ('one', 'pair', 'mixed'), MESHES), *FAST),
+)
 def test_value_and_gradients_are_the_dense_ones(name, form, mesh):
   rng = np.random.default_rng(0)
   numbers = random_numbers(rng, 40, 72, form)
@@ -121,7 +130,7 @@ def test_value_and_gradients_are_the_dense_ones(name, form, mesh):
   check(name, rng, 40, 72, numbers, 6, diagonal, mesh, block_size=11)
 
 
-@pytest.mark.parametrize('name', ['logsumexp', 'sum'])
+@pytest.mark.parametrize('name', slow_but(['logsumexp', 'sum'], 'sum'))
 @settings(max_examples=8, deadline=None)
 @given(
   rows=st.integers(1, 15),
@@ -137,7 +146,7 @@ def test_any_shape(name, rows, columns, block_size, classes, diagonal, seed):
   check(name, rng, rows, columns, numbers, classes, diagonal, block_size=block_size)
 
 
-@pytest.mark.parametrize('mesh', ['none', '2'])
+@pytest.mark.parametrize('mesh', slow_but(['none', '2'], '2'))
 def test_where_no_pair_counts(mesh):
   rng = np.random.default_rng(0)
   for name in ('logsumexp', 'sum'):
@@ -186,8 +195,14 @@ def test_biases_of_a_pair_count_ranks():
   np.testing.assert_array_equal(ranks, np.argmax(order == np.arange(30)[:, None], axis=1))
 
 
-@pytest.mark.parametrize('mesh', ['none', '1', '4/0', '4x2/2000'])
-@pytest.mark.parametrize(('k', 'block_size'), [(1, None), (5, 3), (24, 7)])
+SIZES = (1, None), (5, 3), (24, 7)  # k, and the block's
+TOP_K = [('none', 24, 7), ('1', 1, None), ('4/0', 5, 3), ('4x2/2000', 5, 3), ('4x2/2000', 24, 7)]
+
+
+@pytest.mark.parametrize(
+  ('mesh', 'k', 'block_size'),
+  slow_but([(mesh, *size) for mesh in ('none', '1', '4/0', '4x2/2000') for size in SIZES], *TOP_K),
+)
 def test_top_k_is_the_dense_one(mesh, k, block_size):
   rng = np.random.default_rng(k)
   x, y = reference.unit(rng, 16, 6), reference.unit(rng, 24, 6)
@@ -254,7 +269,10 @@ def test_mistakes_are_refused():
 
 @pytest.mark.parametrize(
   ('gather_bytes', 'group'),
-  [(0, 1), (9_000, 1), (14_000, 2), (28_000, 2), (36_000, 4), (48_000, 8)],
+  slow_but(
+    [(0, 1), (9_000, 1), (14_000, 2), (28_000, 2), (36_000, 4), (48_000, 8)],
+    *[(9_000, 1), (28_000, 2), (36_000, 4), (48_000, 8)],
+  ),
 )
 def test_groups_are_as_large_as_their_memory_allows(gather_bytes, group):
   """Of a ring of 8 devices 8 / group hops remain."""

@@ -1,4 +1,5 @@
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +7,7 @@ import numpy as np
 import pytest
 
 from contrastive_jax.losses import pairwise
+from tests.doubles import slow_but
 from tests.losses import reference
 
 
@@ -17,9 +19,14 @@ def draw(rows=16, columns=40, levels=None):
   return tuple(rng.integers(-levels, levels + 1, (size, 2)).astype('f') for size in (rows, columns))
 
 
-@pytest.mark.parametrize('mesh', ['none', '8/0'])
-@pytest.mark.parametrize('levels', [None, 2])
-@pytest.mark.parametrize('wanted', [{'fraction': 0.1}, {'fraction': 1.0}, {'count': 7.25}])
+WANTED = {'fraction': 0.1}, {'fraction': 1.0}, {'count': 7.25}
+FAST = [(WANTED[0], 2, '8/0'), (WANTED[1], None, 'none'), (WANTED[2], 2, 'none')]
+
+
+@pytest.mark.parametrize(
+  ('wanted', 'levels', 'mesh'),
+  slow_but(itertools.product(WANTED, (None, 2), ('none', '8/0')), *FAST),
+)
 def test_it_is_the_sorted_row_s(wanted, levels, mesh):
   x, y = draw(levels=levels)
   exclude = np.arange(16) % 5, np.arange(40) % 5
@@ -38,7 +45,7 @@ def test_it_is_the_sorted_row_s(wanted, levels, mesh):
     assert 0 < shares[i] <= 1
 
 
-@pytest.mark.parametrize('mesh', ['none', '8'])
+@pytest.mark.parametrize('mesh', slow_but(['none', '8'], '8'))
 def test_another_reduction_selects_exactly_the_fraction(mesh):
   """Its scores have the bits of the threshold: none falls on the wrong side."""
   x, y = draw(rows=64, columns=104)
@@ -59,11 +66,13 @@ def test_another_reduction_selects_exactly_the_fraction(mesh):
 def test_signs_zeros_and_no_pairs():
   y = np.array([[-2.0], [-0.0], [0.0], [1.0], [-1e-30], [3e38]], 'f')
   counts = np.array([1, 2, 2.5, 3, 4, 5, 6], 'f')
-  thresholds, shares = pairwise.threshold(np.ones((7, 1), 'f'), y, count=counts)
+  find = jax.jit(functools.partial(pairwise.threshold, count=counts))
+  thresholds, shares = find(np.ones((7, 1), 'f'), y)
   np.testing.assert_array_equal(thresholds, np.float32([3e38, 1, 0, 0, 0, -1e-30, -2]))
   np.testing.assert_allclose(shares, [1, 1, 0.25, 0.5, 1, 1, 1])
   one = np.ones((1, 1), 'f')
-  threshold, share = pairwise.threshold(one, one, fraction=0.5, diagonal=False)
+  find = jax.jit(functools.partial(pairwise.threshold, fraction=0.5, diagonal=False))
+  threshold, share = find(one, one)
   assert (threshold, share) == (np.inf, 0)
 
 
@@ -75,7 +84,7 @@ def test_a_term_with_side_data_and_no_gradient():
   def total(x, bias):
     return jnp.sum(pairwise.threshold(x, y, term, fraction=0.2, columns=bias)[0])
 
-  value, gradients = jax.value_and_grad(total, (0, 1))(x, bias)
+  value, gradients = jax.jit(jax.value_and_grad(total, (0, 1)))(x, bias)
   assert value == pytest.approx(np.sum(np.sort(x @ y.T + bias, 1)[:, -8]), rel=1e-5)
   assert not any(np.any(gradient) for gradient in gradients)
 
@@ -83,7 +92,7 @@ def test_a_term_with_side_data_and_no_gradient():
 def test_float64_is_selected_by_its_own_bits():
   x, y = np.random.default_rng(0).normal(size=(2, 9, 4))
   with jax.enable_x64(True):
-    thresholds, _ = pairwise.threshold(x, y, count=3)
+    thresholds, _ = jax.jit(functools.partial(pairwise.threshold, count=3))(x, y)
   np.testing.assert_allclose(thresholds, np.sort(x @ y.T, 1)[:, -3], rtol=1e-14)
 
 

@@ -116,7 +116,12 @@ def test_the_loss_of_features_on_eight_devices_is_the_dense_one():
 
 def test_at_one_temperature_features_have_the_loss_of_barlow_twins():
   first, second = ((v - v.mean(0)) / v.std(0) for v in RNG.normal(size=(2, B, D)).astype('f'))
-  loss, _ = adaptive.adaptive_barlow_twins(
-    first, second, jnp.zeros_like, off_diagonal=0.1, beta=0.0, bounds=(0.5, 1.5)
-  )
-  assert loss == pytest.approx(float(dense.barlow_twins(first, second, 0.1)), rel=1e-4)
+
+  @jax.jit
+  def both(first, second):
+    options = {'off_diagonal': 0.1, 'beta': 0.0, 'bounds': (0.5, 1.5)}
+    loss, _ = adaptive.adaptive_barlow_twins(first, second, jnp.zeros_like, **options)
+    return loss, dense.barlow_twins(first, second, 0.1)
+
+  loss, expected = both(first, second)
+  assert loss == pytest.approx(float(expected), rel=1e-4)
