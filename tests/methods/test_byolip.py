@@ -88,5 +88,5 @@ def test_siamlip_is_byolip_whose_target_is_the_online_encoder():
       heads = local_pairs.bound(definitions, parameters, targets)
       return method.loss(inputs | copies | online, heads, {}, None).loss
 
-    found.append(jax.value_and_grad(loss, (0, 1))(online, parameters))
+    found.append(jax.jit(jax.value_and_grad(loss, (0, 1)))(online, parameters))
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *found)

@@ -28,7 +28,7 @@ def loss(method, inputs, heads=None):
 def heads_of(method, sizes):
   """The heads of a method with their first parameters."""
   made = method.heads(sizes).items()
-  return {name: head.bind(head.init(jax.random.key(0))) for name, head in made}
+  return {name: head.bind(jax.jit(head.init)(jax.random.key(0))) for name, head in made}
 
 
 def test_without_distillation_it_is_clip():

@@ -20,7 +20,7 @@ IMAGE, TEXT = reference.unit(np.random.default_rng(0), 2, B, D)
 LABELS = np.arange(B) % K
 METHOD = M3CoL(switch=0.5)
 HEADS = {
-  name: (head, head.init(jax.random.key(number)))
+  name: (head, jax.jit(head.init)(jax.random.key(number)))
   for number, (name, head) in enumerate(METHOD.heads(SIZES).items())
 }
 
@@ -44,7 +44,8 @@ def test_the_loss_is_the_sum_of_its_terms():
   total = 0.1 * metrics['contrast']
   for name, x in features.items():
     head, parameters = HEADS[name]
-    logits = np.float64(head.bind(parameters)(x))
+    apply = jax.jit(lambda parameters, x, head=head: head.bind(parameters)(x))
+    logits = np.float64(apply(parameters, x))
     right = logits[np.arange(B), LABELS]
     entropy = np.mean(np.log(np.sum(np.exp(logits), 1)) - right)
     assert metrics[f'{name}_entropy'] == pytest.approx(entropy, rel=1e-4)
@@ -55,17 +56,23 @@ def test_the_loss_is_the_sum_of_its_terms():
 
 
 def test_the_loss_switches_from_mixtures_to_soft_targets():
-  keys = jax.random.split(jax.random.key(1))
-  mixed = [mix(key, x, 0.5, 0.15) for key, x in zip(keys, (IMAGE, TEXT), strict=True)]
-  expected = sum(
-    losses.mixup_info_nce(x, other, partner, share, scale=10.0)
-    for (x, partner, share), other in zip(mixed, (TEXT, IMAGE), strict=True)
-  )
+
+  @jax.jit
+  def terms(image, text):
+    keys = jax.random.split(jax.random.key(1))
+    mixed = [mix(key, x, 0.5, 0.15) for key, x in zip(keys, (image, text), strict=True)]
+    expected = sum(
+      losses.mixup_info_nce(x, other, partner, share, scale=10.0)
+      for (x, partner, share), other in zip(mixed, (text, image), strict=True)
+    )
+    soft = sum(
+      losses.soft_target_info_nce(x, y, scale=8.0, targets=y, target_scale=8.0)
+      for x, y in ((image, text), (text, image))
+    )
+    return expected, soft
+
+  expected, soft = terms(IMAGE, TEXT)
   assert contrast_of(0.0) == pytest.approx(float(expected), rel=1e-5)
-  soft = sum(
-    losses.soft_target_info_nce(x, y, scale=8.0, targets=y, target_scale=8.0)
-    for x, y in ((IMAGE, TEXT), (TEXT, IMAGE))
-  )
   assert contrast_of(0.5) == pytest.approx(float(soft), rel=1e-5)
 
 
@@ -74,12 +81,16 @@ def test_the_modalities_have_equal_parts():
   swapped = evaluate(TEXT, IMAGE, 0.5, jax.random.key(1))[1]
   assert swapped['contrast'] == pytest.approx(float(contrast_of(0.5)), rel=1e-5)
   key = jax.random.key(2)
-  one, other = jax.random.split(key)
+
+  @jax.jit
+  def term(key, x, y):
+    mixed, partner, share = mix(key, x, 0.5, 0.15)
+    return losses.mixup_info_nce(mixed, y, partner, share, scale=10.0)
+
   terms = {
-    (name, which): losses.mixup_info_nce(mixed, y, partner, share, scale=10.0)
-    for which, own in enumerate((one, other))
+    (name, which): term(own, x, y)
+    for which, own in enumerate(jax.random.split(key))
     for name, x, y in (('image', IMAGE, TEXT), ('text', TEXT, IMAGE))
-    for mixed, partner, share in [mix(own, x, 0.5, 0.15)]
   }
   for pair, first, second in ((IMAGE, TEXT), 'image', 'text'), ((TEXT, IMAGE), 'text', 'image'):
     found = evaluate(*pair, 0.0, key)[1]['contrast']

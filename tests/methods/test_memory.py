@@ -15,10 +15,11 @@ ROWS = jax.random.normal(jax.random.key(0), (8, 3))
 
 @pytest.mark.parametrize('rows', [ROWS, ROWS[:, 0]], ids=['vectors', 'numbers'])
 def test_rows_of_one_id_are_averaged(rows):
-  table = jnp.full((9, *rows.shape[1:]), 9.0)
-  written = memory.scatter_mean(table, IDS, rows)
+  table = np.full((9, *rows.shape[1:]), 9.0, 'f')
+  written = np.asarray(jax.jit(memory.scatter_mean)(table, IDS, rows))
+  rows, ids = np.asarray(rows), np.asarray(IDS)
   for row in range(9):
-    mine = np.asarray(rows)[np.asarray(IDS) == row]
+    mine = rows[ids == row]
     expected = mine.mean(0) if len(mine) else table[row]
     np.testing.assert_allclose(written[row], expected, rtol=1e-6)
 

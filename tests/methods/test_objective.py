@@ -90,17 +90,22 @@ def test_losses_of_tokens_add_up_over_parts_each_without_its_own_padding():
       'captioning_streamed': {'weight': 1.0, 'pad_id': 2},
     }
   )
-  totals = weighted.totals({'tokens': tokens})
-  whole = weighted.partial(outputs, {'tokens': tokens}, totals)
-  parts = []
-  for rows in (slice(0, 2), slice(2, 4)):
-    part = outputs.replace(caption_logits=outputs.caption_logits[rows], hidden=outputs.hidden[rows])
-    parts.append(weighted.partial(part, {'tokens': tokens[rows]}, totals))
-  expected = losses.captioning(outputs.caption_logits, tokens[:, 1:], pad_id=1)
-  assert whole['captioning'].loss == pytest.approx(float(expected), rel=1e-6)
+
+  @jax.jit
+  def values(outputs, tokens):
+    totals = weighted.totals({'tokens': tokens})
+    found = [weighted.partial(outputs, {'tokens': tokens}, totals)]
+    for rows in (slice(0, 2), slice(2, 4)):
+      logits, hidden = outputs.caption_logits[rows], outputs.hidden[rows]
+      part = outputs.replace(caption_logits=logits, hidden=hidden)
+      found.append(weighted.partial(part, {'tokens': tokens[rows]}, totals))
+    expected = losses.captioning(outputs.caption_logits, tokens[:, 1:], pad_id=1)
+    return expected, *({name: each.loss for name, each in part.items()} for part in found)
+
+  expected, whole, *parts = values(outputs, tokens)
+  assert whole['captioning'] == pytest.approx(float(expected), rel=1e-6)
   for name, result in whole.items():
-    found = parts[0][name].loss + parts[1][name].loss
-    assert found == pytest.approx(float(result.loss), rel=1e-6), name
+    assert parts[0][name] + parts[1][name] == pytest.approx(float(result), rel=1e-6), name
 
 
 def test_options_reach_the_losses():

@@ -7,6 +7,7 @@ import pytest
 
 from configs.methods import siglip2
 from contrastive_jax.methods import METHODS, Objective, Sizes
+from contrastive_jax.methods.method import Result
 from contrastive_jax.methods.self_distillation import mask_patches
 from contrastive_jax.models.outputs import Outputs
 from contrastive_jax.planning import traced_flops
@@ -34,6 +35,17 @@ def cross_entropy(guesses, aims, center):
   return -np.sum(softmax((aims - center) / 0.04) * log_guesses, -1)
 
 
+def evaluated(loss, x):
+  """A result, and the gradient of its loss."""
+
+  def parts(x):
+    value, *others = loss(x)
+    return value, tuple(map(dict, others))
+
+  (value, others), gradient = jax.jit(jax.value_and_grad(parts, has_aux=True))(x)
+  return Result(value, *others), gradient
+
+
 @pytest.fixture(scope='module')
 def distillation():
   """Features that are the outputs of identity heads already."""
@@ -59,9 +71,8 @@ def test_self_distillation_is_the_dense_cross_entropy(distillation):
     return np.mean([cross_entropy(views[:, v], aims, center) for v in (2, 3)])
 
   views = distillation['view_features']
-  result = loss(views)
+  result, gradient = evaluated(loss, views)
   reference.assert_near(result.loss, dense(np.float64(views)))
-  gradient = jax.grad(lambda views: loss(views).loss)(views)
   reference.assert_near(gradient, reference.differences(dense, views)[0])
   # The first two views, of the text and of the target, take no part.
   assert not np.any(gradient[:, :2])
@@ -84,9 +95,9 @@ def test_masked_prediction_is_the_dense_cross_entropy_of_masked_patches(predicti
     return np.mean(cross_entropy(tokens[rows, masked], aims[rows, masked], center))
 
   tokens = prediction['tokens_of_view.1']
-  result = loss(tokens)
+  result, gradient = evaluated(loss, tokens)
   reference.assert_near(result.loss, dense(np.float64(tokens)))
-  gradient = np.array(jax.grad(lambda tokens: loss(tokens).loss)(tokens))
+  gradient = np.array(gradient)
   reference.assert_near(gradient, reference.differences(dense, tokens)[0])
   gradient[rows, masked] = 0
   assert not np.any(gradient)
