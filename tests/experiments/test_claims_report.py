@@ -1,6 +1,7 @@
 """Tables, plot and pages follow from the results, the catalogue and docstrings."""
 
 import dataclasses
+import functools
 import json
 import re
 import shutil
@@ -15,13 +16,17 @@ from experiments.claims import claim, pages, plot, report, results, statistics, 
 DECOUPLED = catalogue.PAPERS[31]
 
 
+@functools.cache
+def kept():
+  """What a row keeps; all claims are read for it."""
+  return {*results.KEPT, *claim.metrics()}
+
+
 def write(folder, name, change, **fields):
   """Writes a claim's results, as of runs whose metrics differ by a change and by the seed."""
   measured = claim.read(name)
   rows = {
-    (str(arm), seed): dict.fromkeys(
-      (*results.KEPT, *claim.metrics()), 0.1 + gain * (0.8 + 0.1 * seed)
-    )
+    (str(arm), seed): dict.fromkeys(kept(), 0.1 + gain * (0.8 + 0.1 * seed))
     | {'arm': str(arm), 'seed': seed}
     for comparison in measured.comparisons().values()
     for arm, gain in ((comparison.baseline, 0.0), (comparison.method, change))

@@ -1,14 +1,22 @@
+import itertools
+
 import jax
 import numpy as np
 import pytest
 
 from contrastive_jax.sharding.mesh import make_mesh
 from experiments.loss_scaling import methods
+from tests.doubles import slow_but
 from tests.losses import reference
 
 
-@pytest.mark.parametrize('devices', [1, 8])
-@pytest.mark.parametrize('name', methods.METHODS)
+@pytest.mark.parametrize(
+  ('name', 'devices'),
+  slow_but(
+    itertools.product(methods.METHODS, (1, 8)),
+    *((name, 8) for name in methods.METHODS),
+  ),
+)
 def test_every_method_is_the_same_loss(name, devices):
   rng = np.random.default_rng(0)
   image, text = reference.unit(rng, 2, 256, methods.EMBEDDING)

@@ -22,7 +22,17 @@ ROOT = pathlib.Path(__file__).parents[2]
 ARMS = {str(arm): arm for sweep in arms.SWEEPS.values() for arm in sweep.values()}
 
 
+CONFIGS = {}  # that were read, by method and fields
+
+
 def config_of(arm):
+  key = arm.method, repr(sorted(arm.fields.items()))
+  if key not in CONFIGS:
+    CONFIGS[key] = read(arm)
+  return CONFIGS[key]
+
+
+def read(arm):
   """The config of an arm, as launch.py reads it from the command line."""
   launch, values = arms.launch_of(arm, pathlib.Path('runs')), flags.FlagValues()
   arguments = ['launch.py', f'--config={ROOT / launch.config}']
