@@ -84,15 +84,20 @@ def test_sogclr_at_gamma_one_has_the_gradient_of_decoupled_learning():
     return tau * losses.decoupled(x, y, scale=1 / tau)
 
   # DCL takes the log per view, and the moving average is shared: equal where both views are.
-  ours, theirs = (jax.grad(loss)(unit(0), unit(0)) for loss in (surrogate, decoupled))
+  ours, theirs = (jax.jit(jax.grad(loss))(unit(0), unit(0)) for loss in (surrogate, decoupled))
   np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
 def test_temperatures_stay_within_the_bounds():
   method = ISogClr(learning_rate=100.0, bounds=(0.01, 0.05))
   own = memory_of(method, temperature=0.03)
+
+  @jax.jit
+  def step(own):
+    return method.update(own, method.loss(inputs(), {}, own, None).writes, {}, None)
+
   for _ in range(3):
-    own = method.update(own, method.loss(inputs(), {}, own, None).writes, {}, None)
+    own = step(own)
     for side in ('first', 'second'):
       tau = own[f'{side}.temperature']
       assert tau.min() >= 0.01 and tau.max() <= 0.05
@@ -116,9 +121,10 @@ def test_an_anchor_without_negatives_has_no_term():
   method = ISogClr()
   given = inputs() | {'same': jnp.zeros(B, jnp.int32)}
   own = memory_of(method)
-  loss, gradient = jax.value_and_grad(
-    lambda x: method.loss(given | {'first': x}, {}, own, None).loss
-  )(given['first'])
+  value_and_gradient = jax.jit(
+    jax.value_and_grad(lambda x: method.loss(given | {'first': x}, {}, own, None).loss)
+  )
+  loss, gradient = value_and_gradient(given['first'])
   assert loss == 0 and not gradient.any()
   after = method.update(own, method.loss(given, {}, own, None).writes, {}, None)
   for name, table in own.items():

@@ -12,11 +12,12 @@ from contrastive_jax.tasks import tracking
 DRAWN = np.random.default_rng(0)
 SEEN = np.array([[1, 0, 1], [1, 0, 0], [0, 1, 1], [1, 1, 1]], bool)
 FEATURES = DRAWN.normal(size=(4, 3, 5)).astype(np.float32)
+items_of_bank = jax.jit(tracking._items_of_bank, static_argnames='momentum')
 
 
 def test_positives_of_the_bank_are_the_last_seen_or_the_first_later_one():
   key = jax.random.key(0)
-  found = tracking._items_of_bank(key, FEATURES, SEEN, momentum=0.0)
+  found = items_of_bank(key, FEATURES, SEEN, momentum=0.0)
   anchors, positives, negatives, valid, negative_valid = map(np.asarray, found)
   np.testing.assert_array_equal(anchors, FEATURES[1:])
   np.testing.assert_array_equal(positives[0, 0, 0], FEATURES[0, 0])
@@ -31,14 +32,15 @@ def test_positives_of_the_bank_are_the_last_seen_or_the_first_later_one():
 
 def test_with_momentum_positives_are_those_of_the_bank():
   key = jax.random.key(0)
-  positives = tracking._items_of_bank(key, FEATURES, SEEN, momentum=1.0)[1]
-  bank = tracking.momentum_bank(FEATURES, SEEN)
+  positives = items_of_bank(key, FEATURES, SEEN, momentum=1.0)[1]
+  bank = jax.jit(tracking.momentum_bank)(FEATURES, SEEN)
   np.testing.assert_allclose(positives[2, 0, 0], bank[2, 0], rtol=1e-6)
 
 
 def test_items_of_a_frame_are_of_another_frame():
   key = jax.random.key(0)
-  found = tracking._items_of_frame(key, FEATURES, SEEN, momentum=0.0)
+  items_of_frame = jax.jit(tracking._items_of_frame, static_argnames='momentum')
+  found = items_of_frame(key, FEATURES, SEEN, momentum=0.0)
   _, positives, negatives, *_ = map(np.asarray, found)
   for t in range(3):
     (other,) = [k for k in range(4) if np.array_equal(positives[t, :, 0], FEATURES[k])]
