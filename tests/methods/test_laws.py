@@ -84,7 +84,11 @@ def test_every_method_moves_the_model_and_its_heads(names):
     assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(heads)) > 0, name
 
 
-@pytest.mark.parametrize('names', [laws.NAMES, laws.MASKED], ids=['all', 'masked'])
+@pytest.mark.parametrize(
+  'names',
+  [KINDS, OTHERS, laws.MASKED, slow(laws.NAMES)],
+  ids=['kinds', 'others', 'masked', 'all'],
+)
 def test_the_step_of_all_methods_traces(names):
   run = laws.run_of(names)
   state, metrics = jax.eval_shape(run.train_step, run.abstract_state, run.abstract_batch)
