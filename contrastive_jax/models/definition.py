@@ -84,19 +84,30 @@ def _define(name: str, fields: _Fields) -> Definition:
 
 def define_from(create: Callable[[jax.Array], nnx.Module]) -> Definition:
   """Defines the model that `create` builds from a random key."""
-  module = nnx.eval_shape(lambda: create(jax.random.key(0)))
-  graph, state = nnx.split(module)
-  axes = jax.tree.map(
-    lambda parameter: parameter.get_metadata('axes'),
-    state,
-    is_leaf=lambda node: isinstance(node, nnx.Variable),
-  )
+  parts = []
+
+  def init(key):
+    module = create(key)
+    graph, state = nnx.split(module)
+    if not parts:
+      axes = jax.tree.map(
+        lambda parameter: parameter.get_metadata('axes'),
+        state,
+        is_leaf=lambda node: isinstance(node, nnx.Variable),
+      )
+      statistics = frozenset(nnx.to_flat_state(nnx.state(module, nnx.BatchStat)).paths)
+      parts.append((graph, nnx.to_pure_dict(axes), statistics, getattr(module, 'inputs', ())))
+    return nnx.to_pure_dict(state)
+
+  # The trace of `Definition.shapes`, which also tells the structure.
+  jax.eval_shape(init, jax.random.key(0))
+  ((graph, axes, statistics, inputs),) = parts
   return Definition(
-    init=lambda key: nnx.to_pure_dict(nnx.state(create(key))),
+    init=init,
     bind=lambda parameters: nnx.merge(graph, parameters),
-    axes=nnx.to_pure_dict(axes),
-    statistics=frozenset(nnx.to_flat_state(nnx.state(module, nnx.BatchStat)).paths),
-    inputs=getattr(module, 'inputs', ()),
+    axes=axes,
+    statistics=statistics,
+    inputs=inputs,
   )
 
 

@@ -7,7 +7,7 @@ import pytest
 from configs import clip
 from contrastive_jax.models.definition import define
 from contrastive_jax.planning.traced_flops import traced
-from tests.models.towers import batch_of, drawn, parameters_of, tiny
+from tests.models.towers import batch_of, drawn, tiny
 
 VARIANTS = {
   'class': {},
@@ -62,7 +62,7 @@ def test_rows_are_unit_and_every_parameter_learns(name):
 
     return jax.grad(loss, has_aux=True)(parameters)
 
-  gradient, outputs = gradients(parameters_of(definition))
+  gradient, outputs = jax.device_get(gradients(drawn(definition)))
   for rows in (outputs.image, outputs.text):
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1.0, rtol=1e-5)
   for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
@@ -73,13 +73,13 @@ def test_rows_are_unit_and_every_parameter_learns(name):
 def test_scanned_layers_equal_unrolled_ones_with_their_gradients():
   unrolled, scanned = tiny(), tiny({'scan': True}, {'scan': True})
   images, tokens = batch_of()
-  parameters = parameters_of(unrolled)
+  parameters = jax.device_get(drawn(unrolled))
 
   def stack(parameters):
     def stacked(tower):
       blocks = tower['transformer']['blocks']
       layers = [blocks[index] for index in sorted(blocks)]
-      return tower | {'transformer': {'blocks': jax.tree.map(lambda *a: jnp.stack(a), *layers)}}
+      return tower | {'transformer': {'blocks': jax.tree.map(lambda *a: np.stack(a), *layers)}}
 
     return parameters | {name: stacked(parameters[name]) for name in ('image', 'text')}
 
@@ -88,7 +88,8 @@ def test_scanned_layers_equal_unrolled_ones_with_their_gradients():
       outputs = definition.bind(parameters)(images, tokens)
       return jnp.sum(jnp.sin(3 * outputs.image) + jnp.cos(3 * outputs.text))
 
-    return jax.jit(jax.value_and_grad(total))
+    compiled = jax.jit(jax.value_and_grad(total))
+    return lambda parameters: jax.device_get(compiled(parameters))
 
   expected, gradient = value(unrolled)(parameters)
   actual, scanned_gradient = value(scanned)(stack(parameters))
@@ -101,8 +102,8 @@ def test_bfloat16_stays_close_to_float32():
   rows = {}
   for dtype in ('float32', 'bfloat16'):
     definition = tiny(dtype=dtype)
-    parameters = definition.init(jax.random.key(0))
-    assert {leaf.dtype for leaf in jax.tree.leaves(parameters)} == {jnp.dtype('float32')}
+    assert {leaf.dtype for leaf in jax.tree.leaves(definition.shapes)} == {jnp.dtype('float32')}
+    parameters = drawn(definition, deviation=0.1)
     outputs = jax.jit(lambda p, bind=definition.bind: bind(p)(images, tokens))(parameters)
     rows[dtype] = np.concatenate([outputs.image, outputs.text])
     assert rows[dtype].dtype == np.float32

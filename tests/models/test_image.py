@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from tests.models.towers import batch_of, parameters_of, tiny
+from tests.models.towers import batch_of, drawn, tiny
 
 SIZE = {'size': 16, 'patch': 4}  # 16 patches
 
@@ -13,7 +13,7 @@ SIZE = {'size': 16, 'patch': 4}  # 16 patches
 def encoder(**image):
   """A jitted function from (images, keys) to (pooled, tokens)."""
   definition = tiny(image={**SIZE, **image})
-  parameters = parameters_of(definition)
+  parameters = drawn(definition)
   tower = lambda images, keys=None: definition.bind(parameters).image(images, keys=keys)  # noqa: E731
   return jax.jit(tower)
 
@@ -66,7 +66,7 @@ def test_each_image_loses_its_own_patches():
 def test_tokens_stand_in_reading_order(images, stem):
   # With the positions at zero and no layers, a token is its own patch's alone.
   definition = tiny(image={**SIZE, 'stem': stem, 'layers': 0, 'pre_norm': False})
-  parameters = parameters_of(definition)
+  parameters = drawn(definition)
   parameters['image']['positions'] *= 0
   encode = jax.jit(lambda images: definition.bind(parameters).image(images)[1])
   changed = images.copy()

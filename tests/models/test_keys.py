@@ -26,8 +26,8 @@ def test_a_key_is_one_operation_of_a_trace():
   assert operations[0] == 3 * operations[1]
 
 
-def test_two_traces_of_a_model_serve_its_runs(monkeypatch):
-  """One for its structure, and one for its parameters."""
+def test_one_trace_of_a_model_serves_its_runs(monkeypatch):
+  """For its structure and its parameters."""
   traces, construct = [], Clip.__init__
   monkeypatch.setattr(
     Clip, '__init__', lambda self, *args, **fields: traces.append(construct(self, *args, **fields))
@@ -39,4 +39,4 @@ def test_two_traces_of_a_model_serve_its_runs(monkeypatch):
     config.seed = seed
     run = build.build(config, jax.devices()[:1])
     run.create_state.lower(0)
-  assert len(traces) == 2
+  assert len(traces) == 1

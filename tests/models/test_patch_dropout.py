@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from contrastive_jax.models.patch_dropout import count_kept, draw_patches
-from tests.models.towers import batch_of, parameters_of, tiny
+from tests.models.towers import batch_of, drawn, tiny
 
 B, P, K = 64, 16, 4
 
@@ -42,7 +42,7 @@ def test_a_share_is_rounded_and_one_patch_remains(share, kept):
 def test_without_dropout_a_tower_in_training_is_the_plain_tower():
   image = {'size': 16, 'patch': 4}
   plain, dropping = (tiny(image=image | {'patch_dropout': share}) for share in (0.0, 0.5))
-  parameters, images = parameters_of(plain), batch_of(image)[0]
+  parameters, images = drawn(plain), batch_of(image)[0]
 
   def encode(keys, definition=plain):
     return definition.bind(parameters).image(images, keys=keys)

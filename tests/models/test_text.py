@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contrastive_jax.models.text import end_positions
-from tests.models.towers import TEXT, batch_of, parameters_of, tiny
+from tests.models.towers import TEXT, batch_of, drawn, tiny
 
 
 @functools.cache
@@ -15,7 +15,7 @@ def encoder(**text):
   """A jitted function from tokens to (states, pooled), and the parameters."""
   definition = tiny(text=text)
   encode = jax.jit(lambda parameters, tokens: definition.bind(parameters).text(tokens)[::-1])
-  return encode, parameters_of(definition)
+  return encode, drawn(definition)
 
 
 @pytest.mark.parametrize(

@@ -35,22 +35,15 @@ def tiny(image=(), text=(), **fields):
   return define('clip', image={**IMAGE, **dict(image)}, text={**TEXT, **dict(text)}, **fields)
 
 
-def parameters_of(definition, seed=0):
-  """Parameters drawn three times wider than for training, so that no law holds by smallness."""
-  # Outside of a jit: a draw then compiles once per shape, for all models.
-  parameters = definition.init(jax.random.key(seed, impl='unsafe_rbg'))
-  spread = lambda path, a: a if 'scale' in path[-1].key else 3 * a  # noqa: E731
-  return jax.tree_util.tree_map_with_path(spread, parameters)
-
-
 def drawn(definition, deviation=0.3, seed=0):
   """Parameters that NumPy draws: compiling the draws of `init` takes longer than most tests."""
   random = np.random.default_rng(seed)
 
   def draw(path, leaf):
-    return jnp.float32(deviation * random.normal(size=leaf.shape) + ('scale' in path[-1].key))
+    return np.float32(deviation * random.normal(size=leaf.shape) + ('scale' in path[-1].key))
 
-  return jax.tree_util.tree_map_with_path(draw, definition.shapes)
+  # Its placing compiles nothing, unlike `jnp.asarray`, which does for every shape.
+  return jax.device_put(jax.tree_util.tree_map_with_path(draw, definition.shapes))
 
 
 def batch_of(image=IMAGE, text=TEXT, size=4, seed=0):
