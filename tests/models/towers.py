@@ -1,9 +1,12 @@
 """Tiny models that the tests share."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from contrastive_jax.models.definition import define, join_statistics, updated_statistics
 
@@ -46,6 +49,43 @@ def drawn(definition, deviation=0.3, seed=0):
   return jax.device_put(jax.tree_util.tree_map_with_path(draw, definition.shapes))
 
 
+def made(build, *sizes, **fields):
+  """A module in float32, drawn by NumPy: biases are 0, scales 1 or the `layer_scale`."""
+  make = lambda: build(*sizes, dtype=jnp.float32, rngs=nnx.Rngs(params=0), **fields)  # noqa: E731
+  graph, state = nnx.split(nnx.eval_shape(make))
+
+  def draw(path, leaf):
+    name = '.'.join(str(key.key) for key in path if hasattr(key, 'key'))
+    if 'attention_scale' in name or 'mlp_scale' in name:
+      return np.full(leaf.shape, fields['layer_scale'], np.float32)
+    if name.endswith(('bias', 'scale', 'mean', 'variance')):
+      return np.full(leaf.shape, float(name.endswith(('scale', 'variance'))), np.float32)
+    # By the name, whatever other parameters there are.
+    random = np.random.default_rng(list(name.encode()))
+    return random.normal(0, 0.3, leaf.shape).astype(leaf.dtype)
+
+  return nnx.merge(graph, jax.device_put(jax.tree_util.tree_map_with_path(draw, state)))
+
+
+def started(build, *sizes, **fields):
+  """A module in float32 as training starts, compiled as a whole."""
+  make = lambda key: build(*sizes, **fields, dtype=jnp.float32, rngs=nnx.Rngs(params=key))  # noqa: E731
+  key = jax.random.key(0, impl='unsafe_rbg')
+  graph = nnx.split(nnx.eval_shape(lambda: make(key)))[0]
+  return nnx.merge(graph, jax.jit(lambda key: nnx.state(make(key)))(key))
+
+
+def run(module, *operands, **fields):
+  """NumPy's arrays of a call of the module, compiled once for modules of one structure."""
+  graph, state = nnx.split(module)
+  return jax.device_get(_run(graph, state, operands, fields))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _run(graph, state, operands, fields):
+  return nnx.merge(graph, state)(*operands, **fields)
+
+
 def batch_of(image=IMAGE, text=TEXT, size=4, seed=0):
   """Images, and tokens whose texts end at different places."""
   random = np.random.default_rng(seed)
@@ -75,7 +115,7 @@ def assert_remat_changes_no_gradient(plain, rematerialized, parameters, images):
     loss = lambda parameters: jnp.sum(model.bind(parameters).image(images)[0] ** 3)  # noqa: E731
     return jax.jit(jax.value_and_grad(loss))(parameters)
 
-  ours, again = value_and_gradient(plain), value_and_gradient(rematerialized)
+  ours, again = map(jax.device_get, map(value_and_gradient, (plain, rematerialized)))
   chex.assert_trees_all_close(ours, again, rtol=1e-4, atol=1e-4)
 
 
@@ -92,7 +132,7 @@ def assert_remat_changes_neither_gradients_nor_statistics(
       model.set_attributes(use_running_average=False, raise_if_not_found=False)
       return jnp.sum(model.image(images)[0] ** 2), updated_statistics(model)
 
-    return jax.jit(jax.value_and_grad(loss, has_aux=True))(trained)
+    return jax.device_get(jax.jit(jax.value_and_grad(loss, has_aux=True))(trained))
 
   (loss, moved), gradient = value_and_gradient(plain)
   again = value_and_gradient(rematerialized)
@@ -100,6 +140,6 @@ def assert_remat_changes_neither_gradients_nor_statistics(
     jax.tree.leaves(((loss, moved), gradient)), jax.tree.leaves(again), strict=True
   ):
     assert np.linalg.norm(one - other) <= 1e-4 * np.linalg.norm(one) + 1e-4
-  before = plain.part(parameters)[1]
+  before = jax.device_get(plain.part(parameters)[1])
   for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(moved), strict=True):
     assert np.abs(old - new).max() > 0
