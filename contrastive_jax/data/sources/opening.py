@@ -6,8 +6,6 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-import tensorflow_datasets as tfds
-
 from contrastive_jax.data.sources import (
   array_record,
   chained,
@@ -22,7 +20,6 @@ from contrastive_jax.data.sources import (
   measured,
   mixture,
   optional,
-  prepared,
   row_ids,
   rows,
   stamps,
@@ -122,7 +119,7 @@ def _open_split(name: str, split: str, folder: str | None) -> tuple[Sequence[Any
     records, size = _open_split(name.removeprefix(_MEASURED), split, folder)
     return measured.of(records), size
   if name == 'emoji':
-    return prepared.open_embedded(split)
+    return _prepared().open_embedded(split)
   if name in labeled.DATASETS and not folder:  # a folder is TFDS's
     return _open_labeled(name, split)
   field, ungrouped = grouped.parse(name, _SCHEMES)
@@ -132,7 +129,7 @@ def _open_split(name: str, split: str, folder: str | None) -> tuple[Sequence[Any
       f'config.data.name = {name!r} starts with {scheme!r}; use one of {[*_SCHEMES, "tfds"]}'
     )
   if scheme not in _SCHEMES:
-    return prepared.open_prepared(name.removeprefix('tfds:'), split, folder)
+    return _prepared().open_prepared(name.removeprefix('tfds:'), split, folder)
   try:
     if scheme in _FOLDER_READERS:
       rest, split = named_split(rest, split)
@@ -143,6 +140,13 @@ def _open_split(name: str, split: str, folder: str | None) -> tuple[Sequence[Any
     return _Slice(records, split), records.bytes
   except ValueError as error:
     raise ValueError(f'config.data.name = {name!r}: {error}') from error
+
+
+def _prepared():
+  # TFDS is a sixth of the start of a process, a worker's too, and many read none of its files.
+  from contrastive_jax.data.sources import prepared
+
+  return prepared
 
 
 def _open_labeled(name: str, split: str) -> tuple[Sequence[Any], int | None]:
@@ -172,6 +176,9 @@ class _Slice(Sequence):
   """The records of a slice in TFDS's notation, such as 'train[:50%]'."""
 
   def __init__(self, records: Sequence[Any], split: str):
+    # Like `_prepared`.
+    import tensorflow_datasets as tfds
+
     name = split.split('[')[0]
     whole = tfds.core.SplitInfo(
       name=name, shard_lengths=[len(records)], num_bytes=0, filename_template=None
