@@ -6,6 +6,7 @@ from configs.methods import gram
 from contrastive_jax.methods import inputs
 from contrastive_jax.models.definition import define
 from contrastive_jax.training import build, flops
+from tests.models.towers import drawn
 
 IMAGE = {'size': 16, 'patch': 8, 'width': 16, 'layers': 0, 'heads': 2, 'pooling': 'mean'}
 TEXT = {'vocabulary': 32, 'length': 8, 'width': 16, 'layers': 0, 'heads': 2}
@@ -22,11 +23,11 @@ def test_each_sound_has_a_vector_of_its_own():
     'audio': rng.integers(0, 256, (3, 2, 16, 16), np.uint8),
   }
   definition = define('audio_clip', **SIZES, audio=IMAGE)
-  parameters = jax.jit(definition.init)(jax.random.key(0))
+  parameters = drawn(definition)
   # Example 2 has the sounds of example 0, swapped.
   batch['audio'][2] = batch['audio'][0, ::-1]
   encode = jax.jit(lambda parameters, batch: definition.bind(parameters).encode(batch))
-  outputs = encode(parameters, batch)
+  outputs = jax.device_get(encode(parameters, batch))
   np.testing.assert_allclose(np.linalg.norm(outputs.audio, axis=-1), 1, rtol=1e-5)
   np.testing.assert_allclose(outputs.audio[2], outputs.audio[0, ::-1], atol=1e-6)
   assert np.abs(outputs.audio[0, 0] - outputs.audio[0, 1]).max() > 1e-3

@@ -6,15 +6,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from contrastive_jax.models.definition import define
 from contrastive_jax.models.fastvit import Branches, SqueezeExcite
-from tests.models.towers import assert_remat_changes_neither_gradients_nor_statistics, drawn
+from tests.models.towers import (
+  assert_remat_changes_neither_gradients_nor_statistics,
+  drawn,
+  made,
+  run,
+)
 
 IMAGE = {'tower': 'fastvit', 'size': 32, 'width': 4, 'layers': (1, 1, 2, 1)}
 TEXT = {'vocabulary': 32, 'length': 6, 'width': 16, 'layers': 1, 'heads': 2}
-MAKE = {'dtype': jnp.float32}
 
 
 def clip_of(dtype='float32', **image):
@@ -48,9 +51,9 @@ def images():
 def test_shapes_and_dtype(image, tokens):
   for dtype in ('float32', 'bfloat16'):
     model = clip_of(dtype, **image)
-    encode = lambda key, images: model.bind(model.init(key)).image(images)  # noqa: E731, B023
+    encode = lambda p, images: model.bind(p).image(images)  # noqa: E731, B023
     side = model.bind(model.shapes).image.size
-    found = jax.eval_shape(encode, jax.random.key(0), np.zeros((3, side, side, 3), np.float32))
+    found = jax.eval_shape(encode, model.shapes, np.zeros((3, side, side, 3), np.float32))
     assert found[0].shape == (3, tokens[-1]) and found[1].shape == tokens
     assert found[0].dtype == found[1].dtype == dtype
 
@@ -58,31 +61,36 @@ def test_shapes_and_dtype(image, tokens):
 def merged(normalized):
   """Kernel [h, w, C, D] and bias [D] of a convolution and the running statistics of its norm."""
   norm = normalized.norm
-  factor = norm.scale[...] / jnp.sqrt(norm.variance[...] + 1e-5)
-  kernel = normalized.convolution.kernel[...]
+  scale, bias, mean, variance = map(
+    np.asarray, (norm.scale[...], norm.bias[...], norm.mean[...], norm.variance[...])
+  )
+  factor = scale / np.sqrt(variance + 1e-5)
+  kernel = np.asarray(normalized.convolution.kernel[...])
   kernel = kernel.reshape(1, 1, *kernel.shape) if kernel.ndim == 2 else kernel
-  return kernel * factor, norm.bias[...] - norm.mean[...] * factor
+  return kernel * factor, bias - mean * factor
 
 
 def test_branches_are_one_convolution_in_evaluation(images):
-  block = Branches(3, 3, 3, activate=False, rngs=nnx.Rngs(0), **MAKE)
+  block = made(Branches, 3, 3, 3, activate=False)
   random = np.random.default_rng(0)
   for norm in (block.large.norm, block.point.norm, block.identity):
     for parameter in (norm.scale, norm.bias, norm.mean):
       parameter[...] = random.normal(size=3).astype(np.float32)
     norm.variance[...] = random.uniform(0.5, 2, 3).astype(np.float32)
   (kernel, bias), (point, point_bias) = merged(block.large), merged(block.point)
-  factor = block.identity.scale[...] / jnp.sqrt(block.identity.variance[...] + 1e-5)
-  kernel = kernel.at[1, 1].add(point[0, 0] + jnp.diag(factor))
-  bias += point_bias + block.identity.bias[...] - block.identity.mean[...] * factor
+  scale, offset, mean, variance = (
+    np.asarray(getattr(block.identity, name)[...]) for name in ('scale', 'bias', 'mean', 'variance')
+  )
+  factor = scale / np.sqrt(variance + 1e-5)
+  kernel[1, 1] += point[0, 0] + np.diag(factor)
+  bias += point_bias + offset - mean * factor
   layout = ('NHWC', 'HWIO', 'NHWC')
   one = jax.lax.conv_general_dilated(images, kernel, (1, 1), 'SAME', dimension_numbers=layout)
-  np.testing.assert_allclose(block(images), one + bias, atol=1e-4)
+  np.testing.assert_allclose(run(block, images), np.asarray(one) + bias, atol=1e-4)
 
 
 def test_squeeze_and_excite_scales_channels(images):
-  layer = SqueezeExcite(3, 2, rngs=nnx.Rngs(0), **MAKE)
-  ratio = np.asarray(layer(images) / images)
+  ratio = run(made(SqueezeExcite, 3, 2), images) / images
   np.testing.assert_allclose(ratio, np.broadcast_to(ratio[:, :1, :1], ratio.shape), rtol=1e-4)
   assert ratio.min() > 0 and ratio.max() < 1
 

@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contrastive_jax.models.attention import attend
 from contrastive_jax.models.linear import Linear, affine
+from tests.models.towers import made, run
 
 # Those that compile to different programs: one row or many, none to three leading axes.
 LEADING = [(1,), (5,), (1, 1), (4, 3), (2, 1, 3)]
@@ -26,10 +26,10 @@ LEADING = [(1,), (5,), (1, 1), (4, 3), (2, 1, 3)]
 def test_value_and_gradients_are_those_of_the_plain_product(leading, inputs, outputs, bias, dtype):
   random = np.random.default_rng(0)
   x, kernel, weight = (
-    jnp.asarray(random.normal(size=shape), dtype)
+    random.normal(size=shape).astype(dtype)
     for shape in ((*leading, inputs), (inputs, outputs), (*leading, outputs))
   )
-  offset = jnp.float32(random.normal(size=outputs)) if bias else None
+  offset = np.float32(random.normal(size=outputs)) if bias else None
 
   @jax.jit
   def value_and_gradients(x, kernel, offset, weight):
@@ -57,12 +57,13 @@ def test_value_and_gradients_are_those_of_the_plain_product(leading, inputs, out
 )
 def test_a_linear_map_contracts_trailing_axes(inputs, outputs):
   axes = (None,) * len(inputs + outputs)
-  linear = Linear(inputs, outputs, axes, 1.0, dtype=jnp.float32, rngs=nnx.Rngs(0))
-  linear.bias[...] = jnp.arange(4.0).reshape(linear.bias.shape)
+  linear = made(Linear, inputs, outputs, axes, 1.0)
+  linear.bias[...] = np.arange(4, dtype=np.float32).reshape(linear.bias.shape)
   x = np.random.default_rng(0).normal(size=(5, 7, *inputs)).astype(np.float32)
-  expected = np.tensordot(x, linear.kernel[...], len(inputs)) + linear.bias[...]
-  assert linear(x).shape == (5, 7, *outputs)
-  np.testing.assert_allclose(linear(x), expected, rtol=1e-5, atol=1e-5)
+  expected = np.tensordot(x, linear.kernel[...], len(inputs)) + np.asarray(linear.bias[...])
+  found = run(linear, x)
+  assert found.shape == (5, 7, *outputs)
+  np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(

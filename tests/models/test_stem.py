@@ -10,11 +10,11 @@ from jax.sharding import NamedSharding
 
 from contrastive_jax.models.stem import Convolution, ConvolutionStem, convolution, convolve
 from contrastive_jax.sharding.mesh import batch_sharding, make_mesh, on_mesh
-from tests.models.towers import tiny
+from tests.models.towers import run, started, tiny
 
 
-def stem(blocks, dtype=jnp.float32):
-  return ConvolutionStem(4, 16, blocks=blocks, dtype=dtype, rngs=nnx.Rngs(0))
+def stem(blocks):
+  return started(ConvolutionStem, 4, 16, blocks=blocks)
 
 
 @pytest.fixture(scope='module')
@@ -26,22 +26,25 @@ def test_a_residual_block_whose_end_is_zero_changes_nothing(images):
   plain, deep = stem(None), stem((2, 1))
   for ours, theirs in zip(deep.convolutions, plain.convolutions, strict=True):
     nnx.update(ours, nnx.state(theirs))
-  assert np.abs(nnx.jit(deep)(images) - nnx.jit(plain)(images)).max() > 1e-2
+  expected = run(plain, images)
+  assert np.abs(run(deep, images) - expected).max() > 1e-2
   for blocks in deep.blocks:
     for block in blocks:
       block.second.kernel[...] *= 0
-  np.testing.assert_allclose(nnx.jit(deep)(images), nnx.jit(plain)(images), atol=1e-6)
+  np.testing.assert_allclose(run(deep, images), expected, atol=1e-6)
 
 
 def test_activations_begin_at_the_scale_of_their_input(images):
   for blocks in (None, (2, 2)):
-    tokens = nnx.jit(stem(blocks))(images)
+    tokens = run(stem(blocks), images)
     assert tokens.shape == (2, 16, 16)
     assert 0.5 < np.std(tokens) < 2.5
 
 
 def test_the_dtype_is_kept(images):
-  assert jax.eval_shape(stem((1, 0), jnp.bfloat16), images.astype(jnp.bfloat16)).dtype == 'bfloat16'
+  make = {'blocks': (1, 0), 'dtype': jnp.bfloat16}
+  encode = lambda x: ConvolutionStem(4, 16, **make, rngs=nnx.Rngs(0))(x)  # noqa: E731
+  assert jax.eval_shape(encode, images.astype(jnp.bfloat16)).dtype == 'bfloat16'
 
 
 @pytest.mark.parametrize(
