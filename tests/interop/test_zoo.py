@@ -18,6 +18,7 @@ from contrastive_jax.interop.open_clip import config as open_clip_config
 from contrastive_jax.interop.open_clip import folder as open_clip_folder
 from contrastive_jax.interop.open_clip.timm_names import NETWORKS
 from contrastive_jax.models.definition import join_statistics, updated_statistics
+from tests.doubles import slow_but
 from tests.interop.parity import assert_same_bytes
 from tests.interop.peer import run as peer
 from tests.interop.zoo import CASES, FOLDER, expected, sampled, shrink
@@ -96,7 +97,11 @@ def assert_comes_back(folder, model, tmp_path):
     assert before[section].items() <= after[section].items()
 
 
-@pytest.mark.parametrize('case', CASES)
+# SigLIP 2 computes the same but for a remainder of pixels, which a test of the tower has.
+LIKE_OTHERS = ('siglip',)
+
+
+@pytest.mark.parametrize('case', slow_but(CASES, *(set(CASES) - set(LIKE_OTHERS))))
 def test_a_family_computes_as_in_open_clip(case, monkeypatch):
   shrink(monkeypatch, case)
   assert_computes(interop.read_open_clip(FOLDER / case), expected(case))
