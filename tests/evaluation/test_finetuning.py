@@ -14,7 +14,7 @@ from contrastive_jax.models.definition import define
 from contrastive_jax.sharding.mesh import make_mesh
 from contrastive_jax.training.optimizer import make_optimizer
 from contrastive_jax.training.rates import frozen, parameter_rates
-from tests.models.towers import IMAGE, SECTIONS, TOWERS, parameters_of, tiny, tiny_coca
+from tests.models.towers import IMAGE, SECTIONS, TOWERS, drawn, tiny, tiny_coca
 
 FIELDS = {'b1': 0.9, 'b2': 0.98, 'epsilon': 1e-6, 'weight_decay': 0.05, 'clip_norm': 1.0}
 COLORS = np.array([[250, 10, 10], [10, 250, 10], [10, 10, 250]])
@@ -28,9 +28,17 @@ def pictures(number, seed=0):
   return np.clip(COLORS[labels][:, None, None] + noise, 0, 255).astype(np.uint8), labels
 
 
+def started(classifier):
+  """Drawn parameters, but a head as it begins, and variances of 1."""
+  parameters = drawn(classifier)
+  parameters['head'] = jax.jit(lambda key: classifier.init(key)['head'])(jax.random.key(0))
+  begun = lambda path, a: 1 + 0 * a if path[-1].key == 'variance' else a  # noqa: E731
+  return jax.tree_util.tree_map_with_path(begun, parameters)
+
+
 def train(rates, mesh='data:8', layer_decay=1.0, steps=30, devices=None, **options):
   classifier = define_classifier(tiny(image={'layers': 1}), 3, heads=2)
-  start = parameters_of(classifier)
+  start = started(classifier)
   multipliers = parameter_rates(classifier, rates, layer_decay)
   optimizer = make_optimizer(optax.constant_schedule(3e-3), **FIELDS, rates=multipliers)
   mesh = make_mesh(mesh, devices)
@@ -89,7 +97,7 @@ def test_a_classifier_suits_every_tower(name):
 def test_training_a_classifier_leaves_running_statistics(rates):
   image = IMAGE | {'stem': 'convolution', 'stem_blocks': (0, 1), 'stem_norm': 'batch', 'layers': 0}
   classifier = define_classifier(tiny(image=image | {'pooling': 'mean'}), 3, heads=2)
-  start = parameters_of(classifier)
+  start = started(classifier)
   multipliers = parameter_rates(classifier, rates)
   optimizer = make_optimizer(optax.constant_schedule(3e-3), **FIELDS, rates=multipliers)
   mesh, held = make_mesh('data:1', jax.devices()[:1]), frozen(classifier, multipliers)
@@ -104,7 +112,7 @@ def test_training_a_classifier_leaves_running_statistics(rates):
 @pytest.mark.parametrize('make', [tiny, tiny_coca])
 def test_a_new_classifier_has_no_opinion(make):
   classifier = define_classifier(make(), 5, heads=2)
-  parameters = parameters_of(classifier)
+  parameters = started(classifier)
   logits = jax.jit(lambda p: classifier.bind(p)(np.ones((2, 8, 8, 3), np.float32)))(parameters)
   np.testing.assert_array_equal(logits, np.zeros((2, 5)))
 
@@ -118,7 +126,9 @@ def test_mistakes_are_named():
 
 def test_pictures_are_augmented_and_a_loss_that_is_not_finite_stops():
   with pytest.raises(FloatingPointError, match='the loss of step 2 is nan'):
-    train((('image/.*', 0.0),), steps=2, augment=lambda key, images: images * jax.numpy.nan)
+    mesh = {'mesh': 'data:1', 'devices': jax.devices()[:1]}
+    nan = lambda keys, images: images * jax.numpy.nan  # noqa: E731
+    train((('image/.*', 0.0),), steps=2, augment=nan, **mesh)
 
 
 class FashionMnist(tfds.core.GeneratorBasedBuilder, skip_registration=True):

@@ -11,7 +11,7 @@ from contrastive_jax.evaluation.probes import linear_probe, logistic_regression,
 from contrastive_jax.evaluation.probing import PROBES
 from contrastive_jax.evaluation.zero_shot import read_classes
 from contrastive_jax.sharding.mesh import make_mesh
-from tests.models.towers import parameters_of, tiny
+from tests.models.towers import drawn, tiny
 
 
 def clusters(number, classes=4, width=8, spread=0.1, seed=0):
@@ -112,8 +112,8 @@ def test_mistakes_are_named(labels, message):
 
 
 def test_the_evaluator_probes_its_splits():
-  definition, split = tiny(image={'size': 32, 'patch': 8}), 'heldout_composition'
-  parameters = parameters_of(definition)
+  definition, split = tiny(image={'size': 32, 'patch': 8, 'layers': 1}), 'heldout_composition'
+  parameters = drawn(definition)
   seen, test = (data.open_source('emoji', f'{split}[vendor={v}]') for v in ('noto', 'twemoji'))
 
   def evaluator(**fields):
@@ -121,7 +121,7 @@ def test_the_evaluator_probes_its_splits():
       definition,
       None,
       {split: test},
-      make_mesh('data:8'),
+      make_mesh('data:1', jax.devices()[:1]),
       image_size=32,
       batch_size=256,
       classes=dict([read_classes('skin_tone', seen.values)]),
@@ -155,8 +155,9 @@ def test_a_fused_probe_reads_image_and_text(monkeypatch):
       return {'fitted': self.fitted, 'tested': features}
 
   monkeypatch.setitem(PROBES, 'linear', Probe)
-  definition = tiny(image={'size': 32, 'patch': 8}, text={'vocabulary': 4096})
-  parameters, split = parameters_of(definition), 'heldout_composition[vendor=twemoji]'
+  image, text = {'size': 32, 'patch': 8, 'layers': 1}, {'vocabulary': 4096, 'layers': 1}
+  definition = tiny(image=image, text=text)
+  parameters, split = drawn(definition), 'heldout_composition[vendor=twemoji]'
   source, tokenizer = data.open_source('emoji', split), data.open_tokenizer('emoji', 6)
 
   def evaluator(text):

@@ -17,6 +17,7 @@ from contrastive_jax.evaluation.retrieval import (
   retrieve,
 )
 from contrastive_jax.sharding.mesh import batch_sharding, make_mesh
+from tests.doubles import slow_but
 
 
 def expected_recall(scores, right, k):
@@ -31,7 +32,8 @@ def expected_recall(scores, right, k):
 
 
 @settings(deadline=None)
-@given(st.integers(0, 10_000), st.integers(1, 5), st.integers(1, 4), st.sampled_from([1, 8]))
+# Each number of candidates compiles a program, and 5 have 120 orders.
+@given(st.integers(0, 10_000), st.sampled_from([1, 4]), st.integers(1, 4), st.sampled_from([1, 8]))
 def test_recall_is_the_mean_over_all_orders_of_ties(seed, N, k, devices):
   rng = np.random.default_rng(seed)
   candidates = rng.integers(-1, 2, (N, 2)).astype(np.float32)
@@ -65,9 +67,10 @@ def same_hits(x, y, x_ids, y_ids, devices):
   assert hits(x, y, x_ids, y_ids, ks, mesh=mesh).keys() == of_x.keys()
 
 
-@pytest.mark.parametrize('devices', [1, 8])
-@pytest.mark.parametrize('texts_per_image', [1, 3])
-def test_both_ways_equal_the_dense_counts(devices, texts_per_image):
+@pytest.mark.parametrize(
+  ('texts_per_image', 'devices'), slow_but(itertools.product((1, 3), (1, 8)), (1, 1), (3, 8))
+)
+def test_both_ways_equal_the_dense_counts(texts_per_image, devices):
   random = np.random.default_rng(0)
   # Small integers: scores are exact, and many tie.
   x = random.integers(-2, 3, (601, 6)).astype(np.float32)

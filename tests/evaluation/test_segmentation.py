@@ -70,7 +70,8 @@ def test_the_background_is_as_frequent_as_a_class():
 
 @pytest.fixture(scope='module')
 def definition():
-  return tiny(image={'size': 32, 'patch': 8}, text={'vocabulary': 4096, 'length': 8})
+  image = {'size': 32, 'patch': 8, 'layers': 1}
+  return tiny(image=image, text={'vocabulary': 4096, 'length': 8, 'layers': 1})
 
 
 def test_the_evaluator_segments_its_splits(definition, monkeypatch):
