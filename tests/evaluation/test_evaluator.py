@@ -22,8 +22,8 @@ from tests.models.towers import drawn, tiny, tiny_coca
 
 SPLIT = 'heldout_composition[vendor=twemoji,skin_tone=dark]'
 WAYS = 'image_to_text', 'text_to_image'
-IMAGE = {'size': 32, 'patch': 16}
-TEXT = {'vocabulary': 4096, 'length': 8}
+IMAGE = {'size': 32, 'patch': 16, 'layers': 1}
+TEXT = {'vocabulary': 4096, 'length': 8, 'layers': 1}
 
 
 def make_evaluator(definition, **captions):
