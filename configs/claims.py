@@ -36,8 +36,9 @@ def get_config(variant: str = 'default') -> ConfigDict:
     own.name, own.variant = 'claims', variant
     return own
   config = recipe(stage)
-  size = 'smoke' if stage == 'smoke' else 'default'
-  apply_changes(config, method_config(method, size), clip.get_config(size))
+  if method != 'clip':
+    size = 'smoke' if stage == 'smoke' else 'default'
+    apply_changes(config, method_config(method, size), clip.recipe(size))
   config.name, config.variant = 'claims', variant
   return config
 
@@ -71,7 +72,7 @@ def apply_changes(config: Any, method: Any, base: Any) -> None:
 def recipe(stage: str) -> ConfigDict:
   """CLIP on the embedded emoji, for 400 steps."""
   # Fields that this function leaves out change nothing: they turn on what came later.
-  config = clip.get_config()
+  config = clip.recipe()
   config.data.name = 'emoji'
   styles = 'train[vendor=noto|twemoji'  # the two that the recipe began with
   config.data.split = f'{styles},skin_tone=]+{styles},skin_tone=]+{styles}]'

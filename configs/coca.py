@@ -29,7 +29,7 @@ def get_config(variant: str = 'default') -> ConfigDict:
 
 def emoji(variant: str) -> ConfigDict:
   """CLIP's small towers on the included emoji, and a decoder of the text tower's size."""
-  config = clip.get_config(variant)
+  config = clip.recipe(variant)
   model = config.model
   del model.image.pooling
   # The paper's pooler is 'cascade': the image embedding is pooled from the captioner's memory.
@@ -61,7 +61,7 @@ def paper(variant: str) -> ConfigDict:
   image = {'size': 288, 'patch': 18, 'width': width, 'layers': image_layers, 'pre_norm': False}
   text = {'vocabulary': 64_000, 'length': 76, 'width': width}
   decoder = {'layers': text_layers, 'head_width': 64}
-  config = clip.get_config('vit_b16')
+  config = clip.recipe('vit_b16')
   config.data.size = 288
   config.model.embed = embed
   config.model.image = ConfigDict(image | shared)

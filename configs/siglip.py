@@ -24,7 +24,7 @@ def get_config(variant: str = 'default') -> ConfigDict:
   """Returns the config of a variant."""
   if variant not in VARIANTS:
     raise ValueError(f'configs/siglip.py has no variant {variant!r}; use one of {VARIANTS}')
-  config = clip.get_config(variant)
+  config = clip.recipe(variant)
   config.name = 'siglip'
   config.model.scale = 10.0
   config.model.bias = -10.0

@@ -35,7 +35,7 @@ def get_config(variant: str = 'default') -> ConfigDict:
   """Returns the config of a variant."""
   if variant not in VARIANTS:
     raise ValueError(f'configs/simclr.py has no variant {variant!r}; use one of {VARIANTS}')
-  config = clip.get_config('default' if variant in PAPER else variant)
+  config = clip.recipe('default' if variant in PAPER else variant)
   config.name, config.variant = 'simclr', variant
   config.model = ConfigDict(
     {
@@ -94,7 +94,7 @@ def make_imagenet(
   """The paper's tower, data and augmentation, and a schedule in epochs."""
   config.data.name, config.data.split = 'imagenet2012', 'train'
   config.data.size = 256
-  config.model.image = clip.get_config(tower).model.image
+  config.model.image = clip.recipe(tower).model.image
   config.model.dtype = 'bfloat16'
   config.augmentation = ConfigDict(
     {'brightness': 0.8, 'contrast': 0.8, 'saturation': 0.8, 'hue': 0.2, 'grey': 0.2}

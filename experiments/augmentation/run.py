@@ -51,7 +51,7 @@ def best(function) -> float:
 
 def main(_):
   """Writes and prints milliseconds per batch."""
-  config = clip.get_config()
+  config = clip.recipe()
   size, strengths = config.model.image.size, config.augmentation.to_dict()
   source = data.open_source('emoji', 'train')
   encoded = [source[i]['image'] for i in range(BATCH)]

@@ -68,4 +68,6 @@ def _launch(stage: str, method: str, seed: int, config: str, folder: pathlib.Pat
   name = name_of(stage, method, seed)
   # Evaluated at the end alone
   fields = {'seed': seed, 'evaluate_every': 1_000_000, 'evaluation.probes': ()}
+  if method == BASELINE:
+    fields['objective'] = {'info_nce': 1.0}  # whatever configs/clip.py adds to it
   return side_by_side.Launch(name, folder / side_by_side.folder_name(name), config, fields)

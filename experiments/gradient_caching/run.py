@@ -24,7 +24,7 @@ CHECKED_BATCH, CHECKED_PARTS = 32, 8
 
 def build_run(batch: int, parts: int, dtype: str) -> build.Run:
   """The paper's ViT-B/32 with half of the patches dropped, on one device."""
-  config = clip.get_config('vit_b32')
+  config = clip.recipe('vit_b32')
   config.batch_size, config.micro_batches = batch, parts
   config.model.dtype = dtype
   config.model.image.patch_dropout = 0.5

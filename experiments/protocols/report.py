@@ -10,7 +10,12 @@ RESULTS = pathlib.Path(__file__).with_name('results.json')
 
 # Metrics of the README; results.json has subgroups, languages and other cutoffs too.
 SHOWN = re.compile(r'(?!.*(subgroup|names)_).*(@1|accuracy|per_class_recall|exact_match|cider)')
-NAMES = {'clip-default': 'CLIP', 'siglip-default': 'SigLIP', 'coca-default': 'CoCa'}
+NAMES = {
+  'clip-default': 'CLIP',
+  'clip-info_nce': 'InfoNCE alone',
+  'siglip-default': 'SigLIP',
+  'coca-default': 'CoCa',
+}
 # The table of README.md: (row, metrics, chance).
 OVERVIEW = (
   (
@@ -47,7 +52,8 @@ OVERVIEW = (
 
 def protocols(path: pathlib.Path) -> str:
   """Returns a row per metric and a column per run."""
-  runs = records.read(path)['results']
+  found = records.rows(path)
+  runs = {name: found[name] for name in (*NAMES, *found) if name in found}
   metrics = dict.fromkeys(name for run in runs.values() for name in run if SHOWN.fullmatch(name))
   rows = ([name, *(_cell(run, name) for run in runs.values())] for name in metrics)
   header = ['', *(NAMES.get(name, name) for name in runs)]
@@ -56,12 +62,12 @@ def protocols(path: pathlib.Path) -> str:
 
 def overview(path: pathlib.Path) -> str:
   """Returns the main metrics of the default runs, beside chance."""
-  runs = records.read(path)['results']
+  runs = records.rows(path)
   rows = []
   for row, metrics, chance in OVERVIEW:
     cells = ([_cell(runs[run], metric) for metric in metrics] for run in NAMES)
     rows.append([row, *map(', '.join, cells), chance])
-  return records.markdown('lrrrr', ['', *NAMES.values(), 'chance'], rows)
+  return records.markdown('l' + 'r' * (len(NAMES) + 1), ['', *NAMES.values(), 'chance'], rows)
 
 
 def _cell(run: dict[str, float], metric: str) -> str:

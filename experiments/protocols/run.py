@@ -2,8 +2,8 @@
 
   python -m experiments.protocols.run --workdir=runs/clip-default --workdir=runs/coca-default
 
-With --stamps=FILE, written by tux_paint.py, also on images of another domain. Writes results.json
-and prints its table.
+With --stamps=FILE, written by tux_paint.py, also on images of another domain. Adds the runs to
+results.json, by the names of their folders, and prints its table.
 """
 
 import pathlib
@@ -47,9 +47,10 @@ def evaluate(folder: pathlib.Path) -> dict[str, float]:
 
 def main(_):
   """Evaluates, writes and prints."""
-  results = {pathlib.Path(name).name: evaluate(pathlib.Path(name)) for name in WORKDIRS.value}
   output = pathlib.Path(OUTPUT.value)
-  records.write(output, results)
+  results = records.rows(output)
+  results |= {pathlib.Path(name).name: evaluate(pathlib.Path(name)) for name in WORKDIRS.value}
+  records.write(output, results, resumed=True)
   print(report.protocols(output))
 
 

@@ -67,6 +67,7 @@ ARMS: Mapping[str, Mapping[str, Any]] = {
 
 def launch_of(arm: str, folder: pathlib.Path) -> side_by_side.Launch:
   """The run of an arm, below a folder. It is evaluated at its end alone."""
-  fields = {'evaluate_every': 1_000_000, 'evaluation.probes': (), **FIRST, **ARMS[arm]}
+  fields = {'objective': {'info_nce': 1.0}, 'evaluate_every': 1_000_000, 'evaluation.probes': ()}
+  fields |= {**FIRST, **ARMS[arm]}
   name = side_by_side.folder_name(arm)
   return side_by_side.Launch(arm, folder / name, 'configs/clip.py:validation', fields)

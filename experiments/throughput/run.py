@@ -41,7 +41,7 @@ def build_run(
   dtype, size, patch, width, image_layers, text_layers, heads, length, vocabulary, batch
 ):
   """Builds the run of the emoji config with a patch stem, and a list that holds its state."""
-  config = clip.get_config()
+  config = clip.recipe()
   config.batch_size = batch
   config.optimizer.clip_norm = None
   config.augmentation = ConfigDict()

@@ -16,7 +16,7 @@ from experiments.styles import subsets
 
 
 def config_of(arm):
-  config = clip.get_config('validation')
+  config = clip.recipe('validation')
   config.update_from_flattened_dict(arms.FIRST | arms.ARMS[arm])
   return config
 
@@ -28,7 +28,7 @@ def test_every_arm_changes_fields_of_the_first_recipe(arm):
 
 
 def test_the_chosen_arm_is_the_default_config():
-  chosen, default = config_of(arms.CHOSEN), clip.get_config('validation')
+  chosen, default = config_of(arms.CHOSEN), clip.recipe('validation')
   chosen.total_steps = default.total_steps  # the default leaves some of the time
   assert chosen.to_json() == default.to_json()
 
