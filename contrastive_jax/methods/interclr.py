@@ -1,21 +1,18 @@
 """InterCLR: MoCo, and a term between images by pseudo-labels of a bank of all examples."""
 
 import dataclasses
-import math
 from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from contrastive_jax.losses import pairwise
-from contrastive_jax.methods import pseudo_labels
+from contrastive_jax.methods import pseudo_labels, semi_hard
 from contrastive_jax.methods.memory import scatter_mean
-from contrastive_jax.methods.method import Arrays, Result, Slot, fold_name
+from contrastive_jax.methods.method import Result, Slot, fold_name
 from contrastive_jax.methods.moco import MoCo
 from contrastive_jax.models.transformer import unit
 
-# A logit that does not count; terms of `pairwise` are finite.
-_NEVER = -1e9
 MARGINS = ('cosine', 'arc')
 
 
@@ -39,8 +36,8 @@ class InterClr(MoCo):
      widened by it instead, cos(θ + m).
 
   The authors search the nearest among all labels, and draw until the label differs. Here each of
-  the nearest is drawn with a probability for which `negatives` is the expected number, so that the
-  bank is streamed.
+  the nearest is drawn with a probability for which `negatives` is the expected number, see
+  `semi_hard.negatives`.
 
   Attributes:
     inter: w; 0 for MoCo.
@@ -110,51 +107,20 @@ class InterClr(MoCo):
     if not self.inter:
       return Result(intra.loss, writes)
     scale = inputs['scale'] if self.scale is None else self.scale
-    own = memory['labels'][inputs['id']]
-    positive = scale * self._shifted(inputs, memory, own, fold_name(key, 'positive'))
-    negative = self._negatives(inputs['first'], memory, own, scale, fold_name(key, 'negatives'))
-    terms = jnp.where(own >= 0, jnp.logaddexp(positive, negative) - positive, 0.0)
-    inter = jnp.mean(terms)
-    used = pseudo_labels.counts(memory['labels'], self.clusters) > 0  # clusters with vectors
-    metrics = {'intra': intra.loss, 'inter': inter}
-    metrics |= {'labeled': jnp.mean(own >= 0), 'used': jnp.mean(used)}
-    return Result((1 - self.inter) * intra.loss + self.inter * inter, writes, metrics)
-
-  def _shifted(self, inputs: Arrays, memory: Arrays, own: jax.Array, key: jax.Array) -> jax.Array:
-    """The cosines [B] of anchors and positives, less the margin."""
-    labels = memory['labels']
-    x, y = (jnp.ones((len(each), 1)) for each in (own, labels))
-    rows, columns = (own, _bits(key, own)), (labels, _numbers(labels))
-    _, found = pairwise.top_k(x, y, 1, _of_label, rows=rows, columns=columns, mesh=self.mesh)
-    cosine = pairwise.paired(inputs['first'], memory['bank'][found[:, 0]])
-    return shift(cosine, self.margin, self.margin_kind)
-
-  def _negatives(self, x: jax.Array, memory: Arrays, own: jax.Array, scale, key: jax.Array):
-    """Log Σ exp over the drawn negatives, [B]."""
-    bank, labels = memory['bank'], memory['labels']
-    counts = pseudo_labels.counts(labels, self.clusters)
+    x, bank, labels = inputs['first'], memory['bank'], memory['labels']
+    own, counts = labels[inputs['id']], pseudo_labels.counts(labels, self.clusters)
+    found = semi_hard.positives(labels, own, fold_name(key, 'positive'), self.mesh)
+    cosine = pairwise.paired(x, bank[found])
+    positive = scale * semi_hard.shift(cosine, self.margin, self.margin_kind)
     others = jnp.sum(counts) - counts[own]
-    floor = jnp.full(len(x), 2 * _NEVER)
-    if 0 < self.nearest < len(bank):
-      detached = jax.lax.stop_gradient(x)
-      floor, _ = pairwise.threshold(
-        *(detached, bank, _other_label),
-        count=self.nearest,
-        rows=own,
-        columns=labels,
-        scale=scale,
-        mesh=self.mesh,
-      )
-      others = jnp.minimum(others, self.nearest)
-    share = jnp.minimum(self.negatives / jnp.maximum(others, 1), 1.0)
-    total, _ = pairwise.logsumexp(
-      *(x, bank, _drawn),
-      rows=(own, floor, share, _bits(key, own)),
-      columns=(labels, _numbers(labels)),
-      scale=scale,
-      mesh=self.mesh,
-    )
-    return total
+    options = {'count': self.negatives, 'nearest': self.nearest, 'scale': scale, 'mesh': self.mesh}
+    drawn = (x, bank, labels, own, others, fold_name(key, 'negatives'))
+    negative = semi_hard.negatives(*drawn, **options)
+    inter = jnp.mean(jnp.where(own >= 0, jnp.logaddexp(positive, negative) - positive, 0.0))
+    metrics = {'intra': intra.loss, 'inter': inter}
+    # Clusters with vectors
+    metrics |= {'labeled': jnp.mean(own >= 0), 'used': jnp.mean(counts > 0)}
+    return Result((1 - self.inter) * intra.loss + self.inter * inter, writes, metrics)
 
   def update(self, memory, writes, heads, step):
     """Writes the queue and the bank, and moves labels and centroids."""
@@ -181,59 +147,3 @@ class InterClr(MoCo):
     pairs = sizes.batch * sizes.examples
     own = (6.0 + 8.0 * searches) * pairs * sizes.embed + 2.0 * pairs
     return super().flops(sizes) + own + 2.0 * sizes.batch * self.clusters * sizes.embed
-
-
-def shift(cosine: jax.Array, margin: float, kind: str = 'cosine') -> jax.Array:
-  """A cosine less the margin m, or with 'arc' that of the angle plus m.
-
-  Where the angle would leave [0, π], the arc continues as cos θ − m sin |m|, as in the authors'
-  code.
-  """
-  if kind == 'cosine':
-    return cosine - margin
-  bounded = jnp.clip(cosine, -1 + 1e-6, 1 - 1e-6)
-  turned = cosine * math.cos(margin) - jnp.sqrt(1 - bounded**2) * math.sin(margin)
-  inside = cosine < math.cos(margin) if margin < 0 else cosine > -math.cos(margin)
-  return jnp.where(inside, turned, cosine - margin * math.sin(abs(margin)))
-
-
-def _of_label(scores, rows, columns):
-  """A draw for the columns of a row's label."""
-  (own, bits), (labels, numbers) = rows, columns
-  return jnp.where(own[:, None] == labels, _uniform(bits, numbers), _NEVER)
-
-
-def _other_label(scores, rows, columns):
-  """The scores of columns of other labels."""
-  return jnp.where(_differ(rows, columns), scores, _NEVER)
-
-
-def _differ(rows, columns):
-  """Whether a column has been seen, with another label."""
-  return (columns >= 0) & (rows[:, None] != columns)
-
-
-def _drawn(scores, rows, columns):
-  """The scores of what is drawn of the nearest columns of other labels."""
-  (own, floor, share, bits), (labels, numbers) = rows, columns
-  counted = _differ(own, labels) & (scores >= floor[:, None])
-  return jnp.where(counted & (_uniform(bits, numbers) < share[:, None]), scores, _NEVER)
-
-
-def _bits(key: jax.Array, rows: jax.Array) -> jax.Array:
-  return jax.random.bits(key, rows.shape, jnp.uint32)
-
-
-def _numbers(columns: jax.Array) -> jax.Array:
-  return jnp.arange(len(columns), dtype=jnp.uint32)
-
-
-def _uniform(bits: jax.Array, numbers: jax.Array) -> jax.Array:
-  """Numbers [b, n] in [0, 1) by the bits of a row and the number of a column.
-
-  The mixing function is that of MurmurHash3: a draw costs a few operations per pair.
-  """
-  x = bits[:, None] ^ (numbers * jnp.uint32(0x9E3779B1))
-  for shifted, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
-    x = (x ^ (x >> shifted)) * jnp.uint32(factor)
-  return ((x ^ (x >> 16)) >> 8).astype(jnp.float32) * 2.0**-24

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from contrastive_jax.methods import METHODS, Objective
-from contrastive_jax.methods.interclr import InterClr, _drawn, _uniform, shift
+from contrastive_jax.methods.interclr import InterClr
 from contrastive_jax.methods.moco import MoCo
+from contrastive_jax.methods.semi_hard import _drawn, _uniform, shift
 from contrastive_jax.sharding.mesh import make_mesh
 from tests.losses import reference
 
