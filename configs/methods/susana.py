@@ -8,14 +8,17 @@ https://arxiv.org/abs/2305.09062
   python launch.py --config=configs/methods/susana.py:smoke       two tiny steps
   python launch.py --config=configs/methods/susana.py:validation  to choose settings with
   python launch.py --config=configs/methods/susana.py:resnet      a larger tower, 5-way 5-shot
+  python launch.py --config=configs/methods/susana.py:scripts     letters of 58 scripts
 
 `5_way_1_shot_accuracy` and the like are of episodes of subgroups that training never sees, one in
-three. `--config.objective="('cross_entropy',)"` is a prototypical network.
+three; those of `scripts` are 20-way, of letters of Debian's fonts-noto-core, in scripts that
+training never sees.
+`--config.objective="('cross_entropy',)"` is a prototypical network.
 """
 
 from ml_collections import ConfigDict
 
-VARIANTS = ('default', 'smoke', 'validation', 'resnet')
+VARIANTS = ('default', 'smoke', 'validation', 'resnet', 'scripts')
 
 
 def get_config(variant: str = 'default') -> ConfigDict:
@@ -25,7 +28,8 @@ def get_config(variant: str = 'default') -> ConfigDict:
   config = ConfigDict({'name': 'susana', 'variant': variant, 'task': 'episodes', 'seed': 0})
   config.data = ConfigDict({'name': 'emoji', 'folder': '', 'labels': 'subgroup', 'size': 40})
   config.data.split = 'train[vendor=noto|twemoji,skin_tone=]'
-  config.data.update({'folds': 3, 'train_folds': (0, 1), 'test_fold': 2})  # of the subgroups
+  config.data.parted_by = 'subgroup'  # its values are dealt to folds
+  config.data.update({'folds': 3, 'train_folds': (0, 1), 'test_fold': 2})
   config.augmentation = ConfigDict({'degrees': 10.0, 'translate': 0.08, 'zoom': 0.3})
   image = {'size': 32, 'patch': 8, 'width': 64, 'layers': 0, 'heads': 4, 'pre_norm': False}
   image |= {'stem': 'convolution', 'stem_blocks': (0, 1, 1), 'pooling': 'mean'}
@@ -49,4 +53,8 @@ def get_config(variant: str = 'default') -> ConfigDict:
     config.model.image.layers = (3, 4, 6, 3)
     config.data.size = 80
     config.total_steps, config.checkpoint_every = 40_000, 5_000
+  elif variant == 'scripts':
+    config.data.update({'name': 'scripts', 'split': 'train'})
+    config.data.update({'labels': 'letter', 'parted_by': 'script'})
+    config.total_steps, config.evaluation.way = 500, 20
   return config

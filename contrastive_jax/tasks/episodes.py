@@ -4,6 +4,7 @@ import functools
 import math
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from contrastive_jax import losses
+from contrastive_jax import data, losses
 from contrastive_jax.data.augmentation import augment
 from contrastive_jax.data.images import normalize
 from contrastive_jax.evaluation.batches import in_batches, jit_batched
@@ -50,15 +51,17 @@ def open_episodes(config: ConfigDict) -> Callable[[pathlib.Path], Results]:
   queries by their squared distances to the prototypes [1], `losses.proto_triplet`, and
   `losses.icnn` of the support, of the queries among the support, and of both together.
 
-  The classes, in order of their names, are dealt to `config.data.folds` folds. Those of
-  `config.data.test_fold` are never trained on; episodes of them test the tower.
+  The values of `config.data.parted_by`, the classes or what several of them share, are dealt to
+  `config.data.folds` folds in order of their names. Classes of `config.data.test_fold` are never
+  trained on; episodes of them test the tower.
 
   References:
     [1] Snell et al., Prototypical Networks for Few-shot Learning, 2017,
       https://arxiv.org/abs/1703.05175.
 
   Raises:
-    ValueError: if a loss is unknown, or there are too few classes or images for an episode.
+    ValueError: if a loss is unknown, a class is of two folds, or an episode has more classes or
+      images than there are.
   """
   check_ranges(config, _RULES)
   if not config.objective or {*config.objective} - {*LOSSES}:
@@ -70,7 +73,7 @@ def open_episodes(config: ConfigDict) -> Callable[[pathlib.Path], Results]:
     names = given.name, given.split, given.labels
     return read_labeled(*names, size=size, folder=given.folder or None)
 
-  folds = given.folds, given.train_folds, given.test_fold
+  folds = given.folds, given.train_folds, given.test_fold, _groups(given)
   train, _ = part_classes(read(given.size), *folds)
   _, test = part_classes(read(config.model.image.size), *folds)
   size = config.episodes.way, config.episodes.shot + config.episodes.queries
@@ -93,15 +96,20 @@ def open_episodes(config: ConfigDict) -> Callable[[pathlib.Path], Results]:
 
 
 def part_classes(
-  found: LabeledImages, folds: int, train: Sequence[int], test: int
+  found: LabeledImages,
+  folds: int,
+  train: Sequence[int],
+  test: int,
+  groups: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[LabeledImages, LabeledImages]:
   """The images of the classes to train on, and of those to test with.
 
   Args:
-    found: images of all classes, which are dealt to the folds in turn.
-    folds: number of folds.
+    found: images of all classes.
+    folds: number of folds, to which groups are dealt in turn, in order of their names.
     train: the folds to train on.
     test: the fold to test with.
+    groups: that of each class; a class that is not in it is one of its own.
 
   Raises:
     ValueError: if a fold is out of range, or is for both.
@@ -111,8 +119,11 @@ def part_classes(
       f'config.data.train_folds = {tuple(train)} and test_fold = {test} of {folds} folds; use '
       f'different ones from 0 to {folds - 1}'
     )
-  dealt = [name for n, name in enumerate(found.classes) if n % folds in train]
-  return found.of(dealt), found.of(found.classes[test::folds])
+  own = [groups.get(name, name) for name in found.classes]
+  fold = {group: n % folds for n, group in enumerate(sorted(set(own)))}
+  dealt = {name: fold[group] for name, group in zip(found.classes, own, strict=True)}
+  trained = [name for name in found.classes if dealt[name] in train]
+  return found.of(trained), found.of([name for name in found.classes if dealt[name] == test])
 
 
 def draw(found: LabeledImages, way: int, count: int, seed: tuple[int, ...]) -> LabeledImages:
@@ -191,6 +202,27 @@ def accuracy(features: np.ndarray, labels: np.ndarray, shot: int, fields: Config
   half = 1.96 * np.std(found) / math.sqrt(len(found))
   name = f'{fields.way}_way_{shot}_shot_accuracy'
   return {name: float(np.mean(found)), f'{name}_interval': float(half)}
+
+
+def _groups(given: ConfigDict) -> dict[str, str]:
+  """The value of `config.data.parted_by` of each class; {} where it is the class.
+
+  Raises:
+    ValueError: if a class has two.
+  """
+  if given.parted_by == given.labels:
+    return {}
+  source = data.open_source(given.name, given.split, given.folder or None)
+  groups: dict[str, str] = {}
+  fields = (map(str, source.values(field)) for field in (given.labels, given.parted_by))
+  for name, group in zip(*fields, strict=True):
+    if groups.setdefault(name, group) != group:
+      raise ValueError(
+        f'config.data.parted_by = {given.parted_by!r}: the {given.labels} {name!r} has '
+        f'{groups[name]!r} and {group!r}; use a field with one value per class, or '
+        f'{given.labels!r}'
+      )
+  return groups
 
 
 def _encoder(config: ConfigDict) -> dict[str, Any]:

@@ -20,6 +20,12 @@ def test_folds_share_no_class():
   assert not {*train.images} & {*test.images}
 
 
+def test_classes_of_a_group_share_a_fold():
+  groups = dict(zip(NAMES, 'zzyyxxzw', strict=True))
+  train, test = episodes.part_classes(FOUND, 2, (0,), 1, groups)
+  assert train.classes == tuple('cdh') and test.classes == tuple('abefg')
+
+
 def test_an_episode_has_each_class_in_turn_without_repeats():
   one, same, other = (episodes.draw(FOUND, 3, 4, seed) for seed in ((0, 1), (0, 1), (0, 2)))
   np.testing.assert_array_equal(one.images, same.images)
@@ -55,11 +61,14 @@ def test_a_run_ends_with_the_accuracy_of_unseen_classes(tmp_path):
     ('objective', ('triplet',), r"config\.objective = \('triplet',\); use some of"),
     ('episodes.way', 90, r'config\.episodes\.way = 90: \d+ classes have the 10 images'),
     ('evaluation.shots', (900,), r'config\.evaluation\.way = 5: 0 classes have the 905 images'),
+    ('data.parted_by', 'vendor', r"parted_by = 'vendor': the subgroup '.*' has '\w+' and '"),
     ('data.test_fold', 1, r'config\.data\.train_folds = \(0, 1\) and test_fold = 1 of 3 folds'),
   ],
 )
 def test_what_cannot_work_is_named_before_anything_is_compiled(path, value, message):
   config = susana.get_config('smoke')
+  if path == 'data.parted_by':
+    config.data.split = 'train[skin_tone=]'
   config.update_from_flattened_dict({path: value})
   with pytest.raises(ValueError, match=message):
     tasks.open_task(config)

@@ -22,6 +22,7 @@ from contrastive_jax.data.sources import (
   optional,
   row_ids,
   rows,
+  scripts,
   stamps,
   webdataset,
 )
@@ -52,6 +53,7 @@ _FOLDER_READERS = {
   'datasets': lambda folder, split: optional.load('hugging_face').open_folder(folder, split),
   'imagefolder': image_folder.open_folder,
   'lato': lato.open_folder,
+  'scripts': scripts.open_folder,
   'sounds': composed_sounds.open_folder,
   'tuxpaint': stamps.open_folder,
 }
@@ -79,6 +81,7 @@ def open_source(name: str, split: str, folder: str | None = None) -> Source | mi
         'tuxpaint:FOLDER'; splits 'train' and 'heldout';
       - 'lato', letters of Debian's fonts-lato in nine weights, or 'lato:FOLDER'; splits 'train' and
         'heldout';
+      - 'scripts', letters of Debian's fonts-noto-core, or 'scripts:FOLDER'; split 'train';
       - 'karpathy:PATTERN', dataset_flickr30k.json or dataset_coco.json in the folder of the images;
       - 'grouped:NAME' or 'grouped:FIELD:NAME', where NAME is one of files: rows of one image, or
         with equal values of the field, are one example with a list of captions;
