@@ -8,8 +8,8 @@ He et al., Masked Autoencoders Are Scalable Vision Learners, 2021, https://arxiv
   python launch.py --config=configs/mae.py:vit_b16     the paper's recipe, on ImageNet
 
 k-NN and a linear probe evaluate the mean of the tokens of the whole image, as in configs/simclr.py,
-`heldout_style/group_linear_probe_accuracy` and the like. The paper finetunes the encoder, which
-`evaluation.finetuning` does.
+`heldout_style/group_linear_probe_accuracy` and the like. The paper finetunes the encoder, as
+`--config.evaluation.probes="('linear','finetuned')"` does for a short time.
 
 The encoder has learned positions and no class token; the paper has fixed sines and cosines, and a
 class token that the decoder sees too.

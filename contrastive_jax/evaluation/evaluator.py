@@ -18,10 +18,11 @@ from contrastive_jax.evaluation.captioner import Captioner
 from contrastive_jax.evaluation.captioning import is_right, score_captions
 from contrastive_jax.evaluation.embedded import EmbeddedSplit
 from contrastive_jax.evaluation.encoder import Encoder
+from contrastive_jax.evaluation.finetuned import Finetuned
 from contrastive_jax.evaluation.neighbors import nearest
 from contrastive_jax.evaluation.outcomes import Outcome, checksums, means
 from contrastive_jax.evaluation.pairs import find_pairs, pair_accuracies, same_words
-from contrastive_jax.evaluation.probing import DENSE, FUSED, KINDS, PROBES, Probing
+from contrastive_jax.evaluation.probing import DENSE, FINETUNED, FUSED, KINDS, PROBES, Probing
 from contrastive_jax.evaluation.retrieval import (
   RECALLS,
   audio_recalls,
@@ -98,7 +99,8 @@ class Evaluator:
       first: field of the first text of a pair, which takes the place of the image in a model of
         pairs of texts.
       probes: names in `PROBES`, fitted for each field of `classes`; with the prefix 'fused_' to the
-        concatenated embeddings of image and first text; 'segmentation' to tokens.
+        concatenated embeddings of image and first text; 'segmentation' to tokens; 'finetuned' with
+        the image tower.
       probe_source: examples to which the probes are fitted.
       numbers: fields of numbers, to which ridge regressions are fitted at the end, on the images'
         embeddings.
@@ -121,7 +123,9 @@ class Evaluator:
         it, a split has none of the classes, or the model cannot caption by the rules.
     """
     self._has_texts = 'tokens' in definition.inputs
-    checks.check_settings(texts, probes, (*(KINDS if self._has_texts else PROBES), DENSE))
+    checks.check_settings(
+      texts, probes, (*(KINDS if self._has_texts else PROBES), DENSE, FINETUNED)
+    )
     if not self._has_texts:
       texts, pairs, arithmetic, partners, captions = (), (), (), None, None
     self._has_views = bool(augmentation) and not (self._has_texts or patches)
@@ -138,20 +142,23 @@ class Evaluator:
       for name, source in sources.items()
     }
     self._audio = {name: audio(source) for name, source in sources.items()} if audio else {}
-    probed = segmentation = None
+    probed = segmentation = finetuned = None
     if probes or numbers:
       fused = texts[:1] if any(kind.startswith(FUSED) for kind in probes) else ()
       probed = read(probe_source, setting='probe_split', texts=fused, labels=(*classes, *numbers))
       checks.check_probed(probed, fused)
+    size = None if patches else image_size
     if DENSE in probes:
-      size = None if patches else image_size
       segmentation = Segmentation(definition, mesh, size, batch_size, normalize)
+    if FINETUNED in probes:
+      finetuned = Finetuned(definition, mesh, size, batch_size, normalize, augmentation)
     self.probing = Probing(
       *(self._encoder, mesh, self._splits, probed, classes),
       probes=probes,
       numbers=numbers,
       field=texts[0] if texts else '',
       segmentation=segmentation,
+      finetuned=finetuned,
     )
     self._partners = None
     if partners is not None and agreeing:

@@ -1,4 +1,4 @@
-"""What is fitted to frozen embeddings: probes of classes, regressions, a segmentation."""
+"""What is fitted for an evaluation: probes, regressions, a segmentation, and a finetuned tower."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 
 from contrastive_jax.evaluation.encoder import Encoder
 from contrastive_jax.evaluation.few_shot import FewShot
+from contrastive_jax.evaluation.finetuned import Finetuned
 from contrastive_jax.evaluation.knn import KNN
 from contrastive_jax.evaluation.probes import linear_probe
 from contrastive_jax.evaluation.regression import read_numbers, regress
@@ -24,6 +25,7 @@ PROBES: dict[str, Callable[..., Any]] = {
 FUSED = 'fused_'  # prefix of a probe on image and text
 KINDS = (*PROBES, *(FUSED + kind for kind in PROBES))
 DENSE = 'segmentation'  # a probe on tokens, see `Segmentation`
+FINETUNED = 'finetuned'  # a probe that trains the tower too, see `Finetuned`
 
 
 class Probing:
@@ -35,10 +37,11 @@ class Probing:
     splits: those to test on, by name.
     probed: the examples to fit to; None for no fits.
     classes: class names by label, by field.
-    probes: names of `KINDS`, or `DENSE`.
+    probes: names of `KINDS`, `DENSE` or `FINETUNED`.
     numbers: fields of numbers, to which ridge regressions are fitted.
     field: of the texts of a fused probe; '' without texts.
     segmentation: the probe on tokens; None without it.
+    finetuned: the probe that trains the tower; None without it.
   """
 
   def __init__(
@@ -53,10 +56,11 @@ class Probing:
     numbers: Sequence[str],
     field: str,
     segmentation: Segmentation | None,
+    finetuned: Finetuned | None = None,
   ):
     self._encoder, self._mesh, self._splits, self._probed = encoder, mesh, splits, probed
     self._classes, self._probes, self._field = classes, probes, field
-    self._segmentation = segmentation
+    self._segmentation, self._finetuned = segmentation, finetuned
     fitted = {'': probed} if probed and numbers else {}
     self._numbers = {
       name: read_numbers(f'split {name!r}' if name else 'probe_split', split.fields, numbers)
@@ -71,6 +75,7 @@ class Probing:
       embedded: image embeddings of splits by name.
     """
     metrics = self.probe(parameters, embedded) | self.segment(parameters)
+    metrics |= self.finetune(parameters)
     if '' not in self._numbers:
       return metrics
     features = {'': self._encoder.first(parameters, self._probed), **embedded}
@@ -118,6 +123,12 @@ class Probing:
     if self._segmentation is None or self._probed is None:
       return {}
     return self._segmentation(parameters, self._probed, self._splits, self._classes)
+
+  def finetune(self, parameters) -> dict[str, float]:
+    """Returns the metrics of every split by the finetuned tower."""
+    if self._finetuned is None or self._probed is None:
+      return {}
+    return self._finetuned(parameters, self._probed, self._splits, self._classes)
 
   def _fuse(self, parameters, images, splits) -> dict[str, np.ndarray]:
     """Returns unit vectors of image and first text, for the splits that have the texts."""
