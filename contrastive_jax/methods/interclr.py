@@ -1,7 +1,7 @@
 """InterCLR: MoCo, and a term between images by pseudo-labels of a bank of all examples."""
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -113,9 +113,9 @@ class InterClr(MoCo):
     cosine = pairwise.paired(x, bank[found])
     positive = scale * semi_hard.shift(cosine, self.margin, self.margin_kind)
     others = jnp.sum(counts) - counts[own]
-    options = {'count': self.negatives, 'nearest': self.nearest, 'scale': scale, 'mesh': self.mesh}
+    options: dict[str, Any] = {'count': self.negatives, 'nearest': self.nearest, 'scale': scale}
     drawn = (x, bank, labels, own, others, fold_name(key, 'negatives'))
-    negative = semi_hard.negatives(*drawn, **options)
+    negative = semi_hard.negatives(*drawn, **options, mesh=self.mesh)
     inter = jnp.mean(jnp.where(own >= 0, jnp.logaddexp(positive, negative) - positive, 0.0))
     metrics = {'intra': intra.loss, 'inter': inter}
     # Clusters with vectors

@@ -80,9 +80,14 @@ def negatives(
   """
   floor = jnp.full(len(x), 2 * _NEVER)
   if 0 < nearest < len(bank):
-    given = (jax.lax.stop_gradient(x), bank, _other_label)
-    options = {'count': nearest, 'rows': own, 'columns': labels, 'scale': scale, 'mesh': mesh}
-    floor, _ = pairwise.threshold(*given, **options)
+    floor, _ = pairwise.threshold(
+      *(jax.lax.stop_gradient(x), bank, _other_label),
+      count=nearest,
+      rows=own,
+      columns=labels,
+      scale=scale,
+      mesh=mesh,
+    )
     others = jnp.minimum(others, nearest)
   share = jnp.minimum(count / jnp.maximum(others, 1), 1.0)
   rows, columns = (own, floor, share, _bits(key, own)), (labels, _numbers(labels))

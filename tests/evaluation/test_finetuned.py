@@ -10,7 +10,7 @@ from contrastive_jax.evaluation import finetuned
 from contrastive_jax.evaluation.evaluator import Evaluator
 from contrastive_jax.evaluation.splits import Split
 from contrastive_jax.sharding.mesh import make_mesh
-from tests.models.towers import parameters_of, tiny
+from tests.models.towers import drawn, tiny
 
 SPLIT = 'heldout_composition[vendor=twemoji,skin_tone=dark|light]'
 
@@ -27,7 +27,7 @@ def test_a_tower_learns_and_the_runs_parameters_stay(monkeypatch):
   monkeypatch.setattr(finetuned, 'STEPS', 20)
   monkeypatch.setattr(finetuned, 'RATE', 3e-3)
   definition = tiny(image={'layers': 1})
-  parameters = parameters_of(definition)
+  parameters = drawn(definition)
   before = jax.device_get(parameters)
   probe = finetuned.Finetuned(definition, make_mesh('data:8'), 8, 16)
   splits = {'a': shades(30), 'b': Split(shades(9).images, {'other': ['x'] * 9})}
