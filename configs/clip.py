@@ -17,13 +17,15 @@ from ml_collections import ConfigDict
 SHARED = ('default', 'smoke', 'validation')  # also in configs/methods/
 PAPER = ('vit_b32', 'vit_b16', 'vit_l14')
 VARIANTS = (*SHARED, *PAPER, 'rn50')
+# Beside InfoNCE in configs/methods/cuaxu.py, and on the emoji here.
+CUAXU = {'uniformity': 1.0, 'alignment': 1.0, 'cross_uniformity': 1.0}
 
 
 def get_config(variant: str = 'default') -> ConfigDict:
   """Returns the config of a variant."""
   config = recipe(variant)
   if variant in ('default', 'validation'):
-    config.objective.update({'uniformity': 1.0, 'alignment': 1.0, 'cross_uniformity': 1.0})
+    config.objective.update(CUAXU)
   return config
 
 

@@ -29,9 +29,7 @@ def get_config(variant: str = 'default') -> ConfigDict:
   config = clip.for_method('cuaxu', variant, VARIANTS)
   is_paper = variant == 'vit_b32'
   contrastive = ConfigDict({'weight': 1.0, 'scale': 100.0}) if is_paper else 1.0
-  config.objective = ConfigDict(
-    {'info_nce': contrastive, 'uniformity': 1.0, 'alignment': 1.0, 'cross_uniformity': 1.0}
-  )
+  config.objective = ConfigDict({'info_nce': contrastive, **clip.CUAXU})
   if is_paper:
     config.data.update({'name': 'coco', 'captions': 'captions', 'crop': ()})
     config.model.image.activation = config.model.text.activation = 'quick_gelu'
