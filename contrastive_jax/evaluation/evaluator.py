@@ -142,23 +142,22 @@ class Evaluator:
       for name, source in sources.items()
     }
     self._audio = {name: audio(source) for name, source in sources.items()} if audio else {}
-    probed = segmentation = finetuned = None
+    probed, of_images = None, []
     if probes or numbers:
       fused = texts[:1] if any(kind.startswith(FUSED) for kind in probes) else ()
       probed = read(probe_source, setting='probe_split', texts=fused, labels=(*classes, *numbers))
       checks.check_probed(probed, fused)
     size = None if patches else image_size
     if DENSE in probes:
-      segmentation = Segmentation(definition, mesh, size, batch_size, normalize)
+      of_images.append(Segmentation(definition, mesh, size, batch_size, normalize))
     if FINETUNED in probes:
-      finetuned = Finetuned(definition, mesh, size, batch_size, normalize, augmentation)
+      of_images.append(Finetuned(definition, mesh, size, batch_size, normalize, augmentation))
     self.probing = Probing(
       *(self._encoder, mesh, self._splits, probed, classes),
       probes=probes,
       numbers=numbers,
       field=texts[0] if texts else '',
-      segmentation=segmentation,
-      finetuned=finetuned,
+      of_images=of_images,
     )
     self._partners = None
     if partners is not None and agreeing:

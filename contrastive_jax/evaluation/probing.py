@@ -40,8 +40,7 @@ class Probing:
     probes: names of `KINDS`, `DENSE` or `FINETUNED`.
     numbers: fields of numbers, to which ridge regressions are fitted.
     field: of the texts of a fused probe; '' without texts.
-    segmentation: the probe on tokens; None without it.
-    finetuned: the probe that trains the tower; None without it.
+    of_images: the probes that read images in place of embeddings.
   """
 
   def __init__(
@@ -55,12 +54,11 @@ class Probing:
     probes: Sequence[str],
     numbers: Sequence[str],
     field: str,
-    segmentation: Segmentation | None,
-    finetuned: Finetuned | None = None,
+    of_images: Sequence[Segmentation | Finetuned] = (),
   ):
     self._encoder, self._mesh, self._splits, self._probed = encoder, mesh, splits, probed
     self._classes, self._probes, self._field = classes, probes, field
-    self._segmentation, self._finetuned = segmentation, finetuned
+    self._of_images = of_images
     fitted = {'': probed} if probed and numbers else {}
     self._numbers = {
       name: read_numbers(f'split {name!r}' if name else 'probe_split', split.fields, numbers)
@@ -74,8 +72,7 @@ class Probing:
       parameters: the model's.
       embedded: image embeddings of splits by name.
     """
-    metrics = self.probe(parameters, embedded) | self.segment(parameters)
-    metrics |= self.finetune(parameters)
+    metrics = self.probe(parameters, embedded) | self.probe_images(parameters)
     if '' not in self._numbers:
       return metrics
     features = {'': self._encoder.first(parameters, self._probed), **embedded}
@@ -118,17 +115,13 @@ class Probing:
             metrics |= {f'{name}/{field}_{prefix}{key}': own[key] for key in own}
     return metrics
 
-  def segment(self, parameters) -> dict[str, float]:
-    """Returns the mean IoU of every split by the probe on tokens."""
-    if self._segmentation is None or self._probed is None:
-      return {}
-    return self._segmentation(parameters, self._probed, self._splits, self._classes)
-
-  def finetune(self, parameters) -> dict[str, float]:
-    """Returns the metrics of every split by the finetuned tower."""
-    if self._finetuned is None or self._probed is None:
-      return {}
-    return self._finetuned(parameters, self._probed, self._splits, self._classes)
+  def probe_images(self, parameters) -> dict[str, float]:
+    """Returns the metrics of every split by the probes that read images."""
+    metrics: dict[str, float] = {}
+    if self._probed is not None:
+      for probe in self._of_images:
+        metrics |= probe(parameters, self._probed, self._splits, self._classes)
+    return metrics
 
   def _fuse(self, parameters, images, splits) -> dict[str, np.ndarray]:
     """Returns unit vectors of image and first text, for the splits that have the texts."""

@@ -94,7 +94,7 @@ def test_the_evaluator_segments_its_splits(definition, monkeypatch):
       probe_source=source,
     )
     assert not any('segmentation' in name for name in evaluator.names)
-    return evaluator.probing.segment(parameters)
+    return evaluator.probing.probe_images(parameters)
 
   names = f'{SPLIT}/segmentation_mean_iou', f'{SPLIT}/group_segmentation_mean_iou'
   found = finish(make_mesh('data:8'))
