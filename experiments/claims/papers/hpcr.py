@@ -22,7 +22,7 @@ REPLAY = _without('experience replay', name='cross_entropy')
 PCR = _without('PCR')
 
 
-def _compare(method: Arm, baseline: Arm, says: str, seeds: int = 3) -> Comparison:
+def _compare(method: Arm, baseline: Arm, says: str, seeds: int = 1) -> Comparison:
   return Comparison(method, baseline, says, metrics=('accuracy',), seeds=seeds)
 
 

@@ -23,14 +23,14 @@ CLAIM = Claim(
   primary=compare({}, 'linear probe, equal steps', seeds=5),
   secondary={
     'predictor': compare(
-      {'objective.hpm.hard': 0.0}, 'the loss predictor alone, with random masks', seeds=3
+      {'objective.hpm.hard': 0.0}, 'the loss predictor alone, with random masks', seeds=1
     ),
     'finetuned': Comparison(
       Arm('hpm', FIELDS | _PROBES, 'hpm, finetuned'),
       Arm('mae', FIELDS | _PROBES, 'mae, finetuned'),
       'finetuned, equal steps',
       metrics=FINETUNED,
-      seeds=3,
+      seeds=1,
     ),
   },
   family='pixels',

@@ -11,7 +11,7 @@ METHOD = Arm('interclr')
 def without(says: str, **options: Any) -> Comparison:
   """InterCLR beside InterCLR with other options."""
   fields = {f'objective.interclr.{name}': value for name, value in options.items()}
-  return compare(METHOD, Arm('interclr', fields), says, seeds=3)
+  return compare(METHOD, Arm('interclr', fields), says, seeds=1)
 
 
 CLAIM = Claim(

@@ -29,7 +29,7 @@ CLAIM = Claim(
   method='PixPro',
   paper=70,
   primary=compare(PIXPRO, 'mean IoU of composed scenes, equal steps', 5),
-  secondary={'pix_contrast': compare(CONTRAST, 'PixContrast, likewise', 3)},
+  secondary={'pix_contrast': compare(CONTRAST, 'PixContrast, likewise', 1)},
   family='pixels',
   notes='Dense transfer in small: the head tells drawings from the smooth background of a scene, '
   'whose mask is exact for what was pasted. The encoders are trained on drawings on white. The IoU '

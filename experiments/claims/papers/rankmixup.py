@@ -17,7 +17,7 @@ ARMS = {
 
 
 def compare(
-  method: str, baseline: str, says: str, split: str = SPLITS[0], seeds: int = 3
+  method: str, baseline: str, says: str, split: str = SPLITS[0], seeds: int = 1
 ) -> Comparison:
   """Two losses by the expected calibration error of a split."""
   metrics, arms = (f'{split}/{ERROR}',), (ARMS[method], ARMS[baseline])
