@@ -20,13 +20,16 @@ VARIANTS = clip.SHARED
 
 def get_config(variant: str = 'default') -> ConfigDict:
   """Returns the config of a variant."""
-  config = simclr.for_method('nnclr', variant)
+  config = simclr.for_method('nnclr', variant, projector=False)
   config.objective = ConfigDict(
     {
       'nnclr': {
         'weight': 1.0,
-        'length': 1024,  # the paper's: 98,304
-        'hidden': 64 if variant == 'smoke' else 512,  # the paper's: 4,096
+        # The paper's: 2048, 256, 4096 and 98,304
+        'hidden': 256,
+        'outputs': 256,
+        'predictor_hidden': 64 if variant == 'smoke' else 512,
+        'length': 1024,
         'scale': 10.0,  # the inverse of the paper's temperature, 0.1
         'decoupled': False,  # True leaves the positive out of the denominator, as DCL does
       }

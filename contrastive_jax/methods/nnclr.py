@@ -1,34 +1,42 @@
 """NNCLR: the nearest neighbor of a view in a queue is the positive of the other view."""
 
 import dataclasses
+import itertools
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from contrastive_jax.losses import pairwise
 from contrastive_jax.methods.memory import enqueue, entries, queue
-from contrastive_jax.methods.method import Method, Result, Slot
+from contrastive_jax.methods.method import Result, Slot
+from contrastive_jax.methods.projected import Projected
 from contrastive_jax.models.heads import define_head, head_flops
 from contrastive_jax.models.transformer import unit
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class NnClr(Method):
-  """NNCLR [1]: contrasts the nearest neighbors of one view with predictions of the other.
+class NnClr(Projected):
+  """NNCLR [1]: contrasts the nearest neighbors of one view with predictions of the others.
 
-      L = ½ meanᵢ( log Σⱼ exp(s n(xᵢ)·h(yⱼ)) − s n(xᵢ)·h(yᵢ) ) + ½ (the same of y and x)
+      L = mean over pairs of views a ≠ b of meanᵢ( log Σⱼ exp(s nₐᵢ·p_bⱼ) − s nₐᵢ·p_bᵢ )
 
-  x and y are two views of an image, n(x) the nearest vector to x in a queue of first views of
-  earlier batches, the support set, and h a predictor to unit vectors. Neighbors have no gradient.
+  nₐ is the nearest vector to zₐ / ‖zₐ‖ in a queue of unit projections of first views of earlier
+  batches, the support set, and has no gradient; p_b = h(z_b) / ‖h(z_b)‖ for a predictor h. Two
+  views have the authors' two directions.
+
+  The projector has two hidden layers and batch norm, also after its last layer, and h a hidden
+  layer with batch norm. With projections that no batch norm follows, embeddings of the emoji
+  nearly collapse: their uniformity is -0.1 after 400 steps.
 
   With `decoupled`, j ≠ i in the sum, as in DCL [2]: our combination.
 
   Attributes:
-    length: Q, of the queue; a multiple of the batch size. [1] has 98,304.
-    hidden: width of the hidden layer of h.
-    scale: inverse temperature s; None for the model's. [1] has 10.
+    outputs: D, width of z.
+    predictor_hidden: width of the hidden layer of h.
+    length: Q, of the queue; a multiple of the batch size.
+    scale: inverse temperature s.
     decoupled: leave the positive out of the denominator.
-    mesh: the mesh over which the batch is sharded; None for one device.
 
   References:
     [1] Dwibedi et al., https://arxiv.org/abs/2104.14548; as in the third-party
@@ -36,44 +44,51 @@ class NnClr(Method):
     [2] Yeh et al., https://arxiv.org/abs/2110.06848
   """
 
-  length: int = 98_304
-  hidden: int = 4096
-  scale: float | None = None
-  decoupled: bool = False
-  mesh: jax.sharding.Mesh | None = None
+  layers: ClassVar[int] = 2
+  last_norm: ClassVar[bool] = True
 
-  @property
-  def reads(self) -> tuple[str, ...]:
-    """Two views, and the scale unless it is given."""
-    return ('view.0', 'view.1', *(('scale',) if self.scale is None else ()))
+  outputs: int = 256
+  predictor_hidden: int = 4096
+  length: int = 98_304
+  scale: float = 10.0
+  decoupled: bool = False
 
   def heads(self, sizes):
-    """The predictor."""
-    return {'predictor': define_head(sizes.embed, (self.hidden,), sizes.embed)}
+    """The projector and the predictor."""
+    predictor = define_head(self.outputs, (self.predictor_hidden,), self.outputs)
+    return super().heads(sizes) | {'predictor': predictor}
 
   def memory(self, sizes):
     """The queue, and the number of batches written."""
-    if self.decoupled and sizes.batch < 2:
-      raise ValueError('decoupled with config.batch_size = 1 has no negatives; use 2 or more')
-    field = 'config.objective.nnclr.length'
-    support = queue(self.length, sizes.embed, sizes.batch, field)
+    support = queue(self.length, self.outputs, sizes.batch, 'config.objective.nnclr.length')
     return {'support': support, 'written': Slot((), dtype=jnp.int32)}
 
   def loss(self, inputs, heads, memory, key):
-    """The mean over both directions; writes the first view."""
-    scale = inputs['scale'] if self.scale is None else self.scale
-    views, support = (inputs['view.0'], inputs['view.1']), entries(memory['support'])
-    terms, similarities = [], []
-    for view, other in (views, views[::-1]):
-      _, found = pairwise.top_k(jax.lax.stop_gradient(view), support, 1, mesh=self.mesh)
-      nearest, predicted = support[found[:, 0]], unit(heads['predictor'](other))
-      totals, _ = pairwise.logsumexp(
-        nearest, predicted, scale=scale, diagonal=not self.decoupled, mesh=self.mesh
-      )
-      terms.append(jnp.mean(totals - scale * pairwise.paired(nearest, predicted)))
-      similarities.append(jnp.mean(pairwise.paired(view, nearest)))
-    metrics = {'similarity': (similarities[0] + similarities[1]) / 2}  # of a view and its neighbor
-    return Result((terms[0] + terms[1]) / 2, {'support': views[0]}, metrics)
+    """The mean over pairs of different views; writes the first view."""
+    projections = self.project(inputs, heads)
+    views, support = [unit(z) for z in projections], entries(memory['support'])
+    predictions = [unit(heads['predictor'](z)) for z in projections]
+    neighbors = [self._nearest(view, support) for view in views]
+    pairs = itertools.permutations(range(len(views)), 2)
+    terms = [self._contrast(neighbors[own], predictions[other]) for own, other in pairs]
+    # of a view and its neighbor
+    similarity = sum(
+      jnp.mean(pairwise.paired(*pair)) for pair in zip(views, neighbors, strict=True)
+    )
+    metrics = {'similarity': similarity / len(views)}
+    return Result(sum(terms) / len(terms), {'support': views[0]}, metrics)
+
+  def _nearest(self, view, support):
+    """The nearest vectors [B, D] of the queue."""
+    _, rows = pairwise.top_k(jax.lax.stop_gradient(view), support, 1, mesh=self.mesh)
+    return support[rows[:, 0]]
+
+  def _contrast(self, nearest, predicted):
+    """InfoNCE of neighbors as queries."""
+    totals, _ = pairwise.logsumexp(
+      nearest, predicted, scale=self.scale, diagonal=not self.decoupled, mesh=self.mesh
+    )
+    return jnp.mean(totals - self.scale * pairwise.paired(nearest, predicted))
 
   def update(self, memory, writes, heads, step):
     """Replaces the oldest batch of the queue."""
@@ -82,7 +97,8 @@ class NnClr(Method):
     return {'support': support, 'written': written + 1}
 
   def flops(self, sizes):
-    """The search of two views, three products per pair, and the predictor of both views."""
-    pairs = 4.0 * sizes.batch * self.length + 12.0 * sizes.batch**2
-    head = head_flops(sizes.embed, (self.hidden,), sizes.embed, 2 * sizes.batch)
-    return pairs * sizes.embed + head
+    """The projector and the predictor, a search per view, and three products per pair of views."""
+    views, batch = sizes.views, sizes.batch
+    products = 2.0 * views * batch * self.length + 6.0 * views * (views - 1) * batch**2
+    predictor = head_flops(self.outputs, (self.predictor_hidden,), self.outputs, views * batch)
+    return super().flops(sizes) + predictor + products * self.outputs

@@ -1,5 +1,7 @@
 """NNCLR, as its formula: the positive of a view is in the support set."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,46 +10,51 @@ import pytest
 from contrastive_jax.methods.method import Sizes
 from contrastive_jax.methods.nnclr import NnClr
 from tests.losses import reference
+from tests.methods import image_views
+from tests.methods.local_pairs import normal
 
-B, D, SCALE = 4, 6, 5.0
-RNG = np.random.default_rng(0)
-X, Y, SUPPORT = reference.unit(RNG, B, D), reference.unit(RNG, B, D), reference.unit(RNG, B, 3, D)
+SCALE = 5.0
 
 
 def head(rows):
   return 3 * jnp.roll(rows, 1, 1) + 1
 
 
-@pytest.mark.parametrize('decoupled', [False, True])
-def test_the_loss_contrasts_neighbors_with_predictions(decoupled):
-  method = NnClr(length=3 * B, scale=SCALE, decoupled=decoupled)
-  own = {'support': jnp.asarray(SUPPORT), 'written': jnp.int32(4)}
+@pytest.mark.parametrize(('views', 'decoupled'), [(2, False), (2, True), (3, False)])
+def test_the_loss_contrasts_neighbors_with_predictions(views, decoupled):
+  inputs = image_views.inputs_of(views)
+  features = image_views.views_of(inputs)
+  _, batch, width = features.shape
+  method = NnClr(length=3 * batch, outputs=width, scale=SCALE, decoupled=decoupled)
+  queued = reference.unit(np.random.default_rng(0), batch, 3, width)
+  own = {'support': jnp.asarray(queued), 'written': jnp.int32(4)}
+  heads = image_views.identities(method) | {'predictor': head}
 
   @jax.jit
-  def step(x, y):
-    result = method.loss({'view.0': x, 'view.1': y}, {'predictor': head}, own, None)
+  def step(inputs):
+    result = method.loss(inputs, heads, own, None)
     return result.loss, result
 
-  loss, result = step(X, Y)
-  support, expected, similarity = SUPPORT.reshape(-1, D), 0.0, 0.0
-  for view, other in ((X, Y), (Y, X)):
-    nearest = support[np.argmax(view @ support.T, 1)]
-    predicted = np.float64(head(other))
-    predicted /= np.linalg.norm(predicted, axis=1, keepdims=True)
-    logits = SCALE * nearest @ predicted.T
-    counts = ~np.eye(B, dtype=bool) if decoupled else np.ones((B, B), bool)
+  loss, result = step(inputs)
+  support, expected = queued.reshape(-1, width), []
+  units, predicted = normal(features), normal(np.stack([np.float64(head(z)) for z in features]))
+  for a, b in itertools.permutations(range(views), 2):
+    nearest = support[np.argmax(units[a] @ support.T, 1)]
+    logits = SCALE * nearest @ predicted[b].T
+    counts = ~np.eye(batch, dtype=bool) if decoupled else np.ones((batch, batch), bool)
     total = reference.logsumexp(np.where(counts, logits, -np.inf), 1)
-    expected += np.mean(total - np.diag(logits)) / 2
-    similarity += np.mean(np.max(view @ support.T, 1)) / 2
-  assert loss == pytest.approx(expected, rel=1e-5)
+    expected.append(np.mean(total - np.diag(logits)))
+  assert loss == pytest.approx(np.mean(expected), rel=1e-5)
+  similarity = np.mean(np.max(units @ support.T, 2))
   assert result.metrics['similarity'] == pytest.approx(similarity, rel=1e-5)
   after = method.update(own, result.writes, {}, None)
-  np.testing.assert_array_equal(after['support'][:, 1], X)
+  np.testing.assert_allclose(after['support'][:, 1], units[0], rtol=1e-6)
+  np.testing.assert_array_equal(after['support'][:, 0], queued[:, 0])
   assert after['written'] == 5
 
 
 def test_what_has_no_loss_is_refused():
-  with pytest.raises(ValueError, match=r'decoupled with config\.batch_size = 1 has no'):
-    NnClr(length=4, decoupled=True).memory(Sizes(batch=1, embed=D))
+  with pytest.raises(ValueError, match=r'config\.batch_size = 1: the projector of NnClr'):
+    NnClr(length=4).heads(Sizes(batch=1, embed=3, image_features=3))
   with pytest.raises(ValueError, match=r'config\.objective\.nnclr\.length = 3 is not a multiple'):
-    NnClr(length=3).memory(Sizes(batch=2, embed=D))
+    NnClr(length=3).memory(Sizes(batch=2, embed=3))

@@ -12,5 +12,5 @@ CLAIM = Claim(
   primary=compare(METHOD, Arm('simclr'), 'k-NN, equal steps'),
   secondary={'decoupled': compare(DECOUPLED, METHOD, 'with DCL, beside without it', seeds=1)},
   family='views',
-  notes='NNCLR has a predictor and a queue of 1,024.',
+  notes='NNCLR has a projector with batch norm, a predictor, and a queue of 1,024.',
 )
