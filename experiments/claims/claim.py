@@ -63,7 +63,8 @@ class Claim:
     method: what the claim is about, as tables name it.
     paper: number in `catalogue.PAPERS`, or name in `catalogue.BASES`.
     primary: the comparison that the verdict is of.
-    secondary: further comparisons, by name; their intervals have no verdict.
+    secondary: further comparisons, by name; they have no verdict, and with one pair of runs no
+      interval.
     family: name of the set of claims over which false discoveries are controlled. It is complete
       once it is measured: later claims have a family of their own.
     tuning: how the settings of all arms were chosen.

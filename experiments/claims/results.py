@@ -122,7 +122,7 @@ def write(name: str, measured: claim.Claim, folder_of: Folders) -> None:
     for key, comparison in measured.comparisons().items()
   }
   primary = compared.pop('primary')
-  if primary is None:
+  if primary is None or 'verdict' not in primary:
     return
   newest = max(rows_of.values(), key=lambda found: found['date'])
   result = {
@@ -173,33 +173,35 @@ def compare(
   folder_of: Folders,
   before: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any] | None:
-  """What the rows say of a comparison; None with fewer than two pairs of runs.
+  """What the rows say of a comparison; None without a pair of runs.
 
-  The interval over queries is that of `before`, what equal rows said: it takes long, and outcomes
-  per query may be gone.
+  A single pair has a difference alone. The interval over queries is that of `before`, what equal
+  rows said: it takes long, and outcomes per query may be gone.
   """
   baseline, method = str(comparison.baseline), str(comparison.method)
   seeds = [s for s in range(comparison.seeds) if {(baseline, s), (method, s)} <= rows.keys()]
-  if len(seeds) < 2:
+  if not seeds:
     return None
 
   def value(arm: str, seed: int) -> float:
     return sum(rows[arm, seed][metric] for metric in comparison.metrics) / len(comparison.metrics)
 
   sign = -1 if comparison.lower_is_better else 1
-  found = statistics.paired([sign * (value(method, s) - value(baseline, s)) for s in seeds])
+  differences = [sign * (value(method, s) - value(baseline, s)) for s in seeds]
   arms = {
     key: sum(value(arm, s) for s in seeds) / len(seeds)
     for key, arm in (('baseline', baseline), ('method', method))
   }
+  shown = {'delta': comparison.delta, 'means': arms, 'says': comparison.says}
+  if len(seeds) == 1:
+    return {'difference': differences[0], 'seeds': 1, **shown}
+  found = statistics.paired(differences)
   known = before['bootstrap'] if before.get('difference') == found.difference else None
   return {
     'verdict': statistics.verdict(found, comparison.delta),
     **found._asdict(),
     'bootstrap': known or _bootstrap(comparison, seeds, folder_of),
-    'delta': comparison.delta,
-    'means': arms,
-    'says': comparison.says,
+    **shown,
   }
 
 

@@ -115,14 +115,17 @@ def name(measured: claim.Claim) -> str:
 
 
 def numbers(comparison: claim.Comparison, found: Mapping[str, Any]) -> list[str]:
-  """The cells of `NUMBERS`; empty where they are not measured. Times are in milliseconds."""
+  """The cells of `NUMBERS`; empty where they are not measured, as intervals of one pair of runs."""
   seeds, unit = comparison.seeds, unit_of(comparison.metrics[0])
   delta = unit.show(comparison.delta) + unit.difference
   if not found:
     return ['', '', '', delta, f'0 of {seeds}', '']
   count = str(found['seeds']) if found['seeds'] == seeds else f'{found["seeds"]} of {seeds}'
+  difference = signed(found['difference'], unit)
+  if 'interval' not in found:
+    return [difference + unit.difference, '', '', delta, count, '']
   return [
-    f'{signed(found["difference"], unit)} ({interval(found["interval"], unit)}){unit.difference}',
+    f'{difference} ({interval(found["interval"], unit)}){unit.difference}',
     interval(found['bootstrap'], unit) if found['bootstrap'] else '',
     unit.show(found['detectable']),
     unit.show(found['delta']) + unit.difference,

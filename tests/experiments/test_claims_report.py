@@ -119,6 +119,11 @@ def test_values_are_shown_in_the_unit_of_their_metric(measured):
   assert {tables.unit_of(metric) for metric in primary} == {tables.POINTS}
 
 
+def test_a_single_pair_of_runs_has_a_difference_and_no_interval(measured):
+  cells = rows(tables.comparisons(measured['mv_dhel']))['MV-InfoNCE, five views']
+  assert cells[1:7] == ['+1.6', '', '', '1.0', '1', '']
+
+
 def test_each_paper_of_views_has_one_claim():
   papers = [claim.read(name).paper for name in claim.families()['views']]
   assert sorted(number for number in papers if number != 'NNCLR') == [
