@@ -16,3 +16,9 @@ def check_views(views: jax.Array) -> None:
   """Raises ValueError unless `views` is [B, V, D], not empty, of at least two views."""
   if views.ndim != 3 or 0 in views.shape or views.shape[1] < 2:
     raise ValueError(f'views {views.shape}; give [B, V, D], not empty, of at least two views')
+
+
+def check_share(name: str, share: float) -> None:
+  """Raises ValueError unless an option is in (0, 1]."""
+  if not 0 < share <= 1:
+    raise ValueError(f'{name} = {share}; use a number in (0, 1]')

@@ -1,91 +1,15 @@
 """AMCL: several projections, and a predicted temperature per pair in place of a softmax."""
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from contrastive_jax.losses.views.adaptive import (
-  SHARES,
-  Bounds,
-  Vectors,
-  adaptive_contrast,
-  at_bounds,
-)
-from contrastive_jax.methods.memory import enqueue, entries, queue
-from contrastive_jax.methods.method import Method, Momentum, Result, Sizes, Slot
-from contrastive_jax.models.heads import define_head, head_flops
+from contrastive_jax.losses.views.adaptive import SHARES, Vectors, adaptive_contrast, at_bounds
+from contrastive_jax.methods.adaptive import Adaptive
+from contrastive_jax.methods.method import Result
+from contrastive_jax.models.heads import head_flops
 from contrastive_jax.models.transformer import unit
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Adaptive(Method):
-  """A sum over projections, whose pairs have temperatures by a network that all share.
-
-  Attributes:
-    projectors: C, how many projections of the pooled features there are.
-    hidden: width of the hidden layer of each projector.
-    outputs: D, width of each projection.
-    temperature_hidden: width of the hidden layer of φ, the network of temperatures.
-    beta: β, the weight of the regularizer of temperatures.
-    bounds: τ_min and τ_max. No minimum keeps temperatures from them, and the metrics
-      `positive_at_min` and the like are the shares of pairs near each: a higher τ_min bounds the
-      loss.
-    mesh: the mesh over which the batch is sharded; None for one device.
-
-  Raises:
-    ValueError: if a number is out of range; from `heads`, if `config.batch_size` is 1.
-  """
-
-  projectors: int = 3
-  hidden: int = 512
-  outputs: int = 128
-  temperature_hidden: int = 128
-  beta: float = 1e-4
-  bounds: Bounds = (1e-5, 2.0)
-  mesh: jax.sharding.Mesh | None = None
-
-  reads = ('features_of_view.0', 'features_of_view.1')
-
-  def __post_init__(self):
-    if self.projectors < 1 or self.temperature_hidden < 1:
-      given = f'{self.projectors} and temperature_hidden = {self.temperature_hidden}'
-      raise ValueError(f'projectors = {given}; use 1 or more')
-    if len(self.bounds) != 2 or not 0 < self.bounds[0] < self.bounds[1]:
-      raise ValueError(f'bounds = {self.bounds}; use 0 < low < high')
-
-  def heads(self, sizes):
-    """The projectors and φ."""
-    if sizes.batch < 2:
-      raise ValueError(f'config.batch_size = {sizes.batch} has no negatives; use 2 or more')
-    phi = self.width(sizes), (self.temperature_hidden,), self.width(sizes)
-    made = {f'projector_{n}': self.projector(sizes) for n in range(self.projectors)}
-    return made | {'temperature': define_head(*phi, norm='none')}
-
-  def projector(self, sizes: Sizes):
-    """The definition of a projector."""
-    return define_head(sizes.image_features, (self.hidden,), self.outputs, norm='none')
-
-  def width(self, sizes: Sizes) -> int:
-    """Of what φ maps."""
-    return self.outputs
-
-  def project(self, features: jax.Array, heads, encoder: str = '') -> jax.Array:
-    """The projections [C, B, D] of features [B, W].
-
-    Args:
-      features: of one view.
-      heads: modules by name.
-      encoder: '', or 'target.' for the heads of the target encoder.
-    """
-    found = [heads[f'{encoder}projector_{n}'](features) for n in range(self.projectors)]
-    return jnp.stack(found)
-
-  def phi_flops(self, sizes: Sizes, rows: float) -> float:
-    """Operations of φ for a number of rows per projection."""
-    width = self.width(sizes)
-    return head_flops(width, (self.temperature_hidden,), width, self.projectors * rows)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -146,69 +70,6 @@ class Amcl(Adaptive):
     return self.projectors * (pairs * self.outputs + head_flops(*widths, rows)) + self.phi_flops(
       sizes, rows
     )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class AmclMoCo(Amcl):
-  """AMCL [1] on MoCo: the loss of `Amcl`, with negatives from queues.
-
-  The anchors are the projections of the first view, their positives those of the second by the
-  target encoder, and the negatives the keys of earlier batches, in a queue per projection. φ of the
-  queues is computed in each step. The authors' code averages this with the same for the positives
-  as anchors, whose negatives train φ alone.
-
-  Attributes:
-    length: Q, of each queue; a multiple of the batch size.
-    momentum: decay of the target encoder and its projectors.
-
-  References:
-    [1] Wang et al., https://arxiv.org/abs/2310.05615; formulas as in LeiWangR/cl: amcl/losses.py,
-      amcl/models.py.
-  """
-
-  length: int = 4096
-  momentum: float = 0.99
-
-  reads = ('features_of_view.0', 'target.features_of_view.1')
-
-  @property
-  def target(self) -> Momentum:
-    """The encoder of the keys."""
-    return Momentum(self.momentum)
-
-  def memory(self, sizes):
-    """A queue per projection, and the number of batches written."""
-    field = 'config.objective.amcl_moco.length'
-    made: dict[str, Any] = {'written': Slot((), dtype=jnp.int32)}
-    for n in range(self.projectors):
-      made[f'keys_{n}'] = queue(self.length, self.outputs, sizes.batch, field)
-    return made
-
-  def loss(self, inputs, heads, memory, key):
-    """The sum over the projections of the mean over queries; writes the keys."""
-    of_query, of_key = (inputs[read] for read in self.reads)
-    names = [f'keys_{n}' for n in range(self.projectors)]
-    queries = unit(self.project(of_query, heads))
-    keys = unit(self.project(of_key, heads, 'target.'))
-    queues = jnp.stack([entries(memory[name]) for name in names])
-    vectors = (Vectors(z, heads['temperature'](z)) for z in (queries, keys, queues))
-    result = self.contrast(*vectors, k=min(self.k, self.length))
-    return result._replace(writes=dict(zip(names, keys, strict=True)))
-
-  def update(self, memory, writes, heads, step):
-    """Replaces the oldest batch of each queue."""
-    written = memory['written']
-    queues = {name: enqueue(memory[name], rows, written) for name, rows in writes.items()}
-    return queues | {'written': written + 1}
-
-  def flops(self, sizes):
-    """The heads, those of keys forward alone, and the products with the queues."""
-    B, k = sizes.batch, min(self.k, self.length)
-    widths = sizes.image_features, (self.hidden,), self.outputs
-    pairs = 4.0 * B * self.length + 8.0 * B * k
-    return self.projectors * (
-      pairs * self.outputs + head_flops(*widths, 4 / 3 * B)
-    ) + self.phi_flops(sizes, 2 * B + self.length)
 
 
 def _rows(views: jax.Array) -> jax.Array:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from contrastive_jax.losses.views.adaptive import Bounds, adaptive_barlow_twins
-from contrastive_jax.methods.amcl import Adaptive
+from contrastive_jax.methods.adaptive import Adaptive
 from contrastive_jax.methods.method import Result
 from contrastive_jax.models.heads import define_head, head_flops
 

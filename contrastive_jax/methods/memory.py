@@ -50,6 +50,11 @@ def enqueue(queue: jax.Array, rows: jax.Array, written: jax.Array) -> jax.Array:
   return queue.at[:, written % queue.shape[1]].set(rows.astype(queue.dtype))
 
 
+def table(examples: int, value: float) -> Slot:
+  """A table of one number per example, which starts with a value."""
+  return Slot((examples,), ('examples',), lambda key: jnp.full(examples, value))
+
+
 def scatter_mean(table: jax.Array, ids: jax.Array, rows: jax.Array) -> jax.Array:
   """Writes rows [B, ...] into a table [N, ...] at ids [B]; rows of one id are averaged first.
 

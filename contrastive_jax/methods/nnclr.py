@@ -71,11 +71,8 @@ class NnClr(Projected):
     neighbors = [self._nearest(view, support) for view in views]
     pairs = itertools.permutations(range(len(views)), 2)
     terms = [self._contrast(neighbors[own], predictions[other]) for own, other in pairs]
-    # of a view and its neighbor
-    similarity = sum(
-      jnp.mean(pairwise.paired(*pair)) for pair in zip(views, neighbors, strict=True)
-    )
-    metrics = {'similarity': similarity / len(views)}
+    cosines = [jnp.mean(pairwise.paired(*pair)) for pair in zip(views, neighbors, strict=True)]
+    metrics = {'similarity': jnp.mean(jnp.stack(cosines))}  # of a view and its neighbor
     return Result(sum(terms) / len(terms), {'support': views[0]}, metrics)
 
   def _nearest(self, view, support):

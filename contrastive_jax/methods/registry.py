@@ -5,8 +5,9 @@ from typing import Any
 
 from contrastive_jax import losses
 from contrastive_jax.methods.absolute_error import AbsoluteError
-from contrastive_jax.methods.amcl import Amcl, AmclMoCo
+from contrastive_jax.methods.amcl import Amcl
 from contrastive_jax.methods.amcl_barlow import AmclBarlow
+from contrastive_jax.methods.amcl_moco import AmclMoCo
 from contrastive_jax.methods.barlip import BarLip
 from contrastive_jax.methods.barlow_twins import BarlowTwins
 from contrastive_jax.methods.byol import Byol
@@ -19,7 +20,7 @@ from contrastive_jax.methods.gram import Gram
 from contrastive_jax.methods.groco import GroCo
 from contrastive_jax.methods.hpm import Hpm
 from contrastive_jax.methods.interclr import InterClr
-from contrastive_jax.methods.isogclr import ISogClr, SogClr
+from contrastive_jax.methods.isogclr import ISogClr
 from contrastive_jax.methods.lift import of_views, stateless, streamed
 from contrastive_jax.methods.m3col import M3CoL
 from contrastive_jax.methods.mae import Mae
@@ -33,6 +34,7 @@ from contrastive_jax.methods.rocket import Rocket
 from contrastive_jax.methods.self_distillation import MaskedPrediction, SelfDistillation
 from contrastive_jax.methods.simsiam import SimSiam
 from contrastive_jax.methods.slip import Slip
+from contrastive_jax.methods.sogclr import SogClr
 from contrastive_jax.methods.supremix import SupReMix
 from contrastive_jax.methods.swalip import SwaLip
 from contrastive_jax.methods.swav import Swav

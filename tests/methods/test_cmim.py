@@ -7,7 +7,8 @@ import pytest
 
 from configs.methods import cmim_captions
 from contrastive_jax.methods import METHODS, Sizes
-from contrastive_jax.methods.cmim import MIN_LOG_SCALE, gaussian, patches
+from contrastive_jax.methods.latent_autoencoder import MIN_LOG_SCALE
+from contrastive_jax.models.masked import cut_patches
 from contrastive_jax.planning import traced_flops
 from contrastive_jax.planning.loss import loss_gradient
 from contrastive_jax.training import build
@@ -46,10 +47,10 @@ def test_the_loss_is_written_out(decode):
   @jax.jit
   def evaluate(given, key):
     result, decoder = method.loss(given, heads, {}, key), heads['decoder']
-    mean, log_scale = gaussian(heads, given['image_features'])
+    mean, log_scale = method.gaussian(given, heads)
     z = mean + jnp.exp(log_scale) * jax.random.normal(key, (B, D))
     if decode == 'pixels':
-      x = patches(given['pixels'] / 127.5 - 1, 2)
+      x = cut_patches(given['pixels'] / 127.5 - 1, 2)
       reconstruction = jnp.mean((decoder.output(decoder(z)) - x) ** 2) / 2
     else:
       logits = decoder.output(decoder(z, given['tokens'][:, :-1]))
@@ -71,16 +72,10 @@ def test_the_loss_is_written_out(decode):
 def test_the_scale_is_bounded():
   features = np.eye(W, dtype=np.float32)
   weights = np.concatenate([np.ones((W, D)), np.full((W, D), -50.0)], 1)
-  mean, log_scale = gaussian({'gaussian': lambda x: x @ weights}, features)
+  heads = {'gaussian': lambda x: x @ weights}
+  mean, log_scale = METHODS['cmim']().gaussian({'image_features': features}, heads)
   np.testing.assert_array_equal(log_scale, np.full((W, D), MIN_LOG_SCALE))
   np.testing.assert_array_equal(mean, np.ones((W, D)))
-
-
-def test_patches_are_those_of_the_image():
-  images = inputs()['pixels']
-  found = patches(images, 2)
-  assert found.shape == (B, 4, 12)
-  np.testing.assert_array_equal(found[:, 1].reshape(B, 2, 2, 3), images[:, :2, 2:])
 
 
 def test_a_state_sees_no_later_token_and_the_embedding_no_padding():
@@ -88,7 +83,7 @@ def test_a_state_sees_no_later_token_and_the_embedding_no_padding():
 
   @jax.jit
   def evaluate(given, other):
-    mean, _ = gaussian(heads, given['image_features'])
+    mean, _ = method.gaussian(given, heads)
     states = [heads['decoder'](mean, tokens) for tokens in (given['tokens'][:, :-1], other)]
     return *states, method.informative(given, heads)
 
