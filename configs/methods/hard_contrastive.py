@@ -1,4 +1,4 @@
-"""The hard contrastive loss of two views of an image, on a quarter of the negatives; no texts.
+"""The hard contrastive loss of two views of an image, on half of the negatives; no texts.
 
 Wang and Liu, Understanding the Behaviour of Contrastive Loss, 2021,
 https://arxiv.org/abs/2012.09740
@@ -28,7 +28,7 @@ def get_config(variant: str = 'default') -> ConfigDict:
         'weight': 1.0,
         'scale': 5.0,  # the inverse of the temperature, which the paper varies
         # The paper's is unknown to us; with 0.1 all pictures get one embedding.
-        'hard_fraction': 0.25,
+        'hard_fraction': 0.5,
       }
     }
   )
