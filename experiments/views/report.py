@@ -150,7 +150,7 @@ def learned(path: pathlib.Path) -> str:
   """Draws the temperatures that iSogCLR learned against the size of the class."""
   known = records.rows(path)
   points = {
-    f'batch of {size}': known.get(str(arm), {}).get('temperatures', [])
+    f'batch of {size}': sorted(known.get(str(arm), {}).get('temperatures', []))
     for (name, size), arm in arms.SWEEPS['tail'].items()
     if name == 'iSogCLR'
   }
