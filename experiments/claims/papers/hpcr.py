@@ -56,5 +56,6 @@ CLAIM = Claim(
   },
   family='labels',
   notes='The same cosine classifier and augmentation for all arms; supervised replay classifies '
-  'by the nearest mean of the classes in the buffer. The paper has 100 classes in ten tasks.',
+  'by the nearest mean of the classes in the buffer. The paper has 100 classes in ten tasks, and '
+  'SGD. AdamW, as here, undoes most of a factor on the loss such as the periodic temperature.',
 )

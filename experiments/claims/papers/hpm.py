@@ -20,7 +20,7 @@ def compare(fields: dict[str, float], says: str, seeds: int) -> Comparison:
 CLAIM = Claim(
   method='HPM',
   paper=19,
-  primary=compare({}, 'linear probe, equal steps', seeds=5),
+  primary=compare({}, 'linear probe, equal steps', seeds=3),
   secondary={
     'predictor': compare(
       {'objective.hpm.hard': 0.0}, 'the loss predictor alone, with random masks', seeds=1

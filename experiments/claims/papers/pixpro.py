@@ -1,19 +1,17 @@
 """PixPro and PixContrast beside SimCLR, by the segmentation of composed scenes."""
 
+from configs import claims
 from experiments.claims.claim import Arm, Claim, Comparison
 
 # Of drawings and background, in scenes with an unseen vendor's; the head is fitted to the others'.
 SEGMENTATION = ('heldout_style/segmentation_mean_iou',)
-# Of all arms: an encoder of 8 x 8 pixels, and the views of configs/simclr.py, `crop_views`.
+# Of all arms: an encoder of 8 x 8 pixels, and the views of `crop_views` in configs/simclr.py.
 SHARED = {
   'model.embed': 32,
   'model.image.width': 32,
   'model.image.patch': 4,
   'model.image.stem_blocks': (0, 1),
-  'augmentation.degrees': 0.0,
-  'augmentation.shear': 0.0,
-  'augmentation.crop': 0.8,
-  'augmentation.flip': 0.5,
+  'augmentation': claims.get_config('pixpro').augmentation.to_dict(),
   'evaluation.probes': ('segmentation',),
 }
 PIXPRO, CONTRAST = (Arm(name, SHARED, name) for name in ('pixpro', 'pix_contrast'))
