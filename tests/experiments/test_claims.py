@@ -1,6 +1,7 @@
 """Claims: the statistics, the rule, and results from the files of runs."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 import pathlib
@@ -144,6 +145,15 @@ def test_every_arm_is_a_config(name):
   if 'task' not in config:
     steps = config.total_steps * config.batch_size
     assert steps in (51_200, 153_600), 'equal images seen, or equal views'
+
+
+@pytest.mark.parametrize('name', sorted(ARMS))
+def test_the_fields_of_every_arm_are_in_its_config(name):
+  """A run sets them by flags, which cannot add a field."""
+  config = recipe.get_config(ARMS[name].method)
+  for path in ARMS[name].fields:
+    *parents, field = path.split('.')
+    assert field in functools.reduce(lambda own, parent: own[parent], parents, config), path
 
 
 # Of each method the arm that changes most: the others are opened and built in the same way.
