@@ -102,8 +102,7 @@ class SogClr(Method):
 
   def update(self, memory, writes, heads, step):
     """Writes the batch's rows of the tables."""
-    ids = writes['id']
-    return {name: scatter_mean(table, ids, writes[name]) for name, table in memory.items()}
+    return {name: scatter_mean(rows, writes['id'], writes[name]) for name, rows in memory.items()}
 
   def flops(self, sizes):
     """One streamed expectation between two sides, three among two views."""
@@ -115,7 +114,7 @@ def _contrast_sides(inputs, temperatures, mesh):
   x, y, same = inputs['first'], inputs['second'], inputs.get('same', inputs['id'])
   scale = tuple(1 / tau for tau in temperatures)
   options: dict[str, Any] = {'exclude': same, 'diagonal': False, 'mesh': mesh}
-  results = pairwise.expectation(x, y, lambda scores: scores, scale=scale, **options)
+  results = pairwise.expectation(x, y, _identity, scale=scale, **options)
   positive, negatives = pairwise.paired(x, y), _count_others(same)
   return [
     (total - positive * inverse - jnp.log(negatives), mean - positive * inverse, 0.0)
@@ -129,7 +128,7 @@ def _contrast_views(inputs, temperatures, mesh):
   options: dict[str, Any] = {'exclude': inputs['id'], 'diagonal': False, 'mesh': mesh}
   means, totals = [], []
   for a, b in ((x, y), (x, x), (y, y)):
-    both = pairwise.expectation(a, b, lambda scores: scores, scale=(scale, scale), **options)
+    both = pairwise.expectation(a, b, _identity, scale=(scale, scale), **options)
     for mean, total in both[: 1 + (b is not a)]:
       means.append(mean)
       totals.append(total)
@@ -137,6 +136,10 @@ def _contrast_views(inputs, temperatures, mesh):
   log_mean = jax.nn.logsumexp(stacked, axis=0) - jnp.log(4 * _count_others(inputs['id']))
   mean = jnp.sum(jax.nn.softmax(stacked, axis=0) * jnp.stack(means), axis=0)
   return [(log_mean, mean, pairwise.paired(x, y))]
+
+
+def _identity(scores):
+  return scores
 
 
 def _count_others(ids: jax.Array) -> jax.Array:
